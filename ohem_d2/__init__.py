@@ -1,0 +1,16 @@
+"""Online hard example mining for Detectron2."""
+
+from .config import OHEMOptions, add_ohem_config
+from .losses import losses_per_roi
+from .mining import select_hard_examples
+from .roi_heads import OHEMMixin, OHEMROIHeads
+
+__version__ = "0.1.0"
+__all__ = [
+    "OHEMMixin",
+    "OHEMOptions",
+    "OHEMROIHeads",
+    "add_ohem_config",
+    "losses_per_roi",
+    "select_hard_examples",
+]

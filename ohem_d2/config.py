@@ -1,0 +1,96 @@
+"""Every setting of the mining, its default and its range."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+from detectron2.config import CfgNode
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# The range of each setting: a test, and the words for it.
+_RANGES: dict[str, tuple[Callable[[object], bool], str]] = {
+    "nms_thresh": (lambda v: _number(v) and v >= 0, "a number of 0 or more"),
+    "scope": (lambda v: v in ("image", "batch"), "'image' or 'batch'"),
+    "positive_fraction": (
+        lambda v: v is None or (_number(v) and 0 <= v <= 1),
+        "None or a number in [0, 1]",
+    ),
+    "bg_iou_lo": (lambda v: _number(v) and 0 <= v < 1, "a number in [0, 1)"),
+    "loss_weight_cls": (lambda v: _number(v) and v >= 0, "a number of 0 or more"),
+    "loss_weight_box_reg": (lambda v: _number(v) and v >= 0, "a number of 0 or more"),
+}
+
+
+@dataclass(frozen=True)
+class OHEMOptions:
+    """
+    How hard examples are chosen. Each field is a key of ``MODEL.ROI_HEADS.OHEM``, in upper case.
+
+    The number of RoIs is not among them: it is Detectron2's own
+    ``MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE``.
+
+    Raises:
+        ValueError: a value lies outside its range.
+    """
+
+    # Of two RoIs of the same image and label whose IoU is higher than this, the one with the lower
+    # loss is dropped before the costliest are taken. 1 or more: no suppression.
+    nms_thresh: float = 0.7
+    # "image": the budget is spent in each image. "batch": the budget of all images is spent on the
+    # costliest RoIs of the whole batch (of this process), wherever they lie.
+    scope: str = "image"
+    # None: loss alone decides, as in the paper. A number: at most this fraction of the budget goes
+    # to foreground, each side ranked by loss (as in MMDetection, whose default is 0.25).
+    positive_fraction: float | None = None
+    # A background RoI that overlaps every object by a lower IoU than this is left out. 0.1 gives
+    # the range [0.1, 0.5) of Fast R-CNN; the paper found mining to do better without (0).
+    bg_iou_lo: float = 0.0
+    # RoIs are ranked by loss_weight_cls * classification loss + loss_weight_box_reg * box loss.
+    # What is trained on is not changed by these. With loss_weight_box_reg 0, the probability of
+    # the true class alone decides.
+    loss_weight_cls: float = 1.0
+    loss_weight_box_reg: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, (is_valid, expected) in _RANGES.items():
+            value = getattr(self, name)
+            if not is_valid(value):
+                raise ValueError(f"{config_key(name)} is {value!r}, expected {expected}")
+        if self.loss_weight_cls == 0 == self.loss_weight_box_reg:
+            raise ValueError(
+                f"{config_key('loss_weight_cls')} and {config_key('loss_weight_box_reg')} "
+                "are both 0, expected at least one above 0: nothing is left to rank by"
+            )
+
+
+def config_key(option: str) -> str:
+    """The name of an option in a Detectron2 config."""
+    return f"MODEL.ROI_HEADS.OHEM.{option.upper()}"
+
+
+def add_ohem_config(cfg: CfgNode) -> None:
+    """
+    Add the keys ``MODEL.ROI_HEADS.OHEM`` to a Detectron2 config, at their defaults.
+
+    Only needed to set them: without the keys, the mining heads take the defaults.
+    """
+    cfg.MODEL.ROI_HEADS.OHEM = CfgNode({f.name.upper(): f.default for f in fields(OHEMOptions)})
+
+
+def ohem_options(cfg: CfgNode) -> OHEMOptions:
+    """
+    The options that a config asks for.
+
+    Raises:
+        ValueError: a value lies outside its range, or a key is unknown.
+    """
+    node = cfg.MODEL.ROI_HEADS.get("OHEM", {})
+    known = {f.name.upper(): f.name for f in fields(OHEMOptions)}
+    for key in node:
+        if key not in known:
+            raise ValueError(f"{config_key(key)} is unknown, expected one of {', '.join(known)}")
+    return OHEMOptions(**{known[key]: value for key, value in node.items()})

@@ -1,0 +1,204 @@
+"""The mining itself: which RoIs are hard examples. Tensors in, indices out."""
+
+import math
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+
+@torch.no_grad()
+def select_hard_examples(
+    losses: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    image_ids: Tensor,
+    *,
+    num_samples: int,
+    num_classes: int,
+    nms_thresh: float = 0.7,
+    scope: str = "image",
+    positive_fraction: float | None = None,
+    num_images: int | None = None,
+) -> Tensor:
+    """
+    Select the RoIs with the highest loss, as in "Training Region-based Object Detectors with
+    Online Hard Example Mining" (Shrivastava, Gupta, Girshick, CVPR 2016).
+
+    First, duplicates go: non-maximum suppression with the loss as score, among the RoIs of the
+    same image and the same label. Then the costliest survivors are taken. The result depends on
+    nothing but the arguments: ties are broken by index, on every device.
+
+    Args:
+        losses: (R,) of any float type, the loss of each RoI. A NaN or infinite loss ranks before
+            all others and is never suppressed, so that it reaches the training step and stops it.
+        boxes: (R, 4) as XYXY in absolute coordinates, or (R, 5) rotated, as (x_center, y_center,
+            width, height, angle in degrees). Rotated boxes need Detectron2's compiled part.
+        labels: (R,) integers in [0, num_classes]; ``num_classes`` is background.
+        image_ids: (R,) integers in [0, num_images), the image that each RoI lies in.
+        num_samples: how many RoIs to select per image.
+        num_classes: number of foreground classes.
+        nms_thresh: of two RoIs of the same image and label that overlap by a higher IoU, the one
+            with the lower loss is dropped. 1 or more turns this off.
+        scope: "image": the ``num_samples`` costliest of each image; "batch": the
+            ``num_samples * num_images`` costliest of all, wherever they lie.
+        positive_fraction: None: loss alone decides, as in the paper. A number in [0, 1]: at most
+            this fraction of the budget goes to foreground RoIs and the rest is filled with
+            background, each side ranked by loss.
+        num_images: number of images in the batch; by default the highest image id + 1.
+
+    Returns:
+        int64 indices into R, ordered by image, then by falling loss. Where there are fewer RoIs
+        than the budget, all that survive the suppression.
+
+    Raises:
+        ValueError: an argument has another shape or lies outside the range above. Whether labels
+            and image ids lie in theirs is checked on the CPU only, where looking costs nothing.
+
+    Examples::
+
+        >>> boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30], [5, 5, 9, 9]])
+        >>> losses = torch.tensor([0.9, 0.8, 0.1, 0.3])  # the second overlaps the first by 0.9
+        >>> labels = torch.tensor([2, 2, 0, 2])  # two classes, so 2 is background
+        >>> image_ids = torch.tensor([0, 0, 0, 0])
+        >>> select_hard_examples(losses, boxes, labels, image_ids, num_samples=2, num_classes=2)
+        tensor([0, 3])
+    """
+    _check_arguments(
+        losses,
+        boxes,
+        labels,
+        image_ids,
+        num_samples,
+        num_classes,
+        nms_thresh,
+        scope,
+        positive_fraction,
+        num_images,
+    )
+    if num_images is None:
+        num_images = int(image_ids.max()) + 1 if len(image_ids) else 0
+    labels, image_ids = labels.long(), image_ids.long()
+
+    finite = losses.isfinite()
+    cost = losses.masked_fill(~finite, math.inf)
+    # Everything from here on is ordered by falling loss; stable, so that ties go by index.
+    ranking = cost.argsort(descending=True, stable=True)
+    if nms_thresh < 1:
+        groups = image_ids * (num_classes + 1) + labels
+        survives = _survives_nms(boxes[ranking], groups[ranking], nms_thresh)
+        ranking = ranking[survives | ~finite[ranking]]
+
+    if scope == "image":
+        shares, budget = image_ids[ranking], num_samples
+        num_shares = num_images
+    else:
+        shares, budget = torch.zeros_like(ranking), num_samples * num_images
+        num_shares = 1
+    if positive_fraction is None:
+        selected = _rank_within(shares, num_shares) < budget
+    else:
+        foreground = labels[ranking] < num_classes
+        rank = _rank_within(shares * 2 + foreground, num_shares * 2)
+        selected_fg = foreground & (rank < int(budget * positive_fraction))
+        num_fg = _count(shares, num_shares, selected_fg)
+        selected = selected_fg | (~foreground & (rank < budget - num_fg[shares]))
+
+    ranking = ranking[selected]
+    return ranking[image_ids[ranking].argsort(stable=True)]
+
+
+def _survives_nms(boxes: Tensor, groups: Tensor, nms_thresh: float) -> Tensor:
+    """
+    Greedy suppression among the boxes of the same group, earlier ones first.
+
+    Args:
+        boxes: (R, 4) or (R, 5), the one to keep before the one that it suppresses.
+        groups: (R,) non-negative integers.
+
+    Returns:
+        (R,) bool, True for the boxes that no earlier one suppresses.
+    """
+    # One call for all groups: each is moved to a place of its own. In double precision, and by a
+    # whole number, so that the boxes keep their exact shape however many groups there are.
+    boxes = boxes.double().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    if len(boxes) == 0:
+        return boxes.new_zeros(0, dtype=torch.bool)
+    rotated = boxes.shape[1] == 5
+    spread = boxes[:, :4].abs().sum(dim=1).max().ceil() if rotated else boxes.abs().max().ceil()
+    offsets = groups.double() * (2 * spread + 1)
+    boxes[:, : 2 if rotated else 4] += offsets[:, None]
+    scores = torch.arange(len(boxes), 0, -1, dtype=torch.float64, device=boxes.device)
+    # The kernels disagree on details (the threshold as float or double, "above" or "at least"):
+    # the next float above it means the same to all of them.
+    thresh = torch.nextafter(torch.tensor(nms_thresh), torch.tensor(math.inf)).item()
+    if rotated:
+        from detectron2.layers import nms_rotated  # torchvision has none
+
+        kept = nms_rotated(boxes, scores, thresh)
+    else:
+        kept = nms(boxes, scores, thresh)
+    survives = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    survives[kept] = True
+    return survives
+
+
+def _count(groups: Tensor, num_groups: int, mask: Tensor) -> Tensor:
+    """How many elements of each group the mask holds: (num_groups,)."""
+    return groups.new_zeros(num_groups).scatter_add_(0, groups, mask.to(groups.dtype))
+
+
+def _rank_within(groups: Tensor, num_groups: int) -> Tensor:
+    """The position of each element among those of its own group, in the order given: (R,)."""
+    sizes = _count(groups, num_groups, torch.ones_like(groups))
+    starts = sizes.cumsum(0) - sizes
+    order = groups.argsort(stable=True)
+    rank = torch.empty_like(groups)
+    rank[order] = torch.arange(len(groups), device=groups.device) - starts[groups[order]]
+    return rank
+
+
+def _check_arguments(
+    losses,
+    boxes,
+    labels,
+    image_ids,
+    num_samples,
+    num_classes,
+    nms_thresh,
+    scope,
+    positive_fraction,
+    num_images,
+):
+    if losses.dim() != 1 or not losses.is_floating_point():
+        raise ValueError(
+            f"losses is {_describe(losses)}, expected a vector (R,) of floating point numbers"
+        )
+    num_rois = len(losses)
+    if boxes.dim() != 2 or len(boxes) != num_rois or boxes.shape[1] not in (4, 5):
+        raise ValueError(
+            f"boxes is {_describe(boxes)}, expected ({num_rois}, 4) or ({num_rois}, 5)"
+        )
+    for name, ids, stop in (
+        ("labels", labels, num_classes + 1),
+        ("image_ids", image_ids, num_images),
+    ):
+        if ids.shape != (num_rois,) or ids.is_floating_point():
+            raise ValueError(f"{name} is {_describe(ids)}, expected ({num_rois},) integers")
+        if ids.is_cpu and num_rois:
+            low, high = int(ids.min()), int(ids.max())
+            if low < 0 or (stop is not None and high >= stop):
+                end = "the number of images" if stop is None else stop
+                raise ValueError(f"{name} spans [{low}, {high}], expected [0, {end})")
+    if num_samples < 1:
+        raise ValueError(f"num_samples is {num_samples}, expected 1 or more")
+    if not nms_thresh >= 0:
+        raise ValueError(f"nms_thresh is {nms_thresh}, expected 0 or more")
+    if scope not in ("image", "batch"):
+        raise ValueError(f"scope is {scope!r}, expected 'image' or 'batch'")
+    if positive_fraction is not None and not 0 <= positive_fraction <= 1:
+        raise ValueError(f"positive_fraction is {positive_fraction}, expected None or [0, 1]")
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} of {tensor.dtype}"

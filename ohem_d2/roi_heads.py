@@ -1,0 +1,229 @@
+"""Detectron2's RoI heads with mining in place of random sampling: label, rank, select, train."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import cat
+from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads
+from detectron2.structures import ImageList, Instances
+from detectron2.utils.events import EventStorage, get_event_storage
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from .config import OHEMOptions, config_key, ohem_options
+from .losses import losses_per_roi
+from .mining import select_hard_examples
+
+_PAPER = OHEMOptions()
+
+
+class OHEMMixin:
+    """
+    Online hard example mining for a head that is based on Detectron2's `ROIHeads`.
+
+    Put it before the head to extend, and register the result::
+
+        @ROI_HEADS_REGISTRY.register()
+        class OHEMROIHeads(OHEMMixin, StandardROIHeads):
+            pass
+
+    It replaces one step, ``label_and_sample_proposals``, by which Detectron2's heads choose the
+    RoIs of a training step, and adds no weights. Inference is that of the extended head.
+
+    The RoIs that it returns carry, beside Detectron2's fields, what the mining knew of them:
+    ``ohem_loss_cls``, ``ohem_loss_box_reg`` (the loss terms of each) and ``ohem_scores`` (its
+    class scores, K + 1 logits).
+    """
+
+    @configurable
+    def __init__(self, *, ohem: OHEMOptions = _PAPER, **kwargs) -> None:
+        """
+        Args:
+            ohem: how hard examples are chosen.
+            kwargs: the arguments of the extended head.
+
+        Raises:
+            ValueError: an option does not fit the head.
+        """
+        super().__init__(**kwargs)
+        self.ohem = ohem
+        if self.batch_size_per_image < 1:
+            raise ValueError(
+                f"MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE is {self.batch_size_per_image}, "
+                "expected 1 or more: it is the number of RoIs to select per image"
+            )
+        if ohem.bg_iou_lo > 0:
+            self.proposal_matcher = _ignore_below(self.proposal_matcher, ohem.bg_iou_lo)
+        self._features: dict[str, Tensor] | None = None
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape) -> dict:
+        return {**super().from_config(cfg, input_shape), "ohem": ohem_options(cfg)}
+
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        targets: list[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """See Detectron2's `ROIHeads.forward`."""
+        # Detectron2 does not hand the features to label_and_sample_proposals, which ranks by them.
+        self._features = features
+        try:
+            return super().forward(images, features, proposals, targets)
+        finally:
+            self._features = None
+
+    @torch.no_grad()
+    def label_and_sample_proposals(
+        self, proposals: list[Instances], targets: list[Instances]
+    ) -> list[Instances]:
+        """
+        Label all proposals, and return those to train on: the hard examples.
+
+        Arguments and result are those of Detectron2's `ROIHeads.label_and_sample_proposals`.
+        """
+        labelled = self._label_proposals(proposals, targets)
+        losses = self._rank(labelled)
+        labels = cat([x.gt_classes for x in labelled])
+        image_ids = cat([torch.full_like(x.gt_classes, i) for i, x in enumerate(labelled)])
+        selected = select_hard_examples(
+            losses,
+            cat([x.proposal_boxes.tensor for x in labelled]),
+            labels,
+            image_ids,
+            num_samples=self.batch_size_per_image,
+            num_classes=self.num_classes,
+            nms_thresh=self.ohem.nms_thresh,
+            scope=self.ohem.scope,
+            positive_fraction=self.ohem.positive_fraction,
+            num_images=len(labelled),
+        )
+        mined, start = [], 0
+        for i, (labelled_i, targets_i) in enumerate(zip(labelled, targets)):
+            indices = selected[image_ids[selected] == i] - start
+            mined.append(_with_ground_truth(labelled_i[indices], targets_i))
+            start += len(labelled_i)
+        _log(labelled, mined, self.num_classes)
+        return mined
+
+    def _label_proposals(
+        self, proposals: list[Instances], targets: list[Instances]
+    ) -> list[Instances]:
+        """
+        Every proposal, and the ground truth if it is appended, but for those that the matcher
+        ignores; with ``gt_classes``, ``gt_boxes`` and ``gt_index``, the object it is matched to.
+        """
+        # Detectron2 copies each gt_* field to every RoI, which is slow for masks: it is given what
+        # the ranking needs, and the rest follows for the selected RoIs alone.
+        needed = [
+            Instances(
+                x.image_size,
+                gt_boxes=x.gt_boxes,
+                gt_classes=x.gt_classes,
+                gt_index=torch.arange(len(x), device=x.gt_classes.device),
+            )
+            for x in targets
+        ]
+        with EventStorage():  # it would log all RoIs as sampled
+            return super().label_and_sample_proposals(proposals, needed)
+
+    def _sample_proposals(
+        self, matched_idxs: Tensor, matched_labels: Tensor, gt_classes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Takes every RoI that is not ignored, where Detectron2 draws some at random."""
+        indices = (matched_labels != -1).nonzero().squeeze(1)
+        foreground = matched_labels[indices] == 1
+        labels = torch.full_like(indices, self.num_classes)
+        labels[foreground] = gt_classes[matched_idxs[indices[foreground]]]
+        return indices, labels
+
+    def _rank(self, labelled: list[Instances]) -> Tensor:
+        """
+        Read all RoIs without learning from them, and add what was read to their fields.
+
+        Returns:
+            (R,) the loss that each is ranked by.
+        """
+        with _untouched_statistics(self):
+            predictions = self._predict_boxes(labelled)
+        losses = losses_per_roi(self.box_predictor, predictions, labelled)
+        sizes = [len(x) for x in labelled]
+        for name, values in (*losses.items(), ("scores", predictions[0])):
+            for labelled_i, values_i in zip(labelled, values.split(sizes)):
+                labelled_i.set(f"ohem_{name}", values_i)
+        return (
+            self.ohem.loss_weight_cls * losses["loss_cls"]
+            + self.ohem.loss_weight_box_reg * losses["loss_box_reg"]
+        )
+
+    def _predict_boxes(self, proposals: list[Instances]) -> tuple[Tensor, Tensor]:
+        """The box branch, from the features of this step to the predictions for each RoI."""
+        features = [self._features[f] for f in self.box_in_features]
+        pooled = self.box_pooler(features, [x.proposal_boxes for x in proposals])
+        return self.box_predictor(self.box_head(pooled))
+
+
+@ROI_HEADS_REGISTRY.register()
+class OHEMROIHeads(OHEMMixin, StandardROIHeads):
+    """`StandardROIHeads` (box, mask and keypoint heads on FPN or dilated C5) with mining."""
+
+
+def _ignore_below(matcher: Matcher, bg_iou_lo: float) -> Matcher:
+    """The same matcher, but for RoIs whose best IoU is below ``bg_iou_lo``: it ignores them."""
+    thresholds = matcher.thresholds[1:-1]  # without the infinities at both ends
+    if bg_iou_lo >= thresholds[0]:
+        raise ValueError(
+            f"{config_key('bg_iou_lo')} is {bg_iou_lo}, expected less than {thresholds[0]}, "
+            "the first of MODEL.ROI_HEADS.IOU_THRESHOLDS: no background would be left"
+        )
+    return Matcher(
+        [bg_iou_lo, *thresholds], [-1, *matcher.labels], matcher.allow_low_quality_matches
+    )
+
+
+def _with_ground_truth(mined: Instances, targets: Instances) -> Instances:
+    """The RoIs of one image, each with all the fields of the object that it is matched to."""
+    if mined.has("gt_index"):
+        matched = mined.gt_index
+        mined.remove("gt_index")
+        for name, values in targets.get_fields().items():
+            if name.startswith("gt_") and not mined.has(name):
+                mined.set(name, values[matched])
+    return mined
+
+
+@contextmanager
+def _untouched_statistics(module: nn.Module) -> Iterator[None]:
+    """Whatever batch normalization learns of the batches inside is forgotten at the end."""
+    norms = [m for m in module.modules() if isinstance(m, _NormBase)]
+    before = [(b, b.clone()) for m in norms for b in m.buffers(recurse=False)]
+    yield
+    for buffer, value in before:
+        buffer.copy_(value)
+
+
+def _log(labelled: list[Instances], mined: list[Instances], num_classes: int) -> None:
+    """Log what was selected, and of what. The first two figures are those of Detectron2."""
+    all_loss, all_fg = _total_loss_and_foreground(labelled, num_classes)
+    loss, fg = _total_loss_and_foreground(mined, num_classes)
+    num_fg, num_all_fg, loss, all_loss = torch.stack(
+        [fg.sum(), all_fg.sum(), loss.mean(), all_loss.mean()]
+    ).tolist()
+    storage = get_event_storage()
+    storage.put_scalar("roi_head/num_fg_samples", num_fg / len(mined))
+    storage.put_scalar("roi_head/num_bg_samples", (len(fg) - num_fg) / len(mined))
+    if len(all_fg):
+        storage.put_scalar("ohem/loss_of_selected", loss)
+        storage.put_scalar("ohem/loss_of_all", all_loss)
+    if num_all_fg:
+        storage.put_scalar("ohem/share_of_fg_selected", num_fg / num_all_fg)
+
+
+def _total_loss_and_foreground(rois: list[Instances], num_classes: int) -> tuple[Tensor, Tensor]:
+    loss = cat([x.ohem_loss_cls + x.ohem_loss_box_reg for x in rois]).float()
+    return loss, (cat([x.gt_classes for x in rois]) < num_classes).float()
