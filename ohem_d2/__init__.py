@@ -1,6 +1,7 @@
 """Online hard example mining for Detectron2."""
 
 from .config import OHEMOptions, add_ohem_config
+from .data import register_datasets
 from .losses import losses_per_roi
 from .mining import select_hard_examples
 from .roi_heads import OHEMMixin, OHEMROIHeads
@@ -12,5 +13,6 @@ __all__ = [
     "OHEMROIHeads",
     "add_ohem_config",
     "losses_per_roi",
+    "register_datasets",
     "select_hard_examples",
 ]

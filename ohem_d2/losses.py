@@ -46,6 +46,22 @@ def losses_per_roi(
     return {k: v * predictor.loss_weight.get(k, 1.0) for k, v in losses.items()}
 
 
+def predicted_classes(predictor: FastRCNNOutputLayers, scores: Tensor) -> Tensor:
+    """
+    Tell which class the model takes each RoI for.
+
+    Args:
+        predictor: the box predictor.
+        scores: its class scores, (R, K + 1).
+
+    Returns:
+        (R,) int64 in [0, K], K being background.
+    """
+    if predictor.use_sigmoid_ce:  # background has no score: it is where no class reaches 1/2
+        scores = F.pad(scores[:, :-1], (0, 1), value=0.0)
+    return scores.argmax(dim=1)
+
+
 def _classification_losses(
     predictor: FastRCNNOutputLayers, scores: Tensor, gt_classes: Tensor
 ) -> Tensor:

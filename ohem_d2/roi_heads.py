@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from .config import OHEMOptions, config_key, ohem_options
-from .losses import losses_per_roi
+from .losses import losses_per_roi, predicted_classes
 from .mining import select_hard_examples
 
 _PAPER = OHEMOptions()
@@ -34,8 +34,8 @@ class OHEMMixin:
     RoIs of a training step, and adds no weights. Inference is that of the extended head.
 
     The RoIs that it returns carry, beside Detectron2's fields, what the mining knew of them:
-    ``ohem_loss_cls``, ``ohem_loss_box_reg`` (the loss terms of each) and ``ohem_scores`` (its
-    class scores, K + 1 logits).
+    ``ohem_loss_cls`` and ``ohem_loss_box_reg``, the loss terms of each, and ``ohem_pred_classes``,
+    the class that the model takes it for.
     """
 
     @configurable
@@ -153,7 +153,8 @@ class OHEMMixin:
             predictions = self._predict_boxes(labelled)
         losses = losses_per_roi(self.box_predictor, predictions, labelled)
         sizes = [len(x) for x in labelled]
-        for name, values in (*losses.items(), ("scores", predictions[0])):
+        pred_classes = predicted_classes(self.box_predictor, predictions[0])
+        for name, values in (*losses.items(), ("pred_classes", pred_classes)):
             for labelled_i, values_i in zip(labelled, values.split(sizes)):
                 labelled_i.set(f"ohem_{name}", values_i)
         return (
@@ -217,9 +218,10 @@ def _log(labelled: list[Instances], mined: list[Instances], num_classes: int) ->
     storage = get_event_storage()
     storage.put_scalar("roi_head/num_fg_samples", num_fg / len(mined))
     storage.put_scalar("roi_head/num_bg_samples", (len(fg) - num_fg) / len(mined))
+    # Detectron2's console line shows all that is called a loss, and is long enough.
     if len(all_fg):
-        storage.put_scalar("ohem/loss_of_selected", loss)
-        storage.put_scalar("ohem/loss_of_all", all_loss)
+        storage.put_scalar("ohem/cost_of_selected", loss)
+        storage.put_scalar("ohem/cost_of_all", all_loss)
     if num_all_fg:
         storage.put_scalar("ohem/share_of_fg_selected", num_fg / num_all_fg)
 

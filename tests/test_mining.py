@@ -1,13 +1,13 @@
 import math
 
 import pytest
+import reference
 import torch
 from detectron2.structures import RotatedBoxes, pairwise_iou_rotated
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ohem_d2 import select_hard_examples
 
-import reference
+from ohem_d2 import select_hard_examples
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 NUM_CLASSES = 3
@@ -16,9 +16,7 @@ NUM_CLASSES = 3
 grid = st.integers(0, 300 * 1024).map(lambda n: n / 1024)
 coordinate = st.one_of(st.integers(0, 20).map(float), grid)
 size = st.one_of(st.integers(0, 20).map(float), grid)
-loss = st.one_of(
-    st.sampled_from([0.0, 0.5, 1.0, math.inf, math.nan]), st.floats(0, 100, width=16)
-)
+loss = st.one_of(st.sampled_from([0.0, 0.5, 1.0, math.inf, math.nan]), st.floats(0, 100, width=16))
 
 
 @st.composite

@@ -1,0 +1,210 @@
+"""
+The built-in data set: shapes to find, and look-alikes that are background.
+
+It is drawn on first use, from a seed, into ``datasets/ohem_shapes`` (below the folder that
+``$DETECTRON2_DATASETS`` names, if it does), in the PASCAL VOC layout and as COCO JSON files.
+"""
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+from functools import partial
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import cv2
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from tqdm import tqdm
+
+from .coco import load_coco
+from .voc import load_voc
+
+logger = logging.getLogger(__name__)
+
+CLASSES = ["circle", "square", "triangle"]
+LOOK_ALIKES = ["ring", "pentagon", "star", "bar"]
+SIZES = {"train": 1200, "test": 200}
+IMAGE_SIZE = 128
+SEED = 0
+
+
+def draw_image(
+    rng: np.random.Generator, max_objects: int = 6, max_look_alikes: int = 4
+) -> tuple[np.ndarray, list[tuple[str, tuple[int, int, int, int]]]]:
+    """
+    Draw one image.
+
+    Args:
+        rng: the source of all that is random.
+        max_objects: there are between 1 and this many shapes of `CLASSES`.
+        max_look_alikes: there are between 0 and this many shapes of `LOOK_ALIKES`.
+
+    Returns:
+        a BGR image (`IMAGE_SIZE`, `IMAGE_SIZE`, 3) of uint8; and class and XYXY box of each object.
+    """
+    image = _background(rng)
+    objects, taken = [], []
+    kinds = [str(rng.choice(CLASSES)) for _ in range(rng.integers(1, max_objects + 1))]
+    kinds += [str(rng.choice(LOOK_ALIKES)) for _ in range(rng.integers(0, max_look_alikes + 1))]
+    for kind in kinds:
+        for _ in range(20):  # tries for a place that is free
+            radius = rng.uniform(9, 24)
+            center = rng.uniform(radius + 1, IMAGE_SIZE - radius - 1, size=2)
+            if all(np.linalg.norm(center - c) > radius + r for c, r in taken):
+                break
+        else:
+            continue
+        taken.append((center, radius))
+        box = _draw(image, rng, kind, center, radius)
+        if kind in CLASSES:
+            objects.append((kind, box))
+    noise = rng.normal(0, 8, image.shape)
+    return np.clip(image + noise, 0, 255).astype(np.uint8), objects
+
+
+def _background(rng: np.random.Generator) -> np.ndarray:
+    blotches = rng.uniform(60, 200, (5, 5, 3)).astype(np.float32)
+    return cv2.resize(blotches, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_CUBIC)
+
+
+def _draw(
+    image: np.ndarray, rng: np.random.Generator, kind: str, center: np.ndarray, radius: float
+) -> tuple[int, int, int, int]:
+    """Draw one shape into the image, in a colour that stands out from what is there."""
+    x, y = center.astype(int)
+    behind = image[y, x]
+    while True:
+        color = rng.uniform(0, 255, 3)
+        if np.abs(color - behind).max() > 90:
+            break
+    mask = np.zeros(image.shape[:2], np.uint8)
+    if kind in ("circle", "ring"):
+        cv2.circle(mask, (x, y), int(radius), 255, -1, cv2.LINE_AA)
+        if kind == "ring":
+            cv2.circle(mask, (x, y), int(radius * 0.55), 0, -1, cv2.LINE_AA)
+    else:
+        outline = center + radius * _outline(kind, rng.uniform(0, 2 * np.pi))
+        cv2.fillPoly(mask, [outline.round().astype(np.int32)], 255, cv2.LINE_AA)
+    opacity = mask[..., None] / 255
+    image[:] = opacity * color + (1 - opacity) * image
+    x, y, width, height = cv2.boundingRect((mask > 127).astype(np.uint8))
+    return x, y, x + width, y + height
+
+
+def _outline(kind: str, angle: float) -> np.ndarray:
+    """Corners of a shape in the unit circle."""
+    if kind == "bar":
+        angles, radii = np.array([0.3, np.pi - 0.3, np.pi + 0.3, -0.3]), 1.0
+    else:
+        corners = {"triangle": 3, "square": 4, "pentagon": 5, "star": 10}[kind]
+        angles = 2 * np.pi * np.arange(corners) / corners
+        radii = np.where(np.arange(corners) % 2, 0.45, 1.0) if kind == "star" else 1.0
+    return (np.stack([np.cos(angles + angle), np.sin(angles + angle)]) * radii).T
+
+
+def write_shapes(folder: Path, sizes: dict[str, int] = SIZES, seed: int = SEED, **drawing) -> None:
+    """
+    Draw a data set of shapes.
+
+    Args:
+        folder: where to. It appears whole or not at all.
+        sizes: number of images of each split.
+        seed: the same seed draws the same images.
+        drawing: arguments of `draw_image`.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    logger.info(f"Drawing the built-in data set into {folder} ...")
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}_", dir=folder.parent))
+    try:
+        for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
+            (unfinished / part).mkdir(parents=True)
+        for number, (split, size) in enumerate(sizes.items()):
+            rng = np.random.default_rng([seed, number])
+            _write_split(unfinished, split, size, rng, drawing)
+        unfinished.chmod(0o755)
+        unfinished.rename(folder)
+    except OSError:
+        if not folder.exists():  # else another process was faster
+            raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write_split(
+    folder: Path, split: str, size: int, rng: np.random.Generator, drawing: dict
+) -> None:
+    names = [f"{split}_{i:05d}" for i in range(size)]
+    coco = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(CLASSES, 1)],
+    }
+    for image_id, name in enumerate(tqdm(names, desc=split, leave=False)):
+        image, objects = draw_image(rng, **drawing)
+        cv2.imwrite(
+            str(folder / "JPEGImages" / f"{name}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 95]
+        )
+        height, width = image.shape[:2]
+        xml = ET.Element("annotation")
+        ET.SubElement(xml, "filename").text = f"{name}.jpg"
+        _add_numbers(ET.SubElement(xml, "size"), width=width, height=height, depth=3)
+        coco["images"].append(
+            {"id": image_id, "file_name": f"{name}.jpg", "width": width, "height": height}
+        )
+        for kind, (x0, y0, x1, y1) in objects:
+            obj = ET.SubElement(xml, "object")
+            ET.SubElement(obj, "name").text = kind
+            _add_numbers(obj, difficult=0)
+            # VOC counts pixels from 1 and includes the last one.
+            _add_numbers(ET.SubElement(obj, "bndbox"), xmin=x0 + 1, ymin=y0 + 1, xmax=x1, ymax=y1)
+            coco["annotations"].append(
+                {
+                    "id": len(coco["annotations"]) + 1,
+                    "image_id": image_id,
+                    "category_id": CLASSES.index(kind) + 1,
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "area": (x1 - x0) * (y1 - y0),
+                    "iscrowd": 0,
+                }
+            )
+        ET.ElementTree(xml).write(folder / "Annotations" / f"{name}.xml")
+    (folder / "ImageSets/Main" / f"{split}.txt").write_text("\n".join(names) + "\n")
+    (folder / f"{split}.json").write_text(json.dumps(coco))
+
+
+def _add_numbers(parent: ET.Element, **numbers: int) -> None:
+    for name, value in numbers.items():
+        ET.SubElement(parent, name).text = str(value)
+
+
+def shapes_folder() -> Path:
+    """Where the built-in data set is, or will be."""
+    return Path(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))) / "ohem_shapes"
+
+
+def _load(split: str, layout: str) -> list[dict]:
+    folder = shapes_folder()
+    if not folder.exists():
+        write_shapes(folder)
+    if layout == "coco":
+        records, _ = load_coco(folder / f"{split}.json", folder / "JPEGImages")
+    else:
+        records, _ = load_voc(folder, split)
+    for record in records:
+        for annotation in record["annotations"]:
+            annotation["category_id"] = CLASSES.index(annotation["category_id"])
+    return records
+
+
+for _name, _split, _layout in (
+    ("ohem_shapes_train", "train", "coco"),
+    ("ohem_shapes_test", "test", "coco"),
+    ("ohem_shapes_test_voc", "test", "voc"),
+):
+    DatasetCatalog.register(_name, partial(_load, _split, _layout))
+    MetadataCatalog.get(_name).set(
+        thing_classes=CLASSES, evaluator_type={"coco": "coco", "voc": "pascal_voc"}[_layout]
+    )

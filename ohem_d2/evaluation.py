@@ -1,0 +1,193 @@
+"""The evaluators of a data set: Detectron2's own, by the data set's metadata."""
+
+import json
+import logging
+import re
+import tempfile
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets.coco import convert_to_coco_dict
+from detectron2.evaluation import (
+    CityscapesInstanceEvaluator,
+    CityscapesSemSegEvaluator,
+    COCOEvaluator,
+    COCOPanopticEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    LVISEvaluator,
+    PascalVOCDetectionEvaluator,
+    SemSegEvaluator,
+)
+from detectron2.structures import BoxMode
+from detectron2.utils import comm
+from detectron2.utils.logger import create_small_table
+
+from .errors import InputError
+from .pictures import DetectionPictures
+
+logger = logging.getLogger(__name__)
+
+
+def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+    """
+    Build what evaluates a data set, and what draws some of its detections.
+
+    Args:
+        cfg: ``OUTPUT_DIR`` is where results are written.
+        dataset_name: a registered data set, whose ``evaluator_type`` decides.
+
+    Raises:
+        InputError: the data set does not say how to evaluate it.
+    """
+    folder = Path(cfg.OUTPUT_DIR) / "inference"
+    kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
+    build = {
+        "coco": [_coco],
+        "coco_panoptic_seg": [
+            lambda name, folder: SemSegEvaluator(name, output_dir=str(folder)),
+            _coco,
+            lambda name, folder: COCOPanopticEvaluator(name, str(folder)),
+        ],
+        "sem_seg": [lambda name, folder: SemSegEvaluator(name, output_dir=str(folder))],
+        "pascal_voc": [_voc],
+        "lvis": [lambda name, folder: LVISEvaluator(name, output_dir=str(folder))],
+        "cityscapes_instance": [lambda name, _: CityscapesInstanceEvaluator(name)],
+        "cityscapes_sem_seg": [lambda name, _: CityscapesSemSegEvaluator(name)],
+    }
+    if kind not in build:
+        raise InputError(
+            f"the data set {dataset_name!r} has evaluator_type {kind!r} in its metadata, "
+            f"expected one of {', '.join(build)}"
+        )
+    evaluators = [b(dataset_name, folder) for b in build[kind]]
+    pictures = Path(cfg.OUTPUT_DIR) / "pictures" / f"detections_{file_name(dataset_name)}.jpg"
+    return DatasetEvaluators([*evaluators, DetectionPictures(dataset_name, pictures)])
+
+
+def file_name(dataset_name: str) -> str:
+    """The name of a data set, which may be an address, as part of a file's name."""
+    return re.sub(r"[^\w.-]+", "_", dataset_name)[-100:]
+
+
+def _coco(name: str, folder: Path) -> COCOEvaluator:
+    if "json_file" in MetadataCatalog.get(name).as_dict():
+        return COCOEvaluator(name, output_dir=str(folder))
+    # Detectron2 would write the annotations once and use them ever after, whatever the data.
+    folder.mkdir(parents=True, exist_ok=True)
+    json_file = folder / f"{file_name(name)}_annotations.json"
+    if comm.is_main_process():
+        json_file.write_text(json.dumps(convert_to_coco_dict(name)))
+    comm.synchronize()
+    with _metadata(name, json_file=str(json_file)):
+        return COCOEvaluator(name, output_dir=str(folder))
+
+
+def _voc(name: str, _: Path) -> PascalVOCDetectionEvaluator:
+    if "dirname" in MetadataCatalog.get(name).as_dict():
+        return PascalVOCDetectionEvaluator(name)
+    return VOCEvaluator(name)
+
+
+@contextmanager
+def _metadata(name: str, **values: object) -> Iterator[None]:
+    """Set metadata while an evaluator is built, since what is set can never be changed."""
+    metadata = MetadataCatalog.get(name)
+    metadata.set(**values)
+    try:
+        yield
+    finally:
+        for key in values:
+            delattr(metadata, key)
+
+
+class VOCEvaluator(PascalVOCDetectionEvaluator):
+    """
+    Detectron2's PASCAL VOC evaluator (2012's metric), for any registered data set.
+
+    Detectron2's own reads the XML files, which only suits those of the VOC challenge. Here they
+    are written anew from what was registered: bad boxes are gone from them, images and classes
+    have plain numbers for names, and classes without an object in the data set do not count.
+    """
+
+    def __init__(self, dataset_name: str) -> None:
+        """
+        Args:
+            dataset_name: a registered data set. An object of it may be marked ``difficult``.
+        """
+        records = DatasetCatalog.get(dataset_name)
+        present = sorted(
+            {a["category_id"] for r in records for a in r["annotations"] if _counts(a)}
+        )
+        if not present:
+            raise InputError(f"the data set {dataset_name!r} has no object to evaluate with")
+        self._devkit = tempfile.TemporaryDirectory(prefix="voc_evaluation_")
+        devkit = Path(self._devkit.name)
+        (devkit / "Annotations").mkdir()
+        (devkit / "ImageSets" / "Main").mkdir(parents=True)
+        for number, record in enumerate(records):
+            _write_annotations(devkit / "Annotations" / f"{number}.xml", record)
+        split = "\n".join(str(i) for i in range(len(records)))
+        (devkit / "ImageSets" / "Main" / "all.txt").write_text(split)
+
+        with _metadata(dataset_name, dirname=str(devkit), split="all", year=2012):
+            super().__init__(dataset_name)
+        num_classes = len(self._class_names)
+        self._class_names = [str(c) for c in present]
+        self._position = torch.full((num_classes,), -1)
+        self._position[present] = torch.arange(len(present))
+        self._numbers = {record["image_id"]: i for i, record in enumerate(records)}
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """See Detectron2's `DatasetEvaluator.process`."""
+        for x, output in zip(inputs, outputs):
+            instances = output["instances"].to("cpu")
+            instances = instances[self._position[instances.pred_classes] >= 0]
+            instances.pred_classes = self._position[instances.pred_classes]
+            number = self._numbers[x["image_id"]]
+            super().process([{"image_id": number}], [{"instances": instances}])
+
+    def evaluate(self) -> dict | None:
+        """See Detectron2's `DatasetEvaluator.evaluate`."""
+        results = super().evaluate()
+        if results is not None:
+            logger.info(
+                f"Evaluation results for bbox ({len(self._class_names)} classes, PASCAL VOC "
+                f"2012 metric):\n{create_small_table(results['bbox'])}"
+            )
+        return results
+
+
+def _counts(annotation: dict) -> bool:
+    return not annotation.get("difficult", 0)
+
+
+def _write_annotations(file: Path, record: dict) -> None:
+    root = ET.Element("annotation")
+    for annotation in record["annotations"]:
+        obj = ET.SubElement(root, "object")
+        x0, y0, x1, y1 = BoxMode.convert(
+            annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS
+        )
+        fields = {
+            "name": annotation["category_id"],
+            "pose": "",
+            "truncated": 0,
+            "difficult": int(not _counts(annotation)),
+        }
+        # VOC counts pixels from 1, and Detectron2 reads whole numbers only.
+        box = {
+            "xmin": round(x0 + 1),
+            "ymin": round(y0 + 1),
+            "xmax": round(x1),
+            "ymax": round(y1),
+        }
+        for parent, values in ((obj, fields), (ET.SubElement(obj, "bndbox"), box)):
+            for key, value in values.items():
+                ET.SubElement(parent, key).text = str(value)
+    ET.ElementTree(root).write(file)

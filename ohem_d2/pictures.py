@@ -1,0 +1,211 @@
+"""Pictures: detections beside the ground truth, and the RoIs that were mined."""
+
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
+from detectron2.data.detection_utils import convert_image_to_rgb, read_image
+from detectron2.engine import HookBase
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.structures import Instances
+from detectron2.utils import comm
+from detectron2.utils.visualizer import Visualizer
+from torch.nn.parallel import DistributedDataParallel
+
+from .kinds import KINDS, kinds_of_rois
+from .roi_heads import OHEMMixin
+
+logger = logging.getLogger(__name__)
+
+# RGB in [0, 1], in the order of KINDS. Told apart by people with colour blindness too
+# (Okabe and Ito, 2008).
+KIND_COLORS = (
+    (0.84, 0.37, 0.00),  # missed object: vermilion
+    (0.00, 0.45, 0.70),  # look-alike: blue
+    (0.80, 0.47, 0.65),  # confused class: purple
+    (0.94, 0.89, 0.26),  # badly placed box: yellow
+    (0.60, 0.60, 0.60),  # right class: grey
+)
+_PANEL_HEIGHT = 400
+_CAPTION_HEIGHT = 28
+
+
+class DetectionPictures(DatasetEvaluator):
+    """Draws the first images of a data set while it is evaluated: ground truth | detections."""
+
+    def __init__(
+        self,
+        dataset_name: str,
+        file: Path,
+        num_images: int = 6,
+        score_thresh: float = 0.5,
+    ) -> None:
+        """
+        Args:
+            dataset_name: a registered data set.
+            file: the picture to write.
+            num_images: how many images to draw.
+            score_thresh: detections with a lower score are not drawn.
+        """
+        self._metadata = MetadataCatalog.get(dataset_name)
+        self._records = {r["image_id"]: r for r in DatasetCatalog.get(dataset_name)[:num_images]}
+        self._file = file
+        self._score_thresh = score_thresh
+
+    def reset(self) -> None:
+        """See Detectron2's `DatasetEvaluator.reset`."""
+        self._rows = []
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """See Detectron2's `DatasetEvaluator.process`."""
+        for x, output in zip(inputs, outputs):
+            record = self._records.get(x["image_id"])
+            if record is None or "instances" not in output:
+                continue
+            image = read_image(record["file_name"], format="RGB")
+            instances = output["instances"].to("cpu")
+            instances = instances[instances.scores >= self._score_thresh]
+            panels = [
+                (
+                    "ground truth",
+                    self._draw(image, lambda v, r=record: v.draw_dataset_dict(r)),
+                ),
+                (
+                    f"detections (score >= {self._score_thresh})",
+                    self._draw(image, lambda v, i=instances: v.draw_instance_predictions(i)),
+                ),
+            ]
+            self._rows.append(np.hstack([_captioned(p, [(text, None)]) for text, p in panels]))
+
+    def _draw(self, image: np.ndarray, draw) -> np.ndarray:
+        return draw(_visualizer(image, self._metadata)).get_image()
+
+    def evaluate(self) -> None:
+        """Write the picture."""
+        if comm.is_main_process() and self._rows:
+            _write(self._file, self._rows)
+
+
+class MinedPictures(HookBase):
+    """Draws the RoIs that were mined in the last steps of training, coloured by kind."""
+
+    def __init__(self, file: Path, metadata: Metadata, image_format: str, num_steps: int = 6):
+        """
+        Args:
+            file: the picture to write.
+            metadata: that of the training set.
+            image_format: ``cfg.INPUT.FORMAT``.
+            num_steps: how many steps to draw, one image each.
+        """
+        self._file, self._metadata = file, metadata
+        self._format, self._num_steps = image_format, num_steps
+        self._handles, self._rows = [], []
+
+    def before_step(self) -> None:
+        """Start to watch when the last steps begin."""
+        model = self.trainer.model
+        if isinstance(model, DistributedDataParallel):
+            model = model.module
+        heads = getattr(model, "roi_heads", None)
+        watching = bool(self._handles)
+        if watching or self.trainer.iter < self.trainer.max_iter - self._num_steps:
+            return
+        if isinstance(heads, OHEMMixin):
+            self._handles = [
+                model.register_forward_pre_hook(self._keep_inputs),
+                heads.register_forward_hook(self._draw),
+            ]
+
+    def _keep_inputs(self, model, args) -> None:
+        self._inputs = args[0]
+
+    def _draw(self, heads, args, output) -> None:
+        mined, _ = output
+        x = self._inputs[0]
+        image = convert_image_to_rgb(x["image"].permute(1, 2, 0), self._format)
+        self._rows.append(
+            draw_mined(image, mined[0], x["instances"], self._metadata, heads.num_classes)
+        )
+
+    def after_train(self) -> None:
+        """Write the picture."""
+        for handle in self._handles:
+            handle.remove()
+        if self._rows:
+            _write(self._file, self._rows)
+
+
+@torch.no_grad()
+def draw_mined(
+    image: np.ndarray, mined: Instances, targets: Instances, metadata: Metadata, num_classes: int
+) -> np.ndarray:
+    """
+    Draw the mined RoIs of one image, and its ground truth beside them.
+
+    Args:
+        image: (H, W, 3) RGB of uint8, as the model sees it.
+        mined: the RoIs, as a mining head returns them.
+        targets: the objects in the image.
+        metadata: that of the training set.
+        num_classes: number of foreground classes.
+
+    Returns:
+        RGB of uint8.
+    """
+    mined, targets = mined.to("cpu"), targets.to("cpu")
+    kinds = kinds_of_rois(
+        mined.gt_classes,
+        mined.ohem_pred_classes,
+        mined.ohem_loss_cls,
+        mined.ohem_loss_box_reg,
+        num_classes,
+    )
+    # What the model gets right is drawn first, to lie under the mistakes.
+    order = kinds.argsort(descending=True).tolist()
+    visualizer = _visualizer(image, metadata)
+    names = metadata.get("thing_classes")
+    rois = visualizer.overlay_instances(
+        boxes=mined.proposal_boxes[order],
+        assigned_colors=[KIND_COLORS[kinds[i]] for i in order],
+        alpha=0.8,
+    ).get_image()
+    truth = (
+        _visualizer(image, metadata)
+        .overlay_instances(
+            boxes=targets.gt_boxes,
+            labels=[names[c] if names else str(c) for c in targets.gt_classes.tolist()],
+        )
+        .get_image()
+    )
+    counts = kinds.bincount(minlength=len(KINDS)).tolist()
+    caption = [(f"{n} {kind}", color) for n, kind, color in zip(counts, KINDS, KIND_COLORS) if n]
+    return np.hstack([_captioned(truth, [("ground truth", None)]), _captioned(rois, caption)])
+
+
+def _visualizer(image: np.ndarray, metadata: Metadata) -> Visualizer:
+    return Visualizer(image, metadata, scale=_PANEL_HEIGHT / image.shape[0])
+
+
+def _captioned(panel: np.ndarray, words: list[tuple[str, tuple | None]]) -> np.ndarray:
+    """A panel of the usual height, with coloured words above it."""
+    height, width = panel.shape[:2]
+    width = round(width * _PANEL_HEIGHT / height)
+    panel = cv2.resize(panel, (width, _PANEL_HEIGHT), interpolation=cv2.INTER_AREA)
+    caption = np.full((_CAPTION_HEIGHT, width, 3), 32, np.uint8)
+    x = 6
+    for text, color in words:
+        color = [255 * c for c in color or (1, 1, 1)]
+        cv2.putText(caption, text, (x, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.42, color, 1, cv2.LINE_AA)
+        x += cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.42, 1)[0][0] + 12
+    return np.vstack([caption, panel])
+
+
+def _write(file: Path, rows: list[np.ndarray]) -> None:
+    width = max(row.shape[1] for row in rows)
+    rows = [np.pad(row, ((0, 6), (0, width - row.shape[1]), (0, 0))) for row in rows]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(file), np.vstack(rows)[:, :, ::-1])
+    logger.info(f"Wrote {file}")

@@ -1,0 +1,411 @@
+import copy
+import math
+
+import pytest
+import reference
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, build_roi_heads
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_heads import (
+    NUM_CLASSES,
+    SHAPES,
+    SIZE,
+    make_batch,
+    make_cfg,
+    make_heads,
+    train_step,
+)
+
+from ohem_d2 import OHEMMixin, OHEMOptions, OHEMROIHeads
+
+BACKGROUND = NUM_CLASSES
+
+
+def mine_slowly(heads, features, proposals, targets, bg_iou_lo=0.0, cls=1.0, box=1.0, **how):
+    """
+    From raw proposals to the RoIs to train on, as the README words it, one RoI at a time.
+
+    Returns a list for each image, of (box, label, number of its object or None).
+    """
+    rois = []
+    for i, (p, t) in enumerate(zip(proposals, targets)):
+        objects = t.gt_boxes.tensor.tolist()
+        boxes = p.proposal_boxes.tensor.tolist() + (objects if heads.proposal_append_gt else [])
+        for b in boxes:
+            ious = [reference.iou(b, o) for o in objects]
+            best = max(ious, default=0.0)
+            if best >= 0.5:
+                match = ious.index(best)
+                rois.append((i, b, t.gt_classes[match].item(), match))
+            elif best >= bg_iou_lo:
+                rois.append((i, b, BACKGROUND, None))
+
+    costs = []
+    for i, b, label, match in rois:
+        x = Instances((SIZE, SIZE), proposal_boxes=Boxes([b]), gt_classes=torch.tensor([label]))
+        x.gt_boxes = Boxes([b]) if match is None else targets[i].gt_boxes[match]
+        maps = [features[f][i : i + 1] for f in heads.box_in_features]
+        with torch.no_grad(), EventStorage():
+            pooled = heads.box_pooler(maps, [x.proposal_boxes])
+            losses = heads.box_predictor.losses(heads.box_predictor(heads.box_head(pooled)), [x])
+        costs.append((cls * losses["loss_cls"] + box * losses["loss_box_reg"]).item())
+
+    selected = reference.select(
+        costs,
+        [b for _, b, _, _ in rois],
+        [label for _, _, label, _ in rois],
+        [i for i, _, _, _ in rois],
+        num_samples=heads.batch_size_per_image,
+        num_classes=NUM_CLASSES,
+        num_images=len(proposals),
+        **how,
+    )
+    return [[rois[k][1:] for k in selected if rois[k][0] == i] for i in range(len(proposals))]
+
+
+def assert_mined(mined, expected, targets):
+    assert len(mined) == len(expected)
+    for x, rois, t in zip(mined, expected, targets):
+        assert x.gt_classes.tolist() == [label for _, label, _ in rois]
+        torch.testing.assert_close(
+            x.proposal_boxes.tensor, torch.tensor([b for b, _, _ in rois]).reshape(-1, 4)
+        )
+        for k, (_, _, match) in enumerate(rois):
+            if match is not None:
+                assert x.gt_boxes.tensor[k].equal(t.gt_boxes.tensor[match])
+                for name in ("gt_masks", "gt_keypoints"):
+                    if t.has(name):
+                        mine, theirs = x.get(name)[[k]], t.get(name)[[match]]
+                        if name == "gt_masks":
+                            assert (mine.polygons[0][0] == theirs.polygons[0][0]).all()
+                        else:
+                            assert mine.tensor.equal(theirs.tensor)
+
+
+images = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 30)), min_size=1, max_size=3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    sizes=images,
+    how=st.fixed_dictionaries(
+        {
+            "nms_thresh": st.sampled_from([0.3, 0.7, 1.0]),
+            "scope": st.sampled_from(["image", "batch"]),
+            "positive_fraction": st.sampled_from([None, 0.25]),
+        }
+    ),
+    bg_iou_lo=st.sampled_from([0.0, 0.1]),
+    weights=st.sampled_from([(1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.3, 2.0)]),
+)
+def test_trains_on_what_the_reference_selects(seed, sizes, how, bg_iou_lo, weights):
+    options = {
+        **how,
+        "bg_iou_lo": bg_iou_lo,
+        "loss_weight_cls": weights[0],
+        "loss_weight_box_reg": weights[1],
+    }
+    opts = [x for k, v in options.items() for x in (f"MODEL.ROI_HEADS.OHEM.{k.upper()}", v)]
+    heads = make_heads(*opts, seed=seed % 7)
+    features, proposals, targets = make_batch(seed, sizes)
+    mined, losses, _ = train_step(heads, features, proposals, targets)
+    expected = mine_slowly(
+        heads, features, proposals, targets, bg_iou_lo, weights[0], weights[1], **how
+    )
+    assert_mined(mined, expected, targets)
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+@pytest.mark.parametrize("append_gt", [True, False])
+def test_masks_and_keypoints_follow_the_selected_rois(append_gt):
+    heads = make_heads("MODEL.ROI_HEADS.PROPOSAL_APPEND_GT", append_gt, masks=True, keypoints=True)
+    batch = make_batch(5, [(3, 40), (2, 40)], masks=True, keypoints=True)
+    mined, losses, _ = train_step(heads, *batch)
+    assert_mined(mined, mine_slowly(heads, *batch), batch[2])
+    assert set(losses) == {"loss_cls", "loss_box_reg", "loss_mask", "loss_keypoint"}
+    assert all(x.has("gt_masks") and x.has("gt_keypoints") for x in mined)
+    assert not any(x.has("gt_index") for x in mined)
+
+
+def test_ground_truth_is_indexed_for_the_selected_rois_only(monkeypatch):
+    indexed = []
+    batch = make_batch(5, [(3, 300)], masks=True)
+    masks = type(batch[2][0].gt_masks)
+    getitem = masks.__getitem__
+
+    def spy(self, item):
+        result = getitem(self, item)
+        indexed.append(len(result))
+        return result
+
+    monkeypatch.setattr(masks, "__getitem__", spy)
+    mined, _, _ = train_step(make_heads(masks=True), *batch)
+    assert len(mined[0]) == 8
+    assert max(indexed) <= 8
+
+
+def test_learns_what_the_plain_head_learns_of_the_same_rois(monkeypatch):
+    """Losses, and gradients of weights and features: nothing of the other RoIs gets through."""
+    heads = make_heads(masks=True, keypoints=True)
+    plain = make_heads("MODEL.ROI_HEADS.NAME", "StandardROIHeads", masks=True, keypoints=True)
+    plain.load_state_dict(heads.state_dict())
+    features, proposals, targets = make_batch(3, [(3, 50), (1, 20)], masks=True, keypoints=True)
+    seen = {name: x.clone().requires_grad_() for name, x in features.items()}
+    mined, losses, _ = train_step(heads, seen, proposals, targets)
+    sum(losses.values()).backward()
+
+    monkeypatch.setattr(plain, "label_and_sample_proposals", lambda *_: mined)
+    seen_by_plain = {name: x.clone().requires_grad_() for name, x in features.items()}
+    _, plain_losses, _ = train_step(plain, seen_by_plain, proposals, targets)
+    sum(plain_losses.values()).backward()
+
+    assert {k: v.item() for k, v in losses.items()} == {
+        k: v.item() for k, v in plain_losses.items()
+    }
+    for (name, p), q in zip(heads.named_parameters(), plain.parameters()):
+        assert p.grad is not None, name
+        assert p.grad.equal(q.grad), name
+    for name in features:
+        assert seen[name].grad.equal(seen_by_plain[name].grad)
+
+
+def test_all_rois_are_what_plain_detectron2_trains_on():
+    """With a budget for all and no suppression, mining and random sampling take the same RoIs."""
+    opts = ["MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 1000]
+    heads = make_heads(*opts, "MODEL.ROI_HEADS.OHEM.NMS_THRESH", 1.0)
+    plain = make_heads(
+        *opts, "MODEL.ROI_HEADS.POSITIVE_FRACTION", 1.0, "MODEL.ROI_HEADS.NAME", "StandardROIHeads"
+    )
+    plain.load_state_dict(heads.state_dict())
+    batch = make_batch(4, [(3, 50), (0, 10)])
+    results = [train_step(h, *batch)[1] for h in (heads, plain)]
+    for losses in results:
+        sum(losses.values()).backward()
+    for name, value in results[0].items():
+        torch.testing.assert_close(value, results[1][name])
+    for p, q in zip(heads.parameters(), plain.parameters()):
+        torch.testing.assert_close(p.grad, q.grad)
+
+
+def test_reading_all_rois_leaves_no_trace():
+    """Batch statistics are those of the training pass alone, and so is all that is logged."""
+    norm = (
+        "MODEL.ROI_BOX_HEAD.NORM",
+        "BN",
+        "MODEL.ROI_BOX_HEAD.NUM_CONV",
+        1,
+        "MODEL.ROI_BOX_HEAD.CONV_DIM",
+        4,
+    )
+    heads = make_heads(*norm)
+    before = copy.deepcopy(heads.state_dict())
+    features, proposals, targets = make_batch(3, [(3, 50)])
+    mined, _, logged = train_step(heads, features, proposals, targets)
+
+    after = heads.state_dict()
+    statistics = [k for k in after if "running_" in k or "num_batches" in k]
+    assert statistics
+    assert after["box_head.conv1.norm.num_batches_tracked"] == 1
+    heads.load_state_dict(before)
+    with EventStorage():
+        heads._forward_box(features, mined)
+    for name in statistics:
+        assert heads.state_dict()[name].equal(after[name])
+
+    assert set(logged) == {
+        "roi_head/num_fg_samples",
+        "roi_head/num_bg_samples",
+        "ohem/cost_of_selected",
+        "ohem/cost_of_all",
+        "ohem/share_of_fg_selected",
+        "fast_rcnn/cls_accuracy",
+        "fast_rcnn/fg_cls_accuracy",
+        "fast_rcnn/false_negative",
+    }
+
+
+def test_logged_figures():
+    heads = make_heads("MODEL.ROI_HEADS.OHEM.NMS_THRESH", 1.0)
+    batch = make_batch(9, [(3, 50), (2, 40)])
+    mined, losses, logged = train_step(heads, *batch)
+    foreground = [(x.gt_classes < NUM_CLASSES).sum().item() for x in mined]
+    assert logged["roi_head/num_fg_samples"] == sum(foreground) / 2
+    assert logged["roi_head/num_bg_samples"] == 8 - sum(foreground) / 2
+    trained = sum(losses.values()).item()
+    assert logged["ohem/cost_of_selected"] == pytest.approx(trained, rel=1e-5)
+
+    everything = make_heads(
+        "MODEL.ROI_HEADS.OHEM.NMS_THRESH", 1.0, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 1000
+    )
+    all_mined, all_losses, all_logged = train_step(everything, *batch)
+    assert logged["ohem/cost_of_all"] == pytest.approx(sum(all_losses.values()).item(), rel=1e-5)
+    all_foreground = sum((x.gt_classes < NUM_CLASSES).sum().item() for x in all_mined)
+    assert logged["ohem/share_of_fg_selected"] == pytest.approx(sum(foreground) / all_foreground)
+    assert all_logged["ohem/share_of_fg_selected"] == 1
+
+
+def test_mined_rois_carry_what_the_mining_saw():
+    heads = make_heads()
+    mined, losses, _ = train_step(heads, *make_batch(9, [(3, 50)]))
+    assert mined[0].ohem_loss_cls.mean().item() == pytest.approx(losses["loss_cls"].item())
+    assert mined[0].ohem_loss_box_reg.mean().item() == pytest.approx(losses["loss_box_reg"].item())
+    assert not mined[0].ohem_loss_cls.requires_grad
+    assert mined[0].ohem_pred_classes.shape == (8,)
+
+
+@pytest.mark.parametrize("append_gt", [True, False])
+@pytest.mark.parametrize(
+    "sizes", [[(0, 20)], [(0, 20), (2, 20)], [(2, 0)], [(0, 0)], [(0, 0), (0, 0)]]
+)
+def test_images_without_objects_or_proposals(append_gt, sizes):
+    heads = make_heads("MODEL.ROI_HEADS.PROPOSAL_APPEND_GT", append_gt, masks=True, keypoints=True)
+    batch = make_batch(1, sizes, masks=True, keypoints=True)
+    mined, losses, _ = train_step(heads, *batch)
+    assert_mined(mined, mine_slowly(heads, *batch), batch[2])
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_only_ignored_rois():
+    """With the labels (0, -1, 1) a RoI between the thresholds is neither trained on nor ranked."""
+    heads = make_heads(
+        "MODEL.ROI_HEADS.IOU_THRESHOLDS",
+        [0.01, 0.99],
+        "MODEL.ROI_HEADS.IOU_LABELS",
+        [0, -1, 1],
+        "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT",
+        False,
+    )
+    features, proposals, targets = make_batch(1, [(1, 3)])
+    box = targets[0].gt_boxes.tensor
+    proposals[0].proposal_boxes = Boxes((box + torch.tensor([0, 0, -1.0, 0])).repeat(3, 1))
+    mined, losses, _ = train_step(heads, features, proposals, targets)
+    assert len(mined[0]) == 0
+    sum(losses.values()).backward()
+
+
+def test_background_below_the_lower_bound_is_left_out():
+    heads = make_heads("MODEL.ROI_HEADS.OHEM.BG_IOU_LO", 0.1)
+    features, proposals, targets = make_batch(1, [(1, 3), (0, 5)])
+    x0, y0, x1, y1 = targets[0].gt_boxes.tensor[0].tolist()
+    far, near = [x1 + 1, y1 + 1, x1 + 9, y1 + 9], [x0, y0, x1, y0 + 0.3 * (y1 - y0)]
+    proposals[0].proposal_boxes = Boxes(torch.tensor([far, near, [x0, y0, x1, y1]]))
+    mined, _, _ = train_step(heads, features, proposals, targets)
+    assert sorted(mined[0].gt_classes.tolist())[-1] == BACKGROUND
+    background = mined[0][mined[0].gt_classes == BACKGROUND]
+    torch.testing.assert_close(background.proposal_boxes.tensor, torch.tensor([near]))
+    assert len(mined[1]) == 0
+
+
+def test_without_box_loss_the_true_class_decides():
+    heads = make_heads(
+        "MODEL.ROI_HEADS.OHEM.LOSS_WEIGHT_BOX_REG", 0.0, "MODEL.ROI_HEADS.OHEM.NMS_THRESH", 1.0
+    )
+    mined, _, _ = train_step(heads, *make_batch(9, [(3, 50)]))
+    probability = (-mined[0].ohem_loss_cls).exp()
+    assert probability.tolist() == sorted(probability.tolist())
+
+
+def test_broken_weights_reach_the_loss():
+    heads = make_heads()
+    with torch.no_grad():
+        heads.box_predictor.cls_score.bias[0] = math.nan
+    _, losses, _ = train_step(heads, *make_batch(1, [(2, 30)]))
+    assert losses["loss_cls"].isnan()
+
+
+def test_weights_move_both_ways_and_inference_is_the_same(tmp_path):
+    mining = make_heads(masks=True, keypoints=True, seed=1)
+    plain = make_heads(
+        "MODEL.ROI_HEADS.NAME", "StandardROIHeads", masks=True, keypoints=True, seed=2
+    )
+    features, proposals, _ = make_batch(2, [(2, 30), (2, 10)])
+    for source, target in ((mining, plain), (plain, mining)):
+        with torch.no_grad():
+            for p in source.parameters():
+                p.add_(torch.randn_like(p) * 0.1)
+        DetectionCheckpointer(source, str(tmp_path)).save("model")
+        loaded = torch.load(tmp_path / "model.pth")["model"]
+        missing = target.load_state_dict(loaded, strict=True)
+        assert not missing.missing_keys
+        assert not missing.unexpected_keys
+        with torch.no_grad():
+            results = [
+                h.eval()(None, features, copy.deepcopy(proposals))[0] for h in (mining, plain)
+            ]
+        for a, b in zip(*results):
+            assert len(a) > 0
+            assert a.get_fields().keys() == b.get_fields().keys()
+            assert a.pred_boxes.tensor.equal(b.pred_boxes.tensor)
+            for name in ("scores", "pred_classes", "pred_masks", "pred_keypoints"):
+                assert a.get(name).equal(b.get(name))
+
+
+def test_no_config_keys_needed():
+    cfg = make_cfg()
+    del cfg.MODEL.ROI_HEADS["OHEM"]
+    assert build_roi_heads(cfg, SHAPES).ohem == OHEMOptions()
+
+
+def test_built_from_arguments():
+    given = OHEMROIHeads.from_config(make_cfg(), SHAPES)
+    given["ohem"] = OHEMOptions(nms_thresh=0.5, scope="batch")
+    heads = OHEMROIHeads(**given)
+    assert heads.ohem.nms_thresh == 0.5
+    mined, _, _ = train_step(heads, *make_batch(1, [(2, 30)]))
+    assert len(mined[0]) == 8
+    del given["ohem"]
+    assert OHEMROIHeads(**given).ohem == OHEMOptions()
+
+
+def test_the_mixin_makes_a_mining_head_of_another():
+    name = "OHEMHeadOfATest"
+    if name not in ROI_HEADS_REGISTRY:
+        standard = ROI_HEADS_REGISTRY.get("StandardROIHeads")
+        ROI_HEADS_REGISTRY.register(type(name, (OHEMMixin, standard), {}))
+    heads = make_heads("MODEL.ROI_HEADS.NAME", name)
+    batch = make_batch(1, [(2, 30)])
+    mined, _, _ = train_step(heads, *batch)
+    assert_mined(mined, mine_slowly(heads, *batch), batch[2])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("OHEM.NMS_THRESH", -0.5, "a number of 0 or more"),
+        ("OHEM.NMS_THRESH", math.nan, "a number of 0 or more"),
+        ("OHEM.SCOPE", "batches", "'image' or 'batch'"),
+        ("OHEM.POSITIVE_FRACTION", 25, r"None or a number in \[0, 1\]"),
+        ("OHEM.POSITIVE_FRACTION", "none", r"None or a number in \[0, 1\]"),
+        ("OHEM.BG_IOU_LO", -0.1, r"a number in \[0, 1\)"),
+        ("OHEM.BG_IOU_LO", 0.5, "less than 0.5"),
+        ("OHEM.LOSS_WEIGHT_CLS", -1.0, "a number of 0 or more"),
+        ("OHEM.LOSS_WEIGHT_BOX_REG", math.inf, "a number of 0 or more"),
+        ("BATCH_SIZE_PER_IMAGE", 0, "1 or more"),
+    ],
+)
+def test_wrong_values_are_refused_when_the_model_is_built(key, value, expected):
+    cfg = make_cfg(f"MODEL.ROI_HEADS.{key}", value)
+    with pytest.raises(ValueError, match=f"MODEL.ROI_HEADS.{key} is .*, expected {expected}") as e:
+        build_roi_heads(cfg, SHAPES)
+    assert str(value) in str(e.value)
+
+
+def test_both_weights_zero_are_refused():
+    cfg = make_cfg(
+        "MODEL.ROI_HEADS.OHEM.LOSS_WEIGHT_CLS", 0.0, "MODEL.ROI_HEADS.OHEM.LOSS_WEIGHT_BOX_REG", 0.0
+    )
+    with pytest.raises(ValueError, match=r"LOSS_WEIGHT_CLS and .*LOSS_WEIGHT_BOX_REG are both 0"):
+        build_roi_heads(cfg, SHAPES)
+
+
+def test_unknown_keys_are_refused():
+    cfg = make_cfg()
+    cfg.MODEL.ROI_HEADS.OHEM.NMS_TRESH = 0.5
+    with pytest.raises(ValueError, match=r"OHEM.NMS_TRESH is unknown, expected one of NMS_THRESH"):
+        build_roi_heads(cfg, SHAPES)
