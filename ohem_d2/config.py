@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 
 from detectron2.config import CfgNode
 
+from .errors import InputError
+
 
 def _number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
@@ -34,7 +36,7 @@ class OHEMOptions:
     ``MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE``.
 
     Raises:
-        ValueError: a value lies outside its range.
+        InputError: a value lies outside its range.
     """
 
     # Of two RoIs of the same image and label whose IoU is higher than this, the one with the lower
@@ -59,9 +61,9 @@ class OHEMOptions:
         for name, (is_valid, expected) in _RANGES.items():
             value = getattr(self, name)
             if not is_valid(value):
-                raise ValueError(f"{config_key(name)} is {value!r}, expected {expected}")
+                raise InputError(f"{config_key(name)} is {value!r}, expected {expected}")
         if self.loss_weight_cls == 0 == self.loss_weight_box_reg:
-            raise ValueError(
+            raise InputError(
                 f"{config_key('loss_weight_cls')} and {config_key('loss_weight_box_reg')} "
                 "are both 0, expected at least one above 0: nothing is left to rank by"
             )
@@ -86,11 +88,11 @@ def ohem_options(cfg: CfgNode) -> OHEMOptions:
     The options that a config asks for.
 
     Raises:
-        ValueError: a value lies outside its range, or a key is unknown.
+        InputError: a value lies outside its range, or a key is unknown.
     """
     node = cfg.MODEL.ROI_HEADS.get("OHEM", {})
     known = {f.name.upper(): f.name for f in fields(OHEMOptions)}
     for key in node:
         if key not in known:
-            raise ValueError(f"{config_key(key)} is unknown, expected one of {', '.join(known)}")
+            raise InputError(f"{config_key(key)} is unknown, expected one of {', '.join(known)}")
     return OHEMOptions(**{known[key]: value for key, value in node.items()})

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from .config import OHEMOptions, config_key, ohem_options
+from .errors import InputError
 from .losses import losses_per_roi, predicted_classes
 from .mining import select_hard_examples
 
@@ -46,12 +47,12 @@ class OHEMMixin:
             kwargs: the arguments of the extended head.
 
         Raises:
-            ValueError: an option does not fit the head.
+            InputError: an option does not fit the head.
         """
         super().__init__(**kwargs)
         self.ohem = ohem
         if self.batch_size_per_image < 1:
-            raise ValueError(
+            raise InputError(
                 f"MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE is {self.batch_size_per_image}, "
                 "expected 1 or more: it is the number of RoIs to select per image"
             )
@@ -178,7 +179,7 @@ def _ignore_below(matcher: Matcher, bg_iou_lo: float) -> Matcher:
     """The same matcher, but for RoIs whose best IoU is below ``bg_iou_lo``: it ignores them."""
     thresholds = matcher.thresholds[1:-1]  # without the infinities at both ends
     if bg_iou_lo >= thresholds[0]:
-        raise ValueError(
+        raise InputError(
             f"{config_key('bg_iou_lo')} is {bg_iou_lo}, expected less than {thresholds[0]}, "
             "the first of MODEL.ROI_HEADS.IOU_THRESHOLDS: no background would be left"
         )

@@ -1,0 +1,64 @@
+import json
+
+import pytest
+from small_data import HEIGHT, WIDTH, coco_content, write_coco
+
+from ohem_d2.data.coco import load_coco
+from ohem_d2.errors import InputError
+
+IMAGES = {"a.jpg": [("dog", [0, 0, 20, 30]), ("cat", [10, 10.5, 30, 20])], "b/c.png": []}
+CATEGORIES = {7: "dog", 3: "cat"}
+
+
+def test_load(tmp_path):
+    file = write_coco(tmp_path, IMAGES, CATEGORIES)
+    records, classes = load_coco(file, tmp_path / "images")
+    assert classes == ["cat", "dog"]  # in the order of their ids
+    assert [r["file_name"] for r in records] == [str(tmp_path / "images" / n) for n in IMAGES]
+    assert (records[0]["width"], records[0]["height"]) == (WIDTH, HEIGHT)
+    found = [(a["category_id"], a["bbox"]) for a in records[0]["annotations"]]
+    assert found == IMAGES["a.jpg"]
+    assert records[1]["annotations"] == []
+
+
+def changed(change):
+    content = coco_content(IMAGES, CATEGORIES)
+    change(content)
+    return json.dumps(content)
+
+
+def set_in(kind, position, **values):
+    return changed(lambda c: c[kind][position].update(values))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", r"Expecting property name"),
+        ("[]", r"expected an object with images, annotations and categories"),
+        (changed(lambda c: c.pop("images")), r"expected a list of 'images'"),
+        (changed(lambda c: c.update(images=[], annotations=[])), r"it has no images"),
+        (changed(lambda c: c["images"].append(3)), r"images\[2\] is 3, expected an object"),
+        (set_in("images", 1, file_name=None), r"'file_name' of images\[1\] is None"),
+        (set_in("images", 1, id=1), r"two of its images have the same id"),
+        (set_in("images", 1, file_name="no.jpg"), r"names the image .*no.jpg: no such file"),
+        (set_in("annotations", 0, bbox=[1, 2]), r"'bbox' of annotations\[0\] is \[1, 2\]"),
+        (set_in("annotations", 0, bbox=[1, 2, "3", 4]), r"expected \[x, y, width, height\]"),
+        (set_in("annotations", 1, image_id=9), r"'image_id' of annotations\[1\] is 9"),
+        (set_in("annotations", 1, category_id=9), r"is 9, which is none of its categories"),
+        (set_in("categories", 0, name=5), r"'name' of categories\[0\] is 5, expected a text"),
+    ],
+)
+def test_errors_name_the_file_and_the_entry(tmp_path, content, message):
+    file = write_coco(tmp_path, IMAGES, CATEGORIES)
+    file.write_text(content)
+    with pytest.raises(InputError, match=rf"annotations.json.*{message}"):
+        load_coco(file, tmp_path / "images")
+
+
+def test_missing_file_or_folder(tmp_path):
+    file = write_coco(tmp_path, IMAGES, CATEGORIES)
+    with pytest.raises(InputError, match=r"nothing.json does not exist"):
+        load_coco(tmp_path / "nothing.json", tmp_path)
+    with pytest.raises(InputError, match=r"photos, the folder of the images of .*does not exist"):
+        load_coco(file, tmp_path / "photos")

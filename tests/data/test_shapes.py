@@ -1,0 +1,89 @@
+import cv2
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog
+from detectron2.structures import BoxMode
+
+from ohem_d2.data import shapes
+from ohem_d2.data.shapes import CLASSES, IMAGE_SIZE, LOOK_ALIKES, draw_image, write_shapes
+
+SIZES = {"train": 4, "test": 3}
+
+
+@pytest.fixture
+def registered(tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    monkeypatch.setattr(shapes, "SIZES", SIZES)
+    write = shapes.write_shapes
+    monkeypatch.setattr(shapes, "write_shapes", lambda folder: write(folder, SIZES))
+    return tmp_path / "ohem_shapes"
+
+
+def test_drawn_on_first_use_and_only_then(registered):
+    train = DatasetCatalog.get("ohem_shapes_train")
+    assert len(train) == 4
+    stamp = (registered / "train.json").stat().st_mtime_ns
+    assert DatasetCatalog.get("ohem_shapes_train") == train
+    assert (registered / "train.json").stat().st_mtime_ns == stamp
+    assert [p.name for p in registered.parent.iterdir()] == ["ohem_shapes"]
+
+
+def test_both_layouts_say_the_same(registered):
+    coco, voc = (DatasetCatalog.get(f"ohem_shapes_test{x}") for x in ("", "_voc"))
+    assert len(coco) == len(voc) == 3
+    for a, b in zip(coco, voc):
+        assert a["file_name"] == b["file_name"]
+        for x, y in zip(a["annotations"], b["annotations"], strict=True):
+            assert x["category_id"] == y["category_id"]
+            box = BoxMode.convert(x["bbox"], x["bbox_mode"], BoxMode.XYXY_ABS)
+            assert box == y["bbox"]
+
+
+def test_same_seed_same_images(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        write_shapes(tmp_path / name, {"train": 2}, seed)
+    a, b, c = (
+        [cv2.imread(str(p)) for p in sorted((tmp_path / n / "JPEGImages").iterdir())] for n in "abc"
+    )
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(shapes.cv2, "imwrite", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_shapes(tmp_path / "sub" / "shapes", SIZES)
+    assert list((tmp_path / "sub").iterdir()) == []
+
+
+def test_boxes_are_tight_and_look_alikes_unlabelled(monkeypatch):
+    drawn = []
+    draw = shapes._draw
+
+    def spy(image, rng, kind, center, radius):
+        before = image.copy()
+        box = draw(image, rng, kind, center, radius)
+        ys, xs = np.nonzero(np.abs(image - before).max(axis=2) > 45)  # half of the least contrast
+        drawn.append((kind, box, (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)))
+        return box
+
+    monkeypatch.setattr(shapes, "_draw", spy)
+    labelled = []
+    for seed in range(30):
+        image, objects = draw_image(np.random.default_rng(seed))
+        assert image.shape == (IMAGE_SIZE, IMAGE_SIZE, 3)
+        assert objects
+        labelled += objects
+    assert {kind for kind, _, _ in drawn} == {*CLASSES, *LOOK_ALIKES}
+    assert labelled == [(kind, box) for kind, box, _ in drawn if kind in CLASSES]
+    for _, box, seen in drawn:
+        assert np.abs(np.subtract(box, seen)).max() <= 2
+
+
+def test_without_look_alikes(monkeypatch):
+    kinds = []
+    draw = shapes._draw
+    monkeypatch.setattr(shapes, "_draw", lambda *args: (kinds.append(args[2]), draw(*args))[1])
+    for seed in range(10):
+        draw_image(np.random.default_rng(seed), max_look_alikes=0)
+    assert set(kinds) <= set(CLASSES)

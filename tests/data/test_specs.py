@@ -1,0 +1,141 @@
+import logging
+
+import pytest
+from detectron2.config import get_cfg
+from detectron2.data import (
+    DatasetCatalog,
+    MetadataCatalog,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
+from small_data import HEIGHT, WIDTH, write_coco, write_voc
+
+from ohem_d2 import register_datasets
+from ohem_d2.errors import InputError
+
+GOOD = (1, 1, 20, 30)
+
+
+def make_cfg(train=(), test=()):
+    cfg = get_cfg()
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = tuple(train), tuple(test)
+    return cfg
+
+
+def classes_of(name):
+    return MetadataCatalog.get(name).thing_classes
+
+
+@pytest.fixture
+def voc(tmp_path):
+    write_voc(tmp_path, {"a": [("dog", GOOD, ""), ("ant", GOOD, "")]}, split="train")
+    write_voc(tmp_path, {"b": [("dog", GOOD, "")]}, split="val")
+    return f"voc://{tmp_path}?split="
+
+
+def test_voc(voc):
+    cfg = make_cfg([voc + "train"], [voc + "val"])
+    register_datasets(cfg)
+    assert (voc + "train",) == cfg.DATASETS.TRAIN
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 2
+    assert classes_of(voc + "train") == classes_of(voc + "val") == ["ant", "dog"]
+    assert MetadataCatalog.get(voc + "val").evaluator_type == "pascal_voc"
+    assert [a["category_id"] for a in DatasetCatalog.get(voc + "train")[0]["annotations"]] == [1, 0]
+    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.SOLVER.IMS_PER_BATCH = 1
+    loaded = next(iter(build_detection_train_loader(cfg)))[0]
+    assert loaded["instances"].gt_classes.tolist() == [1, 0]
+
+
+def test_coco_with_classes_in_another_order_in_the_test_set(tmp_path):
+    images = {"a.jpg": [("dog", [0, 0, 9, 9]), ("cat", [0, 0, 9, 9])]}
+    write_coco(tmp_path, images, {1: "dog", 2: "cat"}, "train.json")
+    write_coco(tmp_path, images, {1: "cat", 2: "dog"}, "test.json")
+    train, test = (
+        f"coco://{tmp_path}/{n}.json?images={tmp_path}/images" for n in ("train", "test")
+    )
+    cfg = make_cfg([train], [test])
+    register_datasets(cfg)
+    for name in (train, test):
+        assert classes_of(name) == ["dog", "cat"]
+        annotations = DatasetCatalog.get(name)[0]["annotations"]
+        assert [a["category_id"] for a in annotations] == [0, 1]
+    assert MetadataCatalog.get(test).evaluator_type == "coco"
+
+
+def test_several_training_sets_share_their_classes(voc, tmp_path):
+    write_coco(tmp_path, {"a.jpg": [("bee", [0, 0, 9, 9])]}, {1: "bee", 2: "dog"})
+    coco = f"coco://{tmp_path}/annotations.json?images={tmp_path}/images"
+    cfg = make_cfg([coco, voc + "train"])
+    register_datasets(cfg)
+    assert classes_of(coco) == ["bee", "dog", "ant"]
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 3
+    assert len(get_detection_dataset_dicts(cfg.DATASETS.TRAIN)) == 2
+
+
+def test_a_registered_training_set_decides_the_classes(tmp_path):
+    write_voc(tmp_path, {"a": [("person", GOOD, "")]})
+    spec = f"voc://{tmp_path}?split=trainval"
+    cfg = make_cfg(["voc_2007_trainval"], [spec])
+    register_datasets(cfg)
+    assert len(classes_of(spec)) == cfg.MODEL.ROI_HEADS.NUM_CLASSES == 20
+    assert DatasetCatalog.get(spec)[0]["annotations"][0]["category_id"] == 14
+
+
+def test_test_set_alone(voc):
+    cfg = make_cfg([], [voc + "val"])
+    register_datasets(cfg)
+    assert classes_of(voc + "val") == ["dog"]
+
+
+def test_registered_anew_when_the_data_has_changed(voc, tmp_path):
+    register_datasets(make_cfg([voc + "train"]))
+    write_voc(tmp_path, {"a": [("cow", GOOD, "")]}, split="train")
+    register_datasets(make_cfg([voc + "train"]))
+    assert classes_of(voc + "train") == ["cow"]
+
+
+def test_configs_without_addresses_are_left_alone():
+    cfg = make_cfg(["coco_2017_train"], ["coco_2017_val"])
+    before = cfg.clone()
+    register_datasets(cfg)
+    assert cfg == before
+
+
+def test_bad_boxes_are_counted_and_left_out(tmp_path, caplog):
+    objects = [
+        ("dog", GOOD, ""),
+        ("dog", (5, 5, 4, 20), ""),  # xmax is the pixel before xmin: no width
+        ("dog", (WIDTH + 1, 5, WIDTH + 9, 20), ""),
+        ("dog", (5, HEIGHT + 9, 20, HEIGHT + 20), ""),
+        ("dog", (WIDTH - 5, 5, WIDTH + 9, 20), ""),  # partly inside: stays
+    ]
+    write_voc(tmp_path, {"a": objects})
+    spec = f"voc://{tmp_path}?split=trainval"
+    with caplog.at_level(logging.WARNING):
+        register_datasets(make_cfg([spec]))
+    assert len(DatasetCatalog.get(spec)[0]["annotations"]) == 2
+    assert [r.message for r in caplog.records] == [
+        f"{spec}: left out 1 boxes of zero area and 2 outside their image, of 5"
+    ]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["voc://folder", "coco://file.json", "coco://file.json?split=train", "yolo://x?images=y"],
+)
+def test_misspelt_addresses(spec):
+    with pytest.raises(InputError, match=r"is not understood, expected coco://.* or voc://"):
+        register_datasets(make_cfg([spec]))
+
+
+def test_unknown_class_in_the_test_set(voc, tmp_path):
+    write_voc(tmp_path, {"c": [("elk", GOOD, "")]}, split="test")
+    with pytest.raises(InputError, match=r"has the class 'elk', which .* expected one of ant, dog"):
+        register_datasets(make_cfg([voc + "train"], [voc + "test"]))
+
+
+def test_no_object_at_all(tmp_path):
+    write_voc(tmp_path, {"a": []})
+    with pytest.raises(InputError, match=r"there is no object in it"):
+        register_datasets(make_cfg([f"voc://{tmp_path}?split=trainval"]))

@@ -1,0 +1,112 @@
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2 import model_zoo
+from detectron2.config import get_cfg
+
+from ohem_d2 import add_ohem_config
+from ohem_d2.config_file import load_config
+from ohem_d2.errors import InputError
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [
+        ("faster_rcnn_ohem.yaml", "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"),
+        (
+            "PascalVOC/faster_rcnn_R_50_FPN_ohem.yaml",
+            "PascalVOC-Detection/faster_rcnn_R_50_FPN.yaml",
+        ),
+    ],
+)
+def test_differs_from_detectron2_by_the_head_alone(mine, theirs):
+    ours, plain = load_config(str(CONFIGS / mine)), load_config(theirs)
+    assert ours.MODEL.ROI_HEADS.NAME == "OHEMROIHeads"
+    assert plain.MODEL.ROI_HEADS.NAME == "StandardROIHeads"
+    ours.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
+    assert ours == plain
+
+
+@pytest.mark.parametrize("file", CONFIGS.rglob("*.yaml"), ids=lambda p: p.stem)
+def test_detectron2_itself_can_load_ours(file):
+    cfg = get_cfg()
+    add_ohem_config(cfg)
+    cfg.merge_from_file(str(file), allow_unsafe=False)
+    assert cfg.MODEL.ROI_HEADS.NAME == "OHEMROIHeads"
+
+
+def test_name_from_the_model_zoo_and_settings():
+    cfg = load_config(
+        "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
+        ["MODEL.ROI_HEADS.NAME", "OHEMROIHeads", "MODEL.ROI_HEADS.OHEM.NMS_THRESH", "0.6"],
+    )
+    assert cfg.MODEL.RESNETS.DEPTH == 50
+    assert cfg.MODEL.ROI_HEADS.OHEM.NMS_THRESH == 0.6
+
+
+def test_without_a_gpu_the_cpu_is_taken():
+    cfg = load_config("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml")
+    assert ("cuda" if torch.cuda.is_available() else "cpu") == cfg.MODEL.DEVICE
+
+
+@pytest.mark.parametrize("value", ["voc://a?split=b", "('voc://a?split=b',)"])
+def test_a_data_set_needs_no_parentheses(value):
+    cfg = load_config(str(CONFIGS / "quick_start.yaml"), ["DATASETS.TEST", value])
+    assert cfg.DATASETS.TEST == ("voc://a?split=b",)
+
+
+def test_a_config_file_cannot_run_code(tmp_path):
+    victim = tmp_path / "victim"
+    file = tmp_path / "evil.yaml"
+    file.write_text(f'OUTPUT_DIR: !!python/object/apply:os.mkdir ["{victim}"]\n')
+    with pytest.raises(InputError, match=r"evil.yaml was not loaded.*could run code"):
+        load_config(str(file))
+    (tmp_path / "child.yaml").write_text('_BASE_: "evil.yaml"\n')
+    with pytest.raises(InputError, match="could run code"):
+        load_config(str(tmp_path / "child.yaml"))
+    assert not victim.exists()
+
+
+def test_detectron2s_own_files_are_trusted(tmp_path):
+    retinanet = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"  # its base computes the anchors
+    expected = model_zoo.get_config(retinanet).MODEL.ANCHOR_GENERATOR.SIZES
+    assert expected == load_config(retinanet).MODEL.ANCHOR_GENERATOR.SIZES
+    child = tmp_path / "child.yaml"
+    child.write_text(f'_BASE_: "{model_zoo.get_config_file(retinanet)}"\n')
+    assert expected == load_config(str(child)).MODEL.ANCHOR_GENERATOR.SIZES
+
+
+def test_a_dumped_config_loads_again(tmp_path):
+    cfg = load_config(str(CONFIGS / "quick_start.yaml"), ["MODEL.ROI_HEADS.OHEM.SCOPE", "batch"])
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    assert load_config(str(tmp_path / "config.yaml")) == cfg
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("MODEL: {ROI_HEADS: {OHEM: {NMS_TRESH: 0.5}}}", "NMS_TRESH"),
+        ("MODEL: {ROI_HEADS: {BATCH_SIZE_PER_IMAGE: many}}", "many"),
+        ("MODEL: [", "bad.yaml"),
+        ("_BASE_: nothing.yaml", "nothing.yaml"),
+    ],
+)
+def test_wrong_files_are_named(tmp_path, content, message):
+    (tmp_path / "bad.yaml").write_text(content + "\nVERSION: 2\n")
+    with pytest.raises(InputError, match=rf"bad.yaml: [^'].*{message}|bad.yaml.*{message}"):
+        load_config(str(tmp_path / "bad.yaml"))
+
+
+def test_wrong_settings_are_named():
+    with pytest.raises(InputError, match=r"in the settings .*MODEL.ROI_HEAD\.NAME"):
+        load_config(str(CONFIGS / "quick_start.yaml"), ["MODEL.ROI_HEAD.NAME", "OHEMROIHeads"])
+    with pytest.raises(InputError, match="in the settings 'SEED'"):
+        load_config(str(CONFIGS / "quick_start.yaml"), ["SEED"])
+
+
+def test_no_such_file():
+    with pytest.raises(InputError, match="no config file 'nothing.yaml', neither here nor in"):
+        load_config("nothing.yaml")

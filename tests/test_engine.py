@@ -1,0 +1,168 @@
+"""The whole thing, as its users run it, on a training of seconds."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from small_data import write_coco, write_voc
+
+ROOT = Path(__file__).parent.parent
+TINY = {
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 20,
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 10,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 8,
+    "SOLVER.IMS_PER_BATCH": 2,
+    "SOLVER.MAX_ITER": 4,
+    "SOLVER.WARMUP_ITERS": 1,
+    "SOLVER.CHECKPOINT_PERIOD": 2,
+}
+OBJECTS = [("dog", (5, 5, 30, 40), ""), ("cat", (40, 10, 70, 50), "")]
+
+
+def train_net(folder, *args, config=None, **settings):
+    """Run train_net.py in a folder, as from a shell."""
+    opts = [str(x) for pair in {**TINY, **settings}.items() for x in pair]
+    config = [] if config is None else ["--config-file", config]
+    # One thread: trainings of seconds are slowed by more.
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "DETECTRON2_DATASETS": str(folder / "datasets")}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "train_net.py"), *config, *args, "OUTPUT_DIR", "out", *opts],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@pytest.fixture
+def voc(tmp_path):
+    write_voc(tmp_path / "voc", {f"image {i}": OBJECTS for i in range(4)})
+    return {
+        "DATASETS.TRAIN": "voc://voc?split=trainval",
+        "DATASETS.TEST": "voc://voc?split=trainval",
+    }
+
+
+def metrics(folder):
+    lines = (folder / "out" / "metrics.json").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_train_resume_and_evaluate(tmp_path, voc):
+    run = train_net(tmp_path, **voc)
+    assert run.returncode == 0, run.stderr
+    assert "2 classes: cat, dog" in run.stdout
+    logged = metrics(tmp_path)[-1]
+    assert logged["iteration"] == 3
+    for name in ("roi_head/num_fg_samples", "ohem/cost_of_selected", "ohem/cost_of_all",
+                 "ohem/share_of_fg_selected", "bbox/AP50"):  # fmt: skip
+        assert math.isfinite(logged[name])
+    out = tmp_path / "out"
+    pictures = {p.name: cv2.imread(str(p)) for p in (out / "pictures").iterdir()}
+    assert sorted(pictures) == ["detections_voc_voc_split_trainval.jpg", "mined.jpg"]
+    assert all(picture is not None for picture in pictures.values())
+
+    run = train_net(tmp_path, "--resume", **voc, **{"SOLVER.MAX_ITER": 6})
+    assert run.returncode == 0, run.stderr
+    assert [m["iteration"] for m in metrics(tmp_path)] == [3, 5]
+    assert re.search(r"Starting training from iteration 4", run.stdout)
+    ap = metrics(tmp_path)[-1]["bbox/AP"]
+
+    # The saved config alone is enough to evaluate, and an address survives in it.
+    run = train_net(tmp_path, "--eval-only", config="out/config.yaml",
+                    **{"MODEL.WEIGHTS": "out/model_final.pth"})  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert "PASCAL VOC 2012 metric" in run.stdout
+    assert f"{ap:.4f}" in run.stdout
+
+    # A plain Detectron2 model takes the weights.
+    run = train_net(tmp_path, "--eval-only", config="out/config.yaml",
+                    **{"MODEL.WEIGHTS": "out/model_final.pth",
+                       "MODEL.ROI_HEADS.NAME": "StandardROIHeads"})  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert "not found" not in run.stdout
+    assert f"{ap:.4f}" in run.stdout
+
+
+def test_coco_address_with_a_zoo_config(tmp_path):
+    images = {"a.jpg": [("dog", [5, 5, 25, 35])], "b.jpg": [("cat", [40, 10, 30, 40])]}
+    write_coco(tmp_path, images, {1: "dog", 2: "cat"})
+    spec = "coco://annotations.json?images=images"
+    run = train_net(
+        tmp_path,
+        config="COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
+        **{
+            "MODEL.ROI_HEADS.NAME": "OHEMROIHeads",
+            "MODEL.WEIGHTS": "",
+            "MODEL.FPN.OUT_CHANNELS": 16,
+            "MODEL.ROI_BOX_HEAD.FC_DIM": 16,
+            "INPUT.MIN_SIZE_TRAIN": "(64,)",
+            "INPUT.MIN_SIZE_TEST": 64,
+            "DATALOADER.NUM_WORKERS": 0,
+            "SOLVER.MAX_ITER": 2,
+            "DATASETS.TRAIN": spec,
+            "DATASETS.TEST": spec,
+        },
+    )
+    assert run.returncode == 0, run.stderr
+    assert "Evaluation results for bbox" in run.stdout
+    assert (tmp_path / "out" / "model_final.pth").exists()
+
+
+def test_broken_weights_stop_the_training(tmp_path, voc):
+    assert train_net(tmp_path, **voc, **{"SOLVER.MAX_ITER": 1}).returncode == 0
+    checkpoint = torch.load(tmp_path / "out" / "model_final.pth")["model"]
+    checkpoint["roi_heads.box_predictor.cls_score.bias"][0] = math.nan
+    torch.save({"model": checkpoint}, tmp_path / "broken.pth")
+    run = train_net(tmp_path, **voc, **{"MODEL.WEIGHTS": "broken.pth", "MODEL.DEVICE": "cpu"})
+    assert run.returncode != 0
+    assert "FloatingPointError: Loss became infinite or NaN" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "config", "settings", "message"),
+    [
+        ([], "configs/none.yaml", {}, "there is no config file 'configs/none.yaml'"),
+        ([], None, {"MODEL.WEIGHTS": "no.pth"}, "MODEL.WEIGHTS, 'no.pth', cannot be loaded"),
+        (["--eval-only"], None, {}, "there is nothing to evaluate: set MODEL.WEIGHTS"),
+        ([], None, {"DATASETS.TRAIN": "my_data"}, "the data set 'my_data' is not known"),
+        (
+            [],
+            None,
+            {"DATASETS.TRAIN": "voc://no?split=x"},
+            "no/ImageSets/Main/x.txt does not exist",
+        ),
+        (
+            [],
+            str(ROOT / "configs" / "faster_rcnn_ohem.yaml"),
+            {},
+            "the data set 'coco_2017_train' is not here: ",
+        ),
+        (
+            [],
+            str(ROOT / "configs" / "PascalVOC" / "faster_rcnn_R_50_FPN_ohem.yaml"),
+            {},
+            "set DETECTRON2_DATASETS to the folder that holds it",
+        ),
+        (
+            [],
+            None,
+            {"MODEL.ROI_HEADS.OHEM.SCOPE": "all"},
+            "MODEL.ROI_HEADS.OHEM.SCOPE is 'all', expected 'image' or 'batch'",
+        ),
+    ],
+)
+def test_mistakes_are_answered_by_one_line(tmp_path, args, config, settings, message):
+    run = train_net(tmp_path, *args, config=config, **settings)
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1].startswith("error: ")
+    assert message in run.stderr.splitlines()[-1]
+    assert "Traceback" not in run.stderr

@@ -1,0 +1,22 @@
+import torch
+
+from ohem_d2.kinds import KINDS, kinds_of_rois
+
+
+def test_each_kind():
+    background = 3
+    rows = [
+        # label, taken for, classification loss, box loss
+        (1, background, 2.0, 9.0, "missed object"),
+        (background, 2, 2.0, 0.0, "look-alike"),
+        (1, 2, 2.0, 9.0, "confused class"),
+        (1, 1, 0.5, 0.6, "badly placed box"),
+        (1, 1, 0.5, 0.4, "right class"),
+        (background, background, 0.5, 0.0, "right class"),
+    ]
+    labels, predicted, cls, box, names = zip(*rows)
+    kinds = kinds_of_rois(
+        torch.tensor(labels), torch.tensor(predicted), torch.tensor(cls), torch.tensor(box), 3
+    )
+    assert [KINDS[k] for k in kinds] == list(names)
+    assert set(names) == set(KINDS)
