@@ -80,7 +80,7 @@ def add_ohem_config(cfg: CfgNode) -> None:
 
     Only needed to set them: without the keys, the mining heads take the defaults.
     """
-    cfg.MODEL.ROI_HEADS.OHEM = CfgNode({f.name.upper(): f.default for f in fields(OHEMOptions)})
+    cfg.MODEL.ROI_HEADS.OHEM = type(cfg)({f.name.upper(): f.default for f in fields(OHEMOptions)})
 
 
 def ohem_options(cfg: CfgNode) -> OHEMOptions:

@@ -88,8 +88,10 @@ class OHEMMixin:
 
         Arguments and result are those of Detectron2's `ROIHeads.label_and_sample_proposals`.
         """
-        labelled = self._label_proposals(proposals, targets)
-        losses = self._rank(labelled)
+        # What is logged inside would be taken for figures of the training pass.
+        with EventStorage(get_event_storage().iter):
+            labelled = self._label_proposals(proposals, targets)
+            losses = self._rank(labelled)
         labels = cat([x.gt_classes for x in labelled])
         image_ids = cat([torch.full_like(x.gt_classes, i) for i, x in enumerate(labelled)])
         selected = select_hard_examples(
@@ -130,8 +132,7 @@ class OHEMMixin:
             )
             for x in targets
         ]
-        with EventStorage():  # it would log all RoIs as sampled
-            return super().label_and_sample_proposals(proposals, needed)
+        return super().label_and_sample_proposals(proposals, needed)
 
     def _sample_proposals(
         self, matched_idxs: Tensor, matched_labels: Tensor, gt_classes: Tensor

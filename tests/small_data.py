@@ -1,6 +1,7 @@
 """Small data sets on disk, in the layouts that people have."""
 
 import json
+from xml.sax.saxutils import escape
 
 import cv2
 import numpy as np
@@ -24,7 +25,9 @@ def write_voc(folder, images, split="trainval", suffix=".jpg"):
     (folder / "Annotations").mkdir(exist_ok=True)
     for i, (name, objects) in enumerate(images.items()):
         write_image(folder / "JPEGImages" / f"{name}{suffix}", seed=i)
-        body = "".join(OBJECT.format(*box, name=c, extra=extra) for c, box, extra in objects)
+        body = "".join(
+            OBJECT.format(*box, name=escape(c), extra=extra) for c, box, extra in objects
+        )
         (folder / "Annotations" / f"{name}.xml").write_text(
             f"<annotation><size><width>{WIDTH}</width><height>{HEIGHT}</height></size>"
             f"{body}</annotation>"

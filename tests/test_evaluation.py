@@ -114,18 +114,16 @@ def test_data_sets_by_address(cfg, tmp_path, evaluator_type):
         ("rare", (5, 5, 4, 30), ""),  # of zero area: not to be found
     ]
     write_voc(tmp_path / "x", {"photo one": objects}, split="train")
-    write_voc(tmp_path / "x", {"photo one": objects[:1]}, split="test")
+    write_voc(tmp_path / "x", {"photo two": objects[:1]}, split="test")
     train, test = (f"voc://{tmp_path}/x?split={s}" for s in ("train", "test"))
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (train,), (test,)
-    for name in (train, test):
-        write_voc(tmp_path / "x", {"photo one": objects if name == train else objects[:1]})
-        register_datasets(cfg)
-        del MetadataCatalog.get(name).evaluator_type
-        MetadataCatalog.get(name).evaluator_type = evaluator_type
-        evaluator = build_evaluator(cfg, name)
+    register_datasets(cfg)
+    for name, image_id in ((train, "photo one"), (test, "photo two")):
+        MetadataCatalog.get(name).__dict__["evaluator_type"] = evaluator_type
         results = detect(
-            evaluator, [(0, 0, 20, 30), (40, 10, 70, 50)], [0, 1], [0.9, 0.8], "photo one"
-        )
+            build_evaluator(cfg, name), [(0, 0, 20, 30), (40, 10, 70, 50)], [0, 1], [0.9, 0.8],
+            image_id,
+        )  # fmt: skip
         # The class that only the training set has does not count in the test set.
         assert results["bbox"]["AP"] == pytest.approx(100)
 

@@ -32,7 +32,7 @@ SEED = 0
 
 
 def draw_image(
-    rng: np.random.Generator, max_objects: int = 6, max_look_alikes: int = 4
+    rng: np.random.Generator, max_objects: int = 5, max_look_alikes: int = 3
 ) -> tuple[np.ndarray, list[tuple[str, tuple[int, int, int, int]]]]:
     """
     Draw one image.
@@ -51,7 +51,7 @@ def draw_image(
     kinds += [str(rng.choice(LOOK_ALIKES)) for _ in range(rng.integers(0, max_look_alikes + 1))]
     for kind in kinds:
         for _ in range(20):  # tries for a place that is free
-            radius = rng.uniform(9, 24)
+            radius = rng.uniform(11, 26)
             center = rng.uniform(radius + 1, IMAGE_SIZE - radius - 1, size=2)
             if all(np.linalg.norm(center - c) > radius + r for c, r in taken):
                 break
@@ -61,7 +61,7 @@ def draw_image(
         box = _draw(image, rng, kind, center, radius)
         if kind in CLASSES:
             objects.append((kind, box))
-    noise = rng.normal(0, 8, image.shape)
+    noise = rng.normal(0, 6, image.shape)
     return np.clip(image + noise, 0, 255).astype(np.uint8), objects
 
 
@@ -74,13 +74,8 @@ def _draw(
     image: np.ndarray, rng: np.random.Generator, kind: str, center: np.ndarray, radius: float
 ) -> tuple[int, int, int, int]:
     """Draw one shape into the image, in a colour that stands out from what is there."""
-    x, y = center.astype(int)
-    behind = image[y, x]
-    while True:
-        color = rng.uniform(0, 255, 3)
-        if np.abs(color - behind).max() > 90:
-            break
     mask = np.zeros(image.shape[:2], np.uint8)
+    x, y = center.astype(int)
     if kind in ("circle", "ring"):
         cv2.circle(mask, (x, y), int(radius), 255, -1, cv2.LINE_AA)
         if kind == "ring":
@@ -88,6 +83,11 @@ def _draw(
     else:
         outline = center + radius * _outline(kind, rng.uniform(0, 2 * np.pi))
         cv2.fillPoly(mask, [outline.round().astype(np.int32)], 255, cv2.LINE_AA)
+
+    behind = image[y, x].copy()
+    color = behind
+    while np.abs(color - behind).max() < 90:
+        color = rng.uniform(0, 255, 3)
     opacity = mask[..., None] / 255
     image[:] = opacity * color + (1 - opacity) * image
     x, y, width, height = cv2.boundingRect((mask > 127).astype(np.uint8))
