@@ -81,7 +81,7 @@ def _draw(
         if kind == "ring":
             cv2.circle(mask, (x, y), int(radius * 0.55), 0, -1, cv2.LINE_AA)
     else:
-        outline = center + radius * _outline(kind, rng.uniform(0, 2 * np.pi))
+        outline = center + radius * _outline(kind, tilt=rng.uniform(-0.4, 0.4))
         cv2.fillPoly(mask, [outline.round().astype(np.int32)], 255, cv2.LINE_AA)
 
     behind = image[y, x].copy()
@@ -94,15 +94,16 @@ def _draw(
     return x, y, x + width, y + height
 
 
-def _outline(kind: str, angle: float) -> np.ndarray:
-    """Corners of a shape in the unit circle."""
+def _outline(kind: str, tilt: float) -> np.ndarray:
+    """Corners of a shape in the unit circle, upright but for a tilt in radians."""
     if kind == "bar":
         angles, radii = np.array([0.3, np.pi - 0.3, np.pi + 0.3, -0.3]), 1.0
     else:
         corners = {"triangle": 3, "square": 4, "pentagon": 5, "star": 10}[kind]
-        angles = 2 * np.pi * np.arange(corners) / corners
+        up = np.pi / 4 if kind == "square" else np.pi / 2
+        angles = 2 * np.pi * np.arange(corners) / corners - up
         radii = np.where(np.arange(corners) % 2, 0.45, 1.0) if kind == "star" else 1.0
-    return (np.stack([np.cos(angles + angle), np.sin(angles + angle)]) * radii).T
+    return (np.stack([np.cos(angles + tilt), np.sin(angles + tilt)]) * radii).T
 
 
 def write_shapes(folder: Path, sizes: dict[str, int] = SIZES, seed: int = SEED, **drawing) -> None:
