@@ -30,7 +30,9 @@ KIND_COLORS = (
     (0.60, 0.60, 0.60),  # right class: grey
 )
 _PANEL_HEIGHT = 400
-_CAPTION_HEIGHT = 28
+_FONT = (cv2.FONT_HERSHEY_SIMPLEX, 0.42)
+_MARGIN, _LINE_HEIGHT = 6, 18
+_CAPTION_HEIGHT = 2 * _LINE_HEIGHT + _MARGIN
 
 
 class DetectionPictures(DatasetEvaluator):
@@ -163,15 +165,16 @@ def draw_mined(
         mined.ohem_loss_box_reg,
         num_classes,
     )
-    # What the model gets right is drawn first, to lie under the mistakes.
-    order = kinds.argsort(descending=True).tolist()
     visualizer = _visualizer(image, metadata)
+    is_mistake = kinds != KINDS.index("right class")
+    for chosen, alpha in ((~is_mistake, 0.3), (is_mistake, 0.9)):
+        visualizer.overlay_instances(
+            boxes=mined.proposal_boxes[chosen],
+            assigned_colors=[KIND_COLORS[k] for k in kinds[chosen]],
+            alpha=alpha,
+        )
+    rois = visualizer.output.get_image()
     names = metadata.get("thing_classes")
-    rois = visualizer.overlay_instances(
-        boxes=mined.proposal_boxes[order],
-        assigned_colors=[KIND_COLORS[kinds[i]] for i in order],
-        alpha=0.8,
-    ).get_image()
     truth = (
         _visualizer(image, metadata)
         .overlay_instances(
@@ -195,11 +198,14 @@ def _captioned(panel: np.ndarray, words: list[tuple[str, tuple | None]]) -> np.n
     width = round(width * _PANEL_HEIGHT / height)
     panel = cv2.resize(panel, (width, _PANEL_HEIGHT), interpolation=cv2.INTER_AREA)
     caption = np.full((_CAPTION_HEIGHT, width, 3), 32, np.uint8)
-    x = 6
+    x, y = _MARGIN, _LINE_HEIGHT
     for text, color in words:
+        (length, _), _ = cv2.getTextSize(text, *_FONT, 1)
+        if x > _MARGIN and x + length > width:
+            x, y = _MARGIN, y + _LINE_HEIGHT
         color = [255 * c for c in color or (1, 1, 1)]
-        cv2.putText(caption, text, (x, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.42, color, 1, cv2.LINE_AA)
-        x += cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.42, 1)[0][0] + 12
+        cv2.putText(caption, text, (x, y), *_FONT, color, 1, cv2.LINE_AA)
+        x += length + 2 * _MARGIN
     return np.vstack([caption, panel])
 
 

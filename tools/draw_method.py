@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--config-file", default=str(QUICK_START))
     parser.add_argument("--weights", required=True, help="a checkpoint")
     parser.add_argument("--image", type=int, default=0, help="its number in the training set")
+    parser.add_argument("--budget", type=int, default=16, help="RoIs to select")
     parser.add_argument("--output", required=True, help="the picture to write")
     args = parser.parse_args()
     cfg = load_config(args.config_file, ["MODEL.WEIGHTS", args.weights])
@@ -43,18 +44,21 @@ def main() -> None:
     x = DatasetMapper(cfg, is_train=True, augmentations=[])(record)
     image = convert_image_to_rgb(x["image"].permute(1, 2, 0), cfg.INPUT.FORMAT)
     rois, losses = read(model, x)
-    steps = mine(model.roi_heads, rois, losses)
+    steps = mine(model.roi_heads, rois, losses, args.budget)
 
     figure, axes = plt.subplots(1, len(steps), figsize=(4 * len(steps), 4.6))
     brightest = float(losses.max())
     for axis, (title, chosen, by_kind) in zip(axes, steps):
-        axis.imshow(image, extent=(0, image.shape[1], image.shape[0], 0))
+        shown = image if by_kind else image // 2  # dimmed, for the boxes to stand out
+        axis.imshow(shown, extent=(0, image.shape[1], image.shape[0], 0))
         axis.set_title(title, fontsize=11)
         axis.set_axis_off()
         for i in reversed(chosen.tolist()):
             share = float(losses[i]) / brightest
-            color = KIND_COLORS[kind_of(model.roi_heads, rois, i)] if by_kind else None
-            draw_box(axis, rois.proposal_boxes.tensor[i], color or plt.cm.inferno(share), share)
+            color = plt.cm.plasma(share), 0.15 + 0.85 * share
+            if by_kind:
+                color = KIND_COLORS[kind_of(model.roi_heads, rois, i)], 1.0
+            draw_box(axis, rois.proposal_boxes.tensor[i], color)
     present = sorted({kind_of(model.roi_heads, rois, i) for i in steps[-1][1].tolist()})
     handles = [plt.Line2D([], [], color=KIND_COLORS[k], lw=3, label=KINDS[k]) for k in present]
     axes[-1].legend(
@@ -83,7 +87,7 @@ def read(model, x: dict):
     return labelled[0].to("cpu"), losses.cpu()
 
 
-def mine(heads, rois, losses) -> list[tuple[str, torch.Tensor, bool]]:
+def mine(heads, rois, losses, budget: int) -> list[tuple[str, torch.Tensor, bool]]:
     """Each step: its title, the RoIs that are left, costliest first, and whether to tell kinds."""
     settings = {
         "losses": losses,
@@ -94,7 +98,7 @@ def mine(heads, rois, losses) -> list[tuple[str, torch.Tensor, bool]]:
     }
     everything = select_hard_examples(**settings, num_samples=len(rois), nms_thresh=1)
     survivors = select_hard_examples(**settings, num_samples=len(rois))
-    hardest = select_hard_examples(**settings, num_samples=heads.batch_size_per_image // 4)
+    hardest = select_hard_examples(**settings, num_samples=budget)
     return [
         (f"1. all {len(rois)} RoIs, read once\n(bright: high loss)", everything, False),
         (f"2. without duplicates: {len(survivors)}\n", survivors, False),
@@ -111,14 +115,10 @@ def kind_of(heads, rois, i: int) -> int:
     ).item()  # fmt: skip
 
 
-def draw_box(axis, box, color, share: float) -> None:
-    """One box, the more opaque the costlier it is."""
+def draw_box(axis, box, color) -> None:
+    """One box, in a colour and its opacity."""
     x0, y0, x1, y1 = np.asarray(box)
-    axis.add_patch(
-        plt.Rectangle(
-            (x0, y0), x1 - x0, y1 - y0, fill=False, ec=color, lw=1.5, alpha=0.25 + 0.75 * share
-        )
-    )
+    axis.add_patch(plt.Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=color, lw=1.5))
 
 
 if __name__ == "__main__":
