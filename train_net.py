@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from detectron2.engine import default_argument_parser, launch
+from torch.multiprocessing import ProcessRaisedException
 
 from ohem_d2.engine import run
 from ohem_d2.errors import InputError
@@ -33,6 +34,11 @@ def main() -> None:
         )
     except InputError as e:
         sys.exit(f"error: {e}")
+    except ProcessRaisedException as e:  # which holds the traceback of another process as text
+        _, is_input_error, message = str(e).rpartition(f"{InputError.__module__}.InputError: ")
+        if not is_input_error:
+            raise
+        sys.exit(f"error: {message.strip()}")
 
 
 if __name__ == "__main__":

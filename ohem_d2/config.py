@@ -53,7 +53,7 @@ class OHEMOptions:
     bg_iou_lo: float = 0.0
     # RoIs are ranked by loss_weight_cls * classification loss + loss_weight_box_reg * box loss.
     # What is trained on is not changed by these. With loss_weight_box_reg 0, the probability of
-    # the true class alone decides.
+    # the true class alone decides (with sigmoid losses: the classification loss).
     loss_weight_cls: float = 1.0
     loss_weight_box_reg: float = 1.0
 

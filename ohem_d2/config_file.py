@@ -1,6 +1,7 @@
 """A config file, by its path or by its name in Detectron2's model zoo, that cannot run code."""
 
 import os
+from ast import literal_eval
 from pathlib import Path
 
 import torch
@@ -11,7 +12,9 @@ from detectron2.config import CfgNode, get_cfg
 from .config import add_ohem_config
 from .errors import InputError
 
-_ZOO = Path(model_zoo.__file__).resolve().parent / "configs"
+_ZOO = (Path(model_zoo.__file__).parent / "configs").resolve()
+# What fvcore and yacs answer with to a config that they do not like.
+_REFUSED = (KeyError, ValueError, AssertionError, TypeError, AttributeError)
 
 
 class _SafeCfgNode(CfgNode):
@@ -31,8 +34,8 @@ def load_config(config_file: str, opts: list[str] = ()) -> CfgNode:
     Args:
         config_file: a path, or a name from Detectron2's model zoo, such as
             "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml".
-        opts: keys and values that override those of the file, in turn. A data set may be given
-            without the parentheses of a tuple.
+        opts: keys and values that override those of the file, in turn. Where a key holds a tuple,
+            a single value stands for a tuple of one, and where it holds a float, 1 for 1.0.
 
     Returns:
         the config, not frozen. Where there is no GPU, ``MODEL.DEVICE`` is "cpu".
@@ -42,31 +45,36 @@ def load_config(config_file: str, opts: list[str] = ()) -> CfgNode:
     """
     cfg = _SafeCfgNode(get_cfg())
     add_ohem_config(cfg)
-    path = _find(config_file)
+    path = find_config(config_file)
     try:
         cfg.merge_from_file(path)
     except yaml.constructor.ConstructorError as e:
-        raise InputError(
-            f"{path} was not loaded, because it has a YAML tag that could run code: {e}"
-        ) from None
-    except (yaml.YAMLError, KeyError, ValueError, AssertionError, OSError) as e:
-        raise InputError(f"{path}: {_text(e)}") from None
+        could_run_code = "tag" in (e.problem or "")
+        reason = "it has a YAML tag that could run code" if could_run_code else "it is malformed"
+        raise InputError(f"{path} was not loaded, because {reason}: {e}") from None
+    except (yaml.YAMLError, OSError, RecursionError, *_REFUSED) as e:
+        raise InputError(f"{path} is no valid config: {_text(e)}") from None
     opts = list(opts)
-    for i in range(0, len(opts) - 1, 2):
-        if opts[i] in ("DATASETS.TRAIN", "DATASETS.TEST") and not opts[i + 1].startswith(
-            ("(", "[")
-        ):
-            opts[i + 1] = repr((opts[i + 1],))
     try:
+        opts[1::2] = [_fit(cfg, key, text) for key, text in zip(opts[::2], opts[1::2])]
         cfg.merge_from_list(opts)
-    except (KeyError, ValueError, AssertionError) as e:
-        raise InputError(f"in the settings {' '.join(opts)!r}: {_text(e)}") from None
+    except _REFUSED as e:
+        raise InputError(f"in the settings {' '.join(map(str, opts))!r}: {_text(e)}") from None
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     return cfg
 
 
-def _find(config_file: str) -> str:
+def find_config(config_file: str) -> str:
+    """
+    Tell the path of a config file.
+
+    Args:
+        config_file: a path, or a name from Detectron2's model zoo.
+
+    Raises:
+        InputError: there is no such file.
+    """
     if os.path.isfile(config_file):
         return config_file
     if (_ZOO / config_file).is_file():
@@ -75,6 +83,21 @@ def _find(config_file: str) -> str:
         f"there is no config file {config_file!r}, neither here nor in Detectron2's model zoo "
         f"({_ZOO}), where names look like 'COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml'"
     )
+
+
+def _fit(cfg: CfgNode, key: str, text: str) -> str:
+    """The text of a setting, in the type of its key where the meaning is plain."""
+    try:
+        value = literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    for name in key.split("."):
+        cfg = cfg[name]
+    if isinstance(cfg, (tuple, list)) and not isinstance(value, (tuple, list)):
+        return repr((value,))
+    if isinstance(cfg, float) and type(value) is int:
+        return repr(float(value))
+    return text
 
 
 def _text(error: Exception) -> str:

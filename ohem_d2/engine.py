@@ -1,6 +1,9 @@
 """The trainer, and what a run checks before it starts."""
 
 import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -12,10 +15,10 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 
-from .config_file import load_config
+from .config_file import find_config, load_config
 from .data import register_datasets
 from .errors import InputError
-from .evaluation import build_evaluator
+from .evaluation import build_evaluator, check_evaluator_type
 from .pictures import MinedPictures
 
 
@@ -50,6 +53,7 @@ def run(args) -> dict | None:
     Raises:
         InputError: the config, a data set or the weights are wrong or missing.
     """
+    args.config_file = find_config(args.config_file)
     cfg = load_config(args.config_file, args.opts)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ohem_d2")
     register_datasets(cfg)
@@ -60,27 +64,33 @@ def run(args) -> dict | None:
 
     if args.eval_only:
         model = Trainer.build_model(cfg)
-        DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(
-            cfg.MODEL.WEIGHTS, resume=args.resume
-        )
+        checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+        with _named_weights(cfg):
+            checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
         results = Trainer.test(cfg, model)
         if comm.is_main_process():
             verify_results(cfg, results)
         return results
 
     trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
+    with _named_weights(cfg):
+        trainer.resume_or_load(resume=args.resume)
     return trainer.train()
 
 
 def _check_datasets(cfg: CfgNode, training: bool) -> None:
-    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if training else cfg.DATASETS.TEST:
+    needed = ("TRAIN", "TEST") if training else ("TEST",)
+    if not cfg.DATASETS[needed[0]]:
+        raise InputError(f"DATASETS.{needed[0]} is empty, expected at least one data set")
+    for name in (name for key in needed for name in cfg.DATASETS[key]):
         if name not in DatasetCatalog:
             raise InputError(
                 f"the data set {name!r} is not known. Expected one that is registered with "
                 "Detectron2, coco://<annotations.json>?images=<folder>, or "
                 "voc://<devkit folder>?split=<split>"
             )
+        if name in cfg.DATASETS.TEST:
+            check_evaluator_type(name)
         metadata = MetadataCatalog.get(name).as_dict()
         for key in ("json_file", "image_root", "dirname", "image_dir", "gt_dir"):
             path = metadata.get(key)
@@ -113,5 +123,18 @@ def _check_weights(cfg: CfgNode, resume: bool, training: bool) -> None:
     if not found:
         raise InputError(
             f"MODEL.WEIGHTS, {weights!r}, cannot be loaded ({reason}). Set it to a checkpoint "
-            "that is here, or to '' to train from scratch"
+            "that is here, or to '' to train from scratch. To see a training that needs neither "
+            "weights nor data, run 'python train_net.py'"
         )
+
+
+@contextmanager
+def _named_weights(cfg: CfgNode) -> Iterator[None]:
+    """Say which file it was that could not be read."""
+    try:
+        yield
+    except (EOFError, pickle.UnpicklingError, RuntimeError) as e:
+        raise InputError(
+            f"MODEL.WEIGHTS, {cfg.MODEL.WEIGHTS!r}, or the checkpoint in {cfg.OUTPUT_DIR!r} that "
+            f"--resume takes, is no checkpoint of this model: {e}"
+        ) from e

@@ -5,7 +5,8 @@ import logging
 import re
 import tempfile
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,53 +46,81 @@ def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
     Raises:
         InputError: the data set does not say how to evaluate it.
     """
-    folder = Path(cfg.OUTPUT_DIR) / "inference"
-    kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
-    build = {
-        "coco": [_coco],
-        "coco_panoptic_seg": [
-            lambda name, folder: SemSegEvaluator(name, output_dir=str(folder)),
-            _coco,
-            lambda name, folder: COCOPanopticEvaluator(name, str(folder)),
-        ],
-        "sem_seg": [lambda name, folder: SemSegEvaluator(name, output_dir=str(folder))],
-        "pascal_voc": [_voc],
-        "lvis": [lambda name, folder: LVISEvaluator(name, output_dir=str(folder))],
-        "cityscapes_instance": [lambda name, _: CityscapesInstanceEvaluator(name)],
-        "cityscapes_sem_seg": [lambda name, _: CityscapesSemSegEvaluator(name)],
-    }
-    if kind not in build:
+    check_evaluator_type(dataset_name)
+    evaluator_type = MetadataCatalog.get(dataset_name).evaluator_type
+    evaluators = [build(cfg, dataset_name) for build in _EVALUATORS[evaluator_type]]
+    if "sem_seg" not in evaluator_type:  # of which there are no boxes to draw
+        file = Path(cfg.OUTPUT_DIR) / "pictures" / f"detections_{_file_name(dataset_name)}.jpg"
+        evaluators.append(DetectionPictures(dataset_name, file))
+    return DatasetEvaluators(evaluators)
+
+
+def check_evaluator_type(dataset_name: str) -> None:
+    """
+    Make sure that a data set says how to evaluate it, before a training rather than after it.
+
+    Raises:
+        InputError: its metadata has no ``evaluator_type``, or one that is not known.
+    """
+    evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type")
+    if evaluator_type not in _EVALUATORS:
         raise InputError(
-            f"the data set {dataset_name!r} has evaluator_type {kind!r} in its metadata, "
-            f"expected one of {', '.join(build)}"
+            f"the data set {dataset_name!r} has evaluator_type {evaluator_type!r} in its metadata, "
+            f"expected one of {', '.join(_EVALUATORS)}"
         )
-    evaluators = [b(dataset_name, folder) for b in build[kind]]
-    pictures = Path(cfg.OUTPUT_DIR) / "pictures" / f"detections_{file_name(dataset_name)}.jpg"
-    return DatasetEvaluators([*evaluators, DetectionPictures(dataset_name, pictures)])
 
 
-def file_name(dataset_name: str) -> str:
-    """The name of a data set, which may be an address, as part of a file's name."""
-    return re.sub(r"[^\w.-]+", "_", dataset_name)[-100:]
+def _file_name(dataset_name: str) -> str:
+    """The name of a data set, which may be a long address, as part of a file's name."""
+    name = re.sub(r"[^\w.-]+", "_", dataset_name)
+    if len(name) > 80:
+        name = f"{name[-80:]}_{zlib.crc32(dataset_name.encode()):08x}"
+    return name
 
 
-def _coco(name: str, folder: Path) -> COCOEvaluator:
+def _folder(cfg: CfgNode) -> Path:
+    return Path(cfg.OUTPUT_DIR) / "inference"
+
+
+def _coco(cfg: CfgNode, name: str) -> COCOEvaluator:
+    folder = _folder(cfg)
+    how = {"output_dir": str(folder), "kpt_oks_sigmas": cfg.TEST.KEYPOINT_OKS_SIGMAS}
     if "json_file" in MetadataCatalog.get(name).as_dict():
-        return COCOEvaluator(name, output_dir=str(folder))
+        return COCOEvaluator(name, **how)
     # Detectron2 would write the annotations once and use them ever after, whatever the data.
     folder.mkdir(parents=True, exist_ok=True)
-    json_file = folder / f"{file_name(name)}_annotations.json"
+    json_file = folder / f"{_file_name(name)}_annotations.json"
     if comm.is_main_process():
         json_file.write_text(json.dumps(convert_to_coco_dict(name)))
     comm.synchronize()
     with _metadata(name, json_file=str(json_file)):
-        return COCOEvaluator(name, output_dir=str(folder))
+        return COCOEvaluator(name, **how)
 
 
-def _voc(name: str, _: Path) -> PascalVOCDetectionEvaluator:
+def _voc(cfg: CfgNode, name: str) -> PascalVOCDetectionEvaluator:
     if "dirname" in MetadataCatalog.get(name).as_dict():
         return PascalVOCDetectionEvaluator(name)
     return VOCEvaluator(name)
+
+
+def _sem_seg(cfg: CfgNode, name: str) -> SemSegEvaluator:
+    return SemSegEvaluator(name, output_dir=str(_folder(cfg)))
+
+
+# evaluator_type -> how to build each of its evaluators
+_EVALUATORS: dict[str, list[Callable[[CfgNode, str], DatasetEvaluator]]] = {
+    "coco": [_coco],
+    "coco_panoptic_seg": [
+        _sem_seg,
+        _coco,
+        lambda cfg, name: COCOPanopticEvaluator(name, str(_folder(cfg))),
+    ],
+    "sem_seg": [_sem_seg],
+    "pascal_voc": [_voc],
+    "lvis": [lambda cfg, name: LVISEvaluator(name, output_dir=str(_folder(cfg)))],
+    "cityscapes_instance": [lambda cfg, name: CityscapesInstanceEvaluator(name)],
+    "cityscapes_sem_seg": [lambda cfg, name: CityscapesSemSegEvaluator(name)],
+}
 
 
 @contextmanager
@@ -119,6 +148,9 @@ class VOCEvaluator(PascalVOCDetectionEvaluator):
         """
         Args:
             dataset_name: a registered data set. An object of it may be marked ``difficult``.
+
+        Raises:
+            InputError: it has no object that is not difficult.
         """
         records = DatasetCatalog.get(dataset_name)
         present = sorted(

@@ -1,24 +1,22 @@
 """What kind of mistake a mined RoI is."""
 
 import torch
+from detectron2.structures import Instances
 from torch import Tensor
 
 # In this order; the numbers that `kinds_of_rois` returns are positions in it.
 KINDS = ("missed object", "look-alike", "confused class", "badly placed box", "right class")
 
 
-def kinds_of_rois(
-    labels: Tensor, predicted: Tensor, loss_cls: Tensor, loss_box_reg: Tensor, num_classes: int
-) -> Tensor:
+def kinds_of_rois(mined: Instances, num_classes: int) -> Tensor:
     """
-    Tell mined RoIs apart by what the model gets wrong about them.
+    Tell RoIs apart by what the model gets wrong about them.
 
     Args:
-        labels: (R,) integers in [0, num_classes], the true class; ``num_classes`` is background.
-        predicted: (R,) integers likewise, the class that the model takes the RoI for.
-        loss_cls: (R,) classification loss.
-        loss_box_reg: (R,) box regression loss, 0 for background.
-        num_classes: number of foreground classes.
+        mined: R RoIs of an image, as a mining head returns them: ``gt_classes`` with the true
+            class of each, ``ohem_pred_classes`` with the class that the model takes it for, and
+            ``ohem_loss_cls`` and ``ohem_loss_box_reg`` with its loss.
+        num_classes: number of foreground classes; the class of that number is background.
 
     Returns:
         (R,) int64, positions in `KINDS`:
@@ -29,9 +27,10 @@ def kinds_of_rois(
         - badly placed box: the class is right, and the box costs more than the class does
         - right class: the class is right; what cost there is, is its lack of certainty
     """
+    labels, predicted = mined.gt_classes, mined.ohem_pred_classes
     is_fg, seen_as_fg = labels < num_classes, predicted < num_classes
     kinds = torch.full_like(labels, KINDS.index("right class"))
-    kinds[is_fg & (loss_box_reg > loss_cls)] = KINDS.index("badly placed box")
+    kinds[is_fg & (mined.ohem_loss_box_reg > mined.ohem_loss_cls)] = KINDS.index("badly placed box")
     kinds[is_fg & (predicted != labels)] = KINDS.index("confused class")
     kinds[~is_fg & seen_as_fg] = KINDS.index("look-alike")
     kinds[is_fg & ~seen_as_fg] = KINDS.index("missed object")

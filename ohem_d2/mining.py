@@ -33,7 +33,8 @@ def select_hard_examples(
         losses: (R,) of any float type, the loss of each RoI. A NaN or infinite loss ranks before
             all others and is never suppressed, so that it reaches the training step and stops it.
         boxes: (R, 4) as XYXY in absolute coordinates, or (R, 5) rotated, as (x_center, y_center,
-            width, height, angle in degrees). Rotated boxes need Detectron2's compiled part.
+            width, height, angle in degrees). Coordinates are pixels: beyond about 1e9 precision is
+            lost. Rotated boxes need Detectron2's compiled part.
         labels: (R,) integers in [0, num_classes]; ``num_classes`` is background.
         image_ids: (R,) integers in [0, num_images), the image that each RoI lies in.
         num_samples: how many RoIs to select per image.
@@ -55,8 +56,8 @@ def select_hard_examples(
         ValueError: an argument has another shape or lies outside the range above. Whether labels
             and image ids lie in theirs is checked on the CPU only, where looking costs nothing.
 
-    Examples::
-
+    Examples:
+        >>> import torch
         >>> boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30], [5, 5, 9, 9]])
         >>> losses = torch.tensor([0.9, 0.8, 0.1, 0.3])  # the second overlaps the first by 0.9
         >>> labels = torch.tensor([2, 2, 0, 2])  # two classes, so 2 is background

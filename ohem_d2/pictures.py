@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.data.detection_utils import convert_image_to_rgb, read_image
 from detectron2.engine import HookBase
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils import comm
 from detectron2.utils.visualizer import Visualizer
 from torch.nn.parallel import DistributedDataParallel
@@ -53,7 +53,8 @@ class DetectionPictures(DatasetEvaluator):
             score_thresh: detections with a lower score are not drawn.
         """
         self._metadata = MetadataCatalog.get(dataset_name)
-        self._records = {r["image_id"]: r for r in DatasetCatalog.get(dataset_name)[:num_images]}
+        records = DatasetCatalog.get(dataset_name)[:num_images] if comm.is_main_process() else []
+        self._records = {r["image_id"]: r for r in records}
         self._file = file
         self._score_thresh = score_thresh
 
@@ -68,22 +69,23 @@ class DetectionPictures(DatasetEvaluator):
             if record is None or "instances" not in output:
                 continue
             image = read_image(record["file_name"], format="RGB")
-            instances = output["instances"].to("cpu")
-            instances = instances[instances.scores >= self._score_thresh]
-            panels = [
-                (
-                    "ground truth",
-                    self._draw(image, lambda v, r=record: v.draw_dataset_dict(r)),
-                ),
-                (
-                    f"detections (score >= {self._score_thresh})",
-                    self._draw(image, lambda v, i=instances: v.draw_instance_predictions(i)),
-                ),
-            ]
-            self._rows.append(np.hstack([_captioned(p, [(text, None)]) for text, p in panels]))
+            found = output["instances"].to("cpu")
+            found = found[found.scores >= self._score_thresh]
+            detections = _visualizer(image, self._metadata).draw_instance_predictions(found)
+            caption = f"detections (score >= {self._score_thresh})"
+            self._rows.append(
+                np.hstack(
+                    [
+                        _captioned(self._draw_truth(image, record), [("ground truth", None)]),
+                        _captioned(detections.get_image(), [(caption, None)]),
+                    ]
+                )
+            )
 
-    def _draw(self, image: np.ndarray, draw) -> np.ndarray:
-        return draw(_visualizer(image, self._metadata)).get_image()
+    def _draw_truth(self, image: np.ndarray, record: dict) -> np.ndarray:
+        annotations = record.get("annotations", [])
+        boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
+        return _draw_objects(image, boxes, [a["category_id"] for a in annotations], self._metadata)
 
     def evaluate(self) -> None:
         """Write the picture."""
@@ -125,6 +127,8 @@ class MinedPictures(HookBase):
         self._inputs = args[0]
 
     def _draw(self, heads, args, output) -> None:
+        if not heads.training:  # an evaluation between two steps
+            return
         mined, _ = output
         x = self._inputs[0]
         image = convert_image_to_rgb(x["image"].permute(1, 2, 0), self._format)
@@ -158,13 +162,7 @@ def draw_mined(
         RGB of uint8.
     """
     mined, targets = mined.to("cpu"), targets.to("cpu")
-    kinds = kinds_of_rois(
-        mined.gt_classes,
-        mined.ohem_pred_classes,
-        mined.ohem_loss_cls,
-        mined.ohem_loss_box_reg,
-        num_classes,
-    )
+    kinds = kinds_of_rois(mined, num_classes)
     visualizer = _visualizer(image, metadata)
     is_mistake = kinds != KINDS.index("right class")
     for chosen, alpha in ((~is_mistake, 0.3), (is_mistake, 0.9)):
@@ -174,18 +172,19 @@ def draw_mined(
             alpha=alpha,
         )
     rois = visualizer.output.get_image()
-    names = metadata.get("thing_classes")
-    truth = (
-        _visualizer(image, metadata)
-        .overlay_instances(
-            boxes=targets.gt_boxes,
-            labels=[names[c] if names else str(c) for c in targets.gt_classes.tolist()],
-        )
-        .get_image()
-    )
+    truth = _draw_objects(image, targets.gt_boxes, targets.gt_classes.tolist(), metadata)
     counts = kinds.bincount(minlength=len(KINDS)).tolist()
     caption = [(f"{n} {kind}", color) for n, kind, color in zip(counts, KINDS, KIND_COLORS) if n]
     return np.hstack([_captioned(truth, [("ground truth", None)]), _captioned(rois, caption)])
+
+
+def _draw_objects(
+    image: np.ndarray, boxes: Boxes | list, classes: list[int], metadata: Metadata
+) -> np.ndarray:
+    names = metadata.get("thing_classes")
+    labels = [names[c] if names else str(c) for c in classes]
+    boxes = boxes if len(boxes) else None
+    return _visualizer(image, metadata).overlay_instances(boxes=boxes, labels=labels).get_image()
 
 
 def _visualizer(image: np.ndarray, metadata: Metadata) -> Visualizer:

@@ -88,10 +88,7 @@ class OHEMMixin:
 
         Arguments and result are those of Detectron2's `ROIHeads.label_and_sample_proposals`.
         """
-        # What is logged inside would be taken for figures of the training pass.
-        with EventStorage(get_event_storage().iter):
-            labelled = self._label_proposals(proposals, targets)
-            losses = self._rank(labelled)
+        labelled, losses = self.label_and_rank_proposals(self._features, proposals, targets)
         labels = cat([x.gt_classes for x in labelled])
         image_ids = cat([torch.full_like(x.gt_classes, i) for i, x in enumerate(labelled)])
         selected = select_hard_examples(
@@ -113,6 +110,39 @@ class OHEMMixin:
             start += len(labelled_i)
         _log(labelled, mined, self.num_classes)
         return mined
+
+    @torch.no_grad()
+    def label_and_rank_proposals(
+        self, features: dict[str, Tensor], proposals: list[Instances], targets: list[Instances]
+    ) -> tuple[list[Instances], Tensor]:
+        """
+        Label all proposals and tell what each costs, without learning from them.
+
+        Args:
+            features: as in `forward`.
+            proposals: as in `forward`.
+            targets: as in `forward`.
+
+        Returns:
+            all proposals of each image but for those that the matcher ignores, the appended
+            ground truth among them, R in all, with the fields that the class describes; and (R,)
+            the loss that each is ranked by.
+        """
+        # What is logged inside would be taken for figures of the training pass.
+        with EventStorage(get_event_storage().iter), _untouched_statistics(self):
+            labelled = self._label_proposals(proposals, targets)
+            predictions = self._predict_boxes(features, labelled)
+        losses = losses_per_roi(self.box_predictor, predictions, labelled)
+        pred_classes = predicted_classes(self.box_predictor, predictions[0])
+        sizes = [len(x) for x in labelled]
+        for name, values in (*losses.items(), ("pred_classes", pred_classes)):
+            for labelled_i, values_i in zip(labelled, values.split(sizes)):
+                labelled_i.set(f"ohem_{name}", values_i)
+        cost = (
+            self.ohem.loss_weight_cls * losses["loss_cls"]
+            + self.ohem.loss_weight_box_reg * losses["loss_box_reg"]
+        )
+        return labelled, cost
 
     def _label_proposals(
         self, proposals: list[Instances], targets: list[Instances]
@@ -144,29 +174,11 @@ class OHEMMixin:
         labels[foreground] = gt_classes[matched_idxs[indices[foreground]]]
         return indices, labels
 
-    def _rank(self, labelled: list[Instances]) -> Tensor:
-        """
-        Read all RoIs without learning from them, and add what was read to their fields.
-
-        Returns:
-            (R,) the loss that each is ranked by.
-        """
-        with _untouched_statistics(self):
-            predictions = self._predict_boxes(labelled)
-        losses = losses_per_roi(self.box_predictor, predictions, labelled)
-        sizes = [len(x) for x in labelled]
-        pred_classes = predicted_classes(self.box_predictor, predictions[0])
-        for name, values in (*losses.items(), ("pred_classes", pred_classes)):
-            for labelled_i, values_i in zip(labelled, values.split(sizes)):
-                labelled_i.set(f"ohem_{name}", values_i)
-        return (
-            self.ohem.loss_weight_cls * losses["loss_cls"]
-            + self.ohem.loss_weight_box_reg * losses["loss_box_reg"]
-        )
-
-    def _predict_boxes(self, proposals: list[Instances]) -> tuple[Tensor, Tensor]:
-        """The box branch, from the features of this step to the predictions for each RoI."""
-        features = [self._features[f] for f in self.box_in_features]
+    def _predict_boxes(
+        self, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> tuple[Tensor, Tensor]:
+        """The box branch, from the features of the images to the predictions for each RoI."""
+        features = [features[f] for f in self.box_in_features]
         pooled = self.box_pooler(features, [x.proposal_boxes for x in proposals])
         return self.box_predictor(self.box_head(pooled))
 
@@ -177,7 +189,12 @@ class OHEMROIHeads(OHEMMixin, StandardROIHeads):
 
 
 def _ignore_below(matcher: Matcher, bg_iou_lo: float) -> Matcher:
-    """The same matcher, but for RoIs whose best IoU is below ``bg_iou_lo``: it ignores them."""
+    """
+    The same matcher, but for RoIs whose best IoU is below ``bg_iou_lo``: it ignores them.
+
+    Raises:
+        InputError: no background would be left.
+    """
     thresholds = matcher.thresholds[1:-1]  # without the infinities at both ends
     if bg_iou_lo >= thresholds[0]:
         raise InputError(
@@ -205,9 +222,11 @@ def _untouched_statistics(module: nn.Module) -> Iterator[None]:
     """Whatever batch normalization learns of the batches inside is forgotten at the end."""
     norms = [m for m in module.modules() if isinstance(m, _NormBase)]
     before = [(b, b.clone()) for m in norms for b in m.buffers(recurse=False)]
-    yield
-    for buffer, value in before:
-        buffer.copy_(value)
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
 
 
 def _log(labelled: list[Instances], mined: list[Instances], num_classes: int) -> None:

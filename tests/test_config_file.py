@@ -93,13 +93,42 @@ def test_a_dumped_config_loads_again(tmp_path):
         ("MODEL: {ROI_HEADS: {OHEM: {NMS_TRESH: 0.5}}}", "NMS_TRESH"),
         ("MODEL: {ROI_HEADS: {BATCH_SIZE_PER_IMAGE: many}}", "many"),
         ("MODEL: [", "while parsing a flow sequence"),
+        ("? [a]\n: b", "unhashable key"),
+        ("_BASE_: bad.yaml", "recursion"),
+        ("MODEL: 5", "MODEL"),
         ("_BASE_: nothing.yaml", "nothing.yaml"),
     ],
 )
 def test_wrong_files_are_named(tmp_path, content, message):
     (tmp_path / "bad.yaml").write_text(content + "\nVERSION: 2\n")
-    with pytest.raises(InputError, match=rf"bad.yaml: (?!')(.|\n)*{message}"):
+    with pytest.raises(InputError, match=rf"bad.yaml (.|\n)*: (?!')(.|\n)*{message}"):
         load_config(str(tmp_path / "bad.yaml"))
+
+
+@pytest.mark.parametrize("content", ["", "- a", "text"])
+def test_files_that_are_no_config(tmp_path, content):
+    (tmp_path / "bad.yaml").write_text(content)
+    with pytest.raises(InputError, match="bad.yaml is no valid config"):
+        load_config(str(tmp_path / "bad.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("MODEL.ROI_HEADS.OHEM.NMS_THRESH", "1", 1.0),
+        ("SOLVER.BASE_LR", "1", 1.0),
+        ("SOLVER.MAX_ITER", "1", 1),
+        ("INPUT.MIN_SIZE_TRAIN", "240", (240,)),
+        ("MODEL.ROI_HEADS.OHEM.POSITIVE_FRACTION", "0.25", 0.25),
+        ("OUTPUT_DIR", "some/where", "some/where"),
+    ],
+)
+def test_settings_take_the_type_of_their_key(key, text, value):
+    cfg = load_config(str(CONFIGS / "quick_start.yaml"), [key, text])
+    for name in key.split("."):
+        cfg = cfg[name]
+    assert cfg == value
+    assert type(cfg) is type(value)
 
 
 def test_wrong_settings_are_named():

@@ -11,6 +11,8 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+import yaml
+from detectron2.config import CfgNode, get_cfg
 from small_data import write_coco, write_voc
 
 ROOT = Path(__file__).parent.parent
@@ -57,7 +59,8 @@ def metrics(folder):
 
 
 def test_train_resume_and_evaluate(tmp_path, voc):
-    run = train_net(tmp_path, **voc)
+    # An evaluation among the last steps, whose mined RoIs are drawn.
+    run = train_net(tmp_path, **voc, **{"TEST.EVAL_PERIOD": 3})
     assert run.returncode == 0, run.stderr
     assert "2 classes: cat, dog" in run.stdout
     logged = metrics(tmp_path)[-1]
@@ -83,7 +86,11 @@ def test_train_resume_and_evaluate(tmp_path, voc):
     assert "PASCAL VOC 2012 metric" in run.stdout
     assert f"{ap:.4f}" in run.stdout
 
-    # A plain Detectron2 model takes the weights.
+    # A plain Detectron2 model takes the weights, and without this project's keys the config.
+    cfg = yaml.safe_load((out / "config.yaml").read_text())
+    del cfg["MODEL"]["ROI_HEADS"]["OHEM"]
+    cfg["MODEL"]["ROI_HEADS"]["NAME"] = "StandardROIHeads"
+    get_cfg().merge_from_other_cfg(CfgNode(cfg))
     run = train_net(tmp_path, "--eval-only", config="out/config.yaml",
                     **{"MODEL.WEIGHTS": "out/model_final.pth",
                        "MODEL.ROI_HEADS.NAME": "StandardROIHeads"})  # fmt: skip
@@ -117,6 +124,12 @@ def test_coco_address_with_a_zoo_config(tmp_path):
     assert (tmp_path / "out" / "model_final.pth").exists()
 
 
+def test_a_file_that_is_no_checkpoint(tmp_path, voc):
+    (tmp_path / "empty.pth").write_text("")
+    run = train_net(tmp_path, "--eval-only", **voc, **{"MODEL.WEIGHTS": "empty.pth"})
+    assert run.stderr.splitlines()[-1].startswith("error: MODEL.WEIGHTS, 'empty.pth', or ")
+
+
 def test_broken_weights_stop_the_training(tmp_path, voc):
     assert train_net(tmp_path, **voc, **{"SOLVER.MAX_ITER": 1}).returncode == 0
     checkpoint = torch.load(tmp_path / "out" / "model_final.pth")["model"]
@@ -132,6 +145,13 @@ def test_broken_weights_stop_the_training(tmp_path, voc):
     [
         ([], "configs/none.yaml", {}, "there is no config file 'configs/none.yaml'"),
         ([], None, {"MODEL.WEIGHTS": "no.pth"}, "MODEL.WEIGHTS, 'no.pth', cannot be loaded"),
+        ([], None, {"DATASETS.TRAIN": "()"}, "DATASETS.TRAIN is empty, expected at least one"),
+        (
+            ["--eval-only"],
+            None,
+            {"DATASETS.TEST": "()"},
+            "DATASETS.TEST is empty, expected at least one",
+        ),
         (["--eval-only"], None, {}, "there is nothing to evaluate: set MODEL.WEIGHTS"),
         ([], None, {"DATASETS.TRAIN": "my_data"}, "the data set 'my_data' is not known"),
         (

@@ -1,5 +1,5 @@
-import json
 import logging
+import re
 
 import pytest
 import torch
@@ -8,14 +8,14 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_pascal_voc
 from detectron2.evaluation import (
     COCOEvaluator,
+    DatasetEvaluator,
     DatasetEvaluators,
-    LVISEvaluator,
     PascalVOCDetectionEvaluator,
 )
 from detectron2.structures import Boxes, BoxMode, Instances
 from small_data import HEIGHT, WIDTH, write_image, write_voc
 
-from ohem_d2 import register_datasets
+from ohem_d2 import evaluation, register_datasets
 from ohem_d2.errors import InputError
 from ohem_d2.evaluation import VOCEvaluator, build_evaluator
 
@@ -88,14 +88,33 @@ def test_chosen_by_the_metadata(cfg, register):
 
 
 def test_standard_sets_get_detectron2s_own(cfg, tmp_path, register):
-    (tmp_path / "lvis.json").write_text(json.dumps({"images": [], "annotations": []}))
     folder = write_voc(tmp_path, {"an image": []})
     name = register("v", BOXES, evaluator_type="pascal_voc", dirname=str(folder), year=2007,
                     split="trainval")  # fmt: skip
     assert kinds(build_evaluator(cfg, name)) == [PascalVOCDetectionEvaluator]
-    pytest.importorskip("lvis")
-    lvis = register("l", BOXES, evaluator_type="lvis", json_file=str(tmp_path / "lvis.json"))
-    assert kinds(build_evaluator(cfg, lvis)) == [LVISEvaluator]
+
+
+@pytest.mark.parametrize(
+    ("evaluator_type", "expected"),
+    [
+        ("lvis", ["LVISEvaluator", "DetectionPictures"]),
+        ("cityscapes_instance", ["CityscapesInstanceEvaluator", "DetectionPictures"]),
+        ("cityscapes_sem_seg", ["CityscapesSemSegEvaluator"]),
+        ("sem_seg", ["SemSegEvaluator"]),
+        (
+            "coco_panoptic_seg",
+            ["SemSegEvaluator", "COCOEvaluator", "COCOPanopticEvaluator", "DetectionPictures"],
+        ),
+    ],
+)
+def test_other_evaluators(cfg, register, monkeypatch, evaluator_type, expected):
+    """Which are built; they themselves need data and packages that are not here."""
+    for name in expected:
+        if name not in ("DetectionPictures", "COCOEvaluator"):
+            stand_in = type(name, (DatasetEvaluator,), {"__init__": lambda self, *a, **k: None})
+            monkeypatch.setattr(evaluation, name, stand_in)
+    name = register("other", BOXES, evaluator_type=evaluator_type)
+    assert [type(e).__name__ for e in build_evaluator(cfg, name)._evaluators] == expected
 
 
 def test_coco_never_reads_stale_annotations(cfg, register):
@@ -157,14 +176,15 @@ def test_voc_equals_detectron2s_own_evaluator(tmp_path, register):
     corners = torch.rand(40, 2, generator=generator) * 30
     boxes = torch.cat([corners, corners + 15 + torch.rand(40, 2, generator=generator) * 30], 1)
     boxes[0], boxes[1] = torch.tensor([2, 2, 40, 40.0]), torch.tensor([29, 19, 70, 55.0])
-    labels = [1, 0] * 20
+    labels = torch.randint(0, 2, (40,), generator=generator)
+    labels[0], labels[1] = 1, 0
     scores = torch.rand(40, generator=generator)
     for evaluator in (VOCEvaluator(spec), PascalVOCDetectionEvaluator("theirs")):
         evaluator.reset()
         for i, name in enumerate("ab"):
             found = Instances((HEIGHT, WIDTH), pred_boxes=Boxes(boxes[i::2]))
             found.scores = scores[i::2]
-            found.pred_classes = torch.tensor(labels)[torch.arange(i, 40, 2) // 2 * 2 % 40]
+            found.pred_classes = labels[i::2]
             evaluator.process([{"image_id": name}], [{"instances": found}])
         results.append(evaluator.evaluate())
     assert 0 < results[0]["bbox"]["AP"] < 100
@@ -183,6 +203,13 @@ def test_voc_without_detections_or_objects(register):
     assert detect(VOCEvaluator(register("nothing found", BOXES)), [])["bbox"]["AP"] == 0
     with pytest.raises(InputError, match=r"'empty' has no object to evaluate with"):
         VOCEvaluator(register("empty", []))
+
+
+def test_data_sets_with_long_addresses_have_files_of_their_own():
+    names = [f"coco://{letter}.json?images={'x' * 200}" for letter in "ab"]
+    files = [evaluation._file_name(name) for name in names]
+    assert files[0] != files[1]
+    assert all(re.fullmatch(r"[\w.-]{1,100}", file) for file in files)
 
 
 def test_detections_are_drawn(cfg, register, tmp_path):

@@ -1,4 +1,5 @@
 import torch
+from detectron2.structures import Instances
 
 from ohem_d2.kinds import KINDS, kinds_of_rois
 
@@ -15,8 +16,13 @@ def test_each_kind():
         (background, background, 0.5, 0.0, "right class"),
     ]
     labels, predicted, cls, box, names = zip(*rows)
-    kinds = kinds_of_rois(
-        torch.tensor(labels), torch.tensor(predicted), torch.tensor(cls), torch.tensor(box), 3
+    mined = Instances(
+        (10, 10),
+        gt_classes=torch.tensor(labels),
+        ohem_pred_classes=torch.tensor(predicted),
+        ohem_loss_cls=torch.tensor(cls),
+        ohem_loss_box_reg=torch.tensor(box),
     )
+    kinds = kinds_of_rois(mined, num_classes=3)
     assert [KINDS[k] for k in kinds] == list(names)
     assert set(names) == set(KINDS)

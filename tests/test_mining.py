@@ -1,3 +1,4 @@
+import doctest
 import math
 
 import pytest
@@ -7,7 +8,7 @@ from detectron2.structures import RotatedBoxes, pairwise_iou_rotated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ohem_d2 import select_hard_examples
+from ohem_d2 import mining, select_hard_examples
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 NUM_CLASSES = 3
@@ -123,6 +124,11 @@ def test_many_groups_do_not_blur_the_boxes(drawn, label):
         nms_thresh=0.5,
     )
     assert near.tolist() == far.tolist()
+
+
+def test_the_example_of_the_docstring():
+    assert doctest.testmod(mining).attempted > 0
+    assert doctest.testmod(mining).failed == 0
 
 
 FG, BG = 0, NUM_CLASSES

@@ -15,6 +15,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.data import DatasetMapper, get_detection_dataset_dicts
 from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.modeling import build_model
+from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
 
 from ohem_d2.config_file import load_config
@@ -69,7 +70,7 @@ def main() -> None:
 
 
 @torch.no_grad()
-def read(model, x: dict):
+def read(model, x: dict) -> tuple[Instances, torch.Tensor]:
     """All labelled RoIs of an image, and what each costs."""
     model.train()
     for module in model.modules():  # batch statistics of a single image say little
@@ -80,10 +81,7 @@ def read(model, x: dict):
         targets = [x["instances"].to(model.device)]
         features = model.backbone(images.tensor)
         proposals, _ = model.proposal_generator(images, features, targets)
-        heads = model.roi_heads
-        heads._features = features
-        labelled = heads._label_proposals(proposals, targets)
-        losses = heads._rank(labelled)
+        labelled, losses = model.roi_heads.label_and_rank_proposals(features, proposals, targets)
     return labelled[0].to("cpu"), losses.cpu()
 
 
@@ -97,22 +95,23 @@ def mine(heads, rois, losses, budget: int) -> list[tuple[str, torch.Tensor, bool
         "num_classes": heads.num_classes,
     }
     everything = select_hard_examples(**settings, num_samples=len(rois), nms_thresh=1)
+    settings["nms_thresh"] = heads.ohem.nms_thresh
     survivors = select_hard_examples(**settings, num_samples=len(rois))
     hardest = select_hard_examples(**settings, num_samples=budget)
     return [
         (f"1. all {len(rois)} RoIs, read once\n(bright: high loss)", everything, False),
         (f"2. without duplicates: {len(survivors)}\n", survivors, False),
-        (f"3. the {len(hardest)} with the highest loss:\nthese are trained on", hardest, True),
+        (
+            f"3. the {budget} with the highest loss:\nwhat a budget of {budget} trains on",
+            hardest,
+            True,
+        ),
     ]
 
 
 def kind_of(heads, rois, i: int) -> int:
     """The kind of one RoI, as a position in KINDS."""
-    one = rois[[i]]
-    return kinds_of_rois(
-        one.gt_classes, one.ohem_pred_classes, one.ohem_loss_cls, one.ohem_loss_box_reg,
-        heads.num_classes,
-    ).item()  # fmt: skip
+    return kinds_of_rois(rois[[i]], heads.num_classes).item()
 
 
 def draw_box(axis, box, color) -> None:

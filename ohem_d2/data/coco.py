@@ -1,6 +1,7 @@
 """A COCO-format JSON file, checked before Detectron2 reads it."""
 
 import json
+import math
 from numbers import Real
 from pathlib import Path
 
@@ -9,7 +10,42 @@ from detectron2.data.datasets import load_coco_json
 from ..errors import InputError
 
 
-def load_coco(json_file: Path, image_folder: Path) -> tuple[list[dict], list[str]]:
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_box(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, (int, str))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+# What Detectron2 and pycocotools take for granted: of each list, the fields of its entries, the
+# test for each, and the words for it.
+_FIELDS = {
+    "categories": {"id": (_is_id, "an id"), "name": (_is_text, "a text")},
+    "images": {
+        "id": (_is_id, "an id"),
+        "file_name": (_is_text, "a text"),
+        "width": (_is_number, "a number"),
+        "height": (_is_number, "a number"),
+    },
+    "annotations": {
+        "id": (_is_id, "an id"),
+        "image_id": (_is_id, "an id"),
+        "category_id": (_is_id, "an id"),
+        "bbox": (_is_box, "[x, y, width, height]"),
+    },
+}
+
+
+def load_coco(json_file: Path, image_folder: Path) -> tuple[list[dict], list[str], dict]:
     """
     Read a data set in COCO's format.
 
@@ -18,8 +54,8 @@ def load_coco(json_file: Path, image_folder: Path) -> tuple[list[dict], list[str
         image_folder: what the ``file_name`` of each image is relative to.
 
     Returns:
-        Detectron2's data set dicts, with the class's name in place of ``category_id``; and the
-        class names, in the order of their ids.
+        Detectron2's data set dicts, with the class's name in place of ``category_id``; the class
+        names, in the order of their ids; and further metadata: that of the keypoints, if any.
 
     Raises:
         InputError: a file is missing or malformed.
@@ -34,18 +70,36 @@ def load_coco(json_file: Path, image_folder: Path) -> tuple[list[dict], list[str
     except ValueError as e:
         raise InputError(f"{json_file}: {e}") from None
 
-    records = load_coco_json(str(json_file), str(image_folder))
+    try:
+        records = load_coco_json(str(json_file), str(image_folder))
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as e:
+        raise InputError(
+            f"{json_file}: Detectron2 cannot read it ({type(e).__name__}: {e})"
+        ) from None
     for record in records:
         if not Path(record["file_name"]).is_file():
             raise InputError(f"{json_file} names the image {record['file_name']}: no such file")
         for annotation in record["annotations"]:
             annotation["category_id"] = names[annotation["category_id"]]
-    return records, list(dict.fromkeys(names[i] for i in sorted(names)))
+    classes = list(dict.fromkeys(names[i] for i in sorted(names)))
+    return records, classes, _keypoint_metadata(content["categories"])
+
+
+def _keypoint_metadata(categories: list[dict]) -> dict:
+    """What Detectron2 needs to know of keypoints; all classes that have some share their names."""
+    names = next((c["keypoints"] for c in categories if c.get("keypoints")), None)
+    if names is None:
+        return {}
+    pairs = [(n, n.replace("left", "right")) for n in names if "left" in n]
+    return {
+        "keypoint_names": names,
+        "keypoint_flip_map": [(left, right) for left, right in pairs if right in names],
+    }
 
 
 def _check(content: object) -> dict[int, str]:
     """
-    Check what Detectron2 and pycocotools take for granted.
+    Check the content of a file against `_FIELDS`, and that ids refer to something.
 
     Returns:
         the name of each category id.
@@ -55,26 +109,8 @@ def _check(content: object) -> dict[int, str]:
     """
     if not isinstance(content, dict):
         raise ValueError("expected an object with images, annotations and categories")
-    is_number = lambda v: isinstance(v, Real) and not isinstance(v, bool)  # noqa: E731
-    is_box = lambda v: isinstance(v, list) and len(v) == 4 and all(map(is_number, v))  # noqa: E731
-    is_id = lambda v: isinstance(v, (int, str))  # noqa: E731
-    fields = {
-        "categories": {"id": (is_id, "an id"), "name": (lambda v: isinstance(v, str), "a text")},
-        "images": {
-            "id": (is_id, "an id"),
-            "file_name": (lambda v: isinstance(v, str), "a text"),
-            "width": (is_number, "a number"),
-            "height": (is_number, "a number"),
-        },
-        "annotations": {
-            "id": (is_id, "an id"),
-            "image_id": (is_id, "an id"),
-            "category_id": (is_id, "an id"),
-            "bbox": (is_box, "[x, y, width, height]"),
-        },
-    }
     ids = {}
-    for kind, checks in fields.items():
+    for kind, checks in _FIELDS.items():
         entries = content.get(kind)
         if not isinstance(entries, list):
             raise ValueError(f"expected a list of {kind!r}")
@@ -90,6 +126,8 @@ def _check(content: object) -> dict[int, str]:
         ids[kind] = [entry["id"] for entry in entries]
         if len(set(ids[kind])) < len(ids[kind]):
             raise ValueError(f"two of its {kind} have the same id")
+        if len({type(i) for i in ids[kind]}) > 1:
+            raise ValueError(f"the ids of its {kind} are partly numbers and partly texts")
     if not ids["images"]:
         raise ValueError("it has no images")
     known = {kind: set(v) for kind, v in ids.items()}

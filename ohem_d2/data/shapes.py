@@ -1,7 +1,7 @@
 """
 The built-in data set: shapes to find, and look-alikes that are background.
 
-It is drawn on first use, from a seed, into ``datasets/ohem_shapes`` (below the folder that
+It is drawn on first use, from a seed, into ``datasets/ohem_shapes_v1`` (below the folder that
 ``$DETECTRON2_DATASETS`` names, if it does), in the PASCAL VOC layout and as COCO JSON files.
 """
 
@@ -29,6 +29,8 @@ LOOK_ALIKES = ["ring", "pentagon", "star", "bar"]
 SIZES = {"train": 1200, "test": 200}
 IMAGE_SIZE = 128
 SEED = 0
+# To be raised whenever the images change, so that nobody goes on with old ones.
+VERSION = 1
 
 
 def draw_image(
@@ -183,7 +185,8 @@ def _add_numbers(parent: ET.Element, **numbers: int) -> None:
 
 def shapes_folder() -> Path:
     """Where the built-in data set is, or will be."""
-    return Path(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))) / "ohem_shapes"
+    root = Path(os.getenv("DETECTRON2_DATASETS", "datasets")).expanduser()
+    return root / f"ohem_shapes_v{VERSION}"
 
 
 def _load(split: str, layout: str) -> list[dict]:
@@ -191,9 +194,9 @@ def _load(split: str, layout: str) -> list[dict]:
     if not folder.exists():
         write_shapes(folder)
     if layout == "coco":
-        records, _ = load_coco(folder / f"{split}.json", folder / "JPEGImages")
+        records, *_ = load_coco(folder / f"{split}.json", folder / "JPEGImages")
     else:
-        records, _ = load_voc(folder, split)
+        records, *_ = load_voc(folder, split)
     for record in records:
         for annotation in record["annotations"]:
             annotation["category_id"] = CLASSES.index(annotation["category_id"])

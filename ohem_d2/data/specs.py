@@ -21,7 +21,7 @@ from .voc import load_voc
 logger = logging.getLogger(__name__)
 
 # scheme -> pattern of the rest, how to load it, and Detectron2's evaluator_type
-_SCHEMES: dict[str, tuple[str, Callable[[Path, str], tuple[list[dict], list[str]]], str]] = {
+_SCHEMES: dict[str, tuple[str, Callable[[Path, str], tuple], str]] = {
     "coco": (r"(.+)\?images=(.+)", lambda a, b: load_coco(a, Path(b).expanduser()), "coco"),
     "voc": (r"(.+)\?split=(.+)", load_voc, "pascal_voc"),
 }
@@ -30,7 +30,8 @@ _FORMS = "coco://<annotations.json>?images=<folder> or voc://<devkit folder>?spl
 
 def register_datasets(cfg: CfgNode) -> None:
     """
-    Register the data sets that the config names by address, and set ``NUM_CLASSES`` from them.
+    Register the data sets that the config names by address, and set ``NUM_CLASSES``, and
+    ``NUM_KEYPOINTS`` if they have any, from them.
 
     The training sets decide the classes and their order; where none is given, the test sets.
 
@@ -38,46 +39,55 @@ def register_datasets(cfg: CfgNode) -> None:
         cfg: a config that is not frozen. Its ``DATASETS`` are left as they are.
 
     Raises:
-        InputError: an address or a file behind it is wrong, or a test set has a class that the
-            training set has not.
+        InputError: an address or a file behind it is wrong, or a test set has other classes than
+            the training set.
     """
     names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     loaded = {name: _load(name) for name in names if "://" in name}
     if not loaded:
         return
     classes = _decide_classes(cfg.DATASETS.TRAIN or cfg.DATASETS.TEST, loaded)
-    for name, (records, class_names, source) in loaded.items():
-        for unknown in (c for c in class_names if c not in classes):
+    for name in dict.fromkeys(names):
+        if name in loaded:
+            records, _, metadata = loaded[name]
+            _register(name, records, classes, metadata)
+        elif _registered_classes(name) not in (None, classes):
             raise InputError(
-                f"{source} has the class {unknown!r}, which the training set "
-                f"({', '.join(cfg.DATASETS.TRAIN)}) has not: expected one of {', '.join(classes)}"
+                f"the data set {name!r} has other classes than {', '.join(loaded)}, which has "
+                f"{', '.join(classes)}: set both DATASETS.TRAIN and DATASETS.TEST"
             )
-        _register(name, records, classes)
     for head in (cfg.MODEL.ROI_HEADS, cfg.MODEL.RETINANET):
         head.NUM_CLASSES = len(classes)
+    for *_, metadata in loaded.values():
+        if "keypoint_names" in metadata:
+            cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = len(metadata["keypoint_names"])
     logger.info(f"{len(classes)} classes: {', '.join(classes)}")
 
 
 def _decide_classes(names: tuple[str, ...], loaded: dict[str, tuple]) -> list[str]:
     for name in names:
-        if name not in loaded and name in DatasetCatalog:
-            return MetadataCatalog.get(name).thing_classes
-    classes = list(dict.fromkeys(c for name in names if name in loaded for c in loaded[name][1]))
-    if not classes:
-        raise InputError(f"{', '.join(names)}: there is no object in it, so there are no classes")
-    return classes
+        if name not in loaded and _registered_classes(name) is not None:
+            return _registered_classes(name)
+    return list(dict.fromkeys(c for name in names if name in loaded for c in loaded[name][1]))
 
 
-def _load(name: str) -> tuple[list[dict], list[str], str]:
+def _registered_classes(name: str) -> list[str] | None:
+    if name not in DatasetCatalog:
+        return None
+    return MetadataCatalog.get(name).get("thing_classes")
+
+
+def _load(name: str) -> tuple[list[dict], list[str], dict]:
     scheme, _, rest = name.partition("://")
     pattern, load, _ = _SCHEMES.get(scheme, ("", None, None))
     match = re.fullmatch(pattern, rest)
     if load is None or match is None:
         raise InputError(f"the data set {name!r} is not understood, expected {_FORMS}")
-    source = Path(match[1]).expanduser()
-    records, names = load(source, match[2])
+    records, names, metadata = load(Path(match[1]).expanduser(), match[2])
     _leave_out_bad_boxes(name, records)
-    return records, names, str(source)
+    if not any(record["annotations"] for record in records):
+        raise InputError(f"there is no object in the data set {name!r}")
+    return records, names, metadata
 
 
 def _leave_out_bad_boxes(name: str, records: list[dict]) -> None:
@@ -104,13 +114,19 @@ def _leave_out_bad_boxes(name: str, records: list[dict]) -> None:
         )
 
 
-def _register(name: str, records: list[dict], classes: list[str]) -> None:
+def _register(name: str, records: list[dict], classes: list[str], metadata: dict) -> None:
     for record in records:
         for annotation in record["annotations"]:
+            if annotation["category_id"] not in classes:
+                raise InputError(
+                    f"the data set {name!r} has an object of the class "
+                    f"{annotation['category_id']!r} in {record['file_name']}, which the training "
+                    f"set does not know: expected one of {', '.join(classes)}"
+                )
             annotation["category_id"] = classes.index(annotation["category_id"])
     if name in DatasetCatalog:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
     DatasetCatalog.register(name, lambda: [dict(record) for record in records])
     evaluator_type = _SCHEMES[name.partition("://")[0]][2]
-    MetadataCatalog.get(name).set(thing_classes=classes, evaluator_type=evaluator_type)
+    MetadataCatalog.get(name).set(thing_classes=classes, evaluator_type=evaluator_type, **metadata)

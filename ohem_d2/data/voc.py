@@ -4,12 +4,12 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from detectron2.structures import BoxMode
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..errors import InputError
 
 
-def load_voc(devkit: Path, split: str) -> tuple[list[dict], list[str]]:
+def load_voc(devkit: Path, split: str) -> tuple[list[dict], list[str], dict]:
     """
     Read ``Annotations/``, ``ImageSets/Main/<split>.txt`` and ``JPEGImages/`` of a VOC folder.
 
@@ -19,7 +19,7 @@ def load_voc(devkit: Path, split: str) -> tuple[list[dict], list[str]]:
 
     Returns:
         Detectron2's data set dicts, with the class's name in place of ``category_id`` and VOC's
-        ``difficult`` beside it; and the class names, sorted.
+        ``difficult`` beside it; the class names, sorted; and further metadata, which VOC has none.
 
     Raises:
         InputError: a file is missing or malformed.
@@ -28,13 +28,19 @@ def load_voc(devkit: Path, split: str) -> tuple[list[dict], list[str]]:
     for path in (split_file, devkit / "Annotations", devkit / "JPEGImages"):
         if not path.exists():
             raise InputError(f"{path} does not exist, expected the PASCAL VOC layout in {devkit}")
-    images = {path.stem: path for path in sorted((devkit / "JPEGImages").iterdir())}
+    is_image = Image.registered_extensions()
+    images = {
+        path.stem: path
+        for path in sorted((devkit / "JPEGImages").iterdir())
+        if path.suffix.lower() in is_image
+    }
+    try:
+        lines = split_file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as e:
+        raise InputError(f"{split_file} is no text in UTF-8: {e}") from None
 
     records = []
-    for line in split_file.read_text(encoding="utf-8").splitlines():
-        if not line.strip():
-            continue
-        stem = line.strip()
+    for stem in dict.fromkeys(line.strip() for line in lines if line.strip()):
         if stem not in images:  # the split files of one class have a -1, 0 or 1 behind the name
             stem = stem.split()[0]
         if stem not in images:
@@ -46,7 +52,7 @@ def load_voc(devkit: Path, split: str) -> tuple[list[dict], list[str]]:
     if not records:
         raise InputError(f"{split_file} names no image")
     names = {a["category_id"] for record in records for a in record["annotations"]}
-    return records, sorted(names)
+    return records, sorted(names), {}
 
 
 def _load_image(image: Path, annotation_file: Path) -> dict:
@@ -59,7 +65,8 @@ def _load_image(image: Path, annotation_file: Path) -> dict:
     try:
         width, height = (int(root.findtext(f"size/{x}") or 0) for x in ("width", "height"))
         if width <= 0 or height <= 0:  # some tools leave it out
-            width, height = Image.open(image).size
+            with Image.open(image) as opened:
+                width, height = ImageOps.exif_transpose(opened).size
         annotations = [_load_object(obj) for obj in root.findall("object")]
     except (ValueError, OSError) as e:
         raise InputError(f"{annotation_file}: {e}") from None

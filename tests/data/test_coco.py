@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 from small_data import HEIGHT, WIDTH, coco_content, write_coco
@@ -12,13 +13,42 @@ CATEGORIES = {7: "dog", 3: "cat"}
 
 def test_load(tmp_path):
     file = write_coco(tmp_path, IMAGES, CATEGORIES)
-    records, classes = load_coco(file, tmp_path / "images")
+    records, classes, metadata = load_coco(file, tmp_path / "images")
     assert classes == ["cat", "dog"]  # in the order of their ids
     assert [r["file_name"] for r in records] == [str(tmp_path / "images" / n) for n in IMAGES]
     assert (records[0]["width"], records[0]["height"]) == (WIDTH, HEIGHT)
     found = [(a["category_id"], a["bbox"]) for a in records[0]["annotations"]]
     assert found == IMAGES["a.jpg"]
     assert records[1]["annotations"] == []
+    assert metadata == {}
+
+
+def test_keypoints(tmp_path):
+    content = coco_content(IMAGES, CATEGORIES)
+    content["categories"][0]["keypoints"] = ["nose", "left_eye", "right_eye", "left_over"]
+    file = write_coco(tmp_path, IMAGES, CATEGORIES)
+    file.write_text(json.dumps(content))
+    *_, metadata = load_coco(file, tmp_path / "images")
+    assert metadata == {
+        "keypoint_names": ["nose", "left_eye", "right_eye", "left_over"],
+        "keypoint_flip_map": [("left_eye", "right_eye")],
+    }
+
+
+def test_polygons_crowds_and_texts_for_ids(tmp_path):
+    content = coco_content(IMAGES, CATEGORIES)
+    for image, annotation in zip(content["images"], content["annotations"]):
+        image["id"] = f"photo {image['id']}"
+        annotation["image_id"] = "photo 1"
+    first, second = content["annotations"]
+    first["segmentation"] = [[0, 0, 20, 0, 20, 30]]
+    second["segmentation"] = {"size": [HEIGHT, WIDTH], "counts": [10, HEIGHT * WIDTH - 10]}
+    second["iscrowd"] = 1
+    file = write_coco(tmp_path, IMAGES, CATEGORIES)
+    file.write_text(json.dumps(content))
+    records, *_ = load_coco(file, tmp_path / "images")
+    assert [a["iscrowd"] for a in records[0]["annotations"]] == [0, 1]
+    assert records[0]["annotations"][0]["segmentation"] == [[0, 0, 20, 0, 20, 30]]
 
 
 def changed(change):
@@ -46,6 +76,10 @@ def set_in(kind, position, **values):
         (set_in("annotations", 0, bbox=[1, 2, "3", 4]), r"expected \[x, y, width, height\]"),
         (set_in("annotations", 1, image_id=9), r"'image_id' of annotations\[1\] is 9"),
         (set_in("annotations", 1, category_id=9), r"is 9, which is none of its categories"),
+        (set_in("annotations", 0, bbox=[1, 2, math.inf, 4]), r"expected \[x, y, width, height\]"),
+        (set_in("annotations", 0, segmentation=[0, 0, 9]), r"Detectron2 cannot read it"),
+        (set_in("annotations", 0, ignore=1), r"Detectron2 cannot read it .*ignore"),
+        (set_in("categories", 0, id="x"), r"ids of its categories are partly numbers"),
         (set_in("categories", 0, name=5), r"'name' of categories\[0\] is 5, expected a text"),
     ],
 )

@@ -18,7 +18,7 @@ def registered(tmp_path, monkeypatch):
     monkeypatch.setattr(shapes, "SIZES", SIZES)
     write = shapes.write_shapes
     monkeypatch.setattr(shapes, "write_shapes", lambda folder: write(folder, SIZES))
-    return tmp_path / "ohem_shapes"
+    return tmp_path / "ohem_shapes_v1"
 
 
 def test_drawn_on_first_use_and_only_then(registered):
@@ -27,7 +27,7 @@ def test_drawn_on_first_use_and_only_then(registered):
     stamp = (registered / "train.json").stat().st_mtime_ns
     assert DatasetCatalog.get("ohem_shapes_train") == train
     assert (registered / "train.json").stat().st_mtime_ns == stamp
-    assert [p.name for p in registered.parent.iterdir()] == ["ohem_shapes"]
+    assert [p.name for p in registered.parent.iterdir()] == ["ohem_shapes_v1"]
 
 
 def test_both_layouts_say_the_same(registered):

@@ -1,3 +1,4 @@
+import json
 import logging
 
 import pytest
@@ -131,11 +132,44 @@ def test_misspelt_addresses(spec):
 
 def test_unknown_class_in_the_test_set(voc, tmp_path):
     write_voc(tmp_path, {"c": [("elk", GOOD, "")]}, split="test")
-    with pytest.raises(InputError, match=r"has the class 'elk', which .* expected one of ant, dog"):
+    with pytest.raises(InputError, match=r"the class 'elk' in .*c.jpg, .* one of ant, dog"):
         register_datasets(make_cfg([voc + "train"], [voc + "test"]))
+
+
+def test_other_classes_in_a_registered_test_set(voc):
+    with pytest.raises(InputError, match=r"'voc_2007_test' has other classes than .*ant, dog"):
+        register_datasets(make_cfg([voc + "train"], ["voc_2007_test"]))
+
+
+def test_a_category_that_no_object_has_is_no_unknown_class(tmp_path):
+    images = {"a.jpg": [("dog", [0, 0, 9, 9])]}
+    write_coco(tmp_path, images, {1: "dog"}, "train.json")
+    write_coco(tmp_path, images, {0: "everything", 1: "dog"}, "test.json")
+    train, test = (
+        f"coco://{tmp_path}/{n}.json?images={tmp_path}/images" for n in ("train", "test")
+    )
+    register_datasets(make_cfg([train], [test]))
+    assert classes_of(test) == ["dog"]
+
+
+def test_the_same_set_for_training_and_test(voc):
+    register_datasets(make_cfg([voc + "train"], [voc + "train"]))
+    assert len(DatasetCatalog.get(voc + "train")[0]["annotations"]) == 2
+
+
+def test_keypoints(tmp_path):
+    file = write_coco(tmp_path, {"a.jpg": [("dog", [0, 0, 9, 9])]}, {1: "dog"})
+    content = json.loads(file.read_text())
+    content["categories"][0]["keypoints"] = ["left_ear", "right_ear"]
+    file.write_text(json.dumps(content))
+    spec = f"coco://{file}?images={tmp_path}/images"
+    cfg = make_cfg([spec])
+    register_datasets(cfg)
+    assert cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS == 2
+    assert MetadataCatalog.get(spec).keypoint_flip_map == [("left_ear", "right_ear")]
 
 
 def test_no_object_at_all(tmp_path):
     write_voc(tmp_path, {"a": []})
-    with pytest.raises(InputError, match=r"there is no object in it"):
+    with pytest.raises(InputError, match=r"there is no object in the data set 'voc://"):
         register_datasets(make_cfg([f"voc://{tmp_path}?split=trainval"]))
