@@ -106,7 +106,8 @@ def test_configs_without_addresses_are_left_alone():
 def test_bad_boxes_are_counted_and_left_out(tmp_path, caplog):
     objects = [
         ("dog", GOOD, ""),
-        ("dog", (5, 5, 4, 20), ""),  # xmax is the pixel before xmin: no width
+        ("dog", (5, 5, 5, 20), ""),
+        ("dog", (5, 5, 4, 20), ""),
         ("dog", (WIDTH + 1, 5, WIDTH + 9, 20), ""),
         ("dog", (5, HEIGHT + 9, 20, HEIGHT + 20), ""),
         ("dog", (WIDTH - 5, 5, WIDTH + 9, 20), ""),  # partly inside: stays
@@ -117,7 +118,7 @@ def test_bad_boxes_are_counted_and_left_out(tmp_path, caplog):
         register_datasets(make_cfg([spec]))
     assert len(DatasetCatalog.get(spec)[0]["annotations"]) == 2
     assert [r.message for r in caplog.records] == [
-        f"{spec}: left out 1 boxes of zero area and 2 outside their image, of 5"
+        f"{spec}: left out 2 boxes of zero area and 2 outside their image, of 6"
     ]
 
 
