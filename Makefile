@@ -17,12 +17,13 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Detectron2 needs torch and setuptools to be there before it is built.
+# Detectron2 needs torch and setuptools to be there before it is built; and a build of it that pip
+# has cached may be for another torch.
 .venv/installed: requirements.txt setup.py pyproject.toml
 	$(PYTHON) -m venv .venv
 	grep -E '^(torch|torchvision|numpy|setuptools|wheel|ninja)==' requirements.txt > .venv/first.txt
 	$(BIN)/pip install -r .venv/first.txt
-	$(BIN)/pip install --no-build-isolation -r requirements.txt
+	$(BIN)/pip install --no-build-isolation --no-cache-dir -r requirements.txt
 	$(BIN)/pip install --no-build-isolation --no-deps -e .
 	touch $@
 

@@ -26,6 +26,9 @@ setup(
         "pycocotools>=2.0.7",
         "opencv-python>=4.8",
         "numpy>=1.26",
+        "Pillow",
+        "PyYAML",
+        "tqdm",
         # Detectron2's model zoo imports pkg_resources, which setuptools 81 removed.
         "setuptools<81",
     ],

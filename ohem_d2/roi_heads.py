@@ -7,7 +7,14 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import cat
 from detectron2.modeling.matcher import Matcher
-from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads
+from detectron2.modeling.roi_heads import (
+    ROI_HEADS_REGISTRY,
+    CascadeROIHeads,
+    FastRCNNOutputLayers,
+    Res5ROIHeads,
+    RROIHeads,
+    StandardROIHeads,
+)
 from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, nn
@@ -88,13 +95,17 @@ class OHEMMixin:
 
         Arguments and result are those of Detectron2's `ROIHeads.label_and_sample_proposals`.
         """
-        labelled, losses = self.label_and_rank_proposals(self._features, proposals, targets)
-        labels = cat([x.gt_classes for x in labelled])
+        labelled, cost = self.label_and_rank_proposals(self._features, proposals, targets)
+        mined = self._select(labelled, cost)
+        return [_with_ground_truth(x, x_targets) for x, x_targets in zip(mined, targets)]
+
+    def _select(self, labelled: list[Instances], cost: Tensor) -> list[Instances]:
+        """Of R labelled RoIs, and what each costs, (R,): the hard examples. Logs figures of them."""
         image_ids = cat([torch.full_like(x.gt_classes, i) for i, x in enumerate(labelled)])
         selected = select_hard_examples(
-            losses,
+            cost,
             cat([x.proposal_boxes.tensor for x in labelled]),
-            labels,
+            cat([x.gt_classes for x in labelled]),
             image_ids,
             num_samples=self.batch_size_per_image,
             num_classes=self.num_classes,
@@ -104,9 +115,8 @@ class OHEMMixin:
             num_images=len(labelled),
         )
         mined, start = [], 0
-        for i, (labelled_i, targets_i) in enumerate(zip(labelled, targets)):
-            indices = selected[image_ids[selected] == i] - start
-            mined.append(_with_ground_truth(labelled_i[indices], targets_i))
+        for i, labelled_i in enumerate(labelled):
+            mined.append(labelled_i[selected[image_ids[selected] == i] - start])
             start += len(labelled_i)
         _log(labelled, mined, self.num_classes)
         return mined
@@ -131,18 +141,26 @@ class OHEMMixin:
         # What is logged inside would be taken for figures of the training pass.
         with EventStorage(get_event_storage().iter), _untouched_statistics(self):
             labelled = self._label_proposals(proposals, targets)
-            predictions = self._predict_boxes(features, labelled)
-        losses = losses_per_roi(self.box_predictor, predictions, labelled)
-        pred_classes = predicted_classes(self.box_predictor, predictions[0])
+            predictor, predictions = self._read(features, labelled)
+        return labelled, self._cost(predictor, predictions, labelled)
+
+    def _cost(
+        self,
+        predictor: FastRCNNOutputLayers,
+        predictions: tuple[Tensor, Tensor],
+        labelled: list[Instances],
+    ) -> Tensor:
+        """(R,) the loss that each RoI is ranked by; what it consists of is added to the fields."""
+        losses = losses_per_roi(predictor, predictions, labelled)
+        pred_classes = predicted_classes(predictor, predictions[0])
         sizes = [len(x) for x in labelled]
         for name, values in (*losses.items(), ("pred_classes", pred_classes)):
             for labelled_i, values_i in zip(labelled, values.split(sizes)):
                 labelled_i.set(f"ohem_{name}", values_i)
-        cost = (
+        return (
             self.ohem.loss_weight_cls * losses["loss_cls"]
             + self.ohem.loss_weight_box_reg * losses["loss_box_reg"]
         )
-        return labelled, cost
 
     def _label_proposals(
         self, proposals: list[Instances], targets: list[Instances]
@@ -174,18 +192,63 @@ class OHEMMixin:
         labels[foreground] = gt_classes[matched_idxs[indices[foreground]]]
         return indices, labels
 
-    def _predict_boxes(
+    def _read(
         self, features: dict[str, Tensor], proposals: list[Instances]
-    ) -> tuple[Tensor, Tensor]:
-        """The box branch, from the features of the images to the predictions for each RoI."""
+    ) -> tuple[FastRCNNOutputLayers, tuple[Tensor, Tensor]]:
+        """
+        Run the box branch, from the features of the images to the predictions for each RoI.
+
+        To be overridden for heads that have another one than `StandardROIHeads`.
+
+        Args:
+            features: as in `forward`.
+            proposals: those of each image, with ``proposal_boxes``, R in all.
+
+        Returns:
+            the predictor that is trained on these RoIs, and what it returns for them.
+        """
         features = [features[f] for f in self.box_in_features]
         pooled = self.box_pooler(features, [x.proposal_boxes for x in proposals])
-        return self.box_predictor(self.box_head(pooled))
+        return self.box_predictor, self.box_predictor(self.box_head(pooled))
 
 
 @ROI_HEADS_REGISTRY.register()
 class OHEMROIHeads(OHEMMixin, StandardROIHeads):
     """`StandardROIHeads` (box, mask and keypoint heads on FPN or dilated C5) with mining."""
+
+
+@ROI_HEADS_REGISTRY.register()
+class OHEMRes5ROIHeads(OHEMMixin, Res5ROIHeads):
+    """`Res5ROIHeads` (C4: box and mask heads share res5) with mining."""
+
+    def _read(
+        self, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> tuple[FastRCNNOutputLayers, tuple[Tensor, Tensor]]:
+        """See `OHEMMixin._read`."""
+        features = [features[f] for f in self.in_features]
+        shared = self._shared_roi_transform(features, [x.proposal_boxes for x in proposals])
+        return self.box_predictor, self.box_predictor(shared.mean(dim=[2, 3]))
+
+
+@ROI_HEADS_REGISTRY.register()
+class OHEMRROIHeads(OHEMMixin, RROIHeads):
+    """`RROIHeads` (rotated boxes) with mining: rotated IoU in matching and in suppression."""
+
+
+@ROI_HEADS_REGISTRY.register()
+class OHEMCascadeROIHeads(OHEMMixin, CascadeROIHeads):
+    """
+    `CascadeROIHeads` with mining in the first stage.
+
+    The other stages take all the boxes that the stage before predicts, as in Detectron2.
+    """
+
+    def _read(
+        self, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> tuple[FastRCNNOutputLayers, tuple[Tensor, Tensor]]:
+        """See `OHEMMixin._read`."""
+        features = [features[f] for f in self.box_in_features]
+        return self.box_predictor[0], self._run_stage(features, proposals, stage=0)
 
 
 def _ignore_below(matcher: Matcher, bg_iou_lo: float) -> Matcher:
