@@ -4,13 +4,22 @@ from .config import OHEMOptions, add_ohem_config
 from .data import register_datasets
 from .losses import losses_per_roi
 from .mining import select_hard_examples
-from .roi_heads import OHEMMixin, OHEMROIHeads
+from .roi_heads import (
+    OHEMCascadeROIHeads,
+    OHEMMixin,
+    OHEMRes5ROIHeads,
+    OHEMROIHeads,
+    OHEMRROIHeads,
+)
 
 __version__ = "0.1.0"
 __all__ = [
+    "OHEMCascadeROIHeads",
     "OHEMMixin",
     "OHEMOptions",
     "OHEMROIHeads",
+    "OHEMRROIHeads",
+    "OHEMRes5ROIHeads",
     "add_ohem_config",
     "losses_per_roi",
     "register_datasets",

@@ -24,6 +24,10 @@ _RANGES: dict[str, tuple[Callable[[object], bool], str]] = {
     "bg_iou_lo": (lambda v: _number(v) and 0 <= v < 1, "a number in [0, 1)"),
     "loss_weight_cls": (lambda v: _number(v) and v >= 0, "a number of 0 or more"),
     "loss_weight_box_reg": (lambda v: _number(v) and v >= 0, "a number of 0 or more"),
+    "cascade_stages": (
+        lambda v: isinstance(v, (tuple, list)) and v and all(type(s) is int and s >= 0 for s in v),
+        "a tuple of at least one stage, counted from 0",
+    ),
 }
 
 
@@ -56,6 +60,8 @@ class OHEMOptions:
     # the true class alone decides (with sigmoid losses: the classification loss).
     loss_weight_cls: float = 1.0
     loss_weight_box_reg: float = 1.0
+    # The stages of Cascade R-CNN that mine, counted from 0 as in Detectron2's logs.
+    cascade_stages: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
         for name, (is_valid, expected) in _RANGES.items():

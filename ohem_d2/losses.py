@@ -4,8 +4,10 @@ from detectron2.layers import cat, ciou_loss, cross_entropy, diou_loss
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import Instances
 from fvcore.nn import giou_loss, smooth_l1_loss
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .errors import InputError
 
 _IOU_LOSSES = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
 
@@ -23,7 +25,8 @@ def losses_per_roi(
     random for the set, those of its ground truth among them, so a part of it would draw others.
 
     Args:
-        predictor: the box predictor, whose settings decide which losses are computed.
+        predictor: the box predictor, whose settings decide which losses are computed. If it has a
+            method ``losses_per_roi``, that is called instead.
         predictions: what the predictor returned: class scores (R, K + 1) and box deltas (R, 4 * K),
             or (R, 4) if class-agnostic (5 in place of 4 for rotated boxes).
         proposals: one `Instances` for each image, R RoIs in all, with the fields
@@ -32,6 +35,8 @@ def losses_per_roi(
     Returns:
         ``loss_cls`` and ``loss_box_reg``, (R,) each. The second is 0 for background.
     """
+    if hasattr(predictor, "losses_per_roi"):
+        return predictor.losses_per_roi(predictions, proposals)
     scores, deltas = predictions
     gt_classes = cat([p.gt_classes for p in proposals])
     proposal_boxes = cat([p.proposal_boxes.tensor for p in proposals])
@@ -46,6 +51,24 @@ def losses_per_roi(
     return {k: v * predictor.loss_weight.get(k, 1.0) for k, v in losses.items()}
 
 
+def check_predictor(predictor: nn.Module) -> None:
+    """
+    Make sure that `losses_per_roi` knows what a box predictor charges.
+
+    Raises:
+        InputError: it computes losses of its own, and does not tell them for each RoI.
+    """
+    if hasattr(predictor, "losses_per_roi"):
+        return
+    for name in ("losses", "sigmoid_cross_entropy_loss", "box_reg_loss"):
+        if getattr(type(predictor), name, None) is not getattr(FastRCNNOutputLayers, name):
+            raise InputError(
+                f"the box predictor {type(predictor).__name__} has a method {name!r} of its own, "
+                "so what a single RoI costs is not known. Expected a method losses_per_roi("
+                "predictions, proposals) that returns loss_cls and loss_box_reg, a vector each"
+            )
+
+
 def predicted_classes(predictor: FastRCNNOutputLayers, scores: Tensor) -> Tensor:
     """
     Tell which class the model takes each RoI for.
@@ -57,7 +80,8 @@ def predicted_classes(predictor: FastRCNNOutputLayers, scores: Tensor) -> Tensor
     Returns:
         (R,) int64 in [0, K], K being background.
     """
-    if predictor.use_sigmoid_ce:  # background has no score: it is where no class reaches 1/2
+    if getattr(predictor, "use_sigmoid_ce", False):
+        # Background has no score: it is where no class reaches 1/2.
         scores = F.pad(scores[:, :-1], (0, 1), value=0.0)
     return scores.argmax(dim=1)
 

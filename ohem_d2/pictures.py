@@ -118,28 +118,25 @@ class MinedPictures(HookBase):
         if watching or self.trainer.iter < self.trainer.max_iter - self._num_steps:
             return
         if isinstance(heads, OHEMMixin):
-            self._handles = [
-                model.register_forward_pre_hook(self._keep_inputs),
-                heads.register_forward_hook(self._draw),
-            ]
+            self._heads = heads
+            self._heads.observers.append(self._draw)
+            self._handles = [model.register_forward_pre_hook(self._keep_inputs)]
 
     def _keep_inputs(self, model, args) -> None:
         self._inputs = args[0]
 
-    def _draw(self, heads, args, output) -> None:
-        if not heads.training:  # an evaluation between two steps
-            return
-        mined, _ = output
+    def _draw(self, mined: list[Instances]) -> None:
         x = self._inputs[0]
         image = convert_image_to_rgb(x["image"].permute(1, 2, 0), self._format)
         self._rows.append(
-            draw_mined(image, mined[0], x["instances"], self._metadata, heads.num_classes)
+            draw_mined(image, mined[0], x["instances"], self._metadata, self._heads.num_classes)
         )
 
     def after_train(self) -> None:
         """Write the picture."""
         for handle in self._handles:
             handle.remove()
+            self._heads.observers.remove(self._draw)
         if self._rows:
             _write(self._file, self._rows)
 

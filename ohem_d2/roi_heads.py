@@ -1,6 +1,6 @@
 """Detectron2's RoI heads with mining in place of random sampling: label, rank, select, train."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from .config import OHEMOptions, config_key, ohem_options
 from .errors import InputError
-from .losses import losses_per_roi, predicted_classes
+from .losses import check_predictor, losses_per_roi, predicted_classes
 from .mining import select_hard_examples
 
 _PAPER = OHEMOptions()
@@ -44,6 +44,16 @@ class OHEMMixin:
     The RoIs that it returns carry, beside Detectron2's fields, what the mining knew of them:
     ``ohem_loss_cls`` and ``ohem_loss_box_reg``, the loss terms of each, and ``ohem_pred_classes``,
     the class that the model takes it for.
+
+    A box predictor with losses of its own needs a method that says what each RoI costs::
+
+        def losses_per_roi(self, predictions, proposals) -> dict[str, Tensor]
+
+    with the arguments of its ``losses``, returning ``loss_cls`` and ``loss_box_reg``, (R,) each;
+    and its predictions must begin with the class scores, (R, K + 1).
+
+    Attributes:
+        observers: functions that are called with the RoIs to train on, of each image, in each step.
     """
 
     @configurable
@@ -65,6 +75,10 @@ class OHEMMixin:
             )
         if ohem.bg_iou_lo > 0:
             self.proposal_matcher = _ignore_below(self.proposal_matcher, ohem.bg_iou_lo)
+        is_list = isinstance(self.box_predictor, nn.ModuleList)  # one for each stage of a cascade
+        for predictor in self.box_predictor if is_list else [self.box_predictor]:
+            check_predictor(predictor)
+        self.observers: list[Callable[[list[Instances]], None]] = []
         self._features: dict[str, Tensor] | None = None
 
     @classmethod
@@ -97,10 +111,12 @@ class OHEMMixin:
         """
         labelled, cost = self.label_and_rank_proposals(self._features, proposals, targets)
         mined = self._select(labelled, cost)
+        for observe in self.observers:
+            observe(mined)
         return [_with_ground_truth(x, x_targets) for x, x_targets in zip(mined, targets)]
 
     def _select(self, labelled: list[Instances], cost: Tensor) -> list[Instances]:
-        """Of R labelled RoIs, and what each costs, (R,): the hard examples. Logs figures of them."""
+        """Of R labelled RoIs, and what each costs, (R,): the hard examples, which are logged."""
         image_ids = cat([torch.full_like(x.gt_classes, i) for i, x in enumerate(labelled)])
         selected = select_hard_examples(
             cost,
@@ -138,8 +154,7 @@ class OHEMMixin:
             ground truth among them, R in all, with the fields that the class describes; and (R,)
             the loss that each is ranked by.
         """
-        # What is logged inside would be taken for figures of the training pass.
-        with EventStorage(get_event_storage().iter), _untouched_statistics(self):
+        with _read_only(self):
             labelled = self._label_proposals(proposals, targets)
             predictor, predictions = self._read(features, labelled)
         return labelled, self._cost(predictor, predictions, labelled)
@@ -216,6 +231,25 @@ class OHEMMixin:
 class OHEMROIHeads(OHEMMixin, StandardROIHeads):
     """`StandardROIHeads` (box, mask and keypoint heads on FPN or dilated C5) with mining."""
 
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape) -> dict:
+        """
+        See Detectron2's `StandardROIHeads.from_config`.
+
+        Raises:
+            InputError: the config is that of another kind of head.
+        """
+        box_head = cfg.MODEL.ROI_BOX_HEAD
+        if not box_head.NAME:
+            other, reason = "OHEMRes5ROIHeads", "ROI_BOX_HEAD.NAME is empty, as for C4 models"
+        elif box_head.POOLER_TYPE == "ROIAlignRotated":
+            other, reason = "OHEMRROIHeads", "ROI_BOX_HEAD.POOLER_TYPE is ROIAlignRotated"
+        else:
+            return super().from_config(cfg, input_shape)
+        raise InputError(
+            f"MODEL.ROI_HEADS.NAME is {cls.__name__}, but MODEL.{reason}: expected {other}"
+        )
+
 
 @ROI_HEADS_REGISTRY.register()
 class OHEMRes5ROIHeads(OHEMMixin, Res5ROIHeads):
@@ -238,17 +272,59 @@ class OHEMRROIHeads(OHEMMixin, RROIHeads):
 @ROI_HEADS_REGISTRY.register()
 class OHEMCascadeROIHeads(OHEMMixin, CascadeROIHeads):
     """
-    `CascadeROIHeads` with mining in the first stage.
+    `CascadeROIHeads` with mining in the stages that ``ohem.cascade_stages`` names.
 
-    The other stages take all the boxes that the stage before predicts, as in Detectron2.
+    The first stage mines among the proposals, or samples them as Detectron2 does. A later stage is
+    given the boxes that the stage before predicts, matched at its own IoU; it mines among these
+    with its own head and loss, or takes all of them as Detectron2 does.
     """
 
+    @configurable
+    def __init__(self, **kwargs) -> None:
+        """See `OHEMMixin`."""
+        super().__init__(**kwargs)
+        for stage in self.ohem.cascade_stages:
+            if stage >= self.num_cascade_stages:
+                raise InputError(
+                    f"{config_key('cascade_stages')} is {self.ohem.cascade_stages}, expected "
+                    f"stages in [0, {self.num_cascade_stages})"
+                )
+
+    def label_and_sample_proposals(
+        self, proposals: list[Instances], targets: list[Instances]
+    ) -> list[Instances]:
+        """See `OHEMMixin.label_and_sample_proposals`."""
+        if 0 in self.ohem.cascade_stages:
+            return super().label_and_sample_proposals(proposals, targets)
+        return CascadeROIHeads.label_and_sample_proposals(self, proposals, targets)
+
+    def _sample_proposals(
+        self, matched_idxs: Tensor, matched_labels: Tensor, gt_classes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        if 0 in self.ohem.cascade_stages:
+            return super()._sample_proposals(matched_idxs, matched_labels, gt_classes)
+        return CascadeROIHeads._sample_proposals(self, matched_idxs, matched_labels, gt_classes)
+
     def _read(
-        self, features: dict[str, Tensor], proposals: list[Instances]
+        self, features: dict[str, Tensor], proposals: list[Instances], stage: int = 0
     ) -> tuple[FastRCNNOutputLayers, tuple[Tensor, Tensor]]:
         """See `OHEMMixin._read`."""
         features = [features[f] for f in self.box_in_features]
-        return self.box_predictor[0], self._run_stage(features, proposals, stage=0)
+        return self.box_predictor[stage], self._run_stage(features, proposals, stage)
+
+    @torch.no_grad()
+    def _match_and_label_boxes(
+        self, proposals: list[Instances], stage: int, targets: list[Instances]
+    ) -> list[Instances]:
+        """Label the boxes that the stage before predicted, and mine among them if asked to."""
+        labelled = super()._match_and_label_boxes(proposals, stage, targets)
+        if stage not in self.ohem.cascade_stages:
+            return labelled
+        with _read_only(self):
+            predictor, predictions = self._read(self._features, labelled, stage)
+        cost = self._cost(predictor, predictions, labelled)
+        with get_event_storage().name_scope(f"stage{stage}"):
+            return self._select(labelled, cost)
 
 
 def _ignore_below(matcher: Matcher, bg_iou_lo: float) -> Matcher:
@@ -281,12 +357,13 @@ def _with_ground_truth(mined: Instances, targets: Instances) -> Instances:
 
 
 @contextmanager
-def _untouched_statistics(module: nn.Module) -> Iterator[None]:
-    """Whatever batch normalization learns of the batches inside is forgotten at the end."""
+def _read_only(module: nn.Module) -> Iterator[None]:
+    """Whatever batch normalization learns inside is forgotten, and whatever is logged is lost."""
     norms = [m for m in module.modules() if isinstance(m, _NormBase)]
     before = [(b, b.clone()) for m in norms for b in m.buffers(recurse=False)]
     try:
-        yield
+        with EventStorage(get_event_storage().iter):
+            yield
     finally:
         for buffer, value in before:
             buffer.copy_(value)

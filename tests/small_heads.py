@@ -4,8 +4,9 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import build_roi_heads
-from detectron2.structures import Boxes, Instances, Keypoints, PolygonMasks
+from detectron2.structures import Boxes, Instances, Keypoints, PolygonMasks, RotatedBoxes
 from detectron2.utils.events import EventStorage
+from torch import nn
 
 from ohem_d2 import add_ohem_config
 
@@ -14,11 +15,37 @@ NUM_CLASSES = 3
 SHAPES = {"p2": ShapeSpec(channels=4, stride=4), "p3": ShapeSpec(channels=4, stride=8)}
 
 
-def make_cfg(*opts, masks=False, keypoints=False):
+# For each mining head: the head that it extends, and what sets its config apart.
+FAMILIES = {
+    "OHEMROIHeads": ("StandardROIHeads", {}),
+    "OHEMCascadeROIHeads": ("CascadeROIHeads", {"MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True}),
+    "OHEMRes5ROIHeads": (
+        "Res5ROIHeads",
+        {
+            "MODEL.ROI_HEADS.IN_FEATURES": ["p3"],
+            "MODEL.RESNETS.RES2_OUT_CHANNELS": 1,  # res5 takes 4 channels and makes 8 of them
+            "MODEL.RESNETS.WIDTH_PER_GROUP": 1,
+            "MODEL.ROI_BOX_HEAD.NAME": "",
+            "MODEL.ROI_MASK_HEAD.NUM_CONV": 0,
+        },
+    ),
+    "OHEMRROIHeads": (
+        "RROIHeads",
+        {
+            "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignRotated",
+            "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": (10.0, 10.0, 5.0, 5.0, 1.0),
+        },
+    ),
+}
+
+
+def make_cfg(*opts, name="OHEMROIHeads", masks=False, keypoints=False):
+    """A config of a mining head, or of the head that it extends."""
     cfg = get_cfg()
     add_ohem_config(cfg)
+    plain = dict(FAMILIES.values())
     settings = {
-        "MODEL.ROI_HEADS.NAME": "OHEMROIHeads",
+        "MODEL.ROI_HEADS.NAME": name,
         "MODEL.ROI_HEADS.IN_FEATURES": ["p2", "p3"],
         "MODEL.ROI_HEADS.NUM_CLASSES": NUM_CLASSES,
         "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 8,
@@ -36,6 +63,7 @@ def make_cfg(*opts, masks=False, keypoints=False):
         "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS": 2,
         "MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION": 4,
     }
+    settings.update(FAMILIES[name][1] if name in FAMILIES else plain.get(name, {}))
     cfg.merge_from_list([x for pair in settings.items() for x in pair])
     cfg.merge_from_list(list(opts))
     return cfg
@@ -45,9 +73,11 @@ def make_heads(*opts, seed=0, **kwargs):
     torch.manual_seed(seed)
     heads = build_roi_heads(make_cfg(*opts, **kwargs), SHAPES)
     # As initialized, all RoIs cost nearly the same; a trained head tells them apart.
+    predictors = heads.box_predictor
     with torch.no_grad():
-        heads.box_predictor.cls_score.weight.normal_(std=1.0)
-        heads.box_predictor.bbox_pred.weight.normal_(std=0.3)
+        for predictor in predictors if isinstance(predictors, nn.ModuleList) else [predictors]:
+            predictor.cls_score.weight.normal_(std=1.0)
+            predictor.bbox_pred.weight.normal_(std=0.3)
     return heads
 
 
@@ -102,6 +132,25 @@ def make_batch(seed, sizes, masks=False, keypoints=False):
     targets = [make_targets(generator, n, masks, keypoints) for n, _ in sizes]
     proposals = [make_proposals(generator, t, n) for t, (_, n) in zip(targets, sizes)]
     return make_features(generator, len(sizes)), proposals, targets
+
+
+def rotated(batch, seed):
+    """The same batch with rotated boxes."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def turn(x, name):
+        x0, y0, x1, y1 = x.get(name).tensor.unbind(1)
+        angles = torch.rand(len(x), generator=generator) * 180 - 90
+        boxes = torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, angles], dim=1)
+        x.remove(name)
+        x.set(name, RotatedBoxes(boxes))
+
+    features, proposals, targets = batch
+    for p in proposals:
+        turn(p, "proposal_boxes")
+    for t in targets:
+        turn(t, "gt_boxes")
+    return features, proposals, targets
 
 
 def train_step(heads, features, proposals, targets):

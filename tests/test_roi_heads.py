@@ -5,24 +5,43 @@ import pytest
 import reference
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, build_roi_heads
+from detectron2.modeling.roi_heads import (
+    ROI_HEADS_REGISTRY,
+    CascadeROIHeads,
+    FastRCNNOutputLayers,
+    Res5ROIHeads,
+    build_roi_heads,
+)
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_heads import (
+    FAMILIES,
     NUM_CLASSES,
     SHAPES,
     SIZE,
     make_batch,
     make_cfg,
     make_heads,
+    rotated,
     train_step,
 )
 
 from ohem_d2 import OHEMMixin, OHEMOptions, OHEMROIHeads
 
 BACKGROUND = NUM_CLASSES
+
+
+def read_one(heads, maps, boxes):
+    """The first box predictor, and what it says of a single RoI."""
+    if isinstance(heads, Res5ROIHeads):
+        pooled = heads.pooler(maps, [boxes])
+        return heads.box_predictor, heads.box_predictor(heads.res5(pooled).mean(dim=[2, 3]))
+    pooled = heads.box_pooler(maps, [boxes])
+    if isinstance(heads, CascadeROIHeads):
+        return heads.box_predictor[0], heads.box_predictor[0](heads.box_head[0](pooled))
+    return heads.box_predictor, heads.box_predictor(heads.box_head(pooled))
 
 
 def mine_slowly(heads, features, proposals, targets, bg_iou_lo=0.0, cls=1.0, box=1.0, **how):
@@ -46,12 +65,14 @@ def mine_slowly(heads, features, proposals, targets, bg_iou_lo=0.0, cls=1.0, box
 
     costs = []
     for i, b, label, match in rois:
-        x = Instances((SIZE, SIZE), proposal_boxes=Boxes([b]), gt_classes=torch.tensor([label]))
-        x.gt_boxes = Boxes([b]) if match is None else targets[i].gt_boxes[match]
-        maps = [features[f][i : i + 1] for f in heads.box_in_features]
+        structure = type(proposals[i].proposal_boxes)
+        x = Instances((SIZE, SIZE), proposal_boxes=structure(torch.tensor([b])))
+        x.gt_classes = torch.tensor([label])
+        x.gt_boxes = x.proposal_boxes if match is None else targets[i].gt_boxes[match]
+        maps = [features[f][i : i + 1] for f in heads.in_features]
         with torch.no_grad(), EventStorage():
-            pooled = heads.box_pooler(maps, [x.proposal_boxes])
-            losses = heads.box_predictor.losses(heads.box_predictor(heads.box_head(pooled)), [x])
+            predictor, predictions = read_one(heads, maps, x.proposal_boxes)
+            losses = predictor.losses(predictions, [x])
         costs.append((cls * losses["loss_cls"] + box * losses["loss_box_reg"]).item())
 
     selected = reference.select(
@@ -72,7 +93,8 @@ def assert_mined(mined, expected, targets):
     for x, rois, t in zip(mined, expected, targets):
         assert x.gt_classes.tolist() == [label for _, label, _ in rois]
         torch.testing.assert_close(
-            x.proposal_boxes.tensor, torch.tensor([b for b, _, _ in rois]).reshape(-1, 4)
+            x.proposal_boxes.tensor,
+            torch.tensor([b for b, _, _ in rois]).reshape(x.proposal_boxes.tensor.shape),
         )
         for k, (_, _, match) in enumerate(rois):
             if match is not None:
@@ -119,6 +141,149 @@ def test_trains_on_what_the_reference_selects(seed, sizes, how, bg_iou_lo, weigh
     )
     assert_mined(mined, expected, targets)
     assert all(loss.isfinite() for loss in losses.values())
+
+
+def make_family(name, seed, sizes, **kwargs):
+    """The mining head, the head that it extends with the same weights, and a batch for both."""
+    heads = make_heads(name=name, seed=seed, **kwargs)
+    plain = make_heads(name=FAMILIES[name][0], **kwargs)
+    plain.load_state_dict(heads.state_dict(), strict=True)
+    fields = {k: v for k, v in kwargs.items() if k in ("masks", "keypoints")}
+    batch = make_batch(seed, sizes, **fields)
+    return heads, plain, rotated(batch, seed) if name == "OHEMRROIHeads" else batch
+
+
+def extras(name):
+    """The heads beside the box head that there are."""
+    return {
+        "OHEMRROIHeads": {},
+        "OHEMRes5ROIHeads": {"masks": True},
+    }.get(name, {"masks": True, "keypoints": True})
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("seed", range(6))
+def test_every_head_trains_on_what_the_reference_selects(name, seed):
+    sizes = [(3, 40), (0, 10), (2, 25)]
+    heads, _, batch = make_family(name, seed, sizes, **extras(name))
+    seen = []
+    heads.observers.append(seen.append)
+    _, losses, _ = train_step(heads, *batch)
+    (mined,) = seen
+    assert_mined(mined, mine_slowly(heads, *batch), batch[2])
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_head_learns_what_the_plain_head_learns_of_the_same_rois(name, monkeypatch):
+    heads, plain, batch = make_family(name, 3, [(3, 50), (1, 20)], **extras(name))
+    mined = []
+    heads.observers.append(lambda rois: mined.extend(rois))
+    _, losses, _ = train_step(heads, *batch)
+    sum(losses.values()).backward()
+    monkeypatch.setattr(plain, "label_and_sample_proposals", lambda *_: mined)
+    _, plain_losses, _ = train_step(plain, *batch)
+    sum(plain_losses.values()).backward()
+    assert losses.keys() == plain_losses.keys()
+    for key, value in losses.items():
+        assert value.equal(plain_losses[key]), key
+    for (key, p), q in zip(heads.named_parameters(), plain.parameters()):
+        assert (p.grad is None and q.grad is None) or p.grad.equal(q.grad), key
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_head_predicts_what_the_plain_head_predicts(name):
+    heads, plain, (features, proposals, _) = make_family(name, 2, [(2, 30), (1, 9)], **extras(name))
+    with torch.no_grad():
+        results = [h.eval()(None, features, copy.deepcopy(proposals))[0] for h in (heads, plain)]
+    for a, b in zip(*results):
+        assert len(a) > 0
+        assert a.get_fields().keys() == b.get_fields().keys()
+        assert a.pred_boxes.tensor.equal(b.pred_boxes.tensor)
+        for key in a.get_fields().keys() - {"pred_boxes"}:
+            assert a.get(key).equal(b.get(key)), key
+
+
+def test_later_cascade_stages_mine_with_their_own_head():
+    heads = make_heads("MODEL.ROI_HEADS.OHEM.CASCADE_STAGES", (1,), name="OHEMCascadeROIHeads")
+    trained = []
+    for k, predictor in enumerate(heads.box_predictor):
+        original = predictor.losses
+
+        def spy(predictions, proposals, k=k, original=original):
+            trained.append((k, proposals))
+            return original(predictions, proposals)
+
+        predictor.losses = spy
+    heads.batch_size_per_image = 40  # the first stage samples that many, as Detectron2 does
+    labelled = []
+    select = heads._select
+
+    def select_few(rois, cost):
+        labelled.append((rois, cost))
+        heads.batch_size_per_image = 6
+        return select(rois, cost)
+
+    heads._select = select_few
+    features, proposals, targets = make_batch(4, [(3, 60)])
+    _, losses, logged = train_step(heads, features, proposals, targets)
+    assert [k for k, _ in trained] == [0, 1, 2]
+    (first,), (second,), (third,) = (rois for _, rois in trained)
+    assert not first.has("ohem_loss_cls")
+    assert len(first) > len(second) == 6 >= len(third)
+
+    (((rois,), cost),) = labelled
+    costs = []
+    for i in range(len(rois)):
+        maps = [features[f] for f in heads.in_features]
+        with torch.no_grad(), EventStorage():
+            pooled = heads.box_pooler(maps, [rois[i].proposal_boxes])
+            predictions = heads.box_predictor[1](heads.box_head[1](pooled))
+            parts = FastRCNNOutputLayers.losses(heads.box_predictor[1], predictions, [rois[i]])
+        costs.append(sum(parts.values()).item())
+    torch.testing.assert_close(cost, torch.tensor(costs))
+    expected = reference.select(
+        costs, rois.proposal_boxes.tensor.tolist(), rois.gt_classes.tolist(), [0] * len(rois),
+        num_samples=6, num_classes=NUM_CLASSES,
+    )  # fmt: skip
+    assert second.proposal_boxes.tensor.equal(rois.proposal_boxes.tensor[expected])
+    assert math.isfinite(logged["stage1/ohem/cost_of_selected"])
+    assert "ohem/cost_of_selected" not in logged
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_a_stage_that_the_cascade_does_not_have():
+    cfg = make_cfg("MODEL.ROI_HEADS.OHEM.CASCADE_STAGES", (0, 3), name="OHEMCascadeROIHeads")
+    with pytest.raises(ValueError, match=r"CASCADE_STAGES is \(0, 3\), .* in \[0, 3\)"):
+        build_roi_heads(cfg, SHAPES)
+
+
+@pytest.mark.parametrize("name", ["OHEMRes5ROIHeads", "OHEMRROIHeads"])
+def test_the_standard_head_in_the_config_of_another(name):
+    cfg = make_cfg("MODEL.ROI_HEADS.NAME", "OHEMROIHeads", name=name)
+    with pytest.raises(ValueError, match=f"NAME is OHEMROIHeads, but .*: expected {name}"):
+        build_roi_heads(cfg, SHAPES)
+
+
+class _HalvedLosses(FastRCNNOutputLayers):
+    def losses(self, predictions, proposals):
+        return {k: v / 2 for k, v in super().losses(predictions, proposals).items()}
+
+
+class _HalvedLossesPerRoI(_HalvedLosses):
+    def losses_per_roi(self, predictions, proposals):
+        size = len(predictions[0])
+        return {"loss_cls": torch.arange(size) / 2.0, "loss_box_reg": torch.zeros(size)}
+
+
+def test_a_predictor_with_losses_of_its_own():
+    given = OHEMROIHeads.from_config(make_cfg("MODEL.ROI_HEADS.OHEM.NMS_THRESH", 1.0), SHAPES)
+    shape, cfg = given["box_head"].output_shape, make_cfg()
+    with pytest.raises(ValueError, match=r"_HalvedLosses has a method 'losses' .* losses_per_roi"):
+        OHEMROIHeads(**{**given, "box_predictor": _HalvedLosses(cfg, shape)})
+    heads = OHEMROIHeads(**{**given, "box_predictor": _HalvedLossesPerRoI(cfg, shape)})
+    mined, _, _ = train_step(heads, *make_batch(1, [(0, 30)]))
+    assert mined[0].ohem_loss_cls.tolist() == [i / 2 for i in range(29, 21, -1)]
 
 
 @pytest.mark.parametrize("append_gt", [True, False])
@@ -386,6 +551,8 @@ def test_the_mixin_makes_a_mining_head_of_another():
         ("OHEM.BG_IOU_LO", 0.5, "less than 0.5"),
         ("OHEM.LOSS_WEIGHT_CLS", -1.0, "a number of 0 or more"),
         ("OHEM.LOSS_WEIGHT_BOX_REG", math.inf, "a number of 0 or more"),
+        ("OHEM.CASCADE_STAGES", (), "a tuple of at least one stage"),
+        ("OHEM.CASCADE_STAGES", (0.5,), "a tuple of at least one stage"),
         ("BATCH_SIZE_PER_IMAGE", 0, "1 or more"),
     ],
 )
