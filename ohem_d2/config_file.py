@@ -54,12 +54,19 @@ def load_config(config_file: str, opts: list[str] = ()) -> CfgNode:
         raise InputError(f"{path} was not loaded, because {reason}: {e}") from None
     except (yaml.YAMLError, OSError, RecursionError, *_REFUSED) as e:
         raise InputError(f"{path} is no valid config: {_text(e)}") from None
+    head = cfg.MODEL.ROI_HEADS.NAME
     opts = list(opts)
     try:
         opts[1::2] = [_fit(cfg, key, text) for key, text in zip(opts[::2], opts[1::2])]
         cfg.merge_from_list(opts)
     except _REFUSED as e:
         raise InputError(f"in the settings {' '.join(map(str, opts))!r}: {_text(e)}") from None
+    if head == "CascadeROIHeads" and cfg.MODEL.ROI_HEADS.NAME == "OHEMROIHeads":
+        # The one mistake of this kind that the model cannot see when it is built.
+        raise InputError(
+            f"MODEL.ROI_HEADS.NAME is OHEMROIHeads, but {path} is the config of a cascade: "
+            "expected OHEMCascadeROIHeads"
+        )
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     return cfg

@@ -20,13 +20,16 @@ CONFIGS = Path(__file__).parent.parent / "configs"
             "PascalVOC/faster_rcnn_R_50_FPN_ohem.yaml",
             "PascalVOC-Detection/faster_rcnn_R_50_FPN.yaml",
         ),
+        (
+            "PascalVOC/faster_rcnn_R_50_C4_ohem.yaml",
+            "PascalVOC-Detection/faster_rcnn_R_50_C4.yaml",
+        ),
     ],
 )
 def test_differs_from_detectron2_by_the_head_alone(mine, theirs):
     ours, plain = load_config(str(CONFIGS / mine)), load_config(theirs)
-    assert ours.MODEL.ROI_HEADS.NAME == "OHEMROIHeads"
-    assert plain.MODEL.ROI_HEADS.NAME == "StandardROIHeads"
-    ours.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
+    extended = {"OHEMROIHeads": "StandardROIHeads", "OHEMRes5ROIHeads": "Res5ROIHeads"}
+    ours.MODEL.ROI_HEADS.NAME = extended[ours.MODEL.ROI_HEADS.NAME]
     assert ours == plain
 
 
@@ -35,7 +38,7 @@ def test_detectron2_itself_can_load_ours(file):
     cfg = get_cfg()
     add_ohem_config(cfg)
     cfg.merge_from_file(str(file), allow_unsafe=False)
-    assert cfg.MODEL.ROI_HEADS.NAME == "OHEMROIHeads"
+    assert cfg.MODEL.ROI_HEADS.NAME.startswith("OHEM")
 
 
 def test_name_from_the_model_zoo_and_settings():
@@ -45,6 +48,13 @@ def test_name_from_the_model_zoo_and_settings():
     )
     assert cfg.MODEL.RESNETS.DEPTH == 50
     assert cfg.MODEL.ROI_HEADS.OHEM.NMS_THRESH == 0.6
+
+
+def test_the_standard_head_in_the_config_of_a_cascade():
+    cascade = "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml"
+    assert load_config(cascade, ["MODEL.ROI_HEADS.NAME", "OHEMCascadeROIHeads"])
+    with pytest.raises(InputError, match=r"is OHEMROIHeads, but .*expected OHEMCascadeROIHeads"):
+        load_config(cascade, ["MODEL.ROI_HEADS.NAME", "OHEMROIHeads"])
 
 
 def test_without_a_gpu_the_cpu_is_taken():

@@ -1,0 +1,27 @@
+"""What README.md says of keys and files is what there is."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from ohem_d2 import OHEMOptions
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("option", fields(OHEMOptions), ids=lambda f: f.name)
+def test_every_key_is_in_the_table_with_its_default(option):
+    default = f'"{option.default}"' if isinstance(option.default, str) else str(option.default)
+    row = re.search(rf"^\| `{option.name.upper()}` \| `?(.+?)`? \|", README, re.MULTILINE)
+    assert row is not None
+    assert row.group(1) == default
+
+
+def test_every_file_that_is_named_exists():
+    named = re.findall(r"configs/[\w/]+\.yaml|docs/[\w/]+\.\w+", README)
+    named += [p for p in re.findall(r"\]\(([^)]+)\)", README) if not p.startswith("http")]
+    assert len(named) > 4
+    assert [p for p in named if not (ROOT / p).exists()] == []
