@@ -1,0 +1,50 @@
+"""Mining in Detectron2's Python configs (LazyConfig)."""
+
+import copy
+
+from detectron2.config import LazyCall
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig
+
+from .config import OHEMOptions
+from .errors import InputError
+from .roi_heads import OHEMCascadeROIHeads, OHEMMixin, OHEMRes5ROIHeads, OHEMROIHeads, OHEMRROIHeads
+
+# The head that each mining head extends -> the mining head.
+_COUNTERPARTS = {
+    head.__bases__[1]: head
+    for head in (OHEMROIHeads, OHEMRes5ROIHeads, OHEMCascadeROIHeads, OHEMRROIHeads)
+}
+
+
+def with_ohem(roi_heads: DictConfig, **options: object) -> DictConfig:
+    """
+    Turn the RoI heads of a Python config into their mining counterpart::
+
+        model.roi_heads = with_ohem(model.roi_heads, nms_thresh=0.6)
+
+    Args:
+        roi_heads: the node ``model.roi_heads``.
+        options: those of `OHEMOptions` that are to differ from their default. Afterwards they can
+            be set as ``model.roi_heads.ohem.nms_thresh`` and so on.
+
+    Returns:
+        a new node, with the arguments of the one given.
+
+    Raises:
+        InputError: there is no mining head that extends this one.
+    """
+    target = roi_heads["_target_"]
+    target = locate(target) if isinstance(target, str) else target
+    if not issubclass(target, OHEMMixin):
+        if target not in _COUNTERPARTS:
+            raise InputError(
+                f"there is no mining head for {target.__name__}, expected one of "
+                f"{', '.join(base.__name__ for base in _COUNTERPARTS)}, or a class that extends "
+                "OHEMMixin"
+            )
+        target = _COUNTERPARTS[target]
+    mining = copy.deepcopy(roi_heads)
+    mining["_target_"] = target
+    mining["ohem"] = LazyCall(OHEMOptions)(**options)
+    return mining
