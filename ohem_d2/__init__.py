@@ -2,6 +2,7 @@
 
 from .config import OHEMOptions, add_ohem_config
 from .data import register_datasets
+from .lazy import with_ohem
 from .losses import losses_per_roi
 from .mining import select_hard_examples
 from .roi_heads import (
@@ -24,4 +25,5 @@ __all__ = [
     "losses_per_roi",
     "register_datasets",
     "select_hard_examples",
+    "with_ohem",
 ]
