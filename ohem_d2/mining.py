@@ -65,18 +65,15 @@ def select_hard_examples(
         >>> select_hard_examples(losses, boxes, labels, image_ids, num_samples=2, num_classes=2)
         tensor([0, 3])
     """
-    _check_arguments(
-        losses,
-        boxes,
-        labels,
-        image_ids,
-        num_samples,
-        num_classes,
-        nms_thresh,
-        scope,
-        positive_fraction,
-        num_images,
-    )
+    _check_tensors(losses, boxes, labels, image_ids, num_classes, num_images)
+    if num_samples < 1:
+        raise ValueError(f"num_samples is {num_samples}, expected 1 or more")
+    if not nms_thresh >= 0:
+        raise ValueError(f"nms_thresh is {nms_thresh}, expected 0 or more")
+    if scope not in ("image", "batch"):
+        raise ValueError(f"scope is {scope!r}, expected 'image' or 'batch'")
+    if positive_fraction is not None and not 0 <= positive_fraction <= 1:
+        raise ValueError(f"positive_fraction is {positive_fraction}, expected None or [0, 1]")
     if num_images is None:
         num_images = int(image_ids.max()) + 1 if len(image_ids) else 0
     labels, image_ids = labels.long(), image_ids.long()
@@ -159,18 +156,14 @@ def _rank_within(groups: Tensor, num_groups: int) -> Tensor:
     return rank
 
 
-def _check_arguments(
-    losses,
-    boxes,
-    labels,
-    image_ids,
-    num_samples,
-    num_classes,
-    nms_thresh,
-    scope,
-    positive_fraction,
-    num_images,
-):
+def _check_tensors(
+    losses: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    image_ids: Tensor,
+    num_classes: int,
+    num_images: int | None,
+) -> None:
     if losses.dim() != 1 or not losses.is_floating_point():
         raise ValueError(
             f"losses is {_describe(losses)}, expected a vector (R,) of floating point numbers"
@@ -191,14 +184,6 @@ def _check_arguments(
             if low < 0 or (stop is not None and high >= stop):
                 end = "the number of images" if stop is None else stop
                 raise ValueError(f"{name} spans [{low}, {high}], expected [0, {end})")
-    if num_samples < 1:
-        raise ValueError(f"num_samples is {num_samples}, expected 1 or more")
-    if not nms_thresh >= 0:
-        raise ValueError(f"nms_thresh is {nms_thresh}, expected 0 or more")
-    if scope not in ("image", "batch"):
-        raise ValueError(f"scope is {scope!r}, expected 'image' or 'batch'")
-    if positive_fraction is not None and not 0 <= positive_fraction <= 1:
-        raise ValueError(f"positive_fraction is {positive_fraction}, expected None or [0, 1]")
 
 
 def _describe(tensor: Tensor) -> str:

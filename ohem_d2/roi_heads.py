@@ -156,7 +156,7 @@ class OHEMMixin:
         """
         with _read_only(self):
             labelled = self._label_proposals(proposals, targets)
-            predictor, predictions = self._read(features, labelled)
+            predictor, predictions = self.read_boxes(features, labelled)
         return labelled, self._cost(predictor, predictions, labelled)
 
     def _cost(
@@ -207,7 +207,7 @@ class OHEMMixin:
         labels[foreground] = gt_classes[matched_idxs[indices[foreground]]]
         return indices, labels
 
-    def _read(
+    def read_boxes(
         self, features: dict[str, Tensor], proposals: list[Instances]
     ) -> tuple[FastRCNNOutputLayers, tuple[Tensor, Tensor]]:
         """
@@ -255,10 +255,10 @@ class OHEMROIHeads(OHEMMixin, StandardROIHeads):
 class OHEMRes5ROIHeads(OHEMMixin, Res5ROIHeads):
     """`Res5ROIHeads` (C4: box and mask heads share res5) with mining."""
 
-    def _read(
+    def read_boxes(
         self, features: dict[str, Tensor], proposals: list[Instances]
     ) -> tuple[FastRCNNOutputLayers, tuple[Tensor, Tensor]]:
-        """See `OHEMMixin._read`."""
+        """See `OHEMMixin.read_boxes`."""
         features = [features[f] for f in self.in_features]
         shared = self._shared_roi_transform(features, [x.proposal_boxes for x in proposals])
         return self.box_predictor, self.box_predictor(shared.mean(dim=[2, 3]))
@@ -305,10 +305,10 @@ class OHEMCascadeROIHeads(OHEMMixin, CascadeROIHeads):
             return super()._sample_proposals(matched_idxs, matched_labels, gt_classes)
         return CascadeROIHeads._sample_proposals(self, matched_idxs, matched_labels, gt_classes)
 
-    def _read(
+    def read_boxes(
         self, features: dict[str, Tensor], proposals: list[Instances], stage: int = 0
     ) -> tuple[FastRCNNOutputLayers, tuple[Tensor, Tensor]]:
-        """See `OHEMMixin._read`."""
+        """See `OHEMMixin.read_boxes`."""
         features = [features[f] for f in self.box_in_features]
         return self.box_predictor[stage], self._run_stage(features, proposals, stage)
 
@@ -321,7 +321,7 @@ class OHEMCascadeROIHeads(OHEMMixin, CascadeROIHeads):
         if stage not in self.ohem.cascade_stages:
             return labelled
         with _read_only(self):
-            predictor, predictions = self._read(self._features, labelled, stage)
+            predictor, predictions = self.read_boxes(self._features, labelled, stage)
         cost = self._cost(predictor, predictions, labelled)
         with get_event_storage().name_scope(f"stage{stage}"):
             return self._select(labelled, cost)
