@@ -1,6 +1,7 @@
 """Every two-stage config of the installed Detectron2 with mining: a step, and an inference."""
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -40,29 +41,38 @@ SHRINK = {
     "MODEL.ROI_HEADS.SCORE_THRESH_TEST": -1.0,  # an untrained model is sure of anything
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": BUDGET,
 }
+SHRINK_OPTS = [str(x) for pair in SHRINK.items() for x in pair]
 
 
-def why_not(path):
-    """The reason to leave a config out, if there is one."""
+def model_of(path):
+    """What a config says of the model, as text; or why there is nothing to test."""
     if path.suffix == ".py":
         model = LazyConfig.load(str(path)).get("model") if "common" not in path.parts else None
         if model is None:
-            return "a part of other configs"
-        return None if "roi_heads" in model else "no RoI heads"
-    cfg = load_config(str(path))
+            return None, "a part of other configs"
+        text = re.sub("0x[0-9a-f]+", "", str(model))  # the addresses of functions
+        return text, None if "roi_heads" in model else "no RoI heads"
+    cfg = load_config(str(path), SHRINK_OPTS)
     if cfg.MODEL.META_ARCHITECTURE not in ("GeneralizedRCNN", "PanopticFPN"):
-        return f"no RoI heads: {cfg.MODEL.META_ARCHITECTURE}"
+        return None, f"no RoI heads: {cfg.MODEL.META_ARCHITECTURE}"
     if path.name.startswith("Base-"):
-        return "a part of other configs"
-    return None
+        return None, "a part of other configs"
+    return cfg.MODEL.dump(), None
 
 
 def every_config():
+    seen = {}
     for path in sorted(ZOO.rglob("*")):
-        if path.suffix in (".yaml", ".py"):
-            reason = why_not(path)
-            marks = pytest.mark.skip(reason=reason) if reason else ()
-            yield pytest.param(path, id=str(path.relative_to(ZOO)), marks=marks)
+        if path.suffix not in (".yaml", ".py"):
+            continue
+        name = str(path.relative_to(ZOO))
+        model, reason = model_of(path)
+        if reason is None and seen.setdefault(model, name) != name:
+            reason = f"once shrunk, the same model as {seen[model]}"
+        yield pytest.param(path, id=name, marks=pytest.mark.skip(reason=reason) if reason else ())
+
+
+CONFIGS = list(every_config())
 
 
 def build(path, mining, everything=False):
@@ -90,7 +100,7 @@ def build_untamed(path, mining, everything):
         for p in predictors if OmegaConf.is_list(predictors) else [predictors]:
             p.test_score_thresh = -1.0
         return instantiate(model)
-    cfg = load_config(str(path), [str(x) for pair in SHRINK.items() for x in pair])
+    cfg = load_config(str(path), SHRINK_OPTS)
     cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = budget
     cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION = 1.0
     if cfg.MODEL.RESNETS.NORM not in ("FrozenBN", "BN", "SyncBN"):
@@ -139,7 +149,8 @@ def step(model, inputs):
     return losses
 
 
-@pytest.mark.parametrize("path", every_config())
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CONFIGS)
 def test_mining_in(path):
     torch.manual_seed(0)
     model = build(path, mining=True)
@@ -191,7 +202,8 @@ def test_mining_in(path):
             assert value.equal(theirs.tensor if isinstance(theirs, Boxes) else theirs), name
 
 
-@pytest.mark.parametrize("path", every_config())
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CONFIGS)
 def test_all_rois_in(path):
     """Told to take every RoI, mining trains as plain Detectron2 does when it takes every RoI."""
     torch.manual_seed(0)

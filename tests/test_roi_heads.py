@@ -204,6 +204,19 @@ def test_every_head_predicts_what_the_plain_head_predicts(name):
             assert a.get(key).equal(b.get(key)), key
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_head_mines_in_mixed_precision(name):
+    heads, _, batch = make_family(name, 2, [(2, 30), (0, 9)], **extras(name))
+    seen = []
+    heads.observers.append(seen.extend)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, losses, _ = train_step(heads, *batch)
+        sum(losses.values()).backward()
+    assert [len(x) for x in seen] == [8, 8]
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(x.ohem_loss_cls.isfinite().all() for x in seen)
+
+
 def test_later_cascade_stages_mine_with_their_own_head():
     heads = make_heads("MODEL.ROI_HEADS.OHEM.CASCADE_STAGES", (1,), name="OHEMCascadeROIHeads")
     trained = []
