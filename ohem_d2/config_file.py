@@ -8,6 +8,7 @@ import torch
 import yaml
 from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import ROI_HEADS_REGISTRY
 
 from .config import add_ohem_config
 from .errors import InputError
@@ -61,6 +62,11 @@ def load_config(config_file: str, opts: list[str] = ()) -> CfgNode:
         cfg.merge_from_list(opts)
     except _REFUSED as e:
         raise InputError(f"in the settings {' '.join(map(str, opts))!r}: {_text(e)}") from None
+    if cfg.MODEL.ROI_HEADS.NAME not in ROI_HEADS_REGISTRY:
+        known = ", ".join(name for name, _ in ROI_HEADS_REGISTRY)
+        raise InputError(
+            f"MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME!r}, expected one of {known}"
+        )
     if head == "CascadeROIHeads" and cfg.MODEL.ROI_HEADS.NAME == "OHEMROIHeads":
         # The one mistake of this kind that the model cannot see when it is built.
         raise InputError(
@@ -99,6 +105,8 @@ def _fit(cfg: CfgNode, key: str, text: str) -> str:
     except (ValueError, SyntaxError):
         value = text
     for name in key.split("."):
+        if name not in cfg:
+            return text  # for yacs to refuse
         cfg = cfg[name]
     if isinstance(cfg, (tuple, list)) and not isinstance(value, (tuple, list)):
         return repr((value,))

@@ -142,10 +142,17 @@ def test_settings_take_the_type_of_their_key(key, text, value):
 
 
 def test_wrong_settings_are_named():
-    with pytest.raises(InputError, match=r"in the settings .*MODEL.ROI_HEAD\.NAME"):
+    with pytest.raises(
+        InputError, match=r"in the settings .*Non-existent key: MODEL.ROI_HEAD\.NAME"
+    ):
         load_config(str(CONFIGS / "quick_start.yaml"), ["MODEL.ROI_HEAD.NAME", "OHEMROIHeads"])
     with pytest.raises(InputError, match="in the settings 'SEED'"):
         load_config(str(CONFIGS / "quick_start.yaml"), ["SEED"])
+
+
+def test_no_such_head():
+    with pytest.raises(InputError, match=r"NAME is 'OHEMHeads', expected one of .*OHEMROIHeads"):
+        load_config(str(CONFIGS / "quick_start.yaml"), ["MODEL.ROI_HEADS.NAME", "OHEMHeads"])
 
 
 def test_no_such_file():

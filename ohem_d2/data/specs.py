@@ -56,6 +56,14 @@ def register_datasets(cfg: CfgNode) -> None:
                 f"the data set {name!r} has other classes than {', '.join(loaded)}, which has "
                 f"{', '.join(classes)}: set both DATASETS.TRAIN and DATASETS.TEST"
             )
+    for name in (n for n in cfg.DATASETS.TRAIN if n in loaded):
+        for field, switch in (("segmentation", "MASK_ON"), ("keypoints", "KEYPOINT_ON")):
+            records = loaded[name][0]
+            if cfg.MODEL[switch] and not any(field in a for r in records for a in r["annotations"]):
+                raise InputError(
+                    f"MODEL.{switch} is True, but no object of the data set {name!r} has a "
+                    f"{field!r}: expected MODEL.{switch} False, or other annotations"
+                )
     for head in (cfg.MODEL.ROI_HEADS, cfg.MODEL.RETINANET):
         head.NUM_CLASSES = len(classes)
     for *_, metadata in loaded.values():

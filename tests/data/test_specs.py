@@ -170,6 +170,14 @@ def test_keypoints(tmp_path):
     assert MetadataCatalog.get(spec).keypoint_flip_map == [("left_ear", "right_ear")]
 
 
+@pytest.mark.parametrize("switch", ["MASK_ON", "KEYPOINT_ON"])
+def test_a_head_without_annotations_for_it(voc, switch):
+    cfg = make_cfg([voc + "train"], [voc + "val"])
+    cfg.MODEL[switch] = True
+    with pytest.raises(InputError, match=rf"MODEL.{switch} is True, but no object of .* has a"):
+        register_datasets(cfg)
+
+
 def test_no_object_at_all(tmp_path):
     write_voc(tmp_path, {"a": []})
     with pytest.raises(InputError, match=r"there is no object in the data set 'voc://"):
