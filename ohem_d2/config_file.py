@@ -14,6 +14,8 @@ from .config import add_ohem_config
 from .errors import InputError
 
 _ZOO = (Path(model_zoo.__file__).parent / "configs").resolve()
+# Those of Detectron2's architectures that would ignore MODEL.ROI_HEADS.NAME.
+_WITHOUT_ROI_HEADS = ("RetinaNet", "FCOS", "ProposalNetwork", "SemanticSegmentor")
 # What fvcore and yacs answer with to a config that they do not like.
 _REFUSED = (KeyError, ValueError, AssertionError, TypeError, AttributeError)
 
@@ -66,6 +68,12 @@ def load_config(config_file: str, opts: list[str] = ()) -> CfgNode:
         known = ", ".join(name for name, _ in ROI_HEADS_REGISTRY)
         raise InputError(
             f"MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME!r}, expected one of {known}"
+        )
+    architecture = cfg.MODEL.META_ARCHITECTURE
+    if architecture in _WITHOUT_ROI_HEADS and head != cfg.MODEL.ROI_HEADS.NAME:
+        raise InputError(
+            f"MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME}, but {path} is the config of a "
+            f"{architecture}, which has no RoI heads: expected a two-stage model"
         )
     if head == "CascadeROIHeads" and cfg.MODEL.ROI_HEADS.NAME == "OHEMROIHeads":
         # The one mistake of this kind that the model cannot see when it is built.

@@ -1,5 +1,6 @@
 """The trainer, and what a run checks before it starts."""
 
+import logging
 import os
 import pickle
 from collections.abc import Iterator
@@ -16,10 +17,12 @@ from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 
 from .config_file import find_config, load_config
-from .data import register_datasets
+from .data import register_datasets, unknown_dataset
 from .errors import InputError
 from .evaluation import build_evaluator, check_evaluator_type
 from .pictures import MinedPictures
+
+logger = logging.getLogger(__name__)
 
 
 class Trainer(DefaultTrainer):
@@ -75,7 +78,9 @@ def run(args) -> dict | None:
     trainer = Trainer(cfg)
     with _named_weights(cfg):
         trainer.resume_or_load(resume=args.resume)
-    return trainer.train()
+    results = trainer.train()
+    logger.info(f"Done: weights, logs and pictures are in {cfg.OUTPUT_DIR}")
+    return results
 
 
 def _check_datasets(cfg: CfgNode, training: bool) -> None:
@@ -84,11 +89,7 @@ def _check_datasets(cfg: CfgNode, training: bool) -> None:
         raise InputError(f"DATASETS.{needed[0]} is empty, expected at least one data set")
     for name in (name for key in needed for name in cfg.DATASETS[key]):
         if name not in DatasetCatalog:
-            raise InputError(
-                f"the data set {name!r} is not known. Expected one that is registered with "
-                "Detectron2, coco://<annotations.json>?images=<folder>, or "
-                "voc://<devkit folder>?split=<split>"
-            )
+            raise unknown_dataset(name)
         if name in cfg.DATASETS.TEST:
             check_evaluator_type(name)
         metadata = MetadataCatalog.get(name).as_dict()
@@ -123,8 +124,8 @@ def _check_weights(cfg: CfgNode, resume: bool, training: bool) -> None:
     if not found:
         raise InputError(
             f"MODEL.WEIGHTS, {weights!r}, cannot be loaded ({reason}). Set it to a checkpoint "
-            "that is here, or to '' to train from scratch. To see a training that needs neither "
-            "weights nor data, run 'python train_net.py'"
+            "that is here. To train without one, start from configs/quick_start.yaml, whose small "
+            "model learns from scratch; 'python train_net.py' alone shows that"
         )
 
 

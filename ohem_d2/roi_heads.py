@@ -12,6 +12,7 @@ from detectron2.modeling.roi_heads import (
     CascadeROIHeads,
     FastRCNNOutputLayers,
     Res5ROIHeads,
+    ROIHeads,
     RROIHeads,
     StandardROIHeads,
 )
@@ -55,6 +56,16 @@ class OHEMMixin:
     Attributes:
         observers: functions that are called with the RoIs to train on, of each image, in each step.
     """
+
+    def __init_subclass__(cls, **kwargs) -> None:
+        """Refuse the wrong order of base classes, in which nothing would be mined."""
+        super().__init_subclass__(**kwargs)
+        heads = [c for c in cls.__mro__ if issubclass(c, ROIHeads) and not issubclass(c, OHEMMixin)]
+        if heads and cls.__mro__.index(heads[0]) < cls.__mro__.index(OHEMMixin):
+            raise TypeError(
+                f"class {cls.__name__} names {heads[0].__name__} before OHEMMixin, expected "
+                f"class {cls.__name__}(OHEMMixin, {heads[0].__name__})"
+            )
 
     @configurable
     def __init__(self, *, ohem: OHEMOptions = _PAPER, **kwargs) -> None:

@@ -155,6 +155,12 @@ def test_no_such_head():
         load_config(str(CONFIGS / "quick_start.yaml"), ["MODEL.ROI_HEADS.NAME", "OHEMHeads"])
 
 
+def test_a_model_without_roi_heads():
+    retinanet = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
+    with pytest.raises(InputError, match="config of a RetinaNet, which has no RoI heads"):
+        load_config(retinanet, ["MODEL.ROI_HEADS.NAME", "OHEMROIHeads"])
+
+
 def test_no_such_file():
     with pytest.raises(InputError, match="no config file 'nothing.yaml', neither here nor in"):
         load_config("nothing.yaml")

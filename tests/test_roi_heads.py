@@ -552,6 +552,12 @@ def test_the_mixin_makes_a_mining_head_of_another():
     assert_mined(mined, mine_slowly(heads, *batch), batch[2])
 
 
+def test_the_mixin_comes_first():
+    standard = ROI_HEADS_REGISTRY.get("StandardROIHeads")
+    with pytest.raises(TypeError, match=r"expected class Swapped\(OHEMMixin, StandardROIHeads\)"):
+        type("Swapped", (standard, OHEMMixin), {})
+
+
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [

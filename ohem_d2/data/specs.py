@@ -46,6 +46,9 @@ def register_datasets(cfg: CfgNode) -> None:
     loaded = {name: _load(name) for name in names if "://" in name}
     if not loaded:
         return
+    for name in names:
+        if name not in loaded and name not in DatasetCatalog:
+            raise unknown_dataset(name)
     classes = _decide_classes(cfg.DATASETS.TRAIN or cfg.DATASETS.TEST, loaded)
     for name in dict.fromkeys(names):
         if name in loaded:
@@ -70,6 +73,14 @@ def register_datasets(cfg: CfgNode) -> None:
         if "keypoint_names" in metadata:
             cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = len(metadata["keypoint_names"])
     logger.info(f"{len(classes)} classes: {', '.join(classes)}")
+
+
+def unknown_dataset(name: str) -> InputError:
+    """Return what to raise for a data set that is neither registered nor an address."""
+    return InputError(
+        f"the data set {name!r} is not known, expected one that is registered with Detectron2, or "
+        f"{_FORMS}"
+    )
 
 
 def _decide_classes(names: tuple[str, ...], loaded: dict[str, tuple]) -> list[str]:

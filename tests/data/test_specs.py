@@ -131,6 +131,11 @@ def test_misspelt_addresses(spec):
         register_datasets(make_cfg([spec]))
 
 
+def test_a_training_set_that_is_neither_registered_nor_an_address(voc):
+    with pytest.raises(InputError, match=r"'cells' is not known, expected one that is registered"):
+        register_datasets(make_cfg(["cells"], [voc + "val"]))
+
+
 def test_unknown_class_in_the_test_set(voc, tmp_path):
     write_voc(tmp_path, {"c": [("elk", GOOD, "")]}, split="test")
     with pytest.raises(InputError, match=r"the class 'elk' in .*c.jpg, .* one of ant, dog"):
