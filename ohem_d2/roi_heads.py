@@ -1,10 +1,11 @@
 """Detectron2's RoI heads with mining in place of random sampling: label, rank, select, train."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from detectron2.config import CfgNode, configurable
+from detectron2.config import CfgNode
 from detectron2.layers import cat
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.roi_heads import (
@@ -16,17 +17,18 @@ from detectron2.modeling.roi_heads import (
     RROIHeads,
     StandardROIHeads,
 )
-from detectron2.structures import ImageList, Instances
+from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from .config import OHEMOptions, config_key, ohem_options
 from .errors import InputError
+from .figures import log_figures
 from .losses import check_predictor, losses_per_roi, predicted_classes
 from .mining import select_hard_examples
 
-_PAPER = OHEMOptions()
+logger = logging.getLogger(__name__)
 
 
 class OHEMMixin:
@@ -67,17 +69,22 @@ class OHEMMixin:
                 f"class {cls.__name__}(OHEMMixin, {heads[0].__name__})"
             )
 
-    @configurable
-    def __init__(self, *, ohem: OHEMOptions = _PAPER, **kwargs) -> None:
+    def __init__(self, *args, ohem: OHEMOptions | None = None, **kwargs) -> None:
         """
         Args:
-            ohem: how hard examples are chosen.
+            args: the config and the shapes of the features, unless all is given by name.
+            ohem: how hard examples are chosen. None: as the config says, or as in the paper.
             kwargs: the arguments of the extended head.
 
         Raises:
             InputError: an option does not fit the head.
         """
-        super().__init__(**kwargs)
+        # Not @configurable: the extended head reads the config in its own way, which may be that
+        # of the heads that are older than @configurable.
+        cfg = args[0] if args else kwargs.get("cfg")
+        if ohem is None:
+            ohem = OHEMOptions() if cfg is None else ohem_options(cfg)
+        super().__init__(*args, **kwargs)
         self.ohem = ohem
         if self.batch_size_per_image < 1:
             raise InputError(
@@ -90,24 +97,23 @@ class OHEMMixin:
         for predictor in self.box_predictor if is_list else [self.box_predictor]:
             check_predictor(predictor)
         self.observers: list[Callable[[list[Instances]], None]] = []
-        self._features: dict[str, Tensor] | None = None
+        self._features = None
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape) -> dict:
-        return {**super().from_config(cfg, input_shape), "ohem": ohem_options(cfg)}
+        """See Detectron2's `configurable`."""
+        arguments = super().from_config(cfg, input_shape)
+        if hasattr(cls.__init__, "__wrapped__"):
+            # A subclass has an @configurable of its own: no config will reach our __init__.
+            arguments["ohem"] = ohem_options(cfg)
+        return arguments
 
-    def forward(
-        self,
-        images: ImageList,
-        features: dict[str, Tensor],
-        proposals: list[Instances],
-        targets: list[Instances] | None = None,
-    ) -> tuple[list[Instances], dict[str, Tensor]]:
-        """See Detectron2's `ROIHeads.forward`."""
+    def __call__(self, images, features: dict[str, Tensor], *args, **kwargs):
+        """See Detectron2's `ROIHeads.forward`, which stays as it is, and can be scripted."""
         # Detectron2 does not hand the features to label_and_sample_proposals, which ranks by them.
         self._features = features
         try:
-            return super().forward(images, features, proposals, targets)
+            return super().__call__(images, features, *args, **kwargs)
         finally:
             self._features = None
 
@@ -145,7 +151,7 @@ class OHEMMixin:
         for i, labelled_i in enumerate(labelled):
             mined.append(labelled_i[selected[image_ids[selected] == i] - start])
             start += len(labelled_i)
-        _log(labelled, mined, self.num_classes)
+        log_figures(labelled, mined, self.num_classes)
         return mined
 
     @torch.no_grad()
@@ -242,6 +248,26 @@ class OHEMMixin:
 class OHEMROIHeads(OHEMMixin, StandardROIHeads):
     """`StandardROIHeads` (box, mask and keypoint heads on FPN or dilated C5) with mining."""
 
+    # For TorchScript, as Detectron2 annotates StandardROIHeads: a head that is not there is not
+    # compiled.
+    mask_on: torch.jit.Final[bool]
+    keypoint_on: torch.jit.Final[bool]
+
+    def __init__(self, *args, **kwargs) -> None:
+        """
+        See `OHEMMixin`.
+
+        Raises:
+            InputError: the arguments are those of another kind of head.
+        """
+        for argument, other in (("res5", "OHEMRes5ROIHeads"), ("box_heads", "OHEMCascadeROIHeads")):
+            if argument in kwargs:
+                raise InputError(
+                    f"model.roi_heads is {type(self).__name__}, but has a {argument!r}: "
+                    f"expected {other}"
+                )
+        super().__init__(*args, **kwargs)
+
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape) -> dict:
         """
@@ -256,6 +282,13 @@ class OHEMROIHeads(OHEMMixin, StandardROIHeads):
         elif box_head.POOLER_TYPE == "ROIAlignRotated":
             other, reason = "OHEMRROIHeads", "ROI_BOX_HEAD.POOLER_TYPE is ROIAlignRotated"
         else:
+            if box_head.CLS_AGNOSTIC_BBOX_REG:
+                # All that a cascade's config has and another's has not; some others have it too.
+                logger.warning(
+                    f"MODEL.ROI_HEADS.NAME is {cls.__name__}, and MODEL.ROI_BOX_HEAD."
+                    "CLS_AGNOSTIC_BBOX_REG is True: if this is the config of a cascade, it needs "
+                    "OHEMCascadeROIHeads, and is now trained with one stage only"
+                )
             return super().from_config(cfg, input_shape)
         raise InputError(
             f"MODEL.ROI_HEADS.NAME is {cls.__name__}, but MODEL.{reason}: expected {other}"
@@ -290,10 +323,9 @@ class OHEMCascadeROIHeads(OHEMMixin, CascadeROIHeads):
     with its own head and loss, or takes all of them as Detectron2 does.
     """
 
-    @configurable
-    def __init__(self, **kwargs) -> None:
+    def __init__(self, *args, **kwargs) -> None:
         """See `OHEMMixin`."""
-        super().__init__(**kwargs)
+        super().__init__(*args, **kwargs)
         for stage in self.ohem.cascade_stages:
             if stage >= self.num_cascade_stages:
                 raise InputError(
@@ -378,26 +410,3 @@ def _read_only(module: nn.Module) -> Iterator[None]:
     finally:
         for buffer, value in before:
             buffer.copy_(value)
-
-
-def _log(labelled: list[Instances], mined: list[Instances], num_classes: int) -> None:
-    """Log what was selected, and of what. The first two figures are those of Detectron2."""
-    all_loss, all_fg = _total_loss_and_foreground(labelled, num_classes)
-    loss, fg = _total_loss_and_foreground(mined, num_classes)
-    num_fg, num_all_fg, loss, all_loss = torch.stack(
-        [fg.sum(), all_fg.sum(), loss.mean(), all_loss.mean()]
-    ).tolist()
-    storage = get_event_storage()
-    storage.put_scalar("roi_head/num_fg_samples", num_fg / len(mined))
-    storage.put_scalar("roi_head/num_bg_samples", (len(fg) - num_fg) / len(mined))
-    # Detectron2's console line shows all that is called a loss, and is long enough.
-    if len(all_fg):
-        storage.put_scalar("ohem/cost_of_selected", loss)
-        storage.put_scalar("ohem/cost_of_all", all_loss)
-    if num_all_fg:
-        storage.put_scalar("ohem/share_of_fg_selected", num_fg / num_all_fg)
-
-
-def _total_loss_and_foreground(rois: list[Instances], num_classes: int) -> tuple[Tensor, Tensor]:
-    loss = cat([x.ohem_loss_cls + x.ohem_loss_box_reg for x in rois]).float()
-    return loss, (cat([x.gt_classes for x in rois]) < num_classes).float()
