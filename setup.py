@@ -32,5 +32,9 @@ setup(
         # Detectron2's model zoo imports pkg_resources, which setuptools 81 removed.
         "setuptools<81",
     ],
-    extras_require={"dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6"]},
+    extras_require={
+        # What Detectron2 needs for some of its Python configs: ViTDet, new_baselines.
+        "lazy": ["timm>=0.9", "shapely>=2"],
+        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6"],
+    },
 )

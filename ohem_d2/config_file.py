@@ -1,8 +1,11 @@
 """A config file, by its path or by its name in Detectron2's model zoo, that cannot run code."""
 
+import logging
 import os
 from ast import literal_eval
+from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import yaml
@@ -12,6 +15,8 @@ from detectron2.modeling import ROI_HEADS_REGISTRY
 
 from .config import add_ohem_config
 from .errors import InputError
+
+logger = logging.getLogger(__name__)
 
 _ZOO = (Path(model_zoo.__file__).parent / "configs").resolve()
 # Those of Detectron2's architectures that would ignore MODEL.ROI_HEADS.NAME.
@@ -23,11 +28,17 @@ _REFUSED = (KeyError, ValueError, AssertionError, TypeError, AttributeError)
 class _SafeCfgNode(CfgNode):
     """Loads YAML safely, where Detectron2 would run what its tags say."""
 
+    # The heads that the file that was loaded last and those it is based on name.
+    heads: ClassVar[set[str]] = set()
+
     @classmethod
     def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict:
         # Detectron2's own files are as trusted as its code; one of them computes its anchors.
         trusted = Path(filename).resolve().is_relative_to(_ZOO)
-        return super().load_yaml_with_base(filename, allow_unsafe=trusted)
+        loaded = super().load_yaml_with_base(filename, allow_unsafe=trusted)
+        with suppress(*_REFUSED):  # of what is no config, others will complain
+            cls.heads.add(loaded["MODEL"]["ROI_HEADS"]["NAME"])
+        return loaded
 
 
 def load_config(config_file: str, opts: list[str] = ()) -> CfgNode:
@@ -49,6 +60,7 @@ def load_config(config_file: str, opts: list[str] = ()) -> CfgNode:
     cfg = _SafeCfgNode(get_cfg())
     add_ohem_config(cfg)
     path = find_config(config_file)
+    _SafeCfgNode.heads.clear()
     try:
         cfg.merge_from_file(path)
     except yaml.constructor.ConstructorError as e:
@@ -57,7 +69,7 @@ def load_config(config_file: str, opts: list[str] = ()) -> CfgNode:
         raise InputError(f"{path} was not loaded, because {reason}: {e}") from None
     except (yaml.YAMLError, OSError, RecursionError, *_REFUSED) as e:
         raise InputError(f"{path} is no valid config: {_text(e)}") from None
-    head = cfg.MODEL.ROI_HEADS.NAME
+    heads = {*_SafeCfgNode.heads, cfg.MODEL.ROI_HEADS.NAME}
     opts = list(opts)
     try:
         opts[1::2] = [_fit(cfg, key, text) for key, text in zip(opts[::2], opts[1::2])]
@@ -70,19 +82,29 @@ def load_config(config_file: str, opts: list[str] = ()) -> CfgNode:
             f"MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME!r}, expected one of {known}"
         )
     architecture = cfg.MODEL.META_ARCHITECTURE
-    if architecture in _WITHOUT_ROI_HEADS and head != cfg.MODEL.ROI_HEADS.NAME:
+    if architecture in _WITHOUT_ROI_HEADS and cfg.MODEL.ROI_HEADS.NAME.startswith("OHEM"):
         raise InputError(
             f"MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME}, but {path} is the config of a "
             f"{architecture}, which has no RoI heads: expected a two-stage model"
         )
-    if head == "CascadeROIHeads" and cfg.MODEL.ROI_HEADS.NAME == "OHEMROIHeads":
+    if "CascadeROIHeads" in heads and cfg.MODEL.ROI_HEADS.NAME == "OHEMROIHeads":
         # The one mistake of this kind that the model cannot see when it is built.
         raise InputError(
             f"MODEL.ROI_HEADS.NAME is OHEMROIHeads, but {path} is the config of a cascade: "
             "expected OHEMCascadeROIHeads"
         )
+    if cfg.TEST.AUG.ENABLED:
+        for key in ("KEYPOINT_ON", "LOAD_PROPOSALS"):
+            if cfg.MODEL[key]:
+                raise InputError(
+                    f"TEST.AUG.ENABLED and MODEL.{key} are both True, expected one of them: "
+                    "Detectron2's test-time augmentation does not know such models"
+                )
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
+    if cfg.MODEL.DEVICE == "cpu" and cfg.SOLVER.AMP.ENABLED:
+        logger.warning("SOLVER.AMP.ENABLED is turned off: Detectron2 needs a GPU for it")
+        cfg.SOLVER.AMP.ENABLED = False
     return cfg
 
 

@@ -2,16 +2,13 @@
 
 import json
 import logging
-import re
 import tempfile
 import xml.etree.ElementTree as ET
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_dict
 from detectron2.evaluation import (
@@ -30,28 +27,36 @@ from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 
 from .errors import InputError
-from .pictures import DetectionPictures
+from .pictures import DetectionPictures, detections_file, file_name
 
 logger = logging.getLogger(__name__)
 
 
-def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+def build_evaluator(
+    dataset_name: str, output_dir: str, kpt_oks_sigmas: Sequence[float] = ()
+) -> DatasetEvaluator:
     """
     Build what evaluates a data set, and what draws some of its detections.
 
     Args:
-        cfg: ``OUTPUT_DIR`` is where results are written.
         dataset_name: a registered data set, whose ``evaluator_type`` decides.
+        output_dir: results go to ``inference`` in it, and the drawing to ``pictures``.
+        kpt_oks_sigmas: for keypoints other than COCO's, see ``TEST.KEYPOINT_OKS_SIGMAS``.
 
     Raises:
         InputError: the data set does not say how to evaluate it.
     """
     check_evaluator_type(dataset_name)
     evaluator_type = MetadataCatalog.get(dataset_name).evaluator_type
-    evaluators = [build(cfg, dataset_name) for build in _EVALUATORS[evaluator_type]]
+    output_dir = Path(output_dir)
+    evaluators = [
+        build(dataset_name, output_dir / "inference", kpt_oks_sigmas)
+        for build in _EVALUATORS[evaluator_type]
+    ]
     if "sem_seg" not in evaluator_type:  # of which there are no boxes to draw
-        file = Path(cfg.OUTPUT_DIR) / "pictures" / f"detections_{_file_name(dataset_name)}.jpg"
-        evaluators.append(DetectionPictures(dataset_name, file))
+        evaluators.append(
+            DetectionPictures(dataset_name, detections_file(output_dir, dataset_name))
+        )
     return DatasetEvaluators(evaluators)
 
 
@@ -70,26 +75,13 @@ def check_evaluator_type(dataset_name: str) -> None:
         )
 
 
-def _file_name(dataset_name: str) -> str:
-    """The name of a data set, which may be a long address, as part of a file's name."""
-    name = re.sub(r"[^\w.-]+", "_", dataset_name)
-    if len(name) > 80:
-        name = f"{name[-80:]}_{zlib.crc32(dataset_name.encode()):08x}"
-    return name
-
-
-def _folder(cfg: CfgNode) -> Path:
-    return Path(cfg.OUTPUT_DIR) / "inference"
-
-
-def _coco(cfg: CfgNode, name: str) -> COCOEvaluator:
-    folder = _folder(cfg)
-    how = {"output_dir": str(folder), "kpt_oks_sigmas": cfg.TEST.KEYPOINT_OKS_SIGMAS}
+def _coco(name: str, folder: Path, kpt_oks_sigmas: Sequence[float]) -> COCOEvaluator:
+    how = {"output_dir": str(folder), "kpt_oks_sigmas": kpt_oks_sigmas}
     if "json_file" in MetadataCatalog.get(name).as_dict():
         return COCOEvaluator(name, **how)
     # Detectron2 would write the annotations once and use them ever after, whatever the data.
     folder.mkdir(parents=True, exist_ok=True)
-    json_file = folder / f"{_file_name(name)}_annotations.json"
+    json_file = folder / f"{file_name(name)}_annotations.json"
     if comm.is_main_process():
         json_file.write_text(json.dumps(convert_to_coco_dict(name)))
     comm.synchronize()
@@ -97,29 +89,29 @@ def _coco(cfg: CfgNode, name: str) -> COCOEvaluator:
         return COCOEvaluator(name, **how)
 
 
-def _voc(cfg: CfgNode, name: str) -> PascalVOCDetectionEvaluator:
+def _voc(name: str, *_) -> PascalVOCDetectionEvaluator:
     if "dirname" in MetadataCatalog.get(name).as_dict():
         return PascalVOCDetectionEvaluator(name)
     return VOCEvaluator(name)
 
 
-def _sem_seg(cfg: CfgNode, name: str) -> SemSegEvaluator:
-    return SemSegEvaluator(name, output_dir=str(_folder(cfg)))
+def _sem_seg(name: str, folder: Path, _) -> SemSegEvaluator:
+    return SemSegEvaluator(name, output_dir=str(folder))
 
 
 # evaluator_type -> how to build each of its evaluators
-_EVALUATORS: dict[str, list[Callable[[CfgNode, str], DatasetEvaluator]]] = {
+_EVALUATORS: dict[str, list[Callable[[str, Path, Sequence[float]], DatasetEvaluator]]] = {
     "coco": [_coco],
     "coco_panoptic_seg": [
         _sem_seg,
         _coco,
-        lambda cfg, name: COCOPanopticEvaluator(name, str(_folder(cfg))),
+        lambda name, folder, _: COCOPanopticEvaluator(name, str(folder)),
     ],
     "sem_seg": [_sem_seg],
     "pascal_voc": [_voc],
-    "lvis": [lambda cfg, name: LVISEvaluator(name, output_dir=str(_folder(cfg)))],
-    "cityscapes_instance": [lambda cfg, name: CityscapesInstanceEvaluator(name)],
-    "cityscapes_sem_seg": [lambda cfg, name: CityscapesSemSegEvaluator(name)],
+    "lvis": [lambda name, folder, _: LVISEvaluator(name, output_dir=str(folder))],
+    "cityscapes_instance": [lambda name, *_: CityscapesInstanceEvaluator(name)],
+    "cityscapes_sem_seg": [lambda name, *_: CityscapesSemSegEvaluator(name)],
 }
 
 

@@ -1,6 +1,8 @@
 """Pictures: detections beside the ground truth, and the RoIs that were mined."""
 
 import logging
+import re
+import zlib
 from pathlib import Path
 
 import cv2
@@ -33,6 +35,19 @@ _PANEL_HEIGHT = 400
 _FONT = (cv2.FONT_HERSHEY_SIMPLEX, 0.42)
 _MARGIN, _LINE_HEIGHT = 6, 18
 _CAPTION_HEIGHT = 2 * _LINE_HEIGHT + _MARGIN
+
+
+def file_name(dataset_name: str) -> str:
+    """Turn the name of a data set, which may be a long address, into a part of a file's name."""
+    name = re.sub(r"[^\w.-]+", "_", dataset_name)
+    if len(name) > 80:
+        name = f"{name[-80:]}_{zlib.crc32(dataset_name.encode()):08x}"
+    return name
+
+
+def detections_file(output_dir: str | Path, dataset_name: str) -> Path:
+    """Tell where the picture of a data set's detections goes."""
+    return Path(output_dir) / "pictures" / f"detections_{file_name(dataset_name)}.jpg"
 
 
 class DetectionPictures(DatasetEvaluator):

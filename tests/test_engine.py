@@ -2,19 +2,15 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import pytest
 import torch
 import yaml
+from command_line import ROOT, run_train_net
 from detectron2.config import CfgNode, get_cfg
 from small_data import write_coco, write_voc
 
-ROOT = Path(__file__).parent.parent
 TINY = {
     "MODEL.RPN.POST_NMS_TOPK_TRAIN": 20,
     "MODEL.RPN.POST_NMS_TOPK_TEST": 10,
@@ -28,19 +24,9 @@ OBJECTS = [("dog", (5, 5, 30, 40), ""), ("cat", (40, 10, 70, 50), "")]
 
 
 def train_net(folder, *args, config=None, **settings):
-    """Run train_net.py in a folder, as from a shell."""
-    opts = [str(x) for pair in {**TINY, **settings}.items() for x in pair]
-    config = [] if config is None else ["--config-file", config]
-    # One thread: trainings of seconds are slowed by more.
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "DETECTRON2_DATASETS": str(folder / "datasets")}
-    return subprocess.run(
-        [sys.executable, str(ROOT / "train_net.py"), *config, *args, "OUTPUT_DIR", "out", *opts],
-        cwd=folder,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    """Run train_net.py with the settings of a training of seconds."""
+    opts = [x for pair in {**TINY, **settings}.items() for x in pair]
+    return run_train_net(folder, *args, "OUTPUT_DIR", "out", *opts, config=config)
 
 
 @pytest.fixture

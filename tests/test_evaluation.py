@@ -18,6 +18,7 @@ from small_data import HEIGHT, WIDTH, write_image, write_voc
 from ohem_d2 import evaluation, register_datasets
 from ohem_d2.errors import InputError
 from ohem_d2.evaluation import VOCEvaluator, build_evaluator
+from ohem_d2.pictures import file_name
 
 
 @pytest.fixture
@@ -76,22 +77,22 @@ def kinds(evaluator):
 
 
 def test_chosen_by_the_metadata(cfg, register):
-    assert kinds(build_evaluator(cfg, register("x", BOXES, evaluator_type="coco"))) == [
+    assert kinds(build_evaluator(register("x", BOXES, evaluator_type="coco"), cfg.OUTPUT_DIR)) == [
         COCOEvaluator
     ]
     voc = register("y", BOXES, evaluator_type="pascal_voc")
-    assert kinds(build_evaluator(cfg, voc)) == [VOCEvaluator]
+    assert kinds(build_evaluator(voc, cfg.OUTPUT_DIR)) == [VOCEvaluator]
     with pytest.raises(InputError, match=r"'z' has evaluator_type 'none' .*expected one of coco"):
-        build_evaluator(cfg, register("z", BOXES, evaluator_type="none"))
+        build_evaluator(register("z", BOXES, evaluator_type="none"), cfg.OUTPUT_DIR)
     with pytest.raises(InputError, match=r"'w' has evaluator_type None"):
-        build_evaluator(cfg, register("w", BOXES))
+        build_evaluator(register("w", BOXES), cfg.OUTPUT_DIR)
 
 
 def test_standard_sets_get_detectron2s_own(cfg, tmp_path, register):
     folder = write_voc(tmp_path, {"an image": []})
     name = register("v", BOXES, evaluator_type="pascal_voc", dirname=str(folder), year=2007,
                     split="trainval")  # fmt: skip
-    assert kinds(build_evaluator(cfg, name)) == [PascalVOCDetectionEvaluator]
+    assert kinds(build_evaluator(name, cfg.OUTPUT_DIR)) == [PascalVOCDetectionEvaluator]
 
 
 @pytest.mark.parametrize(
@@ -114,13 +115,13 @@ def test_other_evaluators(cfg, register, monkeypatch, evaluator_type, expected):
             stand_in = type(name, (DatasetEvaluator,), {"__init__": lambda self, *a, **k: None})
             monkeypatch.setattr(evaluation, name, stand_in)
     name = register("other", BOXES, evaluator_type=evaluator_type)
-    assert [type(e).__name__ for e in build_evaluator(cfg, name)._evaluators] == expected
+    assert [type(e).__name__ for e in build_evaluator(name, cfg.OUTPUT_DIR)._evaluators] == expected
 
 
 def test_coco_never_reads_stale_annotations(cfg, register):
     for boxes in (BOXES, [(1, 2, 30, 40)]):
         name = register("changing", boxes, evaluator_type="coco")
-        results = detect(build_evaluator(cfg, name), boxes)
+        results = detect(build_evaluator(name, cfg.OUTPUT_DIR), boxes)
         assert results["bbox"]["AP"] == pytest.approx(100)
     assert not hasattr(MetadataCatalog.get("changing"), "json_file")
 
@@ -140,8 +141,8 @@ def test_data_sets_by_address(cfg, tmp_path, evaluator_type):
     for name, image_id in ((train, "photo one"), (test, "photo two")):
         MetadataCatalog.get(name).__dict__["evaluator_type"] = evaluator_type
         results = detect(
-            build_evaluator(cfg, name), [(0, 0, 20, 30), (40, 10, 70, 50)], [0, 1], [0.9, 0.8],
-            image_id,
+            build_evaluator(name, cfg.OUTPUT_DIR), [(0, 0, 20, 30), (40, 10, 70, 50)], [0, 1],
+            [0.9, 0.8], image_id,
         )  # fmt: skip
         # The class that only the training set has does not count in the test set.
         assert results["bbox"]["AP"] == pytest.approx(100)
@@ -207,14 +208,14 @@ def test_voc_without_detections_or_objects(register):
 
 def test_data_sets_with_long_addresses_have_files_of_their_own():
     names = [f"coco://{letter}.json?images={'x' * 200}" for letter in "ab"]
-    files = [evaluation._file_name(name) for name in names]
+    files = [file_name(name) for name in names]
     assert files[0] != files[1]
     assert all(re.fullmatch(r"[\w.-]{1,100}", file) for file in files)
 
 
 def test_detections_are_drawn(cfg, register, tmp_path):
     name = register("coco://drawn?images=x", BOXES, evaluator_type="coco")
-    detect(build_evaluator(cfg, name), BOXES)
+    detect(build_evaluator(name, cfg.OUTPUT_DIR), BOXES)
     assert [p.name for p in (tmp_path / "output" / "pictures").iterdir()] == [
         "detections_coco_drawn_images_x.jpg"
     ]

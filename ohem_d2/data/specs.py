@@ -7,8 +7,9 @@ Data sets by address: an entry of ``DATASETS.TRAIN`` or ``DATASETS.TEST`` may be
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -28,6 +29,13 @@ _SCHEMES: dict[str, tuple[str, Callable[[Path, str], tuple], str]] = {
 _FORMS = "coco://<annotations.json>?images=<folder> or voc://<devkit folder>?split=<split>"
 
 
+class Registered(NamedTuple):
+    """What data sets that were given by address say of the model."""
+
+    classes: list[str]
+    num_keypoints: int | None
+
+
 def register_datasets(cfg: CfgNode) -> None:
     """
     Register the data sets that the config names by address, and set ``NUM_CLASSES``, and
@@ -42,14 +50,38 @@ def register_datasets(cfg: CfgNode) -> None:
         InputError: an address or a file behind it is wrong, or a test set has other classes than
             the training set.
     """
-    names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    registered = register_addresses(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
+    if registered is None:
+        return
+    for field, switch in (("segmentation", "MASK_ON"), ("keypoints", "KEYPOINT_ON")):
+        if cfg.MODEL[switch]:
+            key = f"MODEL.{switch}"
+            check_annotated(cfg.DATASETS.TRAIN, field, f"{key} is True", f"{key} False")
+    for head in (cfg.MODEL.ROI_HEADS, cfg.MODEL.RETINANET):
+        head.NUM_CLASSES = len(registered.classes)
+    if registered.num_keypoints is not None:
+        cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = registered.num_keypoints
+
+
+def register_addresses(train: Sequence[str], test: Sequence[str]) -> Registered | None:
+    """
+    Register those of the data sets that are named by address; see `register_datasets`.
+
+    Args:
+        train: names of the data sets to train on.
+        test: names of those to evaluate with.
+
+    Returns:
+        what follows for the model, or None if none of the names is an address.
+    """
+    names = (*train, *test)
     loaded = {name: _load(name) for name in names if "://" in name}
     if not loaded:
-        return
+        return None
     for name in names:
         if name not in loaded and name not in DatasetCatalog:
             raise unknown_dataset(name)
-    classes = _decide_classes(cfg.DATASETS.TRAIN or cfg.DATASETS.TEST, loaded)
+    classes = _decide_classes(train or test, loaded)
     for name in dict.fromkeys(names):
         if name in loaded:
             records, _, metadata = loaded[name]
@@ -57,22 +89,33 @@ def register_datasets(cfg: CfgNode) -> None:
         elif _registered_classes(name) not in (None, classes):
             raise InputError(
                 f"the data set {name!r} has other classes than {', '.join(loaded)}, which has "
-                f"{', '.join(classes)}: set both DATASETS.TRAIN and DATASETS.TEST"
+                f"{', '.join(classes)}: give both the training and the test set"
             )
-    for name in (n for n in cfg.DATASETS.TRAIN if n in loaded):
-        for field, switch in (("segmentation", "MASK_ON"), ("keypoints", "KEYPOINT_ON")):
-            records = loaded[name][0]
-            if cfg.MODEL[switch] and not any(field in a for r in records for a in r["annotations"]):
-                raise InputError(
-                    f"MODEL.{switch} is True, but no object of the data set {name!r} has a "
-                    f"{field!r}: expected MODEL.{switch} False, or other annotations"
-                )
-    for head in (cfg.MODEL.ROI_HEADS, cfg.MODEL.RETINANET):
-        head.NUM_CLASSES = len(classes)
-    for *_, metadata in loaded.values():
-        if "keypoint_names" in metadata:
-            cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = len(metadata["keypoint_names"])
     logger.info(f"{len(classes)} classes: {', '.join(classes)}")
+    keypoints = [metadata.get("keypoint_names") for *_, metadata in loaded.values()]
+    counts = [len(names) for names in keypoints if names is not None]
+    return Registered(classes, counts[-1] if counts else None)
+
+
+def check_annotated(names: Sequence[str], field: str, found: str, expected: str) -> None:
+    """
+    Make sure that the objects of data sets that were given by address have what a model learns.
+
+    Args:
+        names: data sets; those that are no addresses are not looked at.
+        field: of an annotation in Detectron2's form, such as "segmentation".
+        found: the setting that asks for it, as the beginning of a sentence.
+        expected: the setting that does not.
+
+    Raises:
+        InputError: no object of a data set has it.
+    """
+    for name in (n for n in names if "://" in n):
+        if not any(field in a for r in DatasetCatalog.get(name) for a in r["annotations"]):
+            raise InputError(
+                f"{found}, but no object of the data set {name!r} has a {field!r}: "
+                f"expected {expected}, or other annotations"
+            )
 
 
 def unknown_dataset(name: str) -> InputError:

@@ -1,0 +1,86 @@
+"""What a run checks before it starts, whatever the form of its config."""
+
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlparse
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
+
+from .data import unknown_dataset
+from .errors import InputError
+
+
+def check_datasets(*names: str) -> None:
+    """
+    Make sure that data sets are known, and that their files are here.
+
+    Raises:
+        InputError: one of them is not.
+    """
+    for name in dict.fromkeys(names):
+        if name not in DatasetCatalog:
+            raise unknown_dataset(name)
+        metadata = MetadataCatalog.get(name).as_dict()
+        for key in ("json_file", "image_root", "dirname", "image_dir", "gt_dir"):
+            path = metadata.get(key)
+            if path is not None and not PathManager.exists(path):
+                raise InputError(
+                    f"the data set {name!r} is not here: {path} does not exist. Put it there, or "
+                    "set DETECTRON2_DATASETS to the folder that holds it (Detectron2's "
+                    "datasets/README.md shows the layout). To train on data of your own, give "
+                    "the addresses of both data sets (README.md, 'Your own data'); to see a first "
+                    "training without any, run 'python train_net.py'"
+                )
+
+
+def check_weights(key: str, weights: str, output_dir: str, resume: bool, training: bool) -> None:
+    """
+    Make sure that there are weights to start from, or to evaluate.
+
+    Args:
+        key: where the config names the weights.
+        weights: a path or address, or "".
+        output_dir: where ``resume`` finds a checkpoint, if there is one.
+        resume: as on the command line.
+        training: whether the weights are to be trained.
+
+    Raises:
+        InputError: there are none.
+    """
+    if resume and os.path.isfile(os.path.join(output_dir, "last_checkpoint")):
+        return
+    if not weights:
+        if training:
+            return
+        raise InputError(
+            f"there is nothing to evaluate: set {key} to a checkpoint, such as "
+            f"{os.path.join(output_dir, 'model_final.pth')} after a training"
+        )
+    try:
+        # Detectron2 takes settings from behind a question mark.
+        path = urlparse(weights)._replace(query="").geturl()
+        found = os.path.isfile(PathManager.get_local_path(path))
+        reason = "no such file"
+    except Exception as e:  # whatever a download can die of
+        found, reason = False, e
+    if not found:
+        raise InputError(
+            f"{key}, {weights!r}, cannot be loaded ({reason}). Set it to a checkpoint "
+            "that is here. To train without one, start from configs/quick_start.yaml, whose small "
+            "model learns from scratch; 'python train_net.py' alone shows that"
+        )
+
+
+@contextmanager
+def named_weights(key: str, weights: str, output_dir: str) -> Iterator[None]:
+    """Say which file it was that could not be read. The arguments are those of `check_weights`."""
+    try:
+        yield
+    except (EOFError, pickle.UnpicklingError, RuntimeError) as e:
+        raise InputError(
+            f"{key}, {weights!r}, or the checkpoint in {output_dir!r} that --resume takes, is no "
+            f"checkpoint of this model: {e}"
+        ) from e
