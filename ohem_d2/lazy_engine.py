@@ -80,7 +80,7 @@ def run(args: Namespace) -> dict | None:
     try:
         model = instantiate(cfg.model).to(cfg.train.device)
     except ModuleNotFoundError as e:  # Detectron2 does not install what only some models need
-        raise InputError(f"the model needs a package that is not here: pip install {e.name}") from e
+        raise InputError(f"the model cannot be built, a package is not here: {e}") from e
     if args.eval_only:
         checkpointer = DetectionCheckpointer(model, output_dir)
         with named_weights(*weights):
