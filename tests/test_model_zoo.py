@@ -1,63 +1,52 @@
 """Every two-stage config of the installed Detectron2 with mining: a step, and an inference."""
 
-import copy
 import re
-from pathlib import Path
+from collections import defaultdict
 
 import pytest
 import reference
 import torch
-from detectron2 import model_zoo
-from detectron2.config import LazyConfig, instantiate
-from detectron2.modeling import GeneralizedRCNN, build_model
-from detectron2.structures import Boxes, Instances, Keypoints, PolygonMasks
-from detectron2.utils.events import EventStorage
-from omegaconf import OmegaConf
+from command_line import ROOT
+from detectron2.config import LazyConfig
+from detectron2.modeling import GeneralizedRCNN
+from small_models import (
+    BUDGET,
+    NAMES,
+    SHRINK_OPTS,
+    ZOO,
+    assert_same_inference,
+    assert_same_step,
+    build,
+    make_inputs,
+    step,
+)
 
 from ohem_d2.config_file import load_config
-from ohem_d2.lazy import _COUNTERPARTS, with_ohem
-
-ZOO = Path(model_zoo.__file__).parent / "configs"
-NAMES = {base.__name__: head.__name__ for base, head in _COUNTERPARTS.items()}
-SIZE, BUDGET = 64, 12
-
-SHRINK = {
-    "MODEL.DEVICE": "cpu",
-    "MODEL.WEIGHTS": "",
-    "MODEL.RESNETS.DEPTH": 50,
-    "MODEL.RESNETS.NUM_GROUPS": 1,
-    "MODEL.RESNETS.WIDTH_PER_GROUP": 4,
-    "MODEL.RESNETS.RES2_OUT_CHANNELS": 16,
-    "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
-    # Detectron2 has deformable convolutions on the GPU only.
-    "MODEL.RESNETS.DEFORM_ON_PER_STAGE": [False] * 4,
-    "MODEL.FPN.OUT_CHANNELS": 32,
-    "MODEL.SEM_SEG_HEAD.CONVS_DIM": 32,
-    "MODEL.ROI_BOX_HEAD.FC_DIM": 16,
-    "MODEL.ROI_BOX_HEAD.CONV_DIM": 32,
-    "MODEL.ROI_MASK_HEAD.CONV_DIM": 32,
-    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 40,
-    "MODEL.RPN.POST_NMS_TOPK_TEST": 10,
-    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": -1.0,  # an untrained model is sure of anything
-    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": BUDGET,
-}
-SHRINK_OPTS = [str(x) for pair in SHRINK.items() for x in pair]
 
 
 def model_of(path):
-    """What a config says of the model, as text; or why there is nothing to test."""
+    """The model of a config as text, and its mining head; or None, and why it has none."""
     if path.suffix == ".py":
         model = LazyConfig.load(str(path)).get("model") if "common" not in path.parts else None
         if model is None:
-            return None, "a part of other configs"
+            return None, PART
+        if "roi_heads" not in model:
+            return None, model._target_.__name__
         text = re.sub("0x[0-9a-f]+", "", str(model))  # the addresses of functions
-        return text, None if "roi_heads" in model else "no RoI heads"
+        return text, NAMES[model.roi_heads._target_.__name__]
     cfg = load_config(str(path), SHRINK_OPTS)
-    if cfg.MODEL.META_ARCHITECTURE not in ("GeneralizedRCNN", "PanopticFPN"):
-        return None, f"no RoI heads: {cfg.MODEL.META_ARCHITECTURE}"
     if path.name.startswith("Base-"):
-        return None, "a part of other configs"
-    return cfg.MODEL.dump(), None
+        return None, PART
+    if cfg.MODEL.META_ARCHITECTURE not in ("GeneralizedRCNN", "PanopticFPN"):
+        return None, cfg.MODEL.META_ARCHITECTURE
+    return cfg.MODEL.dump(), NAMES[cfg.MODEL.ROI_HEADS.NAME]
+
+
+PART = "a part of other configs"
+# name -> the mining head, and the name of the config that has the same model once it is shrunk
+WITH_HEADS = {}
+# name -> why it is not run
+WITHOUT = {}
 
 
 def every_config():
@@ -66,87 +55,20 @@ def every_config():
         if path.suffix not in (".yaml", ".py"):
             continue
         name = str(path.relative_to(ZOO))
-        model, reason = model_of(path)
-        if reason is None and seen.setdefault(model, name) != name:
-            reason = f"once shrunk, the same model as {seen[model]}"
+        model, head = model_of(path)
+        if model is None:
+            WITHOUT[name] = head
+            reason = head if head == PART else f"no RoI heads: {head}"
+        else:
+            same = seen.setdefault(model, name)
+            WITH_HEADS[name] = head, same
+            reason = None if same == name else f"once shrunk, the same model as {same}"
         yield pytest.param(path, id=name, marks=pytest.mark.skip(reason=reason) if reason else ())
 
 
 CONFIGS = list(every_config())
-
-
-def build(path, mining, everything=False):
-    """The model of a config, shrunk; `everything`: it trains on all RoIs."""
-    model = build_untamed(path, mining, everything)
-    # The activations of a deep network that is not trained overflow, if they are not damped.
-    for name, buffer in model.named_buffers():
-        if name.endswith("running_var"):
-            buffer.fill_(4.0)
-    return model
-
-
-def build_untamed(path, mining, everything):
-    budget = 10000 if everything else BUDGET
-    if path.suffix == ".py":
-        model = LazyConfig.load(str(path)).model
-        model.proposal_generator.post_nms_topk = (40, 10)
-        if mining:
-            nms_thresh = 1.0 if everything else 0.7
-            model.roi_heads = with_ohem(model.roi_heads, nms_thresh=nms_thresh)
-        heads = model.roi_heads
-        heads.batch_size_per_image = budget
-        heads.positive_fraction = 1.0
-        predictors = heads.box_predictor if "box_predictors" not in heads else heads.box_predictors
-        for p in predictors if OmegaConf.is_list(predictors) else [predictors]:
-            p.test_score_thresh = -1.0
-        return instantiate(model)
-    cfg = load_config(str(path), SHRINK_OPTS)
-    cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = budget
-    cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION = 1.0
-    if cfg.MODEL.RESNETS.NORM not in ("FrozenBN", "BN", "SyncBN"):
-        cfg.MODEL.RESNETS.NORM = "BN"  # 32 groups need more channels
-    if mining:
-        cfg.MODEL.ROI_HEADS.NAME = NAMES[cfg.MODEL.ROI_HEADS.NAME]
-        if everything:
-            cfg.MODEL.ROI_HEADS.OHEM.NMS_THRESH = 1.0
-    return build_model(cfg)
-
-
-def make_inputs(model, generator):
-    inputs = []
-    num_classes = model.roi_heads.num_classes
-    for _ in range(2):
-        corners = torch.rand(3, 2, generator=generator) * 30
-        boxes = torch.cat([corners, corners + 12 + torch.rand(3, 2, generator=generator) * 20], 1)
-        x = Instances((SIZE, SIZE), gt_boxes=Boxes(boxes))
-        x.gt_classes = torch.randint(0, num_classes, (3,), generator=generator)
-        polygons = [[torch.stack([a, b, c, b, c, d]).double().numpy()] for a, b, c, d in boxes]
-        x.gt_masks = PolygonMasks(polygons)
-        middle = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, torch.full((3, 1), 2.0)], dim=1)
-        x.gt_keypoints = Keypoints(middle[:, None].expand(3, 17, 3).clone())
-        near = boxes.repeat(10, 1) + torch.randn(30, 4, generator=generator) * 3
-        near[:, 2:] = torch.maximum(near[:, 2:], near[:, :2] + 2)
-        proposals = Instances((SIZE, SIZE), proposal_boxes=Boxes(near))
-        proposals.objectness_logits = torch.randn(30, generator=generator)
-        inputs.append(
-            {
-                "image": (torch.rand(3, SIZE, SIZE, generator=generator) * 255).byte(),
-                "instances": x,
-                "proposals": proposals,  # for the models that have no RPN
-                "sem_seg": torch.randint(0, 54, (SIZE, SIZE), generator=generator),
-                "height": SIZE,
-                "width": SIZE,
-            }
-        )
-    return inputs
-
-
-def step(model, inputs):
-    model.train()
-    torch.manual_seed(0)  # the RPN samples its anchors at random
-    with EventStorage():
-        losses = model(copy.deepcopy(inputs))
-    return losses
+# The tests that each config has passed.
+PASSED = defaultdict(set)
 
 
 @pytest.mark.slow
@@ -171,8 +93,10 @@ def test_mining_in(path):
 
     model.roi_heads._select = spy
     losses = step(model, inputs)
-    sum(losses.values()).backward()
     assert all(loss.isfinite() for loss in losses.values())
+    sum(losses.values()).backward()
+    torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9).step()
+    assert any(not p.equal(q) for p, q in zip(model.parameters(), plain.parameters()))
     ((labelled, cost, mined),) = seen
     boxes = [x.proposal_boxes.tensor for x in labelled]
     expected = reference.select(
@@ -188,18 +112,9 @@ def test_mining_in(path):
     assert all(0 < len(x) <= BUDGET for x in mined)
 
     del model.roi_heads._select
-    loaded = model.load_state_dict(plain.state_dict())
-    results = []
-    for m in (model, plain):
-        m.eval()
-        with torch.no_grad():
-            results.append([x["instances"] for x in m(copy.deepcopy(inputs))])
-    for a, b in zip(*results):
-        assert len(a) > 0
-        for name, value in a.get_fields().items():
-            theirs = b.get(name)
-            value = value.tensor if isinstance(value, Boxes) else value
-            assert value.equal(theirs.tensor if isinstance(theirs, Boxes) else theirs), name
+    model.load_state_dict(plain.state_dict())
+    assert_same_inference(model, plain, inputs)
+    PASSED[str(path.relative_to(ZOO))].add("mining")
 
 
 @pytest.mark.slow
@@ -211,13 +126,31 @@ def test_all_rois_in(path):
     plain = build(path, mining=False, everything=True)
     model.load_state_dict(plain.state_dict())
     inputs = make_inputs(model, torch.Generator().manual_seed(1))
-    losses, plain_losses = (step(m, inputs) for m in (model, plain))
-    assert losses.keys() == plain_losses.keys()
-    for name, value in losses.items():
-        torch.testing.assert_close(value, plain_losses[name], rtol=1e-4, atol=1e-5)
-    sum(losses.values()).backward()
-    sum(plain_losses.values()).backward()
-    for (name, p), q in zip(model.named_parameters(), plain.named_parameters()):
-        if p.grad is not None:
-            scale = max(q[1].grad.abs().max().item(), 1e-3)
-            assert (p.grad - q[1].grad).abs().max() <= 1e-3 * scale, name
+    assert_same_step(model, plain, inputs)
+    PASSED[str(path.relative_to(ZOO))].add("all RoIs")
+
+
+def table():
+    """What has passed, by family (the folder in the model zoo) and head."""
+    rows = defaultdict(list)
+    for name, (head, same) in WITH_HEADS.items():
+        rows[name.partition("/")[0], f"`{head}`"].append(PASSED[same] == {"mining", "all RoIs"})
+    without = defaultdict(list)
+    for name, reason in WITHOUT.items():
+        if reason != PART:
+            without[name.partition("/")[0], "none"].append(reason)
+    lines = ["| family | configs | head | status |", "| --- | --- | --- | --- |"]
+    for (family, head), passed in sorted(rows.items()):
+        status = "works" if all(passed) else f"{passed.count(False)} FAIL"
+        lines.append(f"| {family} | {len(passed)} | {head} | {status} |")
+    for (family, head), reasons in sorted(without.items()):
+        status = f"no RoI heads: {', '.join(sorted(set(reasons)))}"
+        lines.append(f"| {family} | {len(reasons)} | {head} | {status} |")
+    return "\n".join(lines)
+
+
+@pytest.mark.slow
+def test_the_readme_shows_the_table():
+    if {same for _, same in WITH_HEADS.values()} - PASSED.keys():
+        pytest.skip("not all configs were run")
+    assert table() in (ROOT / "README.md").read_text(), f"README.md should have\n\n{table()}\n"

@@ -1,0 +1,153 @@
+"""Models of Detectron2's model zoo, small enough to run by the hundred."""
+
+import copy
+from pathlib import Path
+
+import torch
+from detectron2 import model_zoo
+from detectron2.config import LazyConfig, instantiate
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances, Keypoints, PolygonMasks
+from detectron2.utils.events import EventStorage
+from omegaconf import OmegaConf
+
+from ohem_d2 import add_ohem_config
+from ohem_d2.config_file import load_config
+from ohem_d2.lazy import _COUNTERPARTS, with_ohem
+
+ZOO = Path(model_zoo.__file__).parent / "configs"
+NAMES = {base.__name__: head.__name__ for base, head in _COUNTERPARTS.items()}
+SIZE, BUDGET = 64, 12
+
+SHRINK = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.WEIGHTS": "",
+    "MODEL.RESNETS.DEPTH": 50,
+    "MODEL.RESNETS.NUM_GROUPS": 1,
+    "MODEL.RESNETS.WIDTH_PER_GROUP": 4,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": 16,
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
+    # Detectron2 has deformable convolutions on the GPU only.
+    "MODEL.RESNETS.DEFORM_ON_PER_STAGE": [False] * 4,
+    "MODEL.FPN.OUT_CHANNELS": 32,
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM": 32,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 16,
+    "MODEL.ROI_BOX_HEAD.CONV_DIM": 32,
+    "MODEL.ROI_MASK_HEAD.CONV_DIM": 32,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 40,
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 10,
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": -1.0,  # an untrained model is sure of anything
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": BUDGET,
+}
+SHRINK_OPTS = [str(x) for pair in SHRINK.items() for x in pair]
+
+
+def build(path, mining, everything=False, opts=()):
+    """The model of a config, shrunk; `everything`: it trains on all RoIs; `opts`: for YAML."""
+    if path.suffix == ".py":
+        return tamed(build_lazy(path, mining, everything))
+    return build_from(load_config(str(path), [*SHRINK_OPTS, *opts]), mining, everything)
+
+
+def tamed(model):
+    """The activations of a deep network that is not trained overflow, if they are not damped."""
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_var"):
+            buffer.fill_(4.0)
+    return model
+
+
+def build_lazy(path, mining, everything):
+    model = LazyConfig.load(str(path)).model
+    model.proposal_generator.post_nms_topk = (40, 10)
+    if mining:
+        nms_thresh = 1.0 if everything else 0.7
+        model.roi_heads = with_ohem(model.roi_heads, nms_thresh=nms_thresh)
+    heads = model.roi_heads
+    heads.batch_size_per_image = 10000 if everything else BUDGET
+    heads.positive_fraction = 1.0
+    predictors = heads.box_predictor if "box_predictors" not in heads else heads.box_predictors
+    for p in predictors if OmegaConf.is_list(predictors) else [predictors]:
+        p.test_score_thresh = -1.0
+    return instantiate(model)
+
+
+def build_from(cfg, mining, everything=False):
+    """The model of a config that is no file."""
+    cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 10000 if everything else BUDGET
+    cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION = 1.0
+    if cfg.MODEL.RESNETS.NORM not in ("FrozenBN", "BN", "SyncBN"):
+        cfg.MODEL.RESNETS.NORM = "BN"  # 32 groups need more channels
+    if mining:
+        add_ohem_config(cfg)
+        cfg.MODEL.ROI_HEADS.NAME = NAMES[cfg.MODEL.ROI_HEADS.NAME]
+        if everything:
+            cfg.MODEL.ROI_HEADS.OHEM.NMS_THRESH = 1.0
+    return tamed(build_model(cfg))
+
+
+def make_inputs(model, generator):
+    inputs = []
+    num_classes = model.roi_heads.num_classes
+    for _ in range(2):
+        corners = torch.rand(3, 2, generator=generator) * 30
+        boxes = torch.cat([corners, corners + 12 + torch.rand(3, 2, generator=generator) * 20], 1)
+        x = Instances((SIZE, SIZE), gt_boxes=Boxes(boxes))
+        x.gt_classes = torch.randint(0, num_classes, (3,), generator=generator)
+        polygons = [[torch.stack([a, b, c, b, c, d]).double().numpy()] for a, b, c, d in boxes]
+        x.gt_masks = PolygonMasks(polygons)
+        middle = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, torch.full((3, 1), 2.0)], dim=1)
+        x.gt_keypoints = Keypoints(middle[:, None].expand(3, 17, 3).clone())
+        near = boxes.repeat(10, 1) + torch.randn(30, 4, generator=generator) * 3
+        near[:, 2:] = torch.maximum(near[:, 2:], near[:, :2] + 2)
+        proposals = Instances((SIZE, SIZE), proposal_boxes=Boxes(near))
+        proposals.objectness_logits = torch.randn(30, generator=generator)
+        inputs.append(
+            {
+                "image": (torch.rand(3, SIZE, SIZE, generator=generator) * 255).byte(),
+                "instances": x,
+                "proposals": proposals,  # for the models that have no RPN
+                "sem_seg": torch.randint(0, 54, (SIZE, SIZE), generator=generator),
+                "height": SIZE,
+                "width": SIZE,
+            }
+        )
+    return inputs
+
+
+def step(model, inputs):
+    model.train()
+    torch.manual_seed(0)  # the RPN samples its anchors at random
+    with EventStorage():
+        losses = model(copy.deepcopy(inputs))
+    return losses
+
+
+def assert_same_inference(model, plain, inputs):
+    """Bitwise."""
+    results = []
+    for m in (model, plain):
+        m.eval()
+        with torch.no_grad():
+            results.append([x["instances"] for x in m(copy.deepcopy(inputs))])
+    for a, b in zip(*results):
+        assert len(a) > 0
+        for name, value in a.get_fields().items():
+            theirs = b.get(name)
+            value = value.tensor if isinstance(value, Boxes) else value
+            assert value.equal(theirs.tensor if isinstance(theirs, Boxes) else theirs), name
+
+
+def assert_same_step(model, plain, inputs):
+    """To float tolerance: the same losses, and the same gradients."""
+    losses, plain_losses = (step(m, inputs) for m in (model, plain))
+    assert losses.keys() == plain_losses.keys()
+    for name, value in losses.items():
+        torch.testing.assert_close(value, plain_losses[name], rtol=1e-4, atol=1e-5)
+    sum(losses.values()).backward()
+    sum(plain_losses.values()).backward()
+    for (name, p), (_, q) in zip(model.named_parameters(), plain.named_parameters()):
+        assert (p.grad is None) == (q.grad is None), name
+        if p.grad is not None:
+            scale = max(q.grad.abs().max().item(), 1e-3)
+            assert (p.grad - q.grad).abs().max() <= 1e-3 * scale, name
