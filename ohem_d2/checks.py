@@ -2,7 +2,7 @@
 
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import urlparse
 
@@ -59,19 +59,45 @@ def check_weights(key: str, weights: str, output_dir: str, resume: bool, trainin
             f"there is nothing to evaluate: set {key} to a checkpoint, such as "
             f"{os.path.join(output_dir, 'model_final.pth')} after a training"
         )
-    try:
-        # Detectron2 takes settings from behind a question mark.
-        path = urlparse(weights)._replace(query="").geturl()
-        found = os.path.isfile(PathManager.get_local_path(path))
-        reason = "no such file"
-    except Exception as e:  # whatever a download can die of
-        found, reason = False, e
-    if not found:
+    # Detectron2 takes settings from behind a question mark.
+    reason = _missing(urlparse(weights)._replace(query="").geturl())
+    if reason:
         raise InputError(
             f"{key}, {weights!r}, cannot be loaded ({reason}). Set it to a checkpoint "
             "that is here. To train without one, start from configs/quick_start.yaml, whose small "
             "model learns from scratch; 'python train_net.py' alone shows that"
         )
+
+
+def check_proposal_files(key: str, files: Sequence[str], names: Sequence[str]) -> None:
+    """
+    Make sure that each data set has its file of precomputed proposals.
+
+    Args:
+        key: where the config names the files.
+        files: their paths or addresses.
+        names: the data sets.
+
+    Raises:
+        InputError: there are more or fewer files than data sets, or one of them is not here.
+    """
+    if len(files) != len(names):
+        raise InputError(
+            f"{key} has {len(files)} files, expected {len(names)}: with MODEL.LOAD_PROPOSALS, one "
+            f"for each of {', '.join(names)}"
+        )
+    for file in files:
+        reason = _missing(file)
+        if reason:
+            raise InputError(f"{key}: {file!r} cannot be loaded ({reason})")
+
+
+def _missing(path: str) -> str | None:
+    """Why there is no such file, here or at the address; None if there is."""
+    try:
+        return None if os.path.isfile(PathManager.get_local_path(path)) else "no such file"
+    except Exception as e:  # whatever a download can die of
+        return str(e)
 
 
 @contextmanager

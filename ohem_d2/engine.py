@@ -16,7 +16,7 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from . import lazy_engine
-from .checks import check_datasets, check_weights, named_weights
+from .checks import check_datasets, check_proposal_files, check_weights, named_weights
 from .config_file import find_config, load_config
 from .data import register_datasets
 from .errors import InputError
@@ -94,10 +94,14 @@ def run(args) -> dict | None:
     cfg = load_config(args.config_file, args.opts)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ohem_d2")
     register_datasets(cfg)
-    needed = "TEST" if args.eval_only else "TRAIN"
-    if not cfg.DATASETS[needed]:
-        raise InputError(f"DATASETS.{needed} is empty, expected at least one data set")
-    check_datasets(*(() if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST)
+    splits = ("TEST",) if args.eval_only else ("TRAIN", "TEST")
+    if not cfg.DATASETS[splits[0]]:
+        raise InputError(f"DATASETS.{splits[0]} is empty, expected at least one data set")
+    for split in splits:
+        check_datasets(*cfg.DATASETS[split])
+        if cfg.MODEL.LOAD_PROPOSALS:
+            key = f"PROPOSAL_FILES_{split}"
+            check_proposal_files(f"DATASETS.{key}", cfg.DATASETS[key], cfg.DATASETS[split])
     for name in cfg.DATASETS.TEST:
         check_evaluator_type(name)
     weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)

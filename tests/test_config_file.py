@@ -57,6 +57,31 @@ def test_the_standard_head_in_the_config_of_a_cascade():
         load_config(cascade, ["MODEL.ROI_HEADS.NAME", "OHEMROIHeads"])
 
 
+def test_the_standard_head_in_a_config_based_on_a_cascade(tmp_path):
+    cascade = model_zoo.get_config_file("Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml")
+    (tmp_path / "mine.yaml").write_text(
+        f"_BASE_: {cascade}\nMODEL: {{ROI_HEADS: {{NAME: OHEMROIHeads}}}}\n"
+    )
+    with pytest.raises(InputError, match=r"is OHEMROIHeads, but .*expected OHEMCascadeROIHeads"):
+        load_config(str(tmp_path / "mine.yaml"))
+    assert load_config("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
+                       ["MODEL.ROI_HEADS.NAME", "OHEMROIHeads"])  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["KEYPOINT_ON", "LOAD_PROPOSALS"])
+def test_models_that_know_no_test_time_augmentation(key):
+    opts = ["TEST.AUG.ENABLED", "True", f"MODEL.{key}", "True"]
+    with pytest.raises(InputError, match=f"TEST.AUG.ENABLED and MODEL.{key} are both True"):
+        load_config(str(CONFIGS / "quick_start.yaml"), opts)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+def test_mixed_precision_needs_a_gpu(caplog):
+    cfg = load_config(str(CONFIGS / "quick_start.yaml"), ["SOLVER.AMP.ENABLED", "True"])
+    assert not cfg.SOLVER.AMP.ENABLED
+    assert "SOLVER.AMP.ENABLED is turned off" in caplog.text
+
+
 def test_without_a_gpu_the_cpu_is_taken():
     cfg = load_config("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml")
     assert ("cuda" if torch.cuda.is_available() else "cpu") == cfg.MODEL.DEVICE

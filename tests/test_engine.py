@@ -2,13 +2,16 @@
 
 import json
 import math
+import pickle
 
 import cv2
+import numpy as np
 import pytest
 import torch
 import yaml
 from command_line import ROOT, run_train_net
 from detectron2.config import CfgNode, get_cfg
+from detectron2.structures import BoxMode
 from small_data import write_coco, write_voc
 
 TINY = {
@@ -117,6 +120,48 @@ def test_coco_address_with_a_zoo_config(tmp_path):
     assert run.returncode == 0, run.stderr
     assert "Task: bbox" in run.stdout
     assert (tmp_path / "out" / "model_final.pth").exists()
+
+
+def test_fast_rcnn_on_precomputed_proposals(tmp_path, voc):
+    boxes = np.array([[4, 4, 31, 41], [41, 9, 70, 51], [0, 0, 79, 59], [10, 30, 50, 55]], float)
+    names = [f"image {i}" for i in range(4)]
+    content = {
+        "ids": names,
+        "boxes": [boxes] * 4,
+        "objectness_logits": [np.ones(4)] * 4,
+        "bbox_mode": BoxMode.XYXY_ABS,
+    }
+    (tmp_path / "proposals.pkl").write_bytes(pickle.dumps(content))
+    settings = {
+        **voc,
+        "MODEL.LOAD_PROPOSALS": True,
+        "MODEL.PROPOSAL_GENERATOR.NAME": "PrecomputedProposals",
+        "DATASETS.PROPOSAL_FILES_TRAIN": "proposals.pkl",
+        "DATASETS.PROPOSAL_FILES_TEST": "proposals.pkl",
+    }
+    run = train_net(tmp_path, **settings)
+    assert run.returncode == 0, run.stderr
+    assert math.isfinite(metrics(tmp_path)["ohem/cost_of_selected"])
+    assert "loss_rpn_cls" not in metrics(tmp_path)
+    assert "PASCAL VOC 2012 metric" in run.stdout
+
+    run = train_net(tmp_path, **{**settings, "DATASETS.PROPOSAL_FILES_TEST": "no.pkl"})
+    assert "error: DATASETS.PROPOSAL_FILES_TEST: 'no.pkl' cannot be loaded" in run.stderr
+    run = train_net(tmp_path, **{**settings, "DATASETS.PROPOSAL_FILES_TEST": "()"})
+    assert "error: DATASETS.PROPOSAL_FILES_TEST has 0 files, expected 1" in run.stderr
+
+
+def test_test_time_augmentation(tmp_path, voc):
+    augmented = {"TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": "(48, 64)", **voc}
+    run = train_net(tmp_path, **augmented, **{"TEST.EVAL_PERIOD": 2})
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("Evaluating with test-time augmentation") == 1  # at the end
+    assert {"bbox/AP50", "bbox_TTA/AP50"} <= metrics(tmp_path).keys()
+    assert list((tmp_path / "out" / "TTA" / "pictures").iterdir())
+    weights = {"MODEL.WEIGHTS": "out/model_final.pth"}
+    run = train_net(tmp_path, "--eval-only", **augmented, **weights)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("Evaluating with test-time augmentation") == 1
 
 
 def test_a_file_that_is_no_checkpoint(tmp_path, voc):

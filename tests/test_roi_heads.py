@@ -5,11 +5,13 @@ import pytest
 import reference
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import configurable
 from detectron2.modeling.roi_heads import (
     ROI_HEADS_REGISTRY,
     CascadeROIHeads,
     FastRCNNOutputLayers,
     Res5ROIHeads,
+    StandardROIHeads,
     build_roi_heads,
 )
 from detectron2.structures import Boxes, Instances
@@ -550,6 +552,68 @@ def test_the_mixin_makes_a_mining_head_of_another():
     batch = make_batch(1, [(2, 30)])
     mined, _, _ = train_step(heads, *batch)
     assert_mined(mined, mine_slowly(heads, *batch), batch[2])
+
+
+class _OlderHeads(StandardROIHeads):
+    """As TridentNet's and DensePose's: the config itself is what it is built from."""
+
+    def __init__(self, cfg, input_shape):
+        super().__init__(cfg, input_shape)
+        self.num_branch = cfg.MODEL.ROI_BOX_HEAD.NUM_FC
+
+    def forward(self, images, features, proposals, targets=None):
+        return super().forward(images, features, proposals, targets)
+
+
+class _OHEMOlderHeads(OHEMMixin, _OlderHeads):
+    pass
+
+
+class _NewerHeads(StandardROIHeads):
+    @configurable
+    def __init__(self, *, more, **kwargs):
+        super().__init__(**kwargs)
+        self.more = more
+
+    @classmethod
+    def from_config(cls, cfg, input_shape):
+        return {**super().from_config(cfg, input_shape), "more": 5}
+
+
+class _OHEMNewerHeads(OHEMMixin, _NewerHeads):
+    pass
+
+
+class _NewerOHEMHeads(OHEMROIHeads):
+    """Extends a mining head, where the one above is extended by it."""
+
+    @configurable
+    def __init__(self, *, more, **kwargs):
+        super().__init__(**kwargs)
+        self.more = more
+
+    @classmethod
+    def from_config(cls, cfg, input_shape):
+        return {**super().from_config(cfg, input_shape), "more": 5}
+
+
+@pytest.mark.parametrize("heads", [_OHEMOlderHeads, _OHEMNewerHeads, _NewerOHEMHeads])
+def test_the_mixin_in_heads_however_they_are_built(heads):
+    built = heads(make_cfg("MODEL.ROI_HEADS.OHEM.NMS_THRESH", 0.5), SHAPES)
+    assert built.ohem == OHEMOptions(nms_thresh=0.5)
+    mined, losses, logged = train_step(built, *make_batch(0, [(3, 40)]))
+    assert len(mined[0]) == 8
+    assert logged["ohem/cost_of_selected"] > 0
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_what_may_be_the_config_of_a_cascade(caplog):
+    make_heads("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True)
+    assert "if this is the config of a cascade, it needs OHEMCascadeROIHeads" in caplog.text
+    caplog.clear()
+    make_heads()
+    make_heads(name="OHEMCascadeROIHeads")
+    assert not caplog.text
 
 
 def test_the_mixin_comes_first():
