@@ -6,6 +6,7 @@ Train or evaluate a detector with online hard example mining.
     python train_net.py --config-file configs/faster_rcnn_ohem.yaml --num-gpus 8
     python train_net.py --config-file COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml \
         MODEL.ROI_HEADS.NAME OHEMROIHeads
+    python train_net.py --config-file configs/mask_rcnn_R_50_FPN_1x_ohem.py train.max_iter=1000
 """
 
 import sys

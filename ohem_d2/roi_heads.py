@@ -60,7 +60,7 @@ class OHEMMixin:
     """
 
     def __init_subclass__(cls, **kwargs) -> None:
-        """Refuse the wrong order of base classes, in which nothing would be mined."""
+        """Refuse base classes in the wrong order, and those that need another mining head."""
         super().__init_subclass__(**kwargs)
         heads = [c for c in cls.__mro__ if issubclass(c, ROIHeads) and not issubclass(c, OHEMMixin)]
         if heads and cls.__mro__.index(heads[0]) < cls.__mro__.index(OHEMMixin):
@@ -68,6 +68,13 @@ class OHEMMixin:
                 f"class {cls.__name__} names {heads[0].__name__} before OHEMMixin, expected "
                 f"class {cls.__name__}(OHEMMixin, {heads[0].__name__})"
             )
+        for base in (Res5ROIHeads, CascadeROIHeads):
+            if issubclass(cls, base) and cls.read_boxes is OHEMMixin.read_boxes:
+                raise TypeError(
+                    f"class {cls.__name__} is based on {base.__name__}, whose box branch is "
+                    f"another one, expected class {cls.__name__}(OHEM{base.__name__}, "
+                    f"{heads[0].__name__}), or a method read_boxes"
+                )
 
     def __init__(self, *args, ohem: OHEMOptions | None = None, **kwargs) -> None:
         """

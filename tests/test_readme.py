@@ -21,7 +21,7 @@ def test_every_key_is_in_the_table_with_its_default(option):
 
 
 def test_every_file_that_is_named_exists():
-    named = re.findall(r"configs/[\w/]+\.yaml|docs/[\w/]+\.\w+", README)
+    named = re.findall(r"configs/[\w/]+\.(?:yaml|py)\b|docs/[\w/]+\.\w+", README)
     named += [p for p in re.findall(r"\]\(([^)]+)\)", README) if not p.startswith("http")]
     assert len(named) > 4
     assert [p for p in named if not (ROOT / p).exists()] == []

@@ -30,7 +30,7 @@ from small_heads import (
     train_step,
 )
 
-from ohem_d2 import OHEMMixin, OHEMOptions, OHEMROIHeads
+from ohem_d2 import OHEMMixin, OHEMOptions, OHEMRes5ROIHeads, OHEMROIHeads
 
 BACKGROUND = NUM_CLASSES
 
@@ -614,6 +614,39 @@ def test_what_may_be_the_config_of_a_cascade(caplog):
     make_heads()
     make_heads(name="OHEMCascadeROIHeads")
     assert not caplog.text
+
+
+class _TridentHeads(Res5ROIHeads):
+    """As TridentNet's: three branches, each with its own features, see the same objects."""
+
+    def __init__(self, cfg, input_shape):
+        super().__init__(cfg, input_shape)
+
+    def forward(self, images, features, proposals, targets=None):
+        return super().forward(images, features, proposals, targets * 3)
+
+
+class _OHEMTridentHeads(OHEMRes5ROIHeads, _TridentHeads):
+    pass
+
+
+def test_heads_that_extend_a_c4_head():
+    heads = _OHEMTridentHeads(make_cfg(name="OHEMRes5ROIHeads"), SHAPES)
+    features, proposals, _ = make_batch(0, [(3, 40)] * 3)
+    _, _, targets = make_batch(0, [(3, 40)])
+    seen = []
+    heads.observers.append(seen.append)
+    _, losses, _ = train_step(heads, features, proposals, targets)
+    assert [len(x) for x in seen[0]] == [8, 8, 8]
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+@pytest.mark.parametrize("base", [Res5ROIHeads, CascadeROIHeads])
+def test_heads_that_the_mixin_alone_does_not_fit(base):
+    with pytest.raises(
+        TypeError, match=rf"expected class Mine\(OHEM{base.__name__}, {base.__name__}"
+    ):
+        type("Mine", (OHEMMixin, base), {})
 
 
 def test_the_mixin_comes_first():
