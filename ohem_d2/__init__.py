@@ -1,6 +1,7 @@
 """Online hard example mining for Detectron2."""
 
-from .config import OHEMOptions, add_ohem_config
+from . import vgg  # noqa: F401  (registers the backbone and the box head)
+from .config import BoxVotingOptions, OHEMOptions, add_ohem_config
 from .data import register_datasets
 from .lazy import with_ohem
 from .losses import losses_per_roi
@@ -15,6 +16,7 @@ from .roi_heads import (
 
 __version__ = "0.1.0"
 __all__ = [
+    "BoxVotingOptions",
     "OHEMCascadeROIHeads",
     "OHEMMixin",
     "OHEMOptions",

@@ -75,6 +75,37 @@ class OHEMOptions:
             )
 
 
+@dataclass(frozen=True)
+class BoxVotingOptions:
+    """
+    How detections are refined at test time. Each field is a key of ``TEST.BOX_VOTING``, in upper
+    case. See `ohem_d2.box_voting`.
+
+    Raises:
+        InputError: a value lies outside its range.
+    """
+
+    # How often boxes are scored and refined before they vote. 0: Detectron2's own detection; 1:
+    # voting alone; 2: what was found is scored and refined once more, as in the paper.
+    rounds: int = 0
+    # The IoU above which, of two detections of a class, the one with the lower score goes.
+    nms_thresh: float = 0.3
+    # The IoU from which on a box has a vote on where a detection of its class lies.
+    vote_thresh: float = 0.5
+
+    def __post_init__(self) -> None:
+        if type(self.rounds) is not int or self.rounds < 0:
+            raise InputError(
+                f"TEST.BOX_VOTING.ROUNDS is {self.rounds!r}, expected an integer of 0 or more"
+            )
+        for name in ("nms_thresh", "vote_thresh"):
+            value = getattr(self, name)
+            if not (_number(value) and 0 <= value <= 1):
+                raise InputError(
+                    f"TEST.BOX_VOTING.{name.upper()} is {value!r}, expected a number in [0, 1]"
+                )
+
+
 def config_key(option: str) -> str:
     """The name of an option in a Detectron2 config."""
     return f"MODEL.ROI_HEADS.OHEM.{option.upper()}"
@@ -82,23 +113,41 @@ def config_key(option: str) -> str:
 
 def add_ohem_config(cfg: CfgNode) -> None:
     """
-    Add the keys ``MODEL.ROI_HEADS.OHEM`` to a Detectron2 config, at their defaults.
+    Add the keys ``MODEL.ROI_HEADS.OHEM`` and ``TEST.BOX_VOTING`` to a Detectron2 config, at their
+    defaults.
 
     Only needed to set them: without the keys, the mining heads take the defaults.
     """
-    cfg.MODEL.ROI_HEADS.OHEM = type(cfg)({f.name.upper(): f.default for f in fields(OHEMOptions)})
+    for node, key, options in (
+        (cfg.MODEL.ROI_HEADS, "OHEM", OHEMOptions),
+        (cfg.TEST, "BOX_VOTING", BoxVotingOptions),
+    ):
+        node[key] = type(cfg)({f.name.upper(): f.default for f in fields(options)})
 
 
 def ohem_options(cfg: CfgNode) -> OHEMOptions:
     """
-    The options that a config asks for.
+    The options of mining that a config asks for.
 
     Raises:
         InputError: a value lies outside its range, or a key is unknown.
     """
-    node = cfg.MODEL.ROI_HEADS.get("OHEM", {})
-    known = {f.name.upper(): f.name for f in fields(OHEMOptions)}
+    return _options(OHEMOptions, cfg.MODEL.ROI_HEADS.get("OHEM", {}), "MODEL.ROI_HEADS.OHEM")
+
+
+def box_voting_options(cfg: CfgNode) -> BoxVotingOptions:
+    """
+    The options of box voting that a config asks for.
+
+    Raises:
+        InputError: a value lies outside its range, or a key is unknown.
+    """
+    return _options(BoxVotingOptions, cfg.TEST.get("BOX_VOTING", {}), "TEST.BOX_VOTING")
+
+
+def _options(kind: type, node: dict, name: str) -> OHEMOptions | BoxVotingOptions:
+    known = {f.name.upper(): f.name for f in fields(kind)}
     for key in node:
         if key not in known:
-            raise InputError(f"{config_key(key)} is unknown, expected one of {', '.join(known)}")
-    return OHEMOptions(**{known[key]: value for key, value in node.items()})
+            raise InputError(f"{name}.{key} is unknown, expected one of {', '.join(known)}")
+    return kind(**{known[key]: value for key, value in node.items()})

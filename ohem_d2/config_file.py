@@ -93,13 +93,11 @@ def load_config(config_file: str, opts: list[str] = ()) -> CfgNode:
             f"MODEL.ROI_HEADS.NAME is OHEMROIHeads, but {path} is the config of a cascade: "
             "expected OHEMCascadeROIHeads"
         )
-    if cfg.TEST.AUG.ENABLED:
-        for key in ("KEYPOINT_ON", "LOAD_PROPOSALS"):
-            if cfg.MODEL[key]:
-                raise InputError(
-                    f"TEST.AUG.ENABLED and MODEL.{key} are both True, expected one of them: "
-                    "Detectron2's test-time augmentation does not know such models"
-                )
+    if cfg.TEST.AUG.ENABLED and cfg.MODEL.KEYPOINT_ON:
+        raise InputError(
+            "TEST.AUG.ENABLED and MODEL.KEYPOINT_ON are both True, expected one of them: "
+            "Detectron2's test-time augmentation does not know keypoints"
+        )
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     if cfg.MODEL.DEVICE == "cpu" and cfg.SOLVER.AMP.ENABLED:

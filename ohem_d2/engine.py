@@ -10,7 +10,6 @@ from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, HookBase, default_setup, defaults
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluator, verify_results
-from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch import nn
@@ -23,6 +22,7 @@ from .errors import InputError
 from .evaluation import build_evaluator, check_evaluator_type
 from .parallel import wrap_ddp
 from .pictures import MinedPictures
+from .tta import TTA
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Trainer(DefaultTrainer):
         cfg = cfg.clone()
         cfg.defrost()
         cfg.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / "TTA")
-        results = cls.test(cfg, GeneralizedRCNNWithTTA(cfg, model))
+        results = cls.test(cfg, TTA(cfg, model))
         return {f"{name}_TTA": value for name, value in results.items()}
 
     def build_hooks(self) -> list[HookBase]:

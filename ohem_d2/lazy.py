@@ -6,7 +6,7 @@ from detectron2.config import LazyCall
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 
-from .config import OHEMOptions
+from .config import BoxVotingOptions, OHEMOptions
 from .errors import InputError
 from .roi_heads import OHEMCascadeROIHeads, OHEMMixin, OHEMRes5ROIHeads, OHEMROIHeads, OHEMRROIHeads
 
@@ -26,7 +26,8 @@ def with_ohem(roi_heads: DictConfig, **options: object) -> DictConfig:
     Args:
         roi_heads: the node ``model.roi_heads``.
         options: those of `OHEMOptions` that are to differ from their default. Afterwards they can
-            be set as ``model.roi_heads.ohem.nms_thresh`` and so on.
+            be set as ``model.roi_heads.ohem.nms_thresh`` and so on, and those of
+            `BoxVotingOptions` as ``model.roi_heads.box_voting.rounds`` and so on.
 
     Returns:
         a new node, with the arguments of the one given.
@@ -47,4 +48,5 @@ def with_ohem(roi_heads: DictConfig, **options: object) -> DictConfig:
     mining = copy.deepcopy(roi_heads)
     mining["_target_"] = target
     mining["ohem"] = LazyCall(OHEMOptions)(**options)
+    mining["box_voting"] = LazyCall(BoxVotingOptions)()
     return mining

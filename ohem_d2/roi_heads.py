@@ -22,7 +22,14 @@ from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from .config import OHEMOptions, config_key, ohem_options
+from .box_voting import detect
+from .config import (
+    BoxVotingOptions,
+    OHEMOptions,
+    box_voting_options,
+    config_key,
+    ohem_options,
+)
 from .errors import InputError
 from .figures import log_figures
 from .losses import check_predictor, losses_per_roi, predicted_classes
@@ -76,11 +83,18 @@ class OHEMMixin:
                     f"{heads[0].__name__}), or a method read_boxes"
                 )
 
-    def __init__(self, *args, ohem: OHEMOptions | None = None, **kwargs) -> None:
+    def __init__(
+        self,
+        *args,
+        ohem: OHEMOptions | None = None,
+        box_voting: BoxVotingOptions | None = None,
+        **kwargs,
+    ) -> None:
         """
         Args:
             args: the config and the shapes of the features, unless all is given by name.
             ohem: how hard examples are chosen. None: as the config says, or as in the paper.
+            box_voting: how detections are refined at test time. None: as the config says, or not.
             kwargs: the arguments of the extended head.
 
         Raises:
@@ -91,8 +105,10 @@ class OHEMMixin:
         cfg = args[0] if args else kwargs.get("cfg")
         if ohem is None:
             ohem = OHEMOptions() if cfg is None else ohem_options(cfg)
+        if box_voting is None:
+            box_voting = BoxVotingOptions() if cfg is None else box_voting_options(cfg)
         super().__init__(*args, **kwargs)
-        self.ohem = ohem
+        self.ohem, self.box_voting = ohem, box_voting
         if self.batch_size_per_image < 1:
             raise InputError(
                 f"MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE is {self.batch_size_per_image}, "
@@ -112,15 +128,19 @@ class OHEMMixin:
         arguments = super().from_config(cfg, input_shape)
         if hasattr(cls.__init__, "__wrapped__"):
             # A subclass has an @configurable of its own: no config will reach our __init__.
-            arguments["ohem"] = ohem_options(cfg)
+            arguments.update(ohem=ohem_options(cfg), box_voting=box_voting_options(cfg))
         return arguments
 
-    def __call__(self, images, features: dict[str, Tensor], *args, **kwargs):
+    def __call__(
+        self, images, features: dict[str, Tensor], proposals: list[Instances], *args, **kwargs
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
         """See Detectron2's `ROIHeads.forward`, which stays as it is, and can be scripted."""
+        if self.box_voting.rounds and not self.training:
+            return self._detect_with_voting(features, proposals), {}
         # Detectron2 does not hand the features to label_and_sample_proposals, which ranks by them.
         self._features = features
         try:
-            return super().__call__(images, features, *args, **kwargs)
+            return super().__call__(images, features, proposals, *args, **kwargs)
         finally:
             self._features = None
 
@@ -250,6 +270,41 @@ class OHEMMixin:
         pooled = self.box_pooler(features, [x.proposal_boxes for x in proposals])
         return self.box_predictor, self.box_predictor(self.box_head(pooled))
 
+    def detect_boxes(
+        self, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """
+        Tell what the model finds in each of the proposals, before any of it is dropped.
+
+        Args:
+            features: as in `forward`.
+            proposals: those of each image, with ``proposal_boxes``.
+
+        Returns:
+            for each image with R proposals the boxes, (R, K * 4), or (R, 4) if class-agnostic (5 in
+            place of 4 for rotated boxes), and the probabilities, (R, K + 1).
+        """
+        predictor, predictions = self.read_boxes(features, proposals)
+        return (
+            predictor.predict_boxes(predictions, proposals),
+            predictor.predict_probs(predictions, proposals),
+        )
+
+    def _detect_with_voting(
+        self, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> list[Instances]:
+        """What the extended head does at test time, but for how boxes are found."""
+        predictors = self.box_predictor
+        last = predictors[-1] if isinstance(predictors, nn.ModuleList) else predictors
+        found = detect(
+            lambda x: self.detect_boxes(features, x),
+            proposals,
+            self.box_voting,
+            last.test_score_thresh,
+            last.test_topk_per_image,
+        )
+        return self.forward_with_given_boxes(features, found)
+
 
 @ROI_HEADS_REGISTRY.register()
 class OHEMROIHeads(OHEMMixin, StandardROIHeads):
@@ -361,6 +416,20 @@ class OHEMCascadeROIHeads(OHEMMixin, CascadeROIHeads):
         """See `OHEMMixin.read_boxes`."""
         features = [features[f] for f in self.box_in_features]
         return self.box_predictor[stage], self._run_stage(features, proposals, stage)
+
+    def detect_boxes(
+        self, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """See `OHEMMixin.detect_boxes`: the boxes of the last stage, the mean score of all."""
+        probs, boxes = [], None
+        for stage in range(self.num_cascade_stages):
+            if stage > 0:
+                sizes = [x.image_size for x in proposals]
+                proposals = self._create_proposals_from_boxes(boxes, sizes)
+            predictor, predictions = self.read_boxes(features, proposals, stage)
+            boxes = predictor.predict_boxes(predictions, proposals)
+            probs.append(predictor.predict_probs(predictions, proposals))
+        return boxes, [torch.stack(x).mean(dim=0) for x in zip(*probs)]
 
     @torch.no_grad()
     def _match_and_label_boxes(
