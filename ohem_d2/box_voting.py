@@ -5,10 +5,16 @@ What the head finds is scored and refined again, round by round. All rounds toge
 non-maximum suppression; then each box that is left becomes the mean of those that overlap it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.layers import batched_nms, batched_nms_rotated
+from detectron2.modeling.roi_heads import (
+    ROI_HEADS_REGISTRY,
+    FastRCNNOutputLayers,
+    StandardROIHeads,
+)
 from detectron2.structures import (
     Boxes,
     Instances,
@@ -16,9 +22,9 @@ from detectron2.structures import (
     pairwise_iou,
     pairwise_iou_rotated,
 )
-from torch import Tensor
+from torch import Tensor, nn
 
-from .config import BoxVotingOptions
+from .config import BoxVotingOptions, box_voting_options, options_by_name
 
 # Boxes that are voted on at a time, so that memory does not grow with their number.
 _CHUNK = 256
@@ -150,3 +156,114 @@ def _mean_rotated(kept: Tensor, boxes: Tensor, weights: Tensor) -> Tensor:
         angle + 90 * quarter_turns,
     )
     return torch.stack([(weights * v).sum(dim=1) for v in values], dim=1)
+
+
+class BoxVotingMixin:
+    """
+    Box voting for a head that is based on Detectron2's `ROIHeads`, where ``TEST.BOX_VOTING`` asks
+    for it. It adds no weights, and training is that of the extended head.
+    """
+
+    # Neither this nor a subclass in this project is @configurable: the extended head reads the
+    # config in its own way, which may be that of heads that are older than @configurable.
+    def __init__(
+        self, *args, box_voting: BoxVotingOptions | Mapping | None = None, **kwargs
+    ) -> None:
+        """
+        Args:
+            args: the config and the shapes of the features, unless all is given by name.
+            box_voting: how detections are refined, or those options that differ from their
+                default, by name. None: as the config says, or not at all.
+            kwargs: the arguments of the extended head.
+        """
+        if box_voting is None:
+            box_voting = box_voting_options(config_of(*args, **kwargs))
+        elif not isinstance(box_voting, BoxVotingOptions):
+            box_voting = options_by_name(BoxVotingOptions, box_voting)
+        super().__init__(*args, **kwargs)
+        self.box_voting = box_voting
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape) -> dict:
+        """See Detectron2's `configurable`."""
+        arguments = super().from_config(cfg, input_shape)
+        if is_configured_above(cls):
+            arguments["box_voting"] = box_voting_options(cfg)
+        return arguments
+
+    def __call__(
+        self, images, features: dict[str, Tensor], proposals: list[Instances], *args, **kwargs
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """See Detectron2's `ROIHeads.forward`, which stays as it is, and can be scripted."""
+        if self.box_voting.rounds and not self.training:
+            return self._detect_with_voting(features, proposals), {}
+        return super().__call__(images, features, proposals, *args, **kwargs)
+
+    def read_boxes(
+        self, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> tuple[FastRCNNOutputLayers, tuple[Tensor, Tensor]]:
+        """
+        Run the box branch, from the features of the images to the predictions for each RoI.
+
+        To be overridden for heads that have another one than `StandardROIHeads`.
+
+        Args:
+            features: as in `forward`.
+            proposals: those of each image, with ``proposal_boxes``, R in all.
+
+        Returns:
+            the predictor that is trained on these RoIs, and what it returns for them.
+        """
+        features = [features[f] for f in self.box_in_features]
+        pooled = self.box_pooler(features, [x.proposal_boxes for x in proposals])
+        return self.box_predictor, self.box_predictor(self.box_head(pooled))
+
+    def detect_boxes(
+        self, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """
+        Tell what the model finds in each of the proposals, before any of it is dropped.
+
+        Args:
+            features: as in `forward`.
+            proposals: those of each image, with ``proposal_boxes``.
+
+        Returns:
+            for each image with R proposals the boxes, (R, K * 4), or (R, 4) if class-agnostic (5 in
+            place of 4 for rotated boxes), and the probabilities, (R, K + 1).
+        """
+        predictor, predictions = self.read_boxes(features, proposals)
+        return (
+            predictor.predict_boxes(predictions, proposals),
+            predictor.predict_probs(predictions, proposals),
+        )
+
+    def _detect_with_voting(
+        self, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> list[Instances]:
+        """What the extended head does at test time, but for how boxes are found."""
+        predictors = self.box_predictor
+        last = predictors[-1] if isinstance(predictors, nn.ModuleList) else predictors
+        found = detect(
+            lambda x: self.detect_boxes(features, x),
+            proposals,
+            self.box_voting,
+            last.test_score_thresh,
+            last.test_topk_per_image,
+        )
+        return self.forward_with_given_boxes(features, found)
+
+
+def config_of(*args: object, **kwargs: object) -> CfgNode | None:
+    """The config among the arguments of a head, if there is one."""
+    return args[0] if args else kwargs.get("cfg")
+
+
+def is_configured_above(cls: type) -> bool:
+    """Whether a subclass has an @configurable, so that no config reaches the __init__ above."""
+    return hasattr(cls.__init__, "__wrapped__")
+
+
+@ROI_HEADS_REGISTRY.register()
+class BoxVotingROIHeads(BoxVotingMixin, StandardROIHeads):
+    """`StandardROIHeads`, which samples RoIs at random, with box voting at test time."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from urllib.parse import urlparse
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from .data import unknown_dataset
@@ -92,6 +93,24 @@ def check_proposal_files(key: str, files: Sequence[str], names: Sequence[str]) -
             raise InputError(f"{key}: {file!r} cannot be loaded ({reason})")
 
 
+def check_batch_size(key: str, batch_size: int) -> None:
+    """
+    Make sure that each process gets the same number of images.
+
+    Args:
+        key: where the config says how many images there are in a step.
+        batch_size: their number.
+
+    Raises:
+        InputError: they cannot be divided evenly.
+    """
+    processes = comm.get_world_size()
+    if batch_size < 1 or batch_size % processes:
+        raise InputError(
+            f"{key} is {batch_size}, expected a multiple of {processes}, the number of processes"
+        )
+
+
 def _missing(path: str) -> str | None:
     """Why there is no such file, here or at the address; None if there is."""
     try:
@@ -105,7 +124,7 @@ def named_weights(key: str, weights: str, output_dir: str) -> Iterator[None]:
     """Say which file it was that could not be read. The arguments are those of `check_weights`."""
     try:
         yield
-    except (EOFError, pickle.UnpicklingError, RuntimeError) as e:
+    except (EOFError, pickle.UnpicklingError, RuntimeError, ValueError) as e:
         raise InputError(
             f"{key}, {weights!r}, or the checkpoint in {output_dir!r} that --resume takes, is no "
             f"checkpoint of this model: {e}"

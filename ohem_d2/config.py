@@ -1,8 +1,9 @@
 """Every setting of the mining, its default and its range."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 from detectron2.config import CfgNode
 
@@ -25,7 +26,7 @@ _RANGES: dict[str, tuple[Callable[[object], bool], str]] = {
     "loss_weight_cls": (lambda v: _number(v) and v >= 0, "a number of 0 or more"),
     "loss_weight_box_reg": (lambda v: _number(v) and v >= 0, "a number of 0 or more"),
     "cascade_stages": (
-        lambda v: isinstance(v, (tuple, list)) and v and all(type(s) is int and s >= 0 for s in v),
+        lambda v: isinstance(v, tuple) and v and all(type(s) is int and s >= 0 for s in v),
         "a tuple of at least one stage, counted from 0",
     ),
 }
@@ -64,6 +65,9 @@ class OHEMOptions:
     cascade_stages: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
+        if isinstance(self.cascade_stages, Sequence) and not isinstance(self.cascade_stages, str):
+            # A list of OmegaConf's, in Python configs.
+            object.__setattr__(self, "cascade_stages", tuple(self.cascade_stages))
         for name, (is_valid, expected) in _RANGES.items():
             value = getattr(self, name)
             if not is_valid(value):
@@ -106,6 +110,9 @@ class BoxVotingOptions:
                 )
 
 
+_Options = TypeVar("_Options", OHEMOptions, BoxVotingOptions)
+
+
 def config_key(option: str) -> str:
     """The name of an option in a Detectron2 config."""
     return f"MODEL.ROI_HEADS.OHEM.{option.upper()}"
@@ -125,29 +132,45 @@ def add_ohem_config(cfg: CfgNode) -> None:
         node[key] = type(cfg)({f.name.upper(): f.default for f in fields(options)})
 
 
-def ohem_options(cfg: CfgNode) -> OHEMOptions:
+def ohem_options(cfg: CfgNode | None) -> OHEMOptions:
     """
-    The options of mining that a config asks for.
+    The options of mining that a config asks for; without one, the defaults.
 
     Raises:
         InputError: a value lies outside its range, or a key is unknown.
     """
-    return _options(OHEMOptions, cfg.MODEL.ROI_HEADS.get("OHEM", {}), "MODEL.ROI_HEADS.OHEM")
+    node = {} if cfg is None else cfg.MODEL.ROI_HEADS.get("OHEM", {})
+    return options_by_name(OHEMOptions, node, of_config="MODEL.ROI_HEADS.OHEM.")
 
 
-def box_voting_options(cfg: CfgNode) -> BoxVotingOptions:
+def box_voting_options(cfg: CfgNode | None) -> BoxVotingOptions:
     """
-    The options of box voting that a config asks for.
+    The options of box voting that a config asks for; without one, the defaults.
 
     Raises:
         InputError: a value lies outside its range, or a key is unknown.
     """
-    return _options(BoxVotingOptions, cfg.TEST.get("BOX_VOTING", {}), "TEST.BOX_VOTING")
+    node = {} if cfg is None else cfg.TEST.get("BOX_VOTING", {})
+    return options_by_name(BoxVotingOptions, node, of_config="TEST.BOX_VOTING.")
 
 
-def _options(kind: type, node: dict, name: str) -> OHEMOptions | BoxVotingOptions:
-    known = {f.name.upper(): f.name for f in fields(kind)}
-    for key in node:
-        if key not in known:
-            raise InputError(f"{name}.{key} is unknown, expected one of {', '.join(known)}")
-    return kind(**{known[key]: value for key, value in node.items()})
+def options_by_name(
+    kind: type[_Options], values: Mapping[str, object], of_config: str = ""
+) -> _Options:
+    """
+    Build options from those that are to differ from their default.
+
+    Args:
+        kind: the class of the options.
+        values: by the names of its fields.
+        of_config: what the keys of a YAML config begin with, if that is where the values are from;
+            their names are in upper case then.
+
+    Raises:
+        InputError: a value lies outside its range, or a name is unknown.
+    """
+    known = {f.name.upper() if of_config else f.name: f.name for f in fields(kind)}
+    for name in values:
+        if name not in known:
+            raise InputError(f"{of_config}{name} is unknown, expected one of {', '.join(known)}")
+    return kind(**{known[name]: value for name, value in values.items()})

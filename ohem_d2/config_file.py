@@ -13,6 +13,7 @@ from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import ROI_HEADS_REGISTRY
 
+from .box_voting import BoxVotingMixin
 from .config import add_ohem_config
 from .errors import InputError
 
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 _ZOO = (Path(model_zoo.__file__).parent / "configs").resolve()
 # Those of Detectron2's architectures that would ignore MODEL.ROI_HEADS.NAME.
 _WITHOUT_ROI_HEADS = ("RetinaNet", "FCOS", "ProposalNetwork", "SemanticSegmentor")
+_CASCADES = {"CascadeROIHeads", "OHEMCascadeROIHeads"}
 # What fvcore and yacs answer with to a config that they do not like.
 _REFUSED = (KeyError, ValueError, AssertionError, TypeError, AttributeError)
 
@@ -81,22 +83,32 @@ def load_config(config_file: str, opts: list[str] = ()) -> CfgNode:
         raise InputError(
             f"MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME!r}, expected one of {known}"
         )
+    if cfg.TEST.BOX_VOTING.ROUNDS and not issubclass(
+        ROI_HEADS_REGISTRY.get(cfg.MODEL.ROI_HEADS.NAME), BoxVotingMixin
+    ):
+        raise InputError(
+            f"TEST.BOX_VOTING.ROUNDS is {cfg.TEST.BOX_VOTING.ROUNDS}, but MODEL.ROI_HEADS.NAME is "
+            f"{cfg.MODEL.ROI_HEADS.NAME}, whose boxes do not vote: expected a mining head, or "
+            "BoxVotingROIHeads in place of StandardROIHeads"
+        )
     architecture = cfg.MODEL.META_ARCHITECTURE
     if architecture in _WITHOUT_ROI_HEADS and cfg.MODEL.ROI_HEADS.NAME.startswith("OHEM"):
         raise InputError(
             f"MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME}, but {path} is the config of a "
             f"{architecture}, which has no RoI heads: expected a two-stage model"
         )
-    if "CascadeROIHeads" in heads and cfg.MODEL.ROI_HEADS.NAME == "OHEMROIHeads":
+    is_cascade = cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG and heads & _CASCADES
+    if is_cascade and cfg.MODEL.ROI_HEADS.NAME == "OHEMROIHeads":
         # The one mistake of this kind that the model cannot see when it is built.
         raise InputError(
             f"MODEL.ROI_HEADS.NAME is OHEMROIHeads, but {path} is the config of a cascade: "
             "expected OHEMCascadeROIHeads"
         )
-    if cfg.TEST.AUG.ENABLED and cfg.MODEL.KEYPOINT_ON:
+    if cfg.TEST.AUG.ENABLED and (architecture != "GeneralizedRCNN" or cfg.MODEL.KEYPOINT_ON):
+        what = "that of keypoints" if cfg.MODEL.KEYPOINT_ON else f"a {architecture}"
         raise InputError(
-            "TEST.AUG.ENABLED and MODEL.KEYPOINT_ON are both True, expected one of them: "
-            "Detectron2's test-time augmentation does not know keypoints"
+            f"TEST.AUG.ENABLED is True, but the model is {what}, which Detectron2's test-time "
+            "augmentation does not know: expected False"
         )
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"

@@ -15,7 +15,13 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from . import lazy_engine
-from .checks import check_datasets, check_proposal_files, check_weights, named_weights
+from .checks import (
+    check_batch_size,
+    check_datasets,
+    check_proposal_files,
+    check_weights,
+    named_weights,
+)
 from .config_file import find_config, load_config
 from .data import register_datasets
 from .errors import InputError
@@ -104,6 +110,8 @@ def run(args) -> dict | None:
             check_proposal_files(f"DATASETS.{key}", cfg.DATASETS[key], cfg.DATASETS[split])
     for name in cfg.DATASETS.TEST:
         check_evaluator_type(name)
+    if not args.eval_only:
+        check_batch_size("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH)
     weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
     check_weights(*weights, resume=args.resume, training=not args.eval_only)
     cfg.freeze()

@@ -8,20 +8,25 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, distributed
 
 
-def log_figures(labelled: list[Instances], mined: list[Instances], num_classes: int) -> None:
+def log_figures(
+    labelled: list[Instances],
+    mined: list[Instances],
+    num_classes: int,
+    of_all_processes: bool = True,
+) -> None:
     """
     Log what was selected, and of what, to Detectron2's event storage.
-
-    Where several processes train together, each has to call this in each step.
 
     Args:
         labelled: all RoIs of each image of this process, as a mining head labels and ranks them.
         mined: those of them that were selected.
         num_classes: number of foreground classes.
+        of_all_processes: whether the images of all processes that train together count, each of
+            which has to call this then.
     """
     num_images = labelled[0].ohem_loss_cls.new_tensor([len(labelled)], dtype=torch.float)
     sums = cat([num_images, _sums(labelled, num_classes), _sums(mined, num_classes)])
-    if comm.get_world_size() > 1:
+    if of_all_processes and comm.get_world_size() > 1:
         distributed.all_reduce(sums)
     num_images, num_all, num_all_fg, all_cost, num, num_fg, cost = sums.tolist()
 

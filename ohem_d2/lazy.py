@@ -1,12 +1,12 @@
 """Mining in Detectron2's Python configs (LazyConfig)."""
 
 import copy
+from dataclasses import asdict
 
-from detectron2.config import LazyCall
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 
-from .config import BoxVotingOptions, OHEMOptions
+from .config import BoxVotingOptions, OHEMOptions, options_by_name
 from .errors import InputError
 from .roi_heads import OHEMCascadeROIHeads, OHEMMixin, OHEMRes5ROIHeads, OHEMROIHeads, OHEMRROIHeads
 
@@ -25,15 +25,16 @@ def with_ohem(roi_heads: DictConfig, **options: object) -> DictConfig:
 
     Args:
         roi_heads: the node ``model.roi_heads``.
-        options: those of `OHEMOptions` that are to differ from their default. Afterwards they can
-            be set as ``model.roi_heads.ohem.nms_thresh`` and so on, and those of
-            `BoxVotingOptions` as ``model.roi_heads.box_voting.rounds`` and so on.
+        options: those of `OHEMOptions` that are to differ from their default, or from what a
+            mining head has already. Afterwards they can be set as
+            ``model.roi_heads.ohem.nms_thresh`` and so on, and those of `BoxVotingOptions` as
+            ``model.roi_heads.box_voting.rounds`` and so on.
 
     Returns:
         a new node, with the arguments of the one given.
 
     Raises:
-        InputError: there is no mining head that extends this one.
+        InputError: there is no mining head that extends this one, or an option is wrong.
     """
     target = roi_heads["_target_"]
     target = locate(target) if isinstance(target, str) else target
@@ -47,6 +48,7 @@ def with_ohem(roi_heads: DictConfig, **options: object) -> DictConfig:
         target = _COUNTERPARTS[target]
     mining = copy.deepcopy(roi_heads)
     mining["_target_"] = target
-    mining["ohem"] = LazyCall(OHEMOptions)(**options)
-    mining["box_voting"] = LazyCall(BoxVotingOptions)()
+    for key, kind, given in (("ohem", OHEMOptions, options), ("box_voting", BoxVotingOptions, {})):
+        before = {k: v for k, v in mining.get(key, {}).items() if k != "_target_"}
+        mining[key] = asdict(options_by_name(kind, {**before, **given}))
     return mining

@@ -24,7 +24,7 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from .checks import check_datasets, check_weights, named_weights
+from .checks import check_batch_size, check_datasets, check_weights, named_weights
 from .data import check_annotated, register_addresses
 from .errors import InputError
 from .evaluation import build_evaluator
@@ -33,6 +33,7 @@ from .pictures import DetectionPictures, MinedPictures, detections_file
 
 logger = logging.getLogger(__name__)
 
+_MISSING = object()
 _NEEDED_TO_EVALUATE = (
     "model",
     "dataloader.test",
@@ -73,14 +74,18 @@ def run(args: Namespace) -> dict | None:
     register_lazy_datasets(cfg)
     train = () if args.eval_only else _names(cfg, "train")
     check_datasets(*train, *_names(cfg, "test"))
+    if not args.eval_only:
+        batch_size = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+        if batch_size is not None:
+            check_batch_size("dataloader.train.total_batch_size", batch_size)
     weights = ("train.init_checkpoint", cfg.train.init_checkpoint, output_dir)
     check_weights(*weights, resume=args.resume, training=not args.eval_only)
     default_setup(cfg, args)
 
     try:
         model = instantiate(cfg.model).to(cfg.train.device)
-    except ModuleNotFoundError as e:  # Detectron2 does not install what only some models need
-        raise InputError(f"the model cannot be built, a package is not here: {e}") from e
+    except ImportError as e:  # also of a package that Detectron2 does not install
+        raise InputError(f"the model cannot be built: {e}") from e
     if args.eval_only:
         checkpointer = DetectionCheckpointer(model, output_dir)
         with named_weights(*weights):
@@ -151,9 +156,6 @@ def load_lazy_config(config_file: str, opts: list[str] = (), training: bool = Tr
     return cfg
 
 
-_MISSING = object()
-
-
 def register_lazy_datasets(cfg: DictConfig) -> None:
     """
     Register the data sets that a Python config names by address, in ``dataset.names`` of
@@ -167,6 +169,8 @@ def register_lazy_datasets(cfg: DictConfig) -> None:
     registered = register_addresses(train, test)
     if registered is None:
         return
+    if "roi_heads" not in cfg.model:
+        raise InputError("there is no model.roi_heads, expected a two-stage model")
     if len(test) > 1:
         raise InputError(
             f"dataloader.test.dataset.names is {list(test)}, expected a single data set where one "

@@ -36,7 +36,7 @@ def losses_per_roi(
         ``loss_cls`` and ``loss_box_reg``, (R,) each. The second is 0 for background.
     """
     if hasattr(predictor, "losses_per_roi"):
-        return predictor.losses_per_roi(predictions, proposals)
+        return _checked(predictor, predictor.losses_per_roi(predictions, proposals), proposals)
     scores, deltas = predictions
     gt_classes = cat([p.gt_classes for p in proposals])
     proposal_boxes = cat([p.proposal_boxes.tensor for p in proposals])
@@ -49,6 +49,19 @@ def losses_per_roi(
         "loss_box_reg": _box_losses(predictor, deltas, proposal_boxes, gt_boxes, gt_classes),
     }
     return {k: v * predictor.loss_weight.get(k, 1.0) for k, v in losses.items()}
+
+
+def _checked(
+    predictor: nn.Module, losses: dict[str, Tensor], proposals: list[Instances]
+) -> dict[str, Tensor]:
+    shapes = {name: tuple(loss.shape) for name, loss in losses.items()}
+    number = sum(len(p) for p in proposals)
+    if shapes != {"loss_cls": (number,), "loss_box_reg": (number,)}:
+        raise ValueError(
+            f"{type(predictor).__name__}.losses_per_roi returned {shapes}, expected loss_cls and "
+            f"loss_box_reg, one value for each of {number} RoIs"
+        )
+    return losses
 
 
 def check_predictor(predictor: nn.Module) -> None:

@@ -141,7 +141,9 @@ class MinedPictures(HookBase):
         self._inputs = args[0]
 
     def _draw(self, mined: list[Instances]) -> None:
-        x = self._inputs[0]
+        if self._inputs is None:
+            return  # drawn already: another stage of a cascade mines too
+        x, self._inputs = self._inputs[0], None
         image = convert_image_to_rgb(x["image"].permute(1, 2, 0), self._format)
         self._rows.append(
             draw_mined(image, mined[0], x["instances"], self._metadata, self._heads.num_classes)

@@ -1,8 +1,7 @@
 """Detectron2's RoI heads with mining in place of random sampling: label, rank, select, train."""
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 
 import torch
 from detectron2.config import CfgNode
@@ -17,28 +16,28 @@ from detectron2.modeling.roi_heads import (
     RROIHeads,
     StandardROIHeads,
 )
-from detectron2.structures import Instances
-from detectron2.utils.events import EventStorage, get_event_storage
+from detectron2.structures import Instances, pairwise_iou
+from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
-from .box_voting import detect
-from .config import (
-    BoxVotingOptions,
-    OHEMOptions,
-    box_voting_options,
-    config_key,
-    ohem_options,
-)
+from .box_voting import BoxVotingMixin, config_of, is_configured_above
+from .config import OHEMOptions, config_key, ohem_options, options_by_name
 from .errors import InputError
 from .figures import log_figures
 from .losses import check_predictor, losses_per_roi, predicted_classes
 from .mining import select_hard_examples
+from .read_only import read_only
 
 logger = logging.getLogger(__name__)
 
 
-class OHEMMixin:
+def _own_names(classes: list[type]) -> set[str]:
+    """What those of the classes define that are neither Detectron2's nor this project's."""
+    ours = ("detectron2.", f"{__package__}.")
+    return {name for c in classes if not c.__module__.startswith(ours) for name in vars(c)}
+
+
+class OHEMMixin(BoxVotingMixin):
     """
     Online hard example mining for a head that is based on Detectron2's `ROIHeads`.
 
@@ -62,8 +61,13 @@ class OHEMMixin:
     with the arguments of its ``losses``, returning ``loss_cls`` and ``loss_box_reg``, (R,) each;
     and its predictions must begin with the class scores, (R, K + 1).
 
+    A head that does something of its own to the features of a RoI before they reach its predictor,
+    in ``forward`` or in ``_forward_box``, needs a `read_boxes` that does the same, since the mining
+    would rank by other losses than are trained on.
+
     Attributes:
-        observers: functions that are called with the RoIs to train on, of each image, in each step.
+        observers: functions that are called in each step, with the RoIs that were mined of each
+            image; where several stages of a cascade mine, once for each of them.
     """
 
     def __init_subclass__(cls, **kwargs) -> None:
@@ -75,72 +79,70 @@ class OHEMMixin:
                 f"class {cls.__name__} names {heads[0].__name__} before OHEMMixin, expected "
                 f"class {cls.__name__}(OHEMMixin, {heads[0].__name__})"
             )
+        if "_forward_box" in _own_names([cls, *heads]) and cls.read_boxes in _READ_BOXES:
+            logger.warning(
+                f"class {cls.__name__} has a _forward_box of its own, and no read_boxes: if the "
+                "first does something to the features of a RoI, the mining needs the second"
+            )
         for base in (Res5ROIHeads, CascadeROIHeads):
-            if issubclass(cls, base) and cls.read_boxes is OHEMMixin.read_boxes:
+            if issubclass(cls, base) and cls.read_boxes is BoxVotingMixin.read_boxes:
                 raise TypeError(
                     f"class {cls.__name__} is based on {base.__name__}, whose box branch is "
                     f"another one, expected class {cls.__name__}(OHEM{base.__name__}, "
                     f"{heads[0].__name__}), or a method read_boxes"
                 )
 
-    def __init__(
-        self,
-        *args,
-        ohem: OHEMOptions | None = None,
-        box_voting: BoxVotingOptions | None = None,
-        **kwargs,
-    ) -> None:
+    def __init__(self, *args, ohem: OHEMOptions | Mapping | None = None, **kwargs) -> None:
         """
         Args:
             args: the config and the shapes of the features, unless all is given by name.
-            ohem: how hard examples are chosen. None: as the config says, or as in the paper.
-            box_voting: how detections are refined at test time. None: as the config says, or not.
+            ohem: how hard examples are chosen, or those options that differ from their default, by
+                name. None: as the config says, or as in the paper.
             kwargs: the arguments of the extended head.
 
         Raises:
-            InputError: an option does not fit the head.
+            InputError: an option does not fit the head, or the head not what it is built from.
         """
-        # Not @configurable: the extended head reads the config in its own way, which may be that
-        # of the heads that are older than @configurable.
-        cfg = args[0] if args else kwargs.get("cfg")
-        if ohem is None:
-            ohem = OHEMOptions() if cfg is None else ohem_options(cfg)
-        if box_voting is None:
-            box_voting = BoxVotingOptions() if cfg is None else box_voting_options(cfg)
+        cfg = config_of(*args, **kwargs)
+        _check_kind(type(self), cfg, kwargs)
+        if not isinstance(ohem, OHEMOptions):
+            ohem = ohem_options(cfg) if ohem is None else options_by_name(OHEMOptions, ohem)
         super().__init__(*args, **kwargs)
-        self.ohem, self.box_voting = ohem, box_voting
+        self.ohem = ohem
         if self.batch_size_per_image < 1:
             raise InputError(
                 f"MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE is {self.batch_size_per_image}, "
                 "expected 1 or more: it is the number of RoIs to select per image"
             )
-        if ohem.bg_iou_lo > 0:
+        if ohem.bg_iou_lo > 0 and self._mines_among_proposals():
             self.proposal_matcher = _ignore_below(self.proposal_matcher, ohem.bg_iou_lo)
         is_list = isinstance(self.box_predictor, nn.ModuleList)  # one for each stage of a cascade
         for predictor in self.box_predictor if is_list else [self.box_predictor]:
             check_predictor(predictor)
         self.observers: list[Callable[[list[Instances]], None]] = []
-        self._features = None
+        self._features, self._is_step = None, False
+
+    def _mines_among_proposals(self) -> bool:
+        return True
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape) -> dict:
         """See Detectron2's `configurable`."""
         arguments = super().from_config(cfg, input_shape)
-        if hasattr(cls.__init__, "__wrapped__"):
-            # A subclass has an @configurable of its own: no config will reach our __init__.
-            arguments.update(ohem=ohem_options(cfg), box_voting=box_voting_options(cfg))
+        if is_configured_above(cls):
+            arguments["ohem"] = ohem_options(cfg)
         return arguments
 
     def __call__(
-        self, images, features: dict[str, Tensor], proposals: list[Instances], *args, **kwargs
+        self, images, features: dict[str, Tensor], *args, **kwargs
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         """See Detectron2's `ROIHeads.forward`, which stays as it is, and can be scripted."""
-        if self.box_voting.rounds and not self.training:
-            return self._detect_with_voting(features, proposals), {}
         # Detectron2 does not hand the features to label_and_sample_proposals, which ranks by them.
         self._features = features
+        # Who computes a loss without gradients may do so in one of several processes.
+        self._is_step = torch.is_grad_enabled()
         try:
-            return super().__call__(images, features, proposals, *args, **kwargs)
+            return super().__call__(images, features, *args, **kwargs)
         finally:
             self._features = None
 
@@ -153,10 +155,10 @@ class OHEMMixin:
 
         Arguments and result are those of Detectron2's `ROIHeads.label_and_sample_proposals`.
         """
+        if self._features is None:
+            raise RuntimeError("expected a call of the heads themselves, not of their forward")
         labelled, cost = self.label_and_rank_proposals(self._features, proposals, targets)
         mined = self._select(labelled, cost)
-        for observe in self.observers:
-            observe(mined)
         return [_with_ground_truth(x, x_targets) for x, x_targets in zip(mined, targets)]
 
     def _select(self, labelled: list[Instances], cost: Tensor) -> list[Instances]:
@@ -178,7 +180,9 @@ class OHEMMixin:
         for i, labelled_i in enumerate(labelled):
             mined.append(labelled_i[selected[image_ids[selected] == i] - start])
             start += len(labelled_i)
-        log_figures(labelled, mined, self.num_classes)
+        log_figures(labelled, mined, self.num_classes, of_all_processes=self._is_step)
+        for observe in self.observers:
+            observe(mined)
         return mined
 
     @torch.no_grad()
@@ -198,7 +202,7 @@ class OHEMMixin:
             ground truth among them, R in all, with the fields that the class describes; and (R,)
             the loss that each is ranked by.
         """
-        with _read_only(self):
+        with read_only(self):
             labelled = self._label_proposals(proposals, targets)
             predictor, predictions = self.read_boxes(features, labelled)
         return labelled, self._cost(predictor, predictions, labelled)
@@ -251,60 +255,6 @@ class OHEMMixin:
         labels[foreground] = gt_classes[matched_idxs[indices[foreground]]]
         return indices, labels
 
-    def read_boxes(
-        self, features: dict[str, Tensor], proposals: list[Instances]
-    ) -> tuple[FastRCNNOutputLayers, tuple[Tensor, Tensor]]:
-        """
-        Run the box branch, from the features of the images to the predictions for each RoI.
-
-        To be overridden for heads that have another one than `StandardROIHeads`.
-
-        Args:
-            features: as in `forward`.
-            proposals: those of each image, with ``proposal_boxes``, R in all.
-
-        Returns:
-            the predictor that is trained on these RoIs, and what it returns for them.
-        """
-        features = [features[f] for f in self.box_in_features]
-        pooled = self.box_pooler(features, [x.proposal_boxes for x in proposals])
-        return self.box_predictor, self.box_predictor(self.box_head(pooled))
-
-    def detect_boxes(
-        self, features: dict[str, Tensor], proposals: list[Instances]
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """
-        Tell what the model finds in each of the proposals, before any of it is dropped.
-
-        Args:
-            features: as in `forward`.
-            proposals: those of each image, with ``proposal_boxes``.
-
-        Returns:
-            for each image with R proposals the boxes, (R, K * 4), or (R, 4) if class-agnostic (5 in
-            place of 4 for rotated boxes), and the probabilities, (R, K + 1).
-        """
-        predictor, predictions = self.read_boxes(features, proposals)
-        return (
-            predictor.predict_boxes(predictions, proposals),
-            predictor.predict_probs(predictions, proposals),
-        )
-
-    def _detect_with_voting(
-        self, features: dict[str, Tensor], proposals: list[Instances]
-    ) -> list[Instances]:
-        """What the extended head does at test time, but for how boxes are found."""
-        predictors = self.box_predictor
-        last = predictors[-1] if isinstance(predictors, nn.ModuleList) else predictors
-        found = detect(
-            lambda x: self.detect_boxes(features, x),
-            proposals,
-            self.box_voting,
-            last.test_score_thresh,
-            last.test_topk_per_image,
-        )
-        return self.forward_with_given_boxes(features, found)
-
 
 @ROI_HEADS_REGISTRY.register()
 class OHEMROIHeads(OHEMMixin, StandardROIHeads):
@@ -314,47 +264,6 @@ class OHEMROIHeads(OHEMMixin, StandardROIHeads):
     # compiled.
     mask_on: torch.jit.Final[bool]
     keypoint_on: torch.jit.Final[bool]
-
-    def __init__(self, *args, **kwargs) -> None:
-        """
-        See `OHEMMixin`.
-
-        Raises:
-            InputError: the arguments are those of another kind of head.
-        """
-        for argument, other in (("res5", "OHEMRes5ROIHeads"), ("box_heads", "OHEMCascadeROIHeads")):
-            if argument in kwargs:
-                raise InputError(
-                    f"model.roi_heads is {type(self).__name__}, but has a {argument!r}: "
-                    f"expected {other}"
-                )
-        super().__init__(*args, **kwargs)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape) -> dict:
-        """
-        See Detectron2's `StandardROIHeads.from_config`.
-
-        Raises:
-            InputError: the config is that of another kind of head.
-        """
-        box_head = cfg.MODEL.ROI_BOX_HEAD
-        if not box_head.NAME:
-            other, reason = "OHEMRes5ROIHeads", "ROI_BOX_HEAD.NAME is empty, as for C4 models"
-        elif box_head.POOLER_TYPE == "ROIAlignRotated":
-            other, reason = "OHEMRROIHeads", "ROI_BOX_HEAD.POOLER_TYPE is ROIAlignRotated"
-        else:
-            if box_head.CLS_AGNOSTIC_BBOX_REG:
-                # All that a cascade's config has and another's has not; some others have it too.
-                logger.warning(
-                    f"MODEL.ROI_HEADS.NAME is {cls.__name__}, and MODEL.ROI_BOX_HEAD."
-                    "CLS_AGNOSTIC_BBOX_REG is True: if this is the config of a cascade, it needs "
-                    "OHEMCascadeROIHeads, and is now trained with one stage only"
-                )
-            return super().from_config(cfg, input_shape)
-        raise InputError(
-            f"MODEL.ROI_HEADS.NAME is {cls.__name__}, but MODEL.{reason}: expected {other}"
-        )
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -395,20 +304,23 @@ class OHEMCascadeROIHeads(OHEMMixin, CascadeROIHeads):
                     f"stages in [0, {self.num_cascade_stages})"
                 )
 
+    def _mines_among_proposals(self) -> bool:
+        return 0 in self.ohem.cascade_stages
+
+    def _first_stage(self) -> super:
+        """What chooses the RoIs of the first stage: the mining, or the extended head."""
+        return super() if self._mines_among_proposals() else super(OHEMMixin, self)
+
     def label_and_sample_proposals(
         self, proposals: list[Instances], targets: list[Instances]
     ) -> list[Instances]:
         """See `OHEMMixin.label_and_sample_proposals`."""
-        if 0 in self.ohem.cascade_stages:
-            return super().label_and_sample_proposals(proposals, targets)
-        return CascadeROIHeads.label_and_sample_proposals(self, proposals, targets)
+        return self._first_stage().label_and_sample_proposals(proposals, targets)
 
     def _sample_proposals(
         self, matched_idxs: Tensor, matched_labels: Tensor, gt_classes: Tensor
     ) -> tuple[Tensor, Tensor]:
-        if 0 in self.ohem.cascade_stages:
-            return super()._sample_proposals(matched_idxs, matched_labels, gt_classes)
-        return CascadeROIHeads._sample_proposals(self, matched_idxs, matched_labels, gt_classes)
+        return self._first_stage()._sample_proposals(matched_idxs, matched_labels, gt_classes)
 
     def read_boxes(
         self, features: dict[str, Tensor], proposals: list[Instances], stage: int = 0
@@ -436,14 +348,78 @@ class OHEMCascadeROIHeads(OHEMMixin, CascadeROIHeads):
         self, proposals: list[Instances], stage: int, targets: list[Instances]
     ) -> list[Instances]:
         """Label the boxes that the stage before predicted, and mine among them if asked to."""
-        labelled = super()._match_and_label_boxes(proposals, stage, targets)
         if stage not in self.ohem.cascade_stages:
-            return labelled
-        with _read_only(self):
+            return super()._match_and_label_boxes(proposals, stage, targets)
+        with read_only(self):
+            labelled = super()._match_and_label_boxes(proposals, stage, targets)
+            if self.ohem.bg_iou_lo > 0:
+                # The matchers of these stages have no label for what is to be left out.
+                labelled = [
+                    x[_best_iou(x, t) >= self.ohem.bg_iou_lo] for x, t in zip(labelled, targets)
+                ]
             predictor, predictions = self.read_boxes(self._features, labelled, stage)
         cost = self._cost(predictor, predictions, labelled)
         with get_event_storage().name_scope(f"stage{stage}"):
             return self._select(labelled, cost)
+
+
+# The box branches that this project knows.
+_READ_BOXES = (
+    BoxVotingMixin.read_boxes,
+    OHEMRes5ROIHeads.read_boxes,
+    OHEMCascadeROIHeads.read_boxes,
+)
+
+
+def _check_kind(head: type, cfg: CfgNode | None, arguments: dict) -> None:
+    """
+    Make sure that a mining head is of the kind that its config, or its arguments, are for.
+
+    Raises:
+        InputError: it is not.
+    """
+    known = (OHEMCascadeROIHeads, OHEMRes5ROIHeads, OHEMRROIHeads, OHEMROIHeads)
+    kind = next((k for k in known if issubclass(head, k)), None)
+    if kind is None:
+        return
+    if cfg is None:
+        found, expected = "has neither 'res5' nor 'box_heads'", (OHEMROIHeads,)
+        for name, other in (("res5", OHEMRes5ROIHeads), ("box_heads", OHEMCascadeROIHeads)):
+            if name in arguments:
+                found, expected = f"has {name!r}", (other,)
+        if kind is OHEMRROIHeads:
+            expected = (*expected, kind) if expected == (OHEMROIHeads,) else expected
+    else:
+        box_head = cfg.MODEL.ROI_BOX_HEAD
+        if not box_head.NAME:
+            found, expected = "NAME is empty, as for C4 models", (OHEMRes5ROIHeads,)
+        elif box_head.POOLER_TYPE == "ROIAlignRotated":
+            found, expected = "POOLER_TYPE is ROIAlignRotated", (OHEMRROIHeads,)
+        elif box_head.CLS_AGNOSTIC_BBOX_REG:
+            found = "NAME is not empty"
+            expected = (OHEMROIHeads, OHEMCascadeROIHeads)
+        else:
+            found = "CLS_AGNOSTIC_BBOX_REG is False"
+            expected = (OHEMROIHeads,)
+        found = f"MODEL.ROI_BOX_HEAD.{found}"
+    if kind not in expected:
+        names = " or ".join(k.__name__ for k in expected)
+        name = "model.roi_heads" if cfg is None else "MODEL.ROI_HEADS.NAME"
+        raise InputError(f"{name} is {head.__name__}, but {found}: expected {names}")
+    if cfg is not None and kind is OHEMROIHeads and OHEMCascadeROIHeads in expected:
+        # All that a cascade's config has and another's has not; some others have it too.
+        logger.warning(
+            f"MODEL.ROI_HEADS.NAME is {head.__name__}, and MODEL.ROI_BOX_HEAD."
+            "CLS_AGNOSTIC_BBOX_REG is True: if this is the config of a cascade, it needs "
+            "OHEMCascadeROIHeads, and is now trained with one stage only"
+        )
+
+
+def _best_iou(rois: Instances, targets: Instances) -> Tensor:
+    """(R,) the IoU of each RoI with the object that it overlaps most, 0 if there is none."""
+    if len(targets) == 0:
+        return torch.zeros_like(rois.gt_classes, dtype=torch.float)
+    return pairwise_iou(rois.proposal_boxes, targets.gt_boxes).max(dim=1).values
 
 
 def _ignore_below(matcher: Matcher, bg_iou_lo: float) -> Matcher:
@@ -473,16 +449,3 @@ def _with_ground_truth(mined: Instances, targets: Instances) -> Instances:
             if name.startswith("gt_") and not mined.has(name):
                 mined.set(name, values[matched])
     return mined
-
-
-@contextmanager
-def _read_only(module: nn.Module) -> Iterator[None]:
-    """Whatever batch normalization learns inside is forgotten, and whatever is logged is lost."""
-    norms = [m for m in module.modules() if isinstance(m, _NormBase)]
-    before = [(b, b.clone()) for m in norms for b in m.buffers(recurse=False)]
-    try:
-        with EventStorage(get_event_storage().iter):
-            yield
-    finally:
-        for buffer, value in before:
-            buffer.copy_(value)

@@ -6,8 +6,8 @@ from detectron2.structures import Boxes, Instances, RotatedBoxes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import iou
-from small_heads import FAMILIES, NUM_CLASSES, SIZE, make_batch, make_heads, rotated
-from small_models import ZOO, build, make_inputs
+from small_heads import FAMILIES, NUM_CLASSES, make_batch, make_heads, rotated
+from small_models import SHRINK_OPTS, SIZE, ZOO, build_from, make_inputs
 
 from ohem_d2 import BoxVotingOptions
 from ohem_d2.box_voting import detect, vote
@@ -181,9 +181,9 @@ def test_wrong_values_are_refused_when_the_model_is_built(key, value, expected):
 
 def test_with_test_time_augmentation_and_precomputed_proposals():
     path = ZOO / "COCO-Detection/fast_rcnn_R_50_FPN_1x.yaml"
-    opts = [f"{VOTING}.ROUNDS", "2", "TEST.AUG.MIN_SIZES", "(48, 96)"]
-    model = build(path, mining=True, opts=opts).eval()
-    cfg = load_config(str(path), opts)
+    cfg = load_config(str(path), [*SHRINK_OPTS, "TEST.AUG.MIN_SIZES", "(48, 96)"])
+    cfg.TEST.BOX_VOTING.ROUNDS = 2
+    model = build_from(cfg.clone(), mining=True).eval()
     inputs = make_inputs(model, torch.Generator().manual_seed(0))
     for x in inputs:  # the data set's images are twice as large
         x["height"] = x["width"] = 2 * SIZE

@@ -4,6 +4,7 @@ import pytest
 import torch
 from detectron2 import model_zoo
 from detectron2.config import get_cfg
+from detectron2.modeling import ROI_HEADS_REGISTRY
 
 from ohem_d2 import add_ohem_config
 from ohem_d2.config_file import load_config
@@ -38,7 +39,7 @@ def test_detectron2_itself_can_load_ours(file):
     cfg = get_cfg()
     add_ohem_config(cfg)
     cfg.merge_from_file(str(file), allow_unsafe=False)
-    assert cfg.MODEL.ROI_HEADS.NAME.startswith("OHEM")
+    assert cfg.MODEL.ROI_HEADS.NAME in ROI_HEADS_REGISTRY
 
 
 def test_name_from_the_model_zoo_and_settings():
@@ -68,9 +69,24 @@ def test_the_standard_head_in_a_config_based_on_a_cascade(tmp_path):
                        ["MODEL.ROI_HEADS.NAME", "OHEMROIHeads"])  # fmt: skip
 
 
-def test_keypoints_know_no_test_time_augmentation():
-    opts = ["TEST.AUG.ENABLED", "True", "MODEL.KEYPOINT_ON", "True"]
-    with pytest.raises(InputError, match=r"TEST.AUG.ENABLED and MODEL.KEYPOINT_ON are both True"):
+def test_heads_whose_boxes_do_not_vote():
+    opts = ["TEST.BOX_VOTING.ROUNDS", "2", "MODEL.ROI_HEADS.NAME"]
+    with pytest.raises(InputError, match=r"is StandardROIHeads, whose boxes do not vote"):
+        load_config(str(CONFIGS / "quick_start.yaml"), [*opts, "StandardROIHeads"])
+    for head in ("BoxVotingROIHeads", "OHEMROIHeads"):
+        load_config(str(CONFIGS / "quick_start.yaml"), [*opts, head])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("MODEL.KEYPOINT_ON", "True", "that of keypoints"),
+        ("MODEL.META_ARCHITECTURE", "PanopticFPN", "a PanopticFPN"),
+    ],
+)
+def test_models_that_know_no_test_time_augmentation(key, value, found):
+    opts = ["TEST.AUG.ENABLED", "True", key, value]
+    with pytest.raises(InputError, match=f"TEST.AUG.ENABLED is True, but the model is {found}"):
         load_config(str(CONFIGS / "quick_start.yaml"), opts)
 
 

@@ -179,7 +179,7 @@ def test_new_baselines_by_their_name(tmp_path, coco):
 )
 def test_wrong_files_are_named(tmp_path, content, message):
     (tmp_path / "bad.py").write_text(content)
-    with pytest.raises(InputError, match=rf"bad\.py.*{message}|{message}"):
+    with pytest.raises(InputError, match=message):
         load_lazy_config(str(tmp_path / "bad.py"))
 
 
@@ -189,7 +189,7 @@ def test_wrong_files_are_named(tmp_path, content, message):
         (["SOLVER.MAX_ITER", "5"], "in the settings 'SOLVER.MAX_ITER': expected key=value"),
         (["train.maxiter=5"], r"there is no train\.maxiter in .* write \+train\.maxiter=5"),
         (["train.max_iter=[5"], "in the settings"),
-        (["train.max_iter.x=5"], "in the settings|there is no"),
+        (["+train.max_iter.x=5"], "in the settings .*train.max_iter is not a config"),
     ],
 )
 def test_wrong_settings_are_named(opts, message):
@@ -211,7 +211,7 @@ def test_a_key_can_be_added():
 def test_the_wrong_head(config, expected):
     roi_heads = model_zoo.get_config(config).model.roi_heads
     roi_heads._target_ = OHEMROIHeads
-    with pytest.raises(InputError, match=f"is OHEMROIHeads, but has .*: expected {expected}"):
+    with pytest.raises(InputError, match=f"is OHEMROIHeads, but has .*: expected {expected}$"):
         instantiate(roi_heads)
 
 

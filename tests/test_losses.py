@@ -156,3 +156,13 @@ def test_predicted_classes():
     assert predicted_classes(make_predictor(2), scores).tolist() == [2, 1, 0]
     sigmoid = make_predictor(2, use_sigmoid_ce=True)  # whose last column means nothing
     assert predicted_classes(sigmoid, scores).tolist() == [0, 1, 2]
+
+
+def test_losses_of_a_wrong_shape_are_named():
+    class Predictor:
+        def losses_per_roi(self, predictions, proposals):
+            return {"loss_cls": torch.zeros(1)}
+
+    proposals = [Instances((9, 9), gt_classes=torch.zeros(3))]
+    with pytest.raises(ValueError, match=r"returned \{'loss_cls': \(1,\)\}, expected loss_cls and"):
+        losses_per_roi(Predictor(), None, proposals)

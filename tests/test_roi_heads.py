@@ -14,8 +14,9 @@ from detectron2.modeling.roi_heads import (
     StandardROIHeads,
     build_roi_heads,
 )
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.utils.events import EventStorage
+from fvcore.nn.precise_bn import update_bn_stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_heads import (
@@ -29,10 +30,13 @@ from small_heads import (
     rotated,
     train_step,
 )
+from torch import nn
 
-from ohem_d2 import OHEMMixin, OHEMOptions, OHEMRes5ROIHeads, OHEMROIHeads
+from ohem_d2 import OHEMCascadeROIHeads, OHEMMixin, OHEMOptions, OHEMRes5ROIHeads, OHEMROIHeads
+from ohem_d2.errors import InputError
 
 BACKGROUND = NUM_CLASSES
+BOX_HEAD = "MODEL.ROI_BOX_HEAD"
 
 
 def read_one(heads, maps, boxes):
@@ -552,6 +556,114 @@ def test_the_mixin_makes_a_mining_head_of_another():
     batch = make_batch(1, [(2, 30)])
     mined, _, _ = train_step(heads, *batch)
     assert_mined(mined, mine_slowly(heads, *batch), batch[2])
+
+
+@pytest.mark.parametrize(
+    ("head", "others_config", "expected"),
+    [
+        ("OHEMRes5ROIHeads", "OHEMROIHeads", "OHEMROIHeads"),
+        ("OHEMRes5ROIHeads", "OHEMRROIHeads", "OHEMRROIHeads"),
+        ("OHEMRROIHeads", "OHEMROIHeads", "OHEMROIHeads"),
+        ("OHEMCascadeROIHeads", "OHEMROIHeads", "OHEMROIHeads"),
+        ("OHEMCascadeROIHeads", "OHEMRes5ROIHeads", "OHEMRes5ROIHeads"),
+        ("OHEMRes5ROIHeads", "OHEMCascadeROIHeads", "OHEMROIHeads or OHEMCascadeROIHeads"),
+    ],
+)
+def test_another_head_in_the_config_of_another(head, others_config, expected):
+    cfg = make_cfg(name=others_config)
+    cfg.MODEL.ROI_HEADS.NAME = head
+    with pytest.raises(InputError, match=f"NAME is {head}, but MODEL.* expected {expected}$"):
+        build_roi_heads(cfg, SHAPES)
+
+
+def test_precise_batch_normalization():
+    """It counts how often a layer is used in a step, and refuses one that is used twice."""
+    opts = f"{BOX_HEAD}.NORM", "BN", f"{BOX_HEAD}.NUM_CONV", 1
+    everything = (
+        *("MODEL.ROI_HEADS.OHEM.NMS_THRESH", 1.0, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 1000),
+        *("MODEL.ROI_HEADS.POSITIVE_FRACTION", 1.0),
+    )
+    statistics = []
+    for name in ("OHEMROIHeads", "StandardROIHeads"):
+        heads = make_heads(*opts, *everything, name=name)
+        heads.train()
+        step = nn.Module()
+        step.heads = heads
+        step.forward = lambda batch, heads=heads: heads(None, *copy.deepcopy(batch))
+        with EventStorage():
+            update_bn_stats(step, [make_batch(seed, [(3, 40)]) for seed in range(3)], 3)
+        statistics.append([b for n, b in heads.named_buffers() if "running" in n])
+    assert statistics[0]
+    for a, b in zip(*statistics):
+        torch.testing.assert_close(a, b)
+
+
+def test_each_figure_is_logged_once_in_a_step():
+    heads = make_heads("MODEL.ROI_HEADS.OHEM.CASCADE_STAGES", (0, 1, 2), name="OHEMCascadeROIHeads")
+    heads.train()
+    with EventStorage() as storage:
+        heads(None, *make_batch(0, [(3, 40)]))
+    assert "stage2/roi_head/num_fg_samples" in storage.histories()
+    assert {len(h.values()) for h in storage.histories().values()} == {1}
+
+
+def test_the_lower_bound_of_background_is_that_of_the_stages_that_mine():
+    lo = "MODEL.ROI_HEADS.OHEM.BG_IOU_LO", 0.3
+    stages = "MODEL.ROI_HEADS.OHEM.CASCADE_STAGES"
+    first = make_heads(*lo, name="OHEMCascadeROIHeads")
+    assert 0.3 in first.proposal_matcher.thresholds
+    second = make_heads(*lo, stages, (1,), name="OHEMCascadeROIHeads")
+    assert 0.3 not in second.proposal_matcher.thresholds
+
+    select, seen = second._select, []
+    second._select = lambda labelled, cost: seen.extend(labelled) or select(labelled, cost)
+    batch = make_batch(0, [(3, 40), (0, 20)])
+    train_step(second, *batch)
+    iou = pairwise_iou(seen[0].proposal_boxes, batch[2][0].gt_boxes).max(dim=1).values
+    assert len(iou) > 0
+    assert iou.min() >= 0.3
+    assert len(seen[1]) == 0  # where there is no object, there is no overlap
+
+
+def test_a_stage_that_does_not_mine_samples_as_the_extended_head_does():
+    calls = []
+
+    class Sampling(CascadeROIHeads):
+        def _sample_proposals(self, *args):
+            calls.append(args)
+            return super()._sample_proposals(*args)
+
+    class Mine(OHEMCascadeROIHeads, Sampling):
+        pass
+
+    cfg = make_cfg("MODEL.ROI_HEADS.OHEM.CASCADE_STAGES", (1,), name="OHEMCascadeROIHeads")
+    train_step(Mine(cfg, SHAPES), *make_batch(0, [(3, 40)]))
+    assert len(calls) == 1
+
+
+def test_observers_see_each_stage_that_mines():
+    heads = make_heads("MODEL.ROI_HEADS.OHEM.CASCADE_STAGES", (1, 2), name="OHEMCascadeROIHeads")
+    seen = []
+    heads.observers.append(seen.append)
+    train_step(heads, *make_batch(0, [(3, 40)]))
+    assert len(seen) == 2
+
+
+def test_a_box_branch_of_its_own_without_read_boxes(caplog):
+    class Plain(StandardROIHeads):
+        def _forward_box(self, features, proposals):
+            return super()._forward_box(features, proposals)
+
+    type("Mine", (OHEMMixin, Plain), {})
+    assert "class Mine has a _forward_box of its own, and no read_boxes" in caplog.text
+    caplog.clear()
+    type("Mine", (OHEMMixin, Plain), {"read_boxes": lambda self, features, proposals: None})
+    assert not caplog.text
+
+
+def test_the_heads_are_called_not_their_forward():
+    with pytest.raises(RuntimeError, match="expected a call of the heads themselves"):
+        make_heads().forward(None, *make_batch(0, [(3, 40)]))
 
 
 class _OlderHeads(StandardROIHeads):
