@@ -109,6 +109,7 @@ _EVALUATORS: dict[str, list[Callable[[str, Path, Sequence[float]], DatasetEvalua
     ],
     "sem_seg": [_sem_seg],
     "pascal_voc": [_voc],
+    "pascal_voc_server": [lambda name, folder, _: VOCServerFiles(name, folder)],
     "lvis": [lambda name, folder, _: LVISEvaluator(name, output_dir=str(folder))],
     "cityscapes_instance": [lambda name, *_: CityscapesInstanceEvaluator(name)],
     "cityscapes_sem_seg": [lambda name, *_: CityscapesSemSegEvaluator(name)],
@@ -185,6 +186,35 @@ class VOCEvaluator(PascalVOCDetectionEvaluator):
                 f"2012 metric):\n{create_small_table(results['bbox'])}"
             )
         return results
+
+
+class VOCServerFiles(PascalVOCDetectionEvaluator):
+    """Writes detections for PASCAL VOC's evaluation server, where nobody else has the truth."""
+
+    def __init__(self, dataset_name: str, folder: Path) -> None:
+        """
+        Args:
+            dataset_name: a registered data set, with the metadata of PASCAL VOC's.
+            folder: where the files go, one for each class.
+        """
+        super().__init__(dataset_name)
+        self._folder = folder
+
+    def evaluate(self) -> dict | None:
+        """Write the files; there are no results."""
+        predictions = comm.gather(self._predictions, dst=0)
+        if not comm.is_main_process():
+            return None
+        self._folder.mkdir(parents=True, exist_ok=True)
+        split = MetadataCatalog.get(self._dataset_name).split
+        for label, name in enumerate(self._class_names):
+            lines = [line for of_process in predictions for line in of_process.get(label, [])]
+            # comp4: detection, trained on data other than the challenge's as well, ImageNet's.
+            (self._folder / f"comp4_det_{split}_{name}.txt").write_text(
+                "".join(f"{line}\n" for line in lines)
+            )
+        logger.info(f"Wrote {self._folder}/comp4_det_{split}_*.txt for PASCAL VOC's server")
+        return {}
 
 
 def _counts(annotation: dict) -> bool:

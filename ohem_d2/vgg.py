@@ -133,13 +133,12 @@ class TorchvisionWeights(PathHandler):
     Detectron2 to give each layer the weights whose name is the end of its own.
     """
 
-    PREFIX = "torchvision://"
-
     def _get_supported_prefixes(self) -> list[str]:
-        return [self.PREFIX]
+        # Python's urlparse turns torchvision:///a/file into the second.
+        return ["torchvision://", "torchvision:/"]
 
     def _get_local_path(self, path: str, force: bool = False, **kwargs: object) -> str:
-        source = Path(self._find(path.removeprefix(self.PREFIX)))
+        source = Path(self._find(path.removeprefix("torchvision:").removeprefix("//")))
         form = Path(get_cache_dir()) / "ohem_d2" / source.name
         if not form.exists() or form.stat().st_mtime < source.stat().st_mtime:
             weights = torch.load(source, map_location="cpu", weights_only=True)

@@ -1,0 +1,67 @@
+#!/usr/bin/env python
+"""
+What iterative box regression and box voting (+B) do to the accuracy of a trained model.
+
+    python benchmarks/box_voting.py --config-file output/quick_start/config.yaml \\
+        MODEL.WEIGHTS output/quick_start/model_final.pth
+
+evaluates it with each number of rounds, in one process, and prints a table in Markdown. The model's
+head is a mining head, or BoxVotingROIHeads.
+"""
+
+import sys
+import tempfile
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.engine import default_argument_parser
+from environment import describe
+
+from ohem_d2.checks import check_datasets, check_weights
+from ohem_d2.config_file import load_config
+from ohem_d2.data import register_datasets
+from ohem_d2.engine import Trainer
+from ohem_d2.errors import InputError
+
+SETTINGS = [(0, None), (1, 0.5), (1, 0.3), (2, 0.5), (2, 0.3), (3, 0.3)]
+
+
+def measure(config_file: str, opts: list[str]) -> str:
+    """Evaluate with each of the settings, and return the table."""
+    lines = [
+        "| data set | rounds | NMS | AP | AP50 | AP75 |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for rounds, nms_thresh in SETTINGS:
+        cfg = load_config(config_file, opts)
+        cfg.TEST.BOX_VOTING.ROUNDS = rounds
+        if rounds:
+            cfg.TEST.BOX_VOTING.NMS_THRESH = nms_thresh
+        register_datasets(cfg)
+        check_datasets(*cfg.DATASETS.TEST)
+        weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
+        check_weights(*weights, resume=False, training=False)
+        names = cfg.DATASETS.TEST
+        for name in names:
+            with tempfile.TemporaryDirectory() as cfg.OUTPUT_DIR:
+                cfg.DATASETS.TEST = (name,)
+                model = Trainer.build_model(cfg)
+                DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+                results = Trainer.test(cfg, model)["bbox"]
+            nms = nms_thresh if rounds else cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST
+            values = " | ".join(f"{results[x]:.1f}" for x in ("AP", "AP50", "AP75"))
+            lines.append(f"| {name} | {rounds} | {nms} | {values} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Read the command line, measure, print."""
+    args = default_argument_parser(epilog=__doc__).parse_args()
+    try:
+        table = measure(args.config_file, args.opts)
+    except InputError as e:
+        sys.exit(f"error: {e}")
+    print(f"\n{describe()}\n\n{table}")
+
+
+if __name__ == "__main__":
+    main()
