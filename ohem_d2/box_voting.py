@@ -25,6 +25,7 @@ from detectron2.structures import (
 from torch import Tensor, nn
 
 from .config import BoxVotingOptions, box_voting_options, options_by_name
+from .pieces import pool
 
 # Boxes that are voted on at a time, so that memory does not grow with their number.
 _CHUNK = 256
@@ -76,6 +77,9 @@ def _candidates(
 
     ``classes``, (R,): each box is one of this class, and predictions for others do not count.
     """
+    is_finite = boxes.isfinite().all(dim=1) & probs.isfinite().all(dim=1)
+    boxes, probs = boxes[is_finite], probs[is_finite]
+    classes = None if classes is None else classes[is_finite]
     num_classes = probs.shape[1] - 1
     box_type = type(x.proposal_boxes if x.has("proposal_boxes") else x.pred_boxes)
     scores = probs[:, :num_classes]
@@ -215,7 +219,7 @@ class BoxVotingMixin:
             the predictor that is trained on these RoIs, and what it returns for them.
         """
         features = [features[f] for f in self.box_in_features]
-        pooled = self.box_pooler(features, [x.proposal_boxes for x in proposals])
+        pooled = pool(self.box_pooler, features, [x.proposal_boxes for x in proposals])
         return self.box_predictor, self.box_predictor(self.box_head(pooled))
 
     def detect_boxes(

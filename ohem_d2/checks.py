@@ -25,8 +25,11 @@ def check_datasets(*names: str) -> None:
         if name not in DatasetCatalog:
             raise unknown_dataset(name)
         metadata = MetadataCatalog.get(name).as_dict()
-        for key in ("json_file", "image_root", "dirname", "image_dir", "gt_dir"):
-            path = metadata.get(key)
+        keys = ("json_file", "image_root", "dirname", "image_dir", "gt_dir")
+        paths = [metadata.get(key) for key in keys]
+        if "dirname" in metadata and "split" in metadata:  # in the layout of PASCAL VOC
+            paths.append(f"{metadata['dirname']}/ImageSets/Main/{metadata['split']}.txt")
+        for path in paths:
             if path is not None and not PathManager.exists(path):
                 raise InputError(
                     f"the data set {name!r} is not here: {path} does not exist. Put it there, or "

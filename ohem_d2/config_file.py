@@ -14,7 +14,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import ROI_HEADS_REGISTRY
 
 from .box_voting import BoxVotingMixin
-from .config import add_ohem_config
+from .config import add_ohem_config, box_voting_options
 from .errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def load_config(config_file: str, opts: list[str] = ()) -> CfgNode:
         raise InputError(
             f"MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME!r}, expected one of {known}"
         )
-    if cfg.TEST.BOX_VOTING.ROUNDS and not issubclass(
+    if box_voting_options(cfg).rounds and not issubclass(
         ROI_HEADS_REGISTRY.get(cfg.MODEL.ROI_HEADS.NAME), BoxVotingMixin
     ):
         raise InputError(

@@ -19,6 +19,7 @@ from detectron2.modeling.roi_heads import (
 from detectron2.structures import Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from .box_voting import BoxVotingMixin, config_of, is_configured_above
 from .config import OHEMOptions, config_key, ohem_options, options_by_name
@@ -26,6 +27,7 @@ from .errors import InputError
 from .figures import log_figures
 from .losses import check_predictor, losses_per_roi, predicted_classes
 from .mining import select_hard_examples
+from .pieces import pool, read_in_pieces
 from .read_only import read_only
 
 logger = logging.getLogger(__name__)
@@ -204,8 +206,20 @@ class OHEMMixin(BoxVotingMixin):
         """
         with read_only(self):
             labelled = self._label_proposals(proposals, targets)
-            predictor, predictions = self.read_boxes(features, labelled)
+            predictor, predictions = self._read_all(features, labelled)
         return labelled, self._cost(predictor, predictions, labelled)
+
+    def _read_all(
+        self, features: dict[str, Tensor], rois: list[Instances], *stage: int
+    ) -> tuple[FastRCNNOutputLayers, tuple[Tensor, Tensor]]:
+        """`read_boxes` for more RoIs than are trained on at a time."""
+
+        def read(piece: list[Instances]) -> tuple[FastRCNNOutputLayers, tuple[Tensor, Tensor]]:
+            return self.read_boxes(features, piece, *stage)
+
+        if any(isinstance(m, _NormBase) for m in self.modules()):
+            return read(rois)  # batch normalization sees all of them together
+        return read_in_pieces(read, rois, self.batch_size_per_image)
 
     def _cost(
         self,
@@ -327,7 +341,9 @@ class OHEMCascadeROIHeads(OHEMMixin, CascadeROIHeads):
     ) -> tuple[FastRCNNOutputLayers, tuple[Tensor, Tensor]]:
         """See `OHEMMixin.read_boxes`."""
         features = [features[f] for f in self.box_in_features]
-        return self.box_predictor[stage], self._run_stage(features, proposals, stage)
+        pooled = pool(self.box_pooler, features, [x.proposal_boxes for x in proposals])
+        predictor = self.box_predictor[stage]
+        return predictor, predictor(self.box_head[stage](pooled))
 
     def detect_boxes(
         self, features: dict[str, Tensor], proposals: list[Instances]
@@ -357,7 +373,7 @@ class OHEMCascadeROIHeads(OHEMMixin, CascadeROIHeads):
                 labelled = [
                     x[_best_iou(x, t) >= self.ohem.bg_iou_lo] for x, t in zip(labelled, targets)
                 ]
-            predictor, predictions = self.read_boxes(self._features, labelled, stage)
+            predictor, predictions = self._read_all(self._features, labelled, stage)
         cost = self._cost(predictor, predictions, labelled)
         with get_event_storage().name_scope(f"stage{stage}"):
             return self._select(labelled, cost)

@@ -1,5 +1,6 @@
 """Test-time augmentation that knows precomputed proposals and box voting."""
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.data.transforms import ResizeTransform
 from detectron2.modeling import DatasetMapperTTA, GeneralizedRCNNWithTTA
@@ -29,18 +30,20 @@ class TTA(GeneralizedRCNNWithTTA):
         cfg = cfg.clone()
         cfg.defrost()
         cfg.MODEL.LOAD_PROPOSALS = False  # which Detectron2 refuses, since its mapper leaves them
+        if self._options.rounds:
+            cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = self._options.nms_thresh
         super().__init__(cfg, model, mapper)
 
     def _merge_detections(
         self, all_boxes: Tensor, all_scores: list, all_classes: list, shape_hw: tuple[int, int]
     ) -> Instances:
         merged = super()._merge_detections(all_boxes, all_scores, all_classes, shape_hw)
-        if self._options.rounds:
+        if self._options.rounds and len(merged):
             found = Instances(
                 shape_hw,
                 pred_boxes=Boxes(all_boxes),
-                scores=all_boxes.new_tensor(all_scores),
-                pred_classes=merged.pred_classes.new_tensor(all_classes),
+                scores=torch.stack(all_scores),
+                pred_classes=torch.stack(all_classes),
             )
             merged.pred_boxes = vote(merged, found, self._options.vote_thresh)
         return merged

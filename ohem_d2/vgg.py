@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import zlib
 from pathlib import Path
 
 import fvcore.nn.weight_init as weight_init
@@ -72,7 +73,7 @@ def build_vgg16_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> VGG16:
     Build `VGG16`, with ``MODEL.BACKBONE.FREEZE_AT``.
 
     torchvision's weights need ``INPUT.FORMAT`` "RGB", and their own ``PIXEL_MEAN`` and
-    ``PIXEL_STD``, see configs/paper/Base-VGG16.yaml.
+    ``PIXEL_STD``, see configs/paper/parts/vgg16.yaml.
     """
     return VGG16(freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)
 
@@ -139,14 +140,18 @@ class TorchvisionWeights(PathHandler):
 
     def _get_local_path(self, path: str, force: bool = False, **kwargs: object) -> str:
         source = Path(self._find(path.removeprefix("torchvision:").removeprefix("//")))
-        form = Path(get_cache_dir()) / "ohem_d2" / source.name
-        if not form.exists() or form.stat().st_mtime < source.stat().st_mtime:
+        # Of another file, or of a later one with the same name, there is another form.
+        stat = source.stat()
+        key = zlib.crc32(f"{source.resolve()} {stat.st_mtime_ns} {stat.st_size}".encode())
+        form = Path(get_cache_dir()) / "ohem_d2" / f"{source.stem}_{key:08x}.pth"
+        if not form.exists():
             weights = torch.load(source, map_location="cpu", weights_only=True)
             form.parent.mkdir(parents=True, exist_ok=True)
-            # Another process may be about to read it.
-            with tempfile.NamedTemporaryFile(dir=form.parent, delete=False) as f:
-                torch.save({"model": weights, "matching_heuristics": True}, f)
-            os.replace(f.name, form)
+            # Beside it first, since another process may be about to read it.
+            with tempfile.TemporaryDirectory(dir=form.parent) as folder:
+                unfinished = Path(folder) / form.name
+                torch.save({"model": weights, "matching_heuristics": True}, unfinished)
+                os.replace(unfinished, form)
         return str(form)
 
     def _find(self, weights: str) -> str:

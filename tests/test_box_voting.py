@@ -204,5 +204,47 @@ def test_with_test_time_augmentation_and_precomputed_proposals():
     found, without_votes = found["instances"], without_votes["instances"]
     assert len(found) > 0
     assert found.image_size == (2 * SIZE, 2 * SIZE)
-    assert found.scores.equal(without_votes.scores)
     assert not found.pred_boxes.tensor.equal(without_votes.pred_boxes.tensor)
+
+
+@pytest.mark.parametrize("broken", [float("inf"), float("nan")])
+def test_broken_boxes_are_dropped(broken):
+    def predict(proposals):
+        boxes = [x.proposal_boxes.tensor.clone() for x in proposals]
+        boxes[0][0, 0] = broken
+        return boxes, [torch.full((len(x), 3), 0.5) for x in boxes]
+
+    boxes = Boxes(torch.tensor([[0.0, 0, 9, 9], [10, 10, 30, 30]]))
+    proposals = [Instances((SIZE, SIZE), proposal_boxes=boxes)]
+    (found,) = detect(predict, proposals, BoxVotingOptions(rounds=1), 0.05, 10)
+    assert found.pred_boxes.tensor.tolist() == [[10, 10, 30, 30]] * 2
+    assert found.pred_classes.tolist() == [0, 1]
+    (found,) = detect(predict, proposals, BoxVotingOptions(rounds=2), 0.05, 10)
+    assert found.pred_boxes.tensor.isfinite().all()
+
+
+def test_masks_of_augmented_images_with_voting():
+    path = ZOO / "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
+    cfg = load_config(str(path), [*SHRINK_OPTS, "TEST.AUG.MIN_SIZES", "(48, 64)"])
+    cfg.TEST.BOX_VOTING.ROUNDS, cfg.TEST.BOX_VOTING.NMS_THRESH = 2, 0.1
+    model = build_from(cfg.clone(), mining=True).eval()
+    inputs = make_inputs(model, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = TTA(cfg, model)(inputs[:1])[0]["instances"]
+    assert len(found) > 0
+    assert found.pred_masks.shape == (len(found), SIZE, SIZE)
+
+
+def test_the_detections_of_all_scales_go_through_the_suppression_of_the_vote():
+    path = ZOO / "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
+    cfg = load_config(str(path), SHRINK_OPTS)
+    cfg.TEST.BOX_VOTING.ROUNDS = 2
+    numbers = []
+    for nms_thresh in (0.3, 0.9):
+        cfg.TEST.BOX_VOTING.NMS_THRESH = nms_thresh
+        tta = TTA(cfg, build_from(cfg.clone(), mining=True))
+        boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 14]])  # their IoU is 0.71
+        scores, classes = torch.tensor([0.9, 0.8]), torch.tensor([0, 0])
+        merged = tta._merge_detections(boxes, list(scores), list(classes), (SIZE, SIZE))
+        numbers.append(len(merged))
+    assert numbers == [1, 2]

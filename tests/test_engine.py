@@ -96,6 +96,12 @@ def test_train_resume_and_evaluate(tmp_path, voc):
     assert run.returncode == 0, run.stderr
     assert detections(tmp_path) == trained
 
+    # Boxes can vote after a training that knew nothing of it.
+    voting = {"MODEL.ROI_HEADS.NAME": "BoxVotingROIHeads", "TEST.BOX_VOTING.ROUNDS": 2}
+    run = train_net(tmp_path, "--eval-only", config="out/config.yaml", **{**weights, **voting})
+    assert run.returncode == 0, run.stderr
+    assert detections(tmp_path) != trained
+
 
 def test_coco_address_with_a_zoo_config(tmp_path):
     images = {"a.jpg": [("dog", [5, 5, 25, 35])], "b.jpg": [("cat", [40, 10, 30, 40])]}

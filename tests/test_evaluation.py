@@ -219,3 +219,17 @@ def test_detections_are_drawn(cfg, register, tmp_path):
     assert [p.name for p in (tmp_path / "output" / "pictures").iterdir()] == [
         "detections_coco_drawn_images_x.jpg"
     ]
+
+
+def test_files_for_the_evaluation_server(cfg, register, tmp_path):
+    name = register(
+        "of the server", BOXES, evaluator_type="pascal_voc_server",
+        dirname=str(tmp_path), split="test", year=2012,
+    )  # fmt: skip
+    results = detect(build_evaluator(name, cfg.OUTPUT_DIR), [(9, 19, 30, 40)], [1], [0.5])
+    assert results == {}
+    folder = tmp_path / "output" / "inference"
+    assert (folder / "comp4_det_test_dog.txt").read_text() == ""
+    # Pixels are counted from 1.
+    found = (folder / "comp4_det_test_cat.txt").read_text()
+    assert found == "an image 0.500 10.0 20.0 30.0 40.0\n"

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import cv2
 import pytest
 from command_line import ROOT
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -20,7 +21,8 @@ DOCS = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
 @pytest.fixture(scope="module")
 def voc(tmp_path_factory):
     """A few images, and proposals that were really searched for."""
-    pytest.importorskip("cv2.ximgproc", reason="selective search is in opencv-contrib-python")
+    if not hasattr(cv2, "ximgproc"):
+        pytest.skip("selective search is in opencv-contrib-python")
     folder = tmp_path_factory.mktemp("voc")
     objects = [("dog", (5, 5, 30, 40), ""), ("cat", (40, 10, 70, 50), "")]
     write_voc(folder / "voc", {f"image {i}": objects for i in range(4)})
@@ -71,20 +73,59 @@ def test_data_sets_are_there_with_proposals_and_classes(path):
             assert len(classes) == cfg.MODEL.ROI_HEADS.NUM_CLASSES
 
 
+# By the beginning of the name: training sets, test set, steps, iterations.
+SCHEDULES = {
+    "voc07": (("voc_2007_trainval",), "voc_2007_test", (30000,), 40000),
+    "voc0712": (("voc_2007_trainval", "voc_2012_trainval"), "voc_2007_test", (30000, 60000), 80000),
+    "voc12": (("voc_2012_trainval",), "voc_2012_test", (30000, 60000), 80000),
+    "voc07t12": (
+        ("voc_2007_trainval", "voc_2007_test", "voc_2012_trainval"),
+        "voc_2012_test",
+        (30000, 60000),
+        80000,
+    ),
+    "voc07t12coco": (
+        ("voc_2007_trainval", "voc_2007_test", "voc_2012_trainval",
+         "coco_2014_train_voc_classes", "coco_2014_val_voc_classes"),
+        "voc_2012_test", (200000,), 280000,
+    ),
+    "coco": (("coco_2014_train",), "coco_2014_minival", (200000,), 280000),
+    "ablation": (("voc_2007_trainval",), "voc_2007_test", (30000,), 40000),
+}  # fmt: skip
+BACKGROUND_FROM_0 = ("ablation_bg_lo_0", "ablation_all_rois")
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_settings_follow_the_name(path):
     cfg, name = load_config(str(path)), path.stem
+    train, test, steps, iterations = SCHEDULES[name.partition("_")[0]]
+    assert (train, (test,)) == (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
+    assert (steps, iterations) == (cfg.SOLVER.STEPS, cfg.SOLVER.MAX_ITER)
+    assert cfg.SOLVER.GAMMA == 0.1
     assert cfg.SOLVER.MOMENTUM == 0.9
     assert cfg.SOLVER.WEIGHT_DECAY == 0.0005
-    assert (0.003 if "all_rois" in name else 0.001) == cfg.SOLVER.BASE_LR
+    assert (cfg.SOLVER.BIAS_LR_FACTOR, cfg.SOLVER.WEIGHT_DECAY_BIAS) == (2, 0)
+    assert pytest.approx(0.003 if "all_rois" in name else 0.001) == cfg.SOLVER.BASE_LR
     images = 1 if "_n1" in name else 2
     assert images == cfg.SOLVER.IMS_PER_BATCH
-    if "all_rois" not in name:
-        assert images * cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE == 128
-    assert ("ohem" in name) == (cfg.MODEL.ROI_HEADS.NAME == "OHEMROIHeads")
-    scales = (480, 576, 688, 864, 900) if name.endswith("_mb") else (600,)
+    heads, is_ohem, is_mb = cfg.MODEL.ROI_HEADS, "ohem" in name, name.endswith("_mb")
+    if "all_rois" in name:
+        assert (heads.BATCH_SIZE_PER_IMAGE, heads.POSITIVE_FRACTION) == (10000, 1)
+    else:
+        assert (images * heads.BATCH_SIZE_PER_IMAGE, heads.POSITIVE_FRACTION) == (128, 0.25)
+    sampling = "BoxVotingROIHeads" if is_mb else "StandardROIHeads"
+    assert ("OHEMROIHeads" if is_ohem else sampling) == heads.NAME
+    from_0 = is_ohem or name in BACKGROUND_FROM_0
+    assert ([0.5] if from_0 else [0.1, 0.5]) == heads.IOU_THRESHOLDS
+    assert ([0, 1] if from_0 else [-1, 0, 1]) == heads.IOU_LABELS
+    assert (0.1 if name == "ablation_ohem_bg_lo_01" else 0) == heads.OHEM.BG_IOU_LO
+    assert heads.NMS_THRESH_TEST == 0.3
+    scales = (480, 576, 688, 864, 900) if is_mb else (600,)
     assert scales == cfg.INPUT.MIN_SIZE_TRAIN
-    assert name.endswith("_mb") == cfg.TEST.AUG.ENABLED == (cfg.TEST.BOX_VOTING.ROUNDS == 2)
+    assert cfg.INPUT.MAX_SIZE_TRAIN == cfg.INPUT.MAX_SIZE_TEST == 1000
+    assert is_mb == cfg.TEST.AUG.ENABLED == (cfg.TEST.BOX_VOTING.ROUNDS == 2)
+    if is_mb:
+        assert (scales, 1000) == (cfg.TEST.AUG.MIN_SIZES, cfg.TEST.AUG.MAX_SIZE)
 
 
 def test_the_docs_have_a_row_for_each_config():

@@ -804,3 +804,38 @@ def test_unknown_keys_are_refused():
     cfg.MODEL.ROI_HEADS.OHEM.NMS_TRESH = 0.5
     with pytest.raises(ValueError, match=r"OHEM.NMS_TRESH is unknown, expected one of NMS_THRESH"):
         build_roi_heads(cfg, SHAPES)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("number", [2, 8])
+def test_rois_are_read_in_pieces_no_larger_than_what_is_trained_on(name, number):
+    heads = make_heads("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", number, name=name)
+    everything = make_heads("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 1000, name=name)
+    batch = make_batch(0, [(3, 40), (2, 30)])
+    features, proposals, targets = rotated(batch, 0) if name == "OHEMRROIHeads" else batch
+    sizes = []
+    read_boxes = heads.read_boxes
+
+    def spy(features, proposals):
+        sizes.extend(len(x) for x in proposals)
+        return read_boxes(features, proposals)
+
+    heads.read_boxes = spy
+    costs = []
+    for h in (heads, everything):
+        with EventStorage():
+            costs.append(h.label_and_rank_proposals(features, proposals, targets)[1])
+    torch.testing.assert_close(*costs)
+    assert max(sizes) == number
+    assert sum(sizes) == len(costs[0])
+
+
+def test_batch_normalization_sees_all_rois_together():
+    heads = make_heads(
+        *(f"{BOX_HEAD}.NORM", "BN", f"{BOX_HEAD}.NUM_CONV", 1),
+        *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 2),
+    )
+    sizes = []
+    heads.box_predictor.register_forward_hook(lambda m, args, output: sizes.append(len(args[0])))
+    train_step(heads, *make_batch(0, [(3, 40)]))
+    assert sizes == [43, 2]

@@ -84,5 +84,9 @@ def test_weights_by_their_name(tmp_path, cache, monkeypatch):
     loaded = torch.load(found)
     assert loaded["matching_heuristics"]
     assert loaded["model"]["features.0.weight"].equal(torch.ones(2))
+
+    torch.save({"features.0.weight": torch.zeros(2)}, tmp_path / "weights.pth")
+    later = get_local_path(f"torchvision://{tmp_path}/weights.pth")
+    assert torch.load(later)["model"]["features.0.weight"].equal(torch.zeros(2))
     with pytest.raises(InputError, match="'VGG_17' is neither a file nor a name"):
         get_local_path("torchvision://VGG_17")

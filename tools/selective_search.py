@@ -10,6 +10,7 @@ stopped goes on where it was when the same command is given again.
 
 import argparse
 import contextlib
+import fcntl
 import multiprocessing
 import os
 import pickle
@@ -97,6 +98,7 @@ def compute_proposals(dataset: str, output: Path, mode: str = "fast", jobs: int 
         raise InputError(f"--output {output} cannot be written ({e})") from None
     finished, end = read_part(part, header)
     done = finished.keys() & images.keys()
+    del finished  # the boxes of thousands of images
     if done:
         print(f"{part}: {len(done)} of {len(images)} images are done")
 
@@ -112,6 +114,10 @@ def compute_proposals(dataset: str, output: Path, mode: str = "fast", jobs: int 
             tqdm(total=len(images), initial=len(done), unit="image") as progress,
             contextlib.closing(_search_all(todo, jobs)) as results,
         ):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise InputError(f"another run is writing {part}, expected one at a time") from None
             file.truncate(end)
             file.seek(end)
             if end == 0:

@@ -20,6 +20,8 @@ from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES
 from PIL import Image
 
+from ..errors import InputError
+
 # COCO's name of a class -> PASCAL VOC's, where they differ.
 _RENAMED = {
     "airplane": "aeroplane",
@@ -41,9 +43,18 @@ def load_images(folder: Path, split: str) -> list[dict]:
 
     Returns:
         records in Detectron2's form, without objects.
+
+    Raises:
+        InputError: the split is not there.
     """
     records = []
-    for image_id in (folder / "ImageSets" / "Main" / f"{split}.txt").read_text().split():
+    listed = folder / "ImageSets" / "Main" / f"{split}.txt"
+    if not listed.exists():
+        raise InputError(
+            f"{listed} does not exist, expected the images of PASCAL VOC's {split} set, which are "
+            "a download of their own"
+        )
+    for image_id in listed.read_text().split():
         file = folder / "JPEGImages" / f"{image_id}.jpg"
         with Image.open(file) as image:
             width, height = image.size
@@ -69,7 +80,12 @@ def load_coco_with_voc_classes(json_file: str, image_root: str) -> list[dict]:
 
     Returns:
         records in Detectron2's form.
+
+    Raises:
+        InputError: the annotations are not there.
     """
+    if not os.path.exists(json_file):
+        raise InputError(f"{json_file} does not exist, expected COCO's annotations")
     labels = {
         category["id"]: CLASS_NAMES.index(name)
         for category in COCO_CATEGORIES

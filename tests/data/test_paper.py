@@ -2,9 +2,11 @@ import json
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from small_data import HEIGHT, WIDTH, coco_content, write_image, write_voc
 
 from ohem_d2.data.paper import load_coco_with_voc_classes, load_images
+from ohem_d2.errors import InputError
 
 
 def test_images_without_annotations(tmp_path):
@@ -28,8 +30,6 @@ def test_the_objects_of_coco_that_voc_knows(tmp_path):
 
 
 def test_all_of_vocs_classes_are_in_coco(tmp_path):
-    from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
-
     things = {c["id"]: c["name"] for c in COCO_CATEGORIES if c["isthing"]}
     objects = [(name, [0, 0, 9, 9]) for name in things.values()]
     (tmp_path / "coco.json").write_text(json.dumps(coco_content({"a.jpg": objects}, things)))
@@ -44,3 +44,10 @@ def test_they_are_registered(name):
     assert name in DatasetCatalog
     voc = MetadataCatalog.get("voc_2012_trainval").thing_classes
     assert MetadataCatalog.get(name).thing_classes == list(voc)
+
+
+def test_what_is_missing_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"test\.txt does not exist, expected the images of"):
+        load_images(tmp_path, "test")
+    with pytest.raises(InputError, match=r"no\.json does not exist, expected COCO's annotations"):
+        load_coco_with_voc_classes(str(tmp_path / "no.json"), str(tmp_path))

@@ -1,6 +1,7 @@
 """Selective search proposals of small data sets, searched for real."""
 
 import contextlib
+import fcntl
 import importlib.util
 import os
 import pickle
@@ -401,3 +402,11 @@ def registered(name, records):
         yield
     finally:
         DatasetCatalog.remove(name)
+
+
+def test_two_runs_that_write_the_same_file(tmp_path, voc):
+    part = tmp_path / "out.pkl.part"
+    with part.open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another run is writing"):
+            tool.compute_proposals(voc, tmp_path / "out.pkl")

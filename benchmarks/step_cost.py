@@ -1,0 +1,363 @@
+#!/usr/bin/env python
+"""
+What mining costs a training step, in time and memory, next to plain Detectron2.
+
+    python benchmarks/step_cost.py --sweep proposals images classes
+    python benchmarks/step_cost.py --config-file COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml
+
+In one process and in turn, round after round, it runs real training steps (forward, backward,
+optimizer) of
+
+- plain: the config's own head,
+- mining: the head of this project that extends it,
+- one pass: gradients over all RoIs, and the loss of the easy ones dropped, as in R-FCN's code (for
+  StandardROIHeads),
+
+on the same images with the same proposals. It writes a page in Markdown and its plots.
+"""
+
+import argparse
+import copy
+import statistics
+import sys
+import time
+from collections import Counter
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from detectron2.modeling import ROI_HEADS_REGISTRY, build_model
+from detectron2.modeling.roi_heads import StandardROIHeads
+from detectron2.solver import build_optimizer
+from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import EventStorage
+from environment import describe
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ohem_d2 import OHEMROIHeads, losses_per_roi, select_hard_examples
+from ohem_d2.config_file import load_config
+from ohem_d2.errors import InputError
+from ohem_d2.lazy import _COUNTERPARTS
+
+MINING = {base.__name__: head.__name__ for base, head in _COUNTERPARTS.items()}
+SWEEPS = {
+    "proposals": [500, 1000, 2000, 4000, 8000],
+    "images": [1, 2, 4, 8],
+    "classes": [20, 80, 1203],
+}
+
+
+@ROI_HEADS_REGISTRY.register()
+class OnePassROIHeads(OHEMROIHeads):
+    """The simple way: gradients over all RoIs, of which the easy ones do not count."""
+
+    def label_and_sample_proposals(
+        self, proposals: list[Instances], targets: list[Instances]
+    ) -> list[Instances]:
+        """All RoIs."""
+        return self._label_proposals(proposals, targets)
+
+    def _forward_box(self, features: dict[str, Tensor], proposals: list[Instances]):
+        if not self.training:
+            return super()._forward_box(features, proposals)
+        predictor, predictions = self.read_boxes(features, proposals)
+        losses = losses_per_roi(predictor, predictions, proposals)
+        image_ids = [torch.full_like(x.gt_classes, i) for i, x in enumerate(proposals)]
+        hard = select_hard_examples(
+            sum(losses.values()).detach(),
+            torch.cat([x.proposal_boxes.tensor for x in proposals]),
+            torch.cat([x.gt_classes for x in proposals]),
+            torch.cat(image_ids),
+            num_samples=self.batch_size_per_image,
+            num_classes=self.num_classes,
+        )
+        return {name: loss[hard].mean() for name, loss in losses.items()}
+
+    def read_boxes(self, features: dict[str, Tensor], proposals: list[Instances]):
+        """As in `StandardROIHeads`."""
+        return super().read_boxes(features, proposals)
+
+
+class FixedProposals(nn.Module):
+    """The model's own RPN works and learns, but the RoI heads get proposals that never change."""
+
+    def __init__(self, rpn: nn.Module, proposals: list[Instances]) -> None:
+        super().__init__()
+        self.rpn, self.proposals = rpn, proposals
+
+    def forward(self, *args) -> tuple[list[Instances], dict[str, Tensor]]:
+        """See Detectron2's `RPN.forward`."""
+        _, losses = self.rpn(*args)
+        return [copy.copy(x) for x in self.proposals], losses
+
+
+class Contender:
+    """A model in training, on inputs that never change."""
+
+    def __init__(self, cfg, head: str, inputs: list[dict], proposals: list[Instances]) -> None:
+        cfg = cfg.clone()
+        cfg.MODEL.ROI_HEADS.NAME = head
+        torch.manual_seed(0)
+        self.model = build_model(cfg).train()
+        self.optimizer = build_optimizer(cfg, self.model)
+        proposals = [x.to(cfg.MODEL.DEVICE) for x in proposals]
+        self.model.proposal_generator = FixedProposals(self.model.proposal_generator, proposals)
+        self.inputs, self.amp = inputs, cfg.SOLVER.AMP.ENABLED
+        self.device = torch.device(cfg.MODEL.DEVICE)
+
+    def step(self) -> float:
+        """Train once, and return the seconds that it took."""
+        dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
+        self._synchronize()
+        start = time.perf_counter()
+        with torch.autocast(self.device.type, dtype, enabled=self.amp), EventStorage():
+            losses = self.model(self.inputs)
+        self.optimizer.zero_grad()
+        # Steps of no size: an untrained model on the same few images would soon diverge, and the
+        # time does not depend on the values.
+        (sum(losses.values()) * 0.0).backward()
+        self.optimizer.step()
+        self._synchronize()
+        return time.perf_counter() - start
+
+    def _synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def peak_memory(self) -> int:
+        """Bytes: the most that a step takes, above what was there before it, and the weights."""
+        weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            self.step()
+            return torch.cuda.max_memory_allocated() - before + weights
+        before = _resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew
+        self.step()
+        return _resident("VmHWM") - before + weights
+
+    def synchronizations(self) -> int:
+        """How often a step waits for the device, or would if it were one."""
+        with _CountSynchronizations() as counter:
+            self.step()
+        return sum(counter.counts.values())
+
+    def parts(self) -> dict[str, float]:
+        """Seconds of a step by part of the mining; none for other heads."""
+        heads, seconds = self.model.roi_heads, Counter()
+        if type(heads).__name__ not in MINING.values():
+            return {}
+
+        @contextmanager
+        def timed(name: str):
+            self._synchronize()
+            start = time.perf_counter()
+            yield
+            self._synchronize()
+            seconds[name] += time.perf_counter() - start
+
+        def wrap(owner: object, attribute: str, name: str, only_reading: bool = False) -> None:
+            function = getattr(owner, attribute)
+
+            def wrapped(*args, **kwargs):
+                reads = not torch.is_grad_enabled()
+                with timed(name) if reads or not only_reading else nullcontext():
+                    return function(*args, **kwargs)
+
+            setattr(owner, attribute, wrapped)
+
+        wrap(heads, "_label_proposals", "labelling")
+        wrap(heads, "_cost", "loss")
+        wrap(heads, "_select", "selection")
+        modules = [("box_pooler", "pooling"), ("pooler", "pooling"), ("box_head", "head"),
+                   ("res5", "head"), ("box_predictor", "head")]  # fmt: skip
+        for attribute, name in modules:
+            module = getattr(heads, attribute, None)
+            for m in module if isinstance(module, nn.ModuleList) else [module]:
+                if m is not None:
+                    wrap(m, "forward", name, only_reading=True)
+        self.step()
+        return dict(seconds)
+
+
+class _CountSynchronizations(TorchDispatchMode):
+    """Counts what makes the host wait: values, and shapes that depend on values."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.__name__.partition(".")[0]
+        indices = args[1] if name in ("index", "index_put_", "index_put") else ()
+        by_mask = any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in indices)
+        if name in self.WAITS or by_mask:
+            self.counts[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _resident(field: str) -> int:
+    """Bytes of memory that this process has, or has had at most."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(x.split()[1]) * 1024 for x in lines if x.startswith(field))
+
+
+def make_inputs(cfg, images: int, proposals: int, size: tuple[int, int]):
+    """Images of noise with twenty objects each, and proposals, half of them near the objects."""
+    generator = torch.Generator().manual_seed(0)
+    height, width = size
+
+    def boxes(number: int) -> Tensor:
+        corners = torch.rand(number, 2, generator=generator) * torch.tensor([width, height]) * 0.8
+        sides = torch.exp(torch.rand(number, 2, generator=generator) * 3 + 2.5)
+        far = torch.minimum(corners + sides, torch.tensor([width, height], dtype=torch.float))
+        return torch.cat([corners, far], dim=1)
+
+    inputs, all_proposals = [], []
+    for _ in range(images):
+        objects = boxes(20)
+        near = objects[torch.randint(0, 20, (proposals // 2,), generator=generator)]
+        near = near + torch.randn(near.shape, generator=generator) * 8
+        near[:, 2:] = torch.maximum(near[:, 2:], near[:, :2] + 4)
+        found = Instances(
+            size, proposal_boxes=Boxes(torch.cat([near, boxes(proposals - len(near))]))
+        )
+        found.proposal_boxes.clip(size)
+        found.objectness_logits = torch.zeros(proposals)
+        all_proposals.append(found)
+        instances = Instances(size, gt_boxes=Boxes(objects))
+        classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        instances.gt_classes = torch.randint(0, classes, (20,), generator=generator)
+        if cfg.MODEL.MASK_ON:
+            instances.gt_masks = BitMasks(torch.zeros(20, height, width, dtype=torch.bool))
+        pixels = torch.rand(3, height, width, generator=generator) * 255
+        inputs.append({"image": pixels.byte(), "instances": instances})
+    return inputs, all_proposals
+
+
+def measure(cfg, images: int, proposals: int, size: tuple[int, int], rounds: int) -> dict:
+    """Run the contenders in turn, and return what was measured of each, plain Detectron2 first."""
+    cfg = cfg.clone()
+    if cfg.MODEL.MASK_ON:
+        cfg.INPUT.MASK_FORMAT = "bitmask"
+    plain = cfg.MODEL.ROI_HEADS.NAME
+    heads = [plain, MINING[plain]]
+    if plain == StandardROIHeads.__name__:
+        heads.append(OnePassROIHeads.__name__)
+    data = make_inputs(cfg, images, proposals, size)
+    contenders = {head: Contender(cfg, head, *data) for head in heads}
+    seconds = {head: [] for head in heads}
+    for number in range(rounds + 1):
+        for head, contender in contenders.items():
+            time_of_step = contender.step()
+            if number > 0:  # the first is for warming up
+                seconds[head].append(time_of_step)
+        _report(f"round {number} of {rounds}")
+    results = {}
+    memory = {head: contender.peak_memory() for head, contender in contenders.items()}
+    for head, contender in contenders.items():
+        ratios = [a / b for a, b in zip(seconds[head], seconds[plain])]
+        results[head] = {
+            "seconds": statistics.median(seconds[head]),
+            "ratio": statistics.median(ratios),
+            "low": min(ratios),
+            "high": max(ratios),
+            "memory": memory[head] / memory[plain],
+            "synchronizations": contender.synchronizations(),
+            "parts": contender.parts(),
+        }
+    return results
+
+
+def _report(text: str) -> None:
+    print(f"\r{text}   ", end="", file=sys.stderr, flush=True)
+
+
+def table(results: dict) -> str:
+    """What `measure` returned, in Markdown."""
+    lines = [
+        "| head | s per step | time ratio (lowest to highest) | peak memory | synchronizations |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for head, r in results.items():
+        lines.append(
+            f"| {head} | {r['seconds']:.3f} | {r['ratio']:.2f} ({r['low']:.2f} to "
+            f"{r['high']:.2f}) | {r['memory']:.2f} | {r['synchronizations']} |"
+        )
+    for head, r in results.items():
+        if r["parts"]:
+            parts = ", ".join(f"{k} {1000 * v:.0f} ms" for k, v in r["parts"].items())
+            lines += ["", f"Of a step of {head}, the mining takes: {parts}."]
+    return "\n".join(lines)
+
+
+def sweep(name: str, cfg, args: argparse.Namespace, plot: Path) -> str:
+    """Measure at each value, one thing changed at a time; a table and a plot."""
+    values, rows = SWEEPS[name], []
+    for value in values:
+        c = cfg.clone()
+        if name == "classes":
+            c.MODEL.ROI_HEADS.NUM_CLASSES = value
+        images = value if name == "images" else args.images
+        proposals = value if name == "proposals" else args.proposals
+        _report(f"{value} {name}: ")
+        rows.append(measure(c, images, proposals, tuple(args.size), args.rounds))
+    heads = list(rows[0])[1:]
+    figure, axes = plt.subplots(figsize=(5, 3.2))
+    for head in heads:
+        axes.plot(values, [r[head]["ratio"] for r in rows], marker="o", label=head)
+    axes.set(xlabel=name, ylabel="time of a step, plain = 1", ylim=(0, None))
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(plot, dpi=110)
+    plt.close(figure)
+    lines = [f"| {name} | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
+    for value, r in zip(values, rows):
+        lines.append(f"| {value} | {' | '.join(format(r[h]['ratio'], '.2f') for h in heads)} |")
+    return "\n".join(lines) + f"\n\n![Time ratio by {name}]({plot.name})"
+
+
+def main() -> None:
+    """Read the command line, measure, write."""
+    parser = argparse.ArgumentParser(
+        epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", default="COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml")
+    parser.add_argument("--images", type=int, default=1)
+    parser.add_argument("--size", type=int, nargs=2, default=(640, 800), metavar=("H", "W"))
+    parser.add_argument("--proposals", type=int, default=2000, help="of each image")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--sweep", nargs="*", choices=SWEEPS, default=[], help="what to vary too")
+    parser.add_argument("--output", type=Path, default=Path("output/step_cost.md"))
+    parser.add_argument("opts", nargs="*", help="KEY VALUE pairs, such as SOLVER.AMP.ENABLED True")
+    args = parser.parse_args()
+    try:
+        cfg = load_config(args.config_file, ["MODEL.WEIGHTS", "", *args.opts])
+    except InputError as e:
+        sys.exit(f"error: {e}")
+    cfg.MODEL.ROI_HEADS.NAME = {m: p for p, m in MINING.items()}.get(
+        cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.ROI_HEADS.NAME
+    )
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    precision = "mixed precision" if cfg.SOLVER.AMP.ENABLED else "float32"
+    page = [
+        f"`{args.config_file}` {' '.join(args.opts)}".strip(),
+        f"{args.images} image(s) of {args.size[0]} x {args.size[1]}, {args.proposals} proposals "
+        f"each, {cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE} RoIs to train on, {precision}, median "
+        f"of {args.rounds} rounds; {describe()}",
+        table(measure(cfg, args.images, args.proposals, tuple(args.size), args.rounds)),
+    ]
+    for name in args.sweep:
+        plot = args.output.with_name(f"{args.output.stem}_{name}.png")
+        page.append(sweep(name, cfg, args, plot))
+    args.output.write_text("\n\n".join(page) + "\n")
+    print(f"\n{args.output.read_text()}")
+
+
+if __name__ == "__main__":
+    main()
