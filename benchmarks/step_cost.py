@@ -13,7 +13,7 @@ optimizer) of
 - one pass: gradients over all RoIs, and the loss of the easy ones dropped, as in R-FCN's code (for
   StandardROIHeads),
 
-on the same images with the same proposals. It writes a page in Markdown and its plots.
+on the same images with the same proposals. It adds a section to a page in Markdown, with plots.
 """
 
 import argparse
@@ -333,6 +333,7 @@ def main() -> None:
     parser.add_argument("--proposals", type=int, default=2000, help="of each image")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--sweep", nargs="*", choices=SWEEPS, default=[], help="what to vary too")
+    parser.add_argument("--title", default="Cost of a step", help="of the section")
     parser.add_argument("--output", type=Path, default=Path("output/step_cost.md"))
     parser.add_argument("opts", nargs="*", help="KEY VALUE pairs, such as SOLVER.AMP.ENABLED True")
     args = parser.parse_args()
@@ -346,6 +347,7 @@ def main() -> None:
     args.output.parent.mkdir(parents=True, exist_ok=True)
     precision = "mixed precision" if cfg.SOLVER.AMP.ENABLED else "float32"
     page = [
+        f"## {args.title}",
         f"`{args.config_file}` {' '.join(args.opts)}".strip(),
         f"{args.images} image(s) of {args.size[0]} x {args.size[1]}, {args.proposals} proposals "
         f"each, {cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE} RoIs to train on, {precision}, median "
@@ -355,8 +357,10 @@ def main() -> None:
     for name in args.sweep:
         plot = args.output.with_name(f"{args.output.stem}_{name}.png")
         page.append(sweep(name, cfg, args, plot))
-    args.output.write_text("\n\n".join(page) + "\n")
-    print(f"\n{args.output.read_text()}")
+    section = "\n\n".join(page)
+    with args.output.open("a") as file:
+        file.write(f"\n{section}\n")
+    print(f"\n{section}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -26,6 +27,9 @@ def read_only(module: nn.Module) -> Iterator[None]:
         with EventStorage(get_event_storage().iter):
             yield
     finally:
+        # Some versions of torch (2.4 is one) remember the weights that autocast has converted
+        # inside, without gradients, and would train on these: that is, not at all.
+        torch.clear_autocast_cache()
         for m, m_hooks in zip(norms, hooks):
             m._forward_pre_hooks = m_hooks
         for buffer, value in before:

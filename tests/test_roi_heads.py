@@ -218,6 +218,7 @@ def test_every_head_mines_in_mixed_precision(name):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         _, losses, _ = train_step(heads, *batch)
         sum(losses.values()).backward()
+    assert all(p.grad is not None for p in heads.parameters())
     assert [len(x) for x in seen] == [8, 8]
     assert all(loss.isfinite() for loss in losses.values())
     assert all(x.ohem_loss_cls.isfinite().all() for x in seen)
