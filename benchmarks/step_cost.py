@@ -11,7 +11,7 @@ optimizer) of
 - plain: the config's own head,
 - mining: the head of this project that extends it,
 - one pass: gradients over all RoIs, and the loss of the easy ones dropped, as in R-FCN's code (for
-  StandardROIHeads),
+  StandardROIHeads without masks),
 
 on the same images with the same proposals. It adds a section to a page in Markdown, with plots.
 """
@@ -96,9 +96,13 @@ class FixedProposals(nn.Module):
 class Contender:
     """A model in training, on inputs that never change."""
 
-    def __init__(self, cfg, head: str, inputs: list[dict], proposals: list[Instances]) -> None:
+    def __init__(
+        self, cfg, head: str, budget: int | None, inputs: list[dict], proposals: list[Instances]
+    ) -> None:
         cfg = cfg.clone()
         cfg.MODEL.ROI_HEADS.NAME = head
+        if budget is not None:
+            cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = budget
         torch.manual_seed(0)
         self.model = build_model(cfg).train()
         self.optimizer = build_optimizer(cfg, self.model)
@@ -240,24 +244,26 @@ def make_inputs(cfg, images: int, proposals: int, size: tuple[int, int]):
     return inputs, all_proposals
 
 
-def measure(cfg, images: int, proposals: int, size: tuple[int, int], rounds: int) -> dict:
+def measure(cfg, args: argparse.Namespace, images: int, proposals: int) -> dict:
     """Run the contenders in turn, and return what was measured of each, plain Detectron2 first."""
     cfg = cfg.clone()
     if cfg.MODEL.MASK_ON:
         cfg.INPUT.MASK_FORMAT = "bitmask"
     plain = cfg.MODEL.ROI_HEADS.NAME
     heads = [plain, MINING[plain]]
-    if plain == StandardROIHeads.__name__:
+    if plain == StandardROIHeads.__name__ and not cfg.MODEL.MASK_ON:
         heads.append(OnePassROIHeads.__name__)
-    data = make_inputs(cfg, images, proposals, size)
-    contenders = {head: Contender(cfg, head, *data) for head in heads}
+    data = make_inputs(cfg, images, proposals, tuple(args.size))
+    contenders = {
+        head: Contender(cfg, head, None if head == plain else args.budget, *data) for head in heads
+    }
     seconds = {head: [] for head in heads}
-    for number in range(rounds + 1):
+    for number in range(args.rounds + 1):
         for head, contender in contenders.items():
             time_of_step = contender.step()
             if number > 0:  # the first is for warming up
                 seconds[head].append(time_of_step)
-        _report(f"round {number} of {rounds}")
+        _report(f"round {number} of {args.rounds}")
     results = {}
     memory = {head: contender.peak_memory() for head, contender in contenders.items()}
     for head, contender in contenders.items():
@@ -292,7 +298,10 @@ def table(results: dict) -> str:
     for head, r in results.items():
         if r["parts"]:
             parts = ", ".join(f"{k} {1000 * v:.0f} ms" for k, v in r["parts"].items())
-            lines += ["", f"Of a step of {head}, the mining takes: {parts}."]
+            lines += [
+                "",
+                f"Of a step of {head}, the mining takes: {parts}. Pooling is summed over threads.",
+            ]
     return "\n".join(lines)
 
 
@@ -306,7 +315,7 @@ def sweep(name: str, cfg, args: argparse.Namespace, plot: Path) -> str:
         images = value if name == "images" else args.images
         proposals = value if name == "proposals" else args.proposals
         _report(f"{value} {name}: ")
-        rows.append(measure(c, images, proposals, tuple(args.size), args.rounds))
+        rows.append(measure(c, args, images, proposals))
     heads = list(rows[0])[1:]
     figure, axes = plt.subplots(figsize=(5, 3.2))
     for head in heads:
@@ -331,6 +340,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1)
     parser.add_argument("--size", type=int, nargs=2, default=(640, 800), metavar=("H", "W"))
     parser.add_argument("--proposals", type=int, default=2000, help="of each image")
+    parser.add_argument(
+        "--budget", type=int, help="RoIs to mine of each image; default: as many as plain samples"
+    )
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--sweep", nargs="*", choices=SWEEPS, default=[], help="what to vary too")
     parser.add_argument("--title", default="Cost of a step", help="of the section")
@@ -345,14 +357,17 @@ def main() -> None:
         cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.ROI_HEADS.NAME
     )
     args.output.parent.mkdir(parents=True, exist_ok=True)
+    budget = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
+    if args.budget is not None:
+        budget = f"{budget} (plain) or {args.budget} (the others)"
     precision = "mixed precision" if cfg.SOLVER.AMP.ENABLED else "float32"
     page = [
         f"## {args.title}",
         f"`{args.config_file}` {' '.join(args.opts)}".strip(),
         f"{args.images} image(s) of {args.size[0]} x {args.size[1]}, {args.proposals} proposals "
-        f"each, {cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE} RoIs to train on, {precision}, median "
-        f"of {args.rounds} rounds; {describe()}",
-        table(measure(cfg, args.images, args.proposals, tuple(args.size), args.rounds)),
+        f"each, {budget} RoIs to train on, {precision}, median of {args.rounds} rounds; "
+        f"{describe()}",
+        table(measure(cfg, args, args.images, args.proposals)),
     ]
     for name in args.sweep:
         plot = args.output.with_name(f"{args.output.stem}_{name}.png")
