@@ -66,10 +66,13 @@ def check_weights(key: str, weights: str, output_dir: str, resume: bool, trainin
     # Detectron2 takes settings from behind a question mark.
     reason = _missing(urlparse(weights)._replace(query="").geturl())
     if reason:
+        advice = (
+            " To train without one, leave it empty; configs/quick_start.yaml has a small model "
+            "that learns from scratch, 'python train_net.py' alone shows that"
+        )
         raise InputError(
-            f"{key}, {weights!r}, cannot be loaded ({reason}). Set it to a checkpoint "
-            "that is here. To train without one, start from configs/quick_start.yaml, whose small "
-            "model learns from scratch; 'python train_net.py' alone shows that"
+            f"{key}, {weights!r}, cannot be loaded ({reason}). Set it to a checkpoint that is here."
+            f"{advice if training else ''}"
         )
 
 

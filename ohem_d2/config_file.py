@@ -62,6 +62,12 @@ def load_config(config_file: str, opts: list[str] = ()) -> CfgNode:
     cfg = _SafeCfgNode(get_cfg())
     add_ohem_config(cfg)
     path = find_config(config_file)
+    with suppress(OSError, UnicodeDecodeError):  # which loading it will name
+        if "_target_:" in Path(path).read_text(encoding="utf-8"):
+            raise InputError(
+                f"{path} was saved from a Python config, and names functions to call: expected "
+                "the .py file itself, with the same settings"
+            )
     _SafeCfgNode.heads.clear()
     try:
         cfg.merge_from_file(path)
@@ -73,6 +79,11 @@ def load_config(config_file: str, opts: list[str] = ()) -> CfgNode:
         raise InputError(f"{path} is no valid config: {_text(e)}") from None
     heads = {*_SafeCfgNode.heads, cfg.MODEL.ROI_HEADS.NAME}
     opts = list(opts)
+    for opt in opts[::2]:
+        if opt.startswith("--"):
+            raise InputError(f"{opt} comes behind the settings, expected it before them")
+        if "=" in opt:
+            raise InputError(f"in the settings {opt!r}: expected KEY VALUE, as for YAML configs")
     try:
         opts[1::2] = [_fit(cfg, key, text) for key, text in zip(opts[::2], opts[1::2])]
         cfg.merge_from_list(opts)

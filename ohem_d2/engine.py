@@ -1,6 +1,8 @@
 """The trainer, and a run of it from the command line."""
 
 import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
@@ -48,6 +50,18 @@ class Trainer(DefaultTrainer):
             super().__init__(cfg)
 
     @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict]]:
+        """See Detectron2's `DefaultTrainer.build_train_loader`."""
+        with _named_proposals(cfg, "TRAIN"):
+            return super().build_train_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:
+        """See Detectron2's `DefaultTrainer.build_test_loader`."""
+        with _named_proposals(cfg, "TEST"):
+            return super().build_test_loader(cfg, dataset_name)
+
+    @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """See `ohem_d2.evaluation.build_evaluator`."""
         return build_evaluator(dataset_name, cfg.OUTPUT_DIR, cfg.TEST.KEYPOINT_OKS_SIGMAS)
@@ -79,6 +93,21 @@ class Trainer(DefaultTrainer):
         hooks = super().build_hooks()
         # Before the last one, which writes what the others have logged.
         return [*hooks[:-1], *added, *hooks[-1:]]
+
+
+@contextmanager
+def _named_proposals(cfg: CfgNode, split: str) -> Iterator[None]:
+    """Say which files have no proposals for an image."""
+    try:
+        yield
+    except KeyError as e:
+        if not cfg.MODEL.LOAD_PROPOSALS:
+            raise
+        raise InputError(
+            f"DATASETS.PROPOSAL_FILES_{split} is {cfg.DATASETS[f'PROPOSAL_FILES_{split}']}, where "
+            f"the image {e} is missing: expected the file of each data set, in the order of "
+            f"DATASETS.{split}"
+        ) from e
 
 
 def run(args) -> dict | None:

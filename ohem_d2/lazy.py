@@ -36,6 +36,8 @@ def with_ohem(roi_heads: DictConfig, **options: object) -> DictConfig:
     Raises:
         InputError: there is no mining head that extends this one, or an option is wrong.
     """
+    if "roi_heads" in roi_heads:
+        raise InputError("with_ohem was given a whole model, expected its node model.roi_heads")
     target = roi_heads["_target_"]
     target = locate(target) if isinstance(target, str) else target
     if not issubclass(target, OHEMMixin):

@@ -412,10 +412,11 @@ def _check_kind(head: type, cfg: CfgNode | None, arguments: dict) -> None:
         elif box_head.POOLER_TYPE == "ROIAlignRotated":
             found, expected = "POOLER_TYPE is ROIAlignRotated", (OHEMRROIHeads,)
         elif box_head.CLS_AGNOSTIC_BBOX_REG:
-            found = "NAME is not empty"
+            found = f"NAME is {box_head.NAME}"
             expected = (OHEMROIHeads, OHEMCascadeROIHeads)
         else:
-            found = "CLS_AGNOSTIC_BBOX_REG is False"
+            is_cascade = kind is OHEMCascadeROIHeads
+            found = "CLS_AGNOSTIC_BBOX_REG is False" if is_cascade else f"NAME is {box_head.NAME}"
             expected = (OHEMROIHeads,)
         found = f"MODEL.ROI_BOX_HEAD.{found}"
     if kind not in expected:

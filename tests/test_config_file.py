@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2 import model_zoo
-from detectron2.config import get_cfg
+from detectron2.config import LazyConfig, get_cfg
 from detectron2.modeling import ROI_HEADS_REGISTRY
 
 from ohem_d2 import add_ohem_config
@@ -188,6 +188,25 @@ def test_wrong_settings_are_named():
         load_config(str(CONFIGS / "quick_start.yaml"), ["MODEL.ROI_HEAD.NAME", "OHEMROIHeads"])
     with pytest.raises(InputError, match="in the settings 'SEED'"):
         load_config(str(CONFIGS / "quick_start.yaml"), ["SEED"])
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["SOLVER.MAX_ITER=5"], "in the settings 'SOLVER.MAX_ITER=5': expected KEY VALUE"),
+        (["SEED", "1", "--eval-only"], "--eval-only comes behind the settings"),
+    ],
+)
+def test_settings_of_another_form(opts, message):
+    with pytest.raises(InputError, match=message):
+        load_config(str(CONFIGS / "quick_start.yaml"), opts)
+
+
+def test_a_saved_python_config(tmp_path):
+    python = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py")
+    LazyConfig.save(python, str(tmp_path / "config.yaml"))
+    with pytest.raises(InputError, match=r"was saved from a Python config.*expected the \.py file"):
+        load_config(str(tmp_path / "config.yaml"))
 
 
 def test_no_such_head():

@@ -151,6 +151,9 @@ def test_fast_rcnn_on_precomputed_proposals(tmp_path, voc):
     assert "loss_rpn_cls" not in metrics(tmp_path)
     assert "PASCAL VOC 2012 metric" in run.stdout
 
+    (tmp_path / "others.pkl").write_bytes(pickle.dumps({**content, "ids": ["a", "b", "c", "d"]}))
+    run = train_net(tmp_path, **{**settings, "DATASETS.PROPOSAL_FILES_TRAIN": "others.pkl"})
+    assert "error: DATASETS.PROPOSAL_FILES_TRAIN is ('others.pkl',), where" in run.stderr
     run = train_net(tmp_path, **{**settings, "DATASETS.PROPOSAL_FILES_TEST": "no.pkl"})
     assert "error: DATASETS.PROPOSAL_FILES_TEST: 'no.pkl' cannot be loaded" in run.stderr
     run = train_net(tmp_path, **{**settings, "DATASETS.PROPOSAL_FILES_TEST": "()"})

@@ -56,6 +56,11 @@ def test_every_option(option):
     assert instantiate(cascade).ohem == expected
 
 
+def test_a_whole_model():
+    with pytest.raises(InputError, match=r"expected its node model\.roi_heads"):
+        with_ohem(model_zoo.get_config("common/models/cascade_rcnn.py").model)
+
+
 def test_unknown_options(roi_heads):
     with pytest.raises(InputError, match=r"nms_tresh is unknown, expected one of nms_thresh,"):
         with_ohem(roi_heads, nms_tresh=0.5)

@@ -183,7 +183,8 @@ def _register(name: str, records: list[dict], classes: list[str], metadata: dict
                 raise InputError(
                     f"the data set {name!r} has an object of the class "
                     f"{annotation['category_id']!r} in {record['file_name']}, which the training "
-                    f"set does not know: expected one of {', '.join(classes)}"
+                    f"set does not know: expected one of {', '.join(classes)}, or the training "
+                    "set to be given as well"
                 )
             annotation["category_id"] = classes.index(annotation["category_id"])
     if name in DatasetCatalog:
