@@ -186,6 +186,8 @@ def test_stopped_and_going_on(tmp_path, monkeypatch, capsys, jobs, stop, min_don
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Where a shell runs the tests in the background, Ctrl-C is ignored, also by children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     part = tmp_path / "out.pkl.part"
     try:
