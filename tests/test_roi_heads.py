@@ -682,32 +682,28 @@ class _OHEMOlderHeads(OHEMMixin, _OlderHeads):
     pass
 
 
-class _NewerHeads(StandardROIHeads):
-    @configurable
-    def __init__(self, *, more, **kwargs):
-        super().__init__(**kwargs)
-        self.more = more
+def _configurable(base):
+    """A head that is built from arguments of its own."""
 
-    @classmethod
-    def from_config(cls, cfg, input_shape):
-        return {**super().from_config(cfg, input_shape), "more": 5}
+    class Heads(base):
+        @configurable
+        def __init__(self, *, more, **kwargs):
+            super().__init__(**kwargs)
+            self.more = more
+
+        @classmethod
+        def from_config(cls, cfg, input_shape):
+            return {**super().from_config(cfg, input_shape), "more": 5}
+
+    return Heads
 
 
-class _OHEMNewerHeads(OHEMMixin, _NewerHeads):
+class _OHEMNewerHeads(OHEMMixin, _configurable(StandardROIHeads)):
     pass
 
 
-class _NewerOHEMHeads(OHEMROIHeads):
+class _NewerOHEMHeads(_configurable(OHEMROIHeads)):
     """Extends a mining head, where the one above is extended by it."""
-
-    @configurable
-    def __init__(self, *, more, **kwargs):
-        super().__init__(**kwargs)
-        self.more = more
-
-    @classmethod
-    def from_config(cls, cfg, input_shape):
-        return {**super().from_config(cfg, input_shape), "more": 5}
 
 
 @pytest.mark.parametrize("heads", [_OHEMOlderHeads, _OHEMNewerHeads, _NewerOHEMHeads])
