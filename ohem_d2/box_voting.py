@@ -25,7 +25,7 @@ from detectron2.structures import (
 from torch import Tensor, nn
 
 from .config import BoxVotingOptions, box_voting_options, options_by_name
-from .pieces import pool
+from .pooling import pooled_by_all_cores
 
 # Boxes that are voted on at a time, so that memory does not grow with their number.
 _CHUNK = 256
@@ -199,9 +199,10 @@ class BoxVotingMixin:
         self, images, features: dict[str, Tensor], proposals: list[Instances], *args, **kwargs
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         """See Detectron2's `ROIHeads.forward`, which stays as it is, and can be scripted."""
-        if self.box_voting.rounds and not self.training:
-            return self._detect_with_voting(features, proposals), {}
-        return super().__call__(images, features, proposals, *args, **kwargs)
+        with pooled_by_all_cores(self):
+            if self.box_voting.rounds and not self.training:
+                return self._detect_with_voting(features, proposals), {}
+            return super().__call__(images, features, proposals, *args, **kwargs)
 
     def read_boxes(
         self, features: dict[str, Tensor], proposals: list[Instances]
@@ -219,7 +220,7 @@ class BoxVotingMixin:
             the predictor that is trained on these RoIs, and what it returns for them.
         """
         features = [features[f] for f in self.box_in_features]
-        pooled = pool(self.box_pooler, features, [x.proposal_boxes for x in proposals])
+        pooled = self.box_pooler(features, [x.proposal_boxes for x in proposals])
         return self.box_predictor, self.box_predictor(self.box_head(pooled))
 
     def detect_boxes(

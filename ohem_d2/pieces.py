@@ -1,10 +1,9 @@
-"""Reading many RoIs without gradients: piece by piece, and pooled by all cores of a CPU."""
+"""Reading many RoIs without gradients, piece by piece."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Instances
 from torch import Tensor, nn
 
 _Read = Callable[[list[Instances]], tuple[nn.Module, tuple[Tensor, ...]]]
@@ -38,40 +37,6 @@ def read_in_pieces(
         outputs.append(predictions)
         numbers.append(number)
     return predictor, tuple(_by_image(x, numbers) for x in zip(*outputs))
-
-
-def pool(pooler: nn.Module, features: list[Tensor], boxes: list[Boxes]) -> Tensor:
-    """
-    Pool the features of RoIs. On the CPU, where torchvision's RoIAlign works on one core, each core
-    gets a part of them, unless gradients are needed.
-
-    Args:
-        pooler: Detectron2's `ROIPooler`.
-        features: (N, C, H, W) of each level.
-        boxes: the RoIs of each image, R in all.
-
-    Returns:
-        (R, C, h, w), bitwise what the pooler itself returns.
-    """
-    threads = torch.get_num_threads()
-    is_eager = not (torch.is_grad_enabled() or torch.jit.is_tracing())
-    if threads == 1 or not is_eager or features[0].device.type != "cpu":
-        return pooler(features, boxes)
-    parts = [[] for _ in range(threads)]
-    for x in boxes:
-        size = -(-len(x) // threads)
-        for i, part in enumerate(parts):
-            part.append(x[i * size : (i + 1) * size])
-    dtype, is_autocast = torch.get_autocast_dtype("cpu"), torch.is_autocast_enabled("cpu")
-
-    def pool_part(part: list[Boxes]) -> Tensor:
-        # Both settings are those of a thread.
-        with torch.no_grad(), torch.autocast("cpu", dtype, enabled=is_autocast):
-            return pooler(features, part)
-
-    with ThreadPoolExecutor(threads) as executor:
-        pooled = list(executor.map(pool_part, parts))
-    return _by_image(pooled, [[len(x) for x in part] for part in parts])
 
 
 def _by_image(parts: list[Tensor], numbers: list[list[int]]) -> Tensor:

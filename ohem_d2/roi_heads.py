@@ -27,7 +27,7 @@ from .errors import InputError
 from .figures import log_figures
 from .losses import check_predictor, losses_per_roi, predicted_classes
 from .mining import select_hard_examples
-from .pieces import pool, read_in_pieces
+from .pieces import read_in_pieces
 from .read_only import read_only
 
 logger = logging.getLogger(__name__)
@@ -341,7 +341,7 @@ class OHEMCascadeROIHeads(OHEMMixin, CascadeROIHeads):
     ) -> tuple[FastRCNNOutputLayers, tuple[Tensor, Tensor]]:
         """See `OHEMMixin.read_boxes`."""
         features = [features[f] for f in self.box_in_features]
-        pooled = pool(self.box_pooler, features, [x.proposal_boxes for x in proposals])
+        pooled = self.box_pooler(features, [x.proposal_boxes for x in proposals])
         predictor = self.box_predictor[stage]
         return predictor, predictor(self.box_head[stage](pooled))
 

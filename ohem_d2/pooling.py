@@ -1,0 +1,102 @@
+"""RoI pooling by all cores of a CPU, where torchvision's RoIAlign takes one."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.structures import Boxes
+from torch import Tensor, nn
+
+# The most channels that are pooled at a time: with fewer, the features that overlapping RoIs share
+# stay in the cache, and there is less beside the result; with too few, calls take longer than work.
+_CHANNELS = 64
+
+
+@contextmanager
+def pooled_by_all_cores(module: nn.Module) -> Iterator[None]:
+    """
+    Within, each `ROIPooler` of a module gives every core of a CPU a part of the channels.
+
+    What it returns and the gradients are bitwise the same, since each channel is pooled for itself.
+    """
+    # Subclasses may do anything else to the features, across channels too.
+    poolers = [m for m in module.modules() if type(m) is ROIPooler]
+    before = [vars(m).get("forward") for m in poolers]
+    for m in poolers:
+        m.forward = partial(_pool, m)
+    try:
+        yield
+    finally:
+        for m, forward in zip(poolers, before):
+            if forward is None:
+                del m.forward
+            else:
+                m.forward = forward
+
+
+def _pool(pooler: ROIPooler, features: list[Tensor], boxes: list[Boxes]) -> Tensor:
+    """See `ROIPooler.forward`."""
+    is_eager = not (torch.jit.is_tracing() or torch.compiler.is_compiling())
+    if torch.get_num_threads() == 1 or not is_eager or features[0].device.type != "cpu":
+        return ROIPooler.forward(pooler, features, boxes)
+    if torch.is_grad_enabled() and any(x.requires_grad for x in features):
+        return _PoolByChannels.apply(pooler, boxes, *features)
+    pooled, _ = _pool_by_channels(pooler, boxes, features, with_graphs=False)
+    return pooled
+
+
+class _PoolByChannels(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, pooler: ROIPooler, boxes: list[Boxes], *features: Tensor) -> Tensor:
+        ctx.shapes = [x.shape for x in features]
+        pooled, ctx.graphs = _pool_by_channels(pooler, boxes, features, with_graphs=True)
+        return pooled
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        of_features = [gradient.new_empty(shape) for shape in ctx.shapes]
+
+        def differentiate(graph: tuple[slice, list[Tensor], Tensor]) -> None:
+            part, inputs, output = graph
+            # The outer graph may be gone through again, if its user retains it.
+            of_inputs = torch.autograd.grad(output, inputs, gradient[:, part], retain_graph=True)
+            for whole, of_part in zip(of_features, of_inputs):
+                whole[:, part] = of_part
+
+        _by_all_cores(differentiate, ctx.graphs)
+        return None, None, *of_features
+
+
+def _pool_by_channels(
+    pooler: ROIPooler, boxes: list[Boxes], features: Sequence[Tensor], with_graphs: bool
+) -> tuple[Tensor, list[tuple[slice, list[Tensor], Tensor]]]:
+    """What is pooled and, for each part of the channels, the graph from inputs to output."""
+    channels = features[0].shape[1]
+    number = min(channels, max(torch.get_num_threads(), -(-channels // _CHANNELS)))
+    bounds = [channels * i // number for i in range(number + 1)]
+    pooled = features[0].new_empty(sum(map(len, boxes)), channels, *pooler.output_size)
+
+    def pool(part: slice) -> tuple[slice, list[Tensor], Tensor]:
+        inputs = [x[:, part].detach().requires_grad_(with_graphs) for x in features]
+        with torch.set_grad_enabled(with_graphs):
+            output = ROIPooler.forward(pooler, inputs, boxes)
+        pooled[:, part] = output.detach()
+        # The graph does not need the values that it led to.
+        output.untyped_storage().resize_(0)
+        return part, inputs, output
+
+    return pooled, _by_all_cores(pool, [slice(*b) for b in zip(bounds, bounds[1:])])
+
+
+def _by_all_cores(function: Callable, items: list) -> list:
+    dtype, is_autocast = torch.get_autocast_dtype("cpu"), torch.is_autocast_enabled("cpu")
+
+    def run(item: object) -> object:
+        with torch.autocast("cpu", dtype, enabled=is_autocast):  # the setting is one of a thread
+            return function(item)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as executor:
+        return list(executor.map(run, items))
