@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -39,13 +40,17 @@ def synchronizations(function: Callable[[], object], device: torch.device) -> Co
     How often a host waits for its device within a function, by the name of the operation: for a
     value, or for a shape that depends on values. On the CPU: how often it would.
     """
-    with _Synchronizations(device.type) as mode:
+    with _Synchronizations(device.type) as mode, _Transfers() as transfers:
         function()
-    return mode.counts
+    # With a GPU these are copies, which the other mode has seen.
+    return mode.counts + (transfers.counts if device.type == "cpu" else Counter())
 
 
 class _Synchronizations(TorchDispatchMode):
-    WAITS = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "repeat_interleave")
+    WAITS = (
+        *("_local_scalar_dense", "nonzero", "equal", "masked_select", "repeat_interleave"),
+        *("nms", "nms_rotated"),
+    )
 
     def __init__(self, device_type: str) -> None:
         super().__init__()
@@ -64,6 +69,19 @@ class _Synchronizations(TorchDispatchMode):
             waits = target is not None and torch.device(target).type != args[0].device.type
         if waits and (name in ("_to_copy", "copy_") or _lies_on(args[0], self.device_type)):
             self.counts[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+class _Transfers(TorchFunctionMode):
+    """Counts what brings a tensor to the host, and does nothing if it is there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (Tensor.tolist, Tensor.cpu, Tensor.numpy):
+            self.counts[func.__name__] += 1
         return func(*args, **(kwargs or {}))
 
 

@@ -9,6 +9,7 @@ In one process and in turn, round after round, it runs real training steps (forw
 optimizer) of
 
 - plain: the config's own head,
+- on the CPU, the same with RoIs pooled by all cores, as the heads of this project do it,
 - mining: the head of this project that extends it,
 - one pass: gradients over all RoIs, and the loss of the easy ones dropped, as in R-FCN's code (for
   StandardROIHeads without masks),
@@ -22,25 +23,28 @@ import statistics
 import sys
 import time
 from collections import Counter
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from unittest import mock
 
 import matplotlib.pyplot as plt
 import torch
+from counting import peak_memory, synchronizations
 from detectron2.modeling import ROI_HEADS_REGISTRY, build_model
+from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import StandardROIHeads
 from detectron2.solver import build_optimizer
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from environment import describe
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from ohem_d2 import OHEMROIHeads, losses_per_roi, select_hard_examples
+from ohem_d2 import OHEMROIHeads, losses_per_roi, pooling, select_hard_examples
 from ohem_d2.config_file import load_config
 from ohem_d2.errors import InputError
 from ohem_d2.lazy import _COUNTERPARTS
 
+POOLED = " pooled by all cores"
 MINING = {base.__name__: head.__name__ for base, head in _COUNTERPARTS.items()}
 SWEEPS = {
     "proposals": [500, 1000, 2000, 4000, 8000],
@@ -75,10 +79,6 @@ class OnePassROIHeads(OHEMROIHeads):
         )
         return {name: loss[hard].mean() for name, loss in losses.items()}
 
-    def read_boxes(self, features: dict[str, Tensor], proposals: list[Instances]):
-        """As in `StandardROIHeads`."""
-        return super().read_boxes(features, proposals)
-
 
 class FixedProposals(nn.Module):
     """The model's own RPN works and learns, but the RoI heads get proposals that never change."""
@@ -100,7 +100,7 @@ class Contender:
         self, cfg, head: str, budget: int | None, inputs: list[dict], proposals: list[Instances]
     ) -> None:
         cfg = cfg.clone()
-        cfg.MODEL.ROI_HEADS.NAME = head
+        cfg.MODEL.ROI_HEADS.NAME = head.removesuffix(POOLED)
         if budget is not None:
             cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = budget
         torch.manual_seed(0)
@@ -110,15 +110,20 @@ class Contender:
         self.model.proposal_generator = FixedProposals(self.model.proposal_generator, proposals)
         self.inputs, self.amp = inputs, cfg.SOLVER.AMP.ENABLED
         self.device = torch.device(cfg.MODEL.DEVICE)
+        self.pools_by_all_cores = head.endswith(POOLED)
 
     def step(self) -> float:
         """Train once, and return the seconds that it took."""
         dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
+        self.optimizer.zero_grad()
         self._synchronize()
         start = time.perf_counter()
-        with torch.autocast(self.device.type, dtype, enabled=self.amp), EventStorage():
+        with ExitStack() as stack:
+            if self.pools_by_all_cores:
+                stack.enter_context(pooling.pooled_by_all_cores(self.model.roi_heads))
+            stack.enter_context(torch.autocast(self.device.type, dtype, enabled=self.amp))
+            stack.enter_context(EventStorage())
             losses = self.model(self.inputs)
-        self.optimizer.zero_grad()
         # Steps of no size: an untrained model on the same few images would soon diverge, and the
         # time does not depend on the values.
         (sum(losses.values()) * 0.0).backward()
@@ -131,29 +136,22 @@ class Contender:
             torch.cuda.synchronize()
 
     def peak_memory(self) -> int:
-        """Bytes: the most that a step takes, above what was there before it, and the weights."""
-        weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            self.step()
-            return torch.cuda.max_memory_allocated() - before + weights
-        before = _resident("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew
-        self.step()
-        return _resident("VmHWM") - before + weights
+        """Bytes: the most that a step takes at a time, the weights and their momentum included."""
+        held = 2 * sum(p.numel() * p.element_size() for p in self.model.parameters())
+        self.optimizer.zero_grad()
+        with mock.patch.object(pooling, "ThreadPoolExecutor", _OneAfterTheOther):
+            self.step()  # what is prepared once for a model does not count
+            self.optimizer.zero_grad()
+            return peak_memory(self.step, self.device) + held
 
     def synchronizations(self) -> int:
-        """How often a step waits for the device, or would if it were one."""
-        with _CountSynchronizations() as counter:
-            self.step()
-        return sum(counter.counts.values())
+        """How often a step waits for the GPU, or would if there was one."""
+        with mock.patch.object(pooling, "_pool", ROIPooler.forward):  # as on a GPU
+            return synchronizations(self.step, self.device).total()
 
-    def parts(self) -> dict[str, float]:
-        """Seconds of a step by part of the mining; none for other heads."""
-        heads, seconds = self.model.roi_heads, Counter()
-        if type(heads).__name__ not in MINING.values():
-            return {}
+    def look(self) -> tuple[str, dict[str, float]]:
+        """How many RoIs a step trains on, and its seconds by part of the mining, if it mines."""
+        heads, seconds, numbers = self.model.roi_heads, Counter(), []
 
         @contextmanager
         def timed(name: str):
@@ -163,52 +161,67 @@ class Contender:
             self._synchronize()
             seconds[name] += time.perf_counter() - start
 
-        def wrap(owner: object, attribute: str, name: str, only_reading: bool = False) -> None:
-            function = getattr(owner, attribute)
+        def wrap(attribute: str, name: str) -> None:
+            function = getattr(heads, attribute)
 
-            def wrapped(*args, **kwargs):
-                reads = not torch.is_grad_enabled()
-                with timed(name) if reads or not only_reading else nullcontext():
-                    return function(*args, **kwargs)
+            def wrapped(*args):
+                with timed(name):
+                    return function(*args)
 
-            setattr(owner, attribute, wrapped)
+            setattr(heads, attribute, wrapped)
 
-        wrap(heads, "_label_proposals", "labelling")
-        wrap(heads, "_cost", "loss")
-        wrap(heads, "_select", "selection")
-        modules = [("box_pooler", "pooling"), ("pooler", "pooling"), ("box_head", "head"),
-                   ("res5", "head"), ("box_predictor", "head")]  # fmt: skip
-        for attribute, name in modules:
-            module = getattr(heads, attribute, None)
-            for m in module if isinstance(module, nn.ModuleList) else [module]:
-                if m is not None:
-                    wrap(m, "forward", name, only_reading=True)
+        def watch(module: nn.Module, name: str) -> None:
+            running = []
+
+            def start(*_) -> None:
+                if not torch.is_grad_enabled():
+                    running.append(timed(name))
+                    running[-1].__enter__()
+
+            def stop(*_) -> None:
+                if running:
+                    running.pop().__exit__(None, None, None)
+
+            module.register_forward_pre_hook(start)
+            module.register_forward_hook(stop)
+
+        choose = heads.label_and_sample_proposals
+
+        def count(*args) -> list[Instances]:
+            chosen = choose(*args)
+            foreground = sum(int((x.gt_classes < heads.num_classes).sum()) for x in chosen)
+            numbers.append(f"{sum(map(len, chosen))} ({foreground})")
+            return chosen
+
+        heads.label_and_sample_proposals = count
+        if type(heads).__name__ in MINING.values():
+            wrap("_label_proposals", "labelling")
+            wrap("_cost", "loss")
+            wrap("_select", "selection")
+            parts = {"box_pooler": "pooling", "pooler": "pooling"}
+            parts |= dict.fromkeys(("box_head", "res5", "box_predictor"), "head")
+            for attribute, name in parts.items():
+                module = getattr(heads, attribute, None)
+                for m in module if isinstance(module, nn.ModuleList) else [module]:
+                    if m is not None:
+                        watch(m, name)
         self.step()
-        return dict(seconds)
+        return numbers[0], dict(seconds)
 
 
-class _CountSynchronizations(TorchDispatchMode):
-    """Counts what makes the host wait: values, and shapes that depend on values."""
+class _OneAfterTheOther:
+    """In place of threads: what these allocate is not seen."""
 
-    WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique")
+    def __init__(self, *_) -> None:
+        pass
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts = Counter()
+    def __enter__(self):
+        return self
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.__name__.partition(".")[0]
-        indices = args[1] if name in ("index", "index_put_", "index_put") else ()
-        by_mask = any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in indices)
-        if name in self.WAITS or by_mask:
-            self.counts[name] += 1
-        return func(*args, **(kwargs or {}))
+    def __exit__(self, *_) -> None:
+        pass
 
-
-def _resident(field: str) -> int:
-    """Bytes of memory that this process has, or has had at most."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(x.split()[1]) * 1024 for x in lines if x.startswith(field))
+    map = staticmethod(map)
 
 
 def make_inputs(cfg, images: int, proposals: int, size: tuple[int, int]):
@@ -251,11 +264,13 @@ def measure(cfg, args: argparse.Namespace, images: int, proposals: int) -> dict:
         cfg.INPUT.MASK_FORMAT = "bitmask"
     plain = cfg.MODEL.ROI_HEADS.NAME
     heads = [plain, MINING[plain]]
+    if cfg.MODEL.DEVICE == "cpu" and torch.get_num_threads() > 1:
+        heads.insert(1, plain + POOLED)
     if plain == StandardROIHeads.__name__ and not cfg.MODEL.MASK_ON:
         heads.append(OnePassROIHeads.__name__)
     data = make_inputs(cfg, images, proposals, tuple(args.size))
     contenders = {
-        head: Contender(cfg, head, None if head == plain else args.budget, *data) for head in heads
+        head: Contender(cfg, head, None if plain in head else args.budget, *data) for head in heads
     }
     seconds = {head: [] for head in heads}
     for number in range(args.rounds + 1):
@@ -268,14 +283,18 @@ def measure(cfg, args: argparse.Namespace, images: int, proposals: int) -> dict:
     memory = {head: contender.peak_memory() for head, contender in contenders.items()}
     for head, contender in contenders.items():
         ratios = [a / b for a, b in zip(seconds[head], seconds[plain])]
+        waits = contender.synchronizations()
+        rois, parts = contender.look()
         results[head] = {
             "seconds": statistics.median(seconds[head]),
             "ratio": statistics.median(ratios),
             "low": min(ratios),
             "high": max(ratios),
             "memory": memory[head] / memory[plain],
-            "synchronizations": contender.synchronizations(),
-            "parts": contender.parts(),
+            "mebibytes": memory[head] / 2**20,
+            "synchronizations": waits,
+            "rois": rois,
+            "parts": parts,
         }
     return results
 
@@ -287,21 +306,20 @@ def _report(text: str) -> None:
 def table(results: dict) -> str:
     """What `measure` returned, in Markdown."""
     lines = [
-        "| head | s per step | time ratio (lowest to highest) | peak memory | synchronizations |",
-        "| --- | --- | --- | --- | --- |",
+        "| head | s per step | time ratio (lowest to highest) | peak memory | ratio "
+        "| synchronizations | RoIs trained on (foreground) |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for head, r in results.items():
         lines.append(
             f"| {head} | {r['seconds']:.3f} | {r['ratio']:.2f} ({r['low']:.2f} to "
-            f"{r['high']:.2f}) | {r['memory']:.2f} | {r['synchronizations']} |"
+            f"{r['high']:.2f}) | {r['mebibytes']:.0f} MiB | {r['memory']:.3f} "
+            f"| {r['synchronizations']} | {r['rois']} |"
         )
     for head, r in results.items():
         if r["parts"]:
             parts = ", ".join(f"{k} {1000 * v:.0f} ms" for k, v in r["parts"].items())
-            lines += [
-                "",
-                f"Of a step of {head}, the mining takes: {parts}. Pooling is summed over threads.",
-            ]
+            lines += ["", f"Of a step of {head}, the mining takes: {parts}."]
     return "\n".join(lines)
 
 
@@ -316,7 +334,7 @@ def sweep(name: str, cfg, args: argparse.Namespace, plot: Path) -> str:
         proposals = value if name == "proposals" else args.proposals
         _report(f"{value} {name}: ")
         rows.append(measure(c, args, images, proposals))
-    heads = list(rows[0])[1:]
+    plain, *heads = rows[0]
     figure, axes = plt.subplots(figsize=(5, 3.2))
     for head in heads:
         axes.plot(values, [r[head]["ratio"] for r in rows], marker="o", label=head)
@@ -325,9 +343,18 @@ def sweep(name: str, cfg, args: argparse.Namespace, plot: Path) -> str:
     figure.tight_layout()
     figure.savefig(plot, dpi=110)
     plt.close(figure)
-    lines = [f"| {name} | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
+    lines = [
+        f"| {name} | {plain}, s per step | {' | '.join(f'{h}, time ratio' for h in heads)} "
+        f"| {MINING[plain]}, memory ratio | synchronizations, plain and mining |",
+        "| --- |" + " --- |" * (len(heads) + 3),
+    ]
     for value, r in zip(values, rows):
-        lines.append(f"| {value} | {' | '.join(format(r[h]['ratio'], '.2f') for h in heads)} |")
+        mining = r[MINING[plain]]
+        ratios = " | ".join(f"{r[h]['ratio']:.2f}" for h in heads)
+        waits = f"{r[plain]['synchronizations']}, {mining['synchronizations']}"
+        lines.append(
+            f"| {value} | {r[plain]['seconds']:.2f} | {ratios} | {mining['memory']:.3f} | {waits} |"
+        )
     return "\n".join(lines) + f"\n\n![Time ratio by {name}]({plot.name})"
 
 

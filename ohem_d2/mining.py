@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import nms
@@ -83,9 +84,12 @@ def select_hard_examples(
     # Everything from here on is ordered by falling loss; stable, so that ties go by index.
     ranking = cost.argsort(descending=True, stable=True)
     if nms_thresh < 1:
-        groups = image_ids * (num_classes + 1) + labels
-        survives = _survives_nms(boxes[ranking], groups[ranking], nms_thresh)
-        ranking = ranking[survives | ~finite[ranking]]
+        ranked_boxes = boxes[ranking]
+        groups = (image_ids * (num_classes + 1) + labels)[ranking]
+        survives = ~finite[ranking]
+        for part in _by_image(image_ids[ranking], num_images) if boxes.is_cpu else [...]:
+            survives[part] |= _survives_nms(ranked_boxes[part], groups[part], nms_thresh)
+        ranking = ranking[survives]
 
     if scope == "image":
         shares, budget = image_ids[ranking], num_samples
@@ -104,6 +108,13 @@ def select_hard_examples(
 
     ranking = ranking[selected]
     return ranking[image_ids[ranking].argsort(stable=True)]
+
+
+def _by_image(image_ids: Tensor, num_images: int) -> tuple[Tensor, ...]:
+    """Where the RoIs of each image are. The kernel for the CPU, which compares a box with all that
+    follow, gets one image at a time."""
+    sizes = _count(image_ids, num_images, torch.ones_like(image_ids))
+    return image_ids.argsort(stable=True).split(sizes.tolist())
 
 
 def _survives_nms(boxes: Tensor, groups: Tensor, nms_thresh: float) -> Tensor:
@@ -129,7 +140,7 @@ def _survives_nms(boxes: Tensor, groups: Tensor, nms_thresh: float) -> Tensor:
     scores = torch.arange(len(boxes), 0, -1, dtype=torch.float64, device=boxes.device)
     # The kernels disagree on details (the threshold as float or double, "above" or "at least"):
     # the next float above it means the same to all of them.
-    thresh = torch.nextafter(torch.tensor(nms_thresh), torch.tensor(math.inf)).item()
+    thresh = float(np.nextafter(np.float32(nms_thresh), np.float32(math.inf)))
     if rotated:
         from detectron2.layers import nms_rotated  # torchvision has none
 
@@ -180,7 +191,7 @@ def _check_tensors(
         if ids.shape != (num_rois,) or ids.is_floating_point():
             raise ValueError(f"{name} is {_describe(ids)}, expected ({num_rois},) integers")
         if ids.is_cpu and num_rois:
-            low, high = int(ids.min()), int(ids.max())
+            low, high = torch.stack(ids.aminmax()).tolist()
             if low < 0 or (stop is not None and high >= stop):
                 end = "the number of images" if stop is None else stop
                 raise ValueError(f"{name} spans [{low}, {high}], expected [0, {end})")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 
 import torch
 from detectron2.modeling.poolers import ROIPooler
@@ -88,7 +89,7 @@ def _pool_by_channels(
         output.untyped_storage().resize_(0)
         return part, inputs, output
 
-    return pooled, _by_all_cores(pool, [slice(*b) for b in zip(bounds, bounds[1:])])
+    return pooled, _by_all_cores(pool, [slice(a, b) for a, b in pairwise(bounds)])
 
 
 def _by_all_cores(function: Callable, items: list) -> list:

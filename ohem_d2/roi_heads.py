@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from itertools import accumulate
 
 import torch
 from detectron2.config import CfgNode
@@ -178,10 +179,14 @@ class OHEMMixin(BoxVotingMixin):
             positive_fraction=self.ohem.positive_fraction,
             num_images=len(labelled),
         )
-        mined, start = [], 0
-        for i, labelled_i in enumerate(labelled):
-            mined.append(labelled_i[selected[image_ids[selected] == i] - start])
-            start += len(labelled_i)
+        # One transfer from the GPU for all images.
+        images = torch.arange(len(labelled) + 1, device=selected.device)
+        bounds = torch.searchsorted(image_ids[selected], images).tolist()
+        starts = accumulate(map(len, labelled), initial=0)
+        mined = [
+            labelled_i[selected[a:b] - start]
+            for labelled_i, a, b, start in zip(labelled, bounds, bounds[1:], starts)
+        ]
         log_figures(labelled, mined, self.num_classes, of_all_processes=self._is_step)
         for observe in self.observers:
             observe(mined)
@@ -219,7 +224,8 @@ class OHEMMixin(BoxVotingMixin):
 
         if any(isinstance(m, _NormBase) for m in self.modules()):
             return read(rois)  # batch normalization sees all of them together
-        return read_in_pieces(read, rois, self.batch_size_per_image)
+        # What is trained on takes about twice as much: there, gradients are kept too.
+        return read_in_pieces(read, rois, 2 * self.batch_size_per_image)
 
     def _cost(
         self,
@@ -263,11 +269,15 @@ class OHEMMixin(BoxVotingMixin):
         self, matched_idxs: Tensor, matched_labels: Tensor, gt_classes: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Takes every RoI that is not ignored, where Detectron2 draws some at random."""
-        indices = (matched_labels != -1).nonzero().squeeze(1)
+        indices = torch.arange(len(matched_labels), device=matched_labels.device)
+        # To look is to wait for the GPU; a matcher of another kind may ignore some as well.
+        if -1 in getattr(self.proposal_matcher, "labels", [-1]):
+            indices = indices[matched_labels != -1]
+        background = torch.full_like(indices, self.num_classes)
+        if len(gt_classes) == 0:
+            return indices, background
         foreground = matched_labels[indices] == 1
-        labels = torch.full_like(indices, self.num_classes)
-        labels[foreground] = gt_classes[matched_idxs[indices[foreground]]]
-        return indices, labels
+        return indices, torch.where(foreground, gt_classes[matched_idxs[indices]], background)
 
 
 @ROI_HEADS_REGISTRY.register()
