@@ -59,7 +59,7 @@ class _Synchronizations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.__name__.partition(".")[0]
-        waits = name in self.WAITS or name.startswith("unique")
+        waits = name in self.WAITS or name.startswith(("unique", "_unique"))
         if name in ("index", "index_put", "index_put_"):
             waits = any(i is not None and i.dtype == torch.bool for i in args[1])
             # One value for all of a mask is filled in without a count.

@@ -62,7 +62,8 @@ class OHEMMixin(BoxVotingMixin):
         def losses_per_roi(self, predictions, proposals) -> dict[str, Tensor]
 
     with the arguments of its ``losses``, returning ``loss_cls`` and ``loss_box_reg``, (R,) each;
-    and its predictions must begin with the class scores, (R, K + 1).
+    and its predictions must begin with the class scores, (R, K + 1). It is given a part of the RoIs
+    at a time.
 
     A head that does something of its own to the features of a RoI before they reach its predictor,
     in ``forward`` or in ``_forward_box``, needs a `read_boxes` that does the same, since the mining
@@ -211,39 +212,31 @@ class OHEMMixin(BoxVotingMixin):
         """
         with read_only(self):
             labelled = self._label_proposals(proposals, targets)
-            predictor, predictions = self._read_all(features, labelled)
-        return labelled, self._cost(predictor, predictions, labelled)
+            return labelled, self._cost(features, labelled)
 
-    def _read_all(
-        self, features: dict[str, Tensor], rois: list[Instances], *stage: int
-    ) -> tuple[FastRCNNOutputLayers, tuple[Tensor, Tensor]]:
-        """`read_boxes` for more RoIs than are trained on at a time."""
-
-        def read(piece: list[Instances]) -> tuple[FastRCNNOutputLayers, tuple[Tensor, Tensor]]:
-            return self.read_boxes(features, piece, *stage)
-
-        if any(isinstance(m, _NormBase) for m in self.modules()):
-            return read(rois)  # batch normalization sees all of them together
-        # What is trained on takes about twice as much: there, gradients are kept too.
-        return read_in_pieces(read, rois, 2 * self.batch_size_per_image)
-
-    def _cost(
-        self,
-        predictor: FastRCNNOutputLayers,
-        predictions: tuple[Tensor, Tensor],
-        labelled: list[Instances],
-    ) -> Tensor:
+    def _cost(self, features: dict[str, Tensor], labelled: list[Instances], *stage: int) -> Tensor:
         """(R,) the loss that each RoI is ranked by; what it consists of is added to the fields."""
-        losses = losses_per_roi(predictor, predictions, labelled)
-        pred_classes = predicted_classes(predictor, predictions[0])
-        sizes = [len(x) for x in labelled]
-        for name, values in (*losses.items(), ("pred_classes", pred_classes)):
-            for labelled_i, values_i in zip(labelled, values.split(sizes)):
-                labelled_i.set(f"ohem_{name}", values_i)
-        return (
-            self.ohem.loss_weight_cls * losses["loss_cls"]
-            + self.ohem.loss_weight_box_reg * losses["loss_box_reg"]
-        )
+
+        def read(piece: list[Instances]) -> tuple[Tensor, Tensor, Tensor]:
+            predictor, predictions = self.read_boxes(features, piece, *stage)
+            losses = losses_per_roi(predictor, predictions, piece)
+            pred_classes = predicted_classes(predictor, predictions[0])
+            return losses["loss_cls"], losses["loss_box_reg"], pred_classes
+
+        # What is trained on takes about twice as much memory: there, gradients are kept too.
+        size = 2 * self.batch_size_per_image
+        if any(
+            isinstance(m, _NormBase) or getattr(m, "use_fed_loss", False) for m in self.modules()
+        ):
+            # Batch normalization sees all of them together, and by all of them the federated loss
+            # chooses its classes.
+            size = max(map(len, labelled), default=0)
+        values = read_in_pieces(read, labelled, size)
+        for name, of_all in zip(("loss_cls", "loss_box_reg", "pred_classes"), values):
+            for x, of_image in zip(labelled, of_all.split([len(x) for x in labelled])):
+                x.set(f"ohem_{name}", of_image)
+        loss_cls, loss_box_reg, _ = values
+        return self.ohem.loss_weight_cls * loss_cls + self.ohem.loss_weight_box_reg * loss_box_reg
 
     def _label_proposals(
         self, proposals: list[Instances], targets: list[Instances]
@@ -383,10 +376,14 @@ class OHEMCascadeROIHeads(OHEMMixin, CascadeROIHeads):
                 labelled = [
                     x[_best_iou(x, t) >= self.ohem.bg_iou_lo] for x, t in zip(labelled, targets)
                 ]
-            predictor, predictions = self._read_all(self._features, labelled, stage)
-        cost = self._cost(predictor, predictions, labelled)
+            cost = self._cost(self._features, labelled, stage)
         with get_event_storage().name_scope(f"stage{stage}"):
             return self._select(labelled, cost)
+
+
+def _needs_all_rois(module: nn.Module) -> bool:
+    """Whether what it makes of a RoI depends on the others: on their mean, or on their classes."""
+    return isinstance(module, _NormBase) or getattr(module, "use_fed_loss", False)
 
 
 # The box branches that this project knows.

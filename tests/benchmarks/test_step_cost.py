@@ -1,0 +1,86 @@
+"""What a training step takes, counted: it is not to creep up."""
+
+import sys
+
+import pytest
+import step_cost
+import torch
+from small_models import SHRINK_OPTS
+
+from ohem_d2 import roi_heads
+from ohem_d2.config_file import load_config
+
+FPN, C4, CASCADE = (
+    "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
+    "COCO-Detection/faster_rcnn_R_50_C4_1x.yaml",
+    "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml",
+)
+
+
+@pytest.fixture(autouse=True)
+def _two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def contenders(name, images=1, proposals=500, budget=16):
+    """Plain Detectron2 and mining."""
+    number = ["MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", budget]
+    # Mining may choose more foreground, which alone has masks.
+    cfg = load_config(name, [*SHRINK_OPTS, *map(str, number), "MODEL.MASK_ON", "False"])
+    plain = cfg.MODEL.ROI_HEADS.NAME
+    data = step_cost.make_inputs(cfg, images, proposals, (64, 64))
+    return [
+        step_cost.Contender(cfg, head, None, *data) for head in (plain, step_cost.MINING[plain])
+    ]
+
+
+@pytest.mark.parametrize(("name", "ratio"), [(FPN, 1.02), (CASCADE, 1.02), (C4, 1.07)])
+def test_peak_memory(name, ratio, monkeypatch):
+    """Reading 500 RoIs to train on 16 of them does not take more than the training."""
+    plain, mining = contenders(name)
+    limit = plain.peak_memory()
+    assert mining.peak_memory() <= ratio * limit
+    # Without pieces it would, or this test could not fail.
+    monkeypatch.setattr(roi_heads, "read_in_pieces", lambda read, rois, size: read(rois))
+    assert mining.peak_memory() > 2 * limit
+
+
+@pytest.mark.parametrize("name", [FPN, CASCADE, C4])
+def test_synchronizations(name):
+    """Those of labelling and selection: fewer with each image, since none is drawn at random."""
+    extra = {}
+    for images in (1, 4):
+        plain, mining = contenders(name, images, proposals=100, budget=64)  # read in one piece
+        extra[images] = mining.synchronizations() - plain.synchronizations()
+    assert extra[1] <= 15
+    assert extra[4] <= extra[1]
+
+
+def test_synchronizations_of_each_piece():
+    """One for each level of the pyramid, and three more."""
+    numbers = []
+    for proposals in (20, 60):  # with the ground truth, two and four pieces
+        plain, mining = contenders(FPN, proposals=proposals, budget=10)
+        numbers.append(mining.synchronizations() - plain.synchronizations())
+    assert numbers[1] - numbers[0] <= 2 * 7
+
+
+def test_the_script_writes_a_page(capsys, monkeypatch, tmp_path):
+    """The script itself, on the smallest of inputs: a page with a table and a plot."""
+    monkeypatch.setitem(step_cost.SWEEPS, "proposals", [20, 40])
+    page = tmp_path / "cost.md"
+    command = f"step_cost.py --config-file {FPN} --size 64 64 --proposals 30 --rounds 1 --sweep"
+    arguments = [*command.split(), "proposals", "--title", "Small", "--output", str(page), "--"]
+    monkeypatch.setattr(sys, "argv", [*arguments, *SHRINK_OPTS])
+    step_cost.main()
+    text = page.read_text()
+    for name in ("StandardROIHeads", "StandardROIHeads pooled by all cores", "OHEMROIHeads"):
+        assert f"\n| {name} | 0." in text
+    assert "## Small" in text
+    assert "the mining takes: labelling" in text
+    assert "\n| 40 | 0." in text
+    assert (tmp_path / "cost_proposals.png").read_bytes().startswith(b"\x89PNG")
+    assert "## Small" in capsys.readouterr().out
