@@ -345,15 +345,18 @@ def sweep(name: str, cfg, args: argparse.Namespace, plot: Path) -> str:
     plt.close(figure)
     lines = [
         f"| {name} | {plain}, s per step | {' | '.join(f'{h}, time ratio' for h in heads)} "
-        f"| {MINING[plain]}, memory ratio | synchronizations, plain and mining |",
-        "| --- |" + " --- |" * (len(heads) + 3),
+        "| peak memory ratio of mining | synchronizations: plain, mining "
+        "| labelling and selection of mining |",
+        "| --- |" + " --- |" * (len(heads) + 4),
     ]
     for value, r in zip(values, rows):
         mining = r[MINING[plain]]
         ratios = " | ".join(f"{r[h]['ratio']:.2f}" for h in heads)
         waits = f"{r[plain]['synchronizations']}, {mining['synchronizations']}"
+        chosen = 1000 * (mining["parts"]["labelling"] + mining["parts"]["selection"])
         lines.append(
-            f"| {value} | {r[plain]['seconds']:.2f} | {ratios} | {mining['memory']:.3f} | {waits} |"
+            f"| {value} | {r[plain]['seconds']:.2f} | {ratios} | {mining['memory']:.3f} | {waits} "
+            f"| {chosen:.0f} ms |"
         )
     return "\n".join(lines) + f"\n\n![Time ratio by {name}]({plot.name})"
 

@@ -6,13 +6,8 @@ from .data import register_datasets
 from .lazy import with_ohem
 from .losses import losses_per_roi
 from .mining import select_hard_examples
-from .roi_heads import (
-    OHEMCascadeROIHeads,
-    OHEMMixin,
-    OHEMRes5ROIHeads,
-    OHEMROIHeads,
-    OHEMRROIHeads,
-)
+from .mixin import OHEMMixin
+from .roi_heads import OHEMCascadeROIHeads, OHEMRes5ROIHeads, OHEMROIHeads, OHEMRROIHeads
 
 __version__ = "0.1.0"
 __all__ = [

@@ -8,7 +8,8 @@ from omegaconf import DictConfig
 
 from .config import BoxVotingOptions, OHEMOptions, options_by_name
 from .errors import InputError
-from .roi_heads import OHEMCascadeROIHeads, OHEMMixin, OHEMRes5ROIHeads, OHEMROIHeads, OHEMRROIHeads
+from .mixin import OHEMMixin
+from .roi_heads import OHEMCascadeROIHeads, OHEMRes5ROIHeads, OHEMROIHeads, OHEMRROIHeads
 
 # The head that each mining head extends -> the mining head.
 _COUNTERPARTS = {

@@ -18,7 +18,7 @@ from detectron2.utils.visualizer import Visualizer
 from torch.nn.parallel import DistributedDataParallel
 
 from .kinds import KINDS, kinds_of_rois
-from .roi_heads import OHEMMixin
+from .mixin import OHEMMixin
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import step_cost
 import torch
 from small_models import SHRINK_OPTS
 
-from ohem_d2 import roi_heads
+from ohem_d2 import mixin
 from ohem_d2.config_file import load_config
 
 FPN, C4, CASCADE = (
@@ -44,7 +44,7 @@ def test_peak_memory(name, ratio, monkeypatch):
     limit = plain.peak_memory()
     assert mining.peak_memory() <= ratio * limit
     # Without pieces it would, or this test could not fail.
-    monkeypatch.setattr(roi_heads, "read_in_pieces", lambda read, rois, size: read(rois))
+    monkeypatch.setattr(mixin, "read_in_pieces", lambda read, rois, size: read(rois))
     assert mining.peak_memory() > 2 * limit
 
 
