@@ -1,0 +1,106 @@
+#!/usr/bin/env python
+"""
+Would it pay to rank RoIs in half precision, and would others be selected?
+
+    python benchmarks/half_precision.py --config-file output/quick_start/config.yaml \\
+        MODEL.WEIGHTS output/quick_start/model_final.pth
+
+mines the training images of a trained model twice, in turn: with the box branch read in float32,
+and in bfloat16 (--dtype float16: in that). It prints a table in Markdown.
+"""
+
+import statistics
+import sys
+import time
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.data import build_detection_train_loader
+from detectron2.engine import default_argument_parser
+from detectron2.modeling import build_model
+from detectron2.structures import Instances
+from detectron2.utils.events import EventStorage
+from environment import describe
+from torch.nn.modules.batchnorm import _NormBase
+
+from ohem_d2.checks import check_datasets, check_weights
+from ohem_d2.config_file import load_config
+from ohem_d2.data import register_datasets
+from ohem_d2.errors import InputError
+
+
+def measure(config_file: str, opts: list[str], dtype: torch.dtype, batches: int) -> str:
+    """Mine so many batches in both ways, and return the table."""
+    cfg = load_config(config_file, [*opts, "SEED", "0"])
+    register_datasets(cfg)
+    check_datasets(*cfg.DATASETS.TRAIN)
+    weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
+    check_weights(*weights, resume=False, training=False)
+    model = build_model(cfg).train()
+    DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    for module in model.modules():
+        if isinstance(module, _NormBase):
+            module.eval()
+
+    torch.manual_seed(0)
+    loader = iter(build_detection_train_loader(cfg, num_workers=0))
+    ratios, changed = [], []
+    for _ in range(batches):
+        with torch.no_grad(), EventStorage():
+            rois = find_rois(model, next(loader))
+            seconds, selected = zip(*(mine(model, *rois, x) for x in (torch.float32, dtype)))
+        ratios.append(seconds[1] / seconds[0])
+        changed.append(len(selected[0] - selected[1]) / len(selected[0]))
+    values = [
+        f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+        f"{100 * statistics.mean(changed):.1f} % (at most {100 * max(changed):.1f} %)",
+    ]
+    return "\n".join(
+        [
+            f"| {batches} batches ranked in | time (float32: 1) | other RoIs selected |",
+            "| --- | --- | --- |",
+            f"| {str(dtype).removeprefix('torch.')} | {' | '.join(values)} |",
+        ]
+    )
+
+
+def find_rois(model, batch: list[dict]) -> tuple[dict, list[Instances], list[Instances]]:
+    """What a model's RoI heads are given: features, proposals, ground truth."""
+    images = model.preprocess_image(batch)
+    targets = [x["instances"].to(model.device) for x in batch]
+    features = model.backbone(images.tensor)
+    proposals, _ = model.proposal_generator(images, features, targets)
+    return features, proposals, targets
+
+
+def mine(
+    model, features: dict, proposals: list[Instances], targets: list[Instances], dtype: torch.dtype
+) -> tuple[float, set[tuple[int, int]]]:
+    """The seconds that ranking takes, and the image and number of each RoI that is selected."""
+    heads, device = model.roi_heads, model.device.type
+    start = time.perf_counter()
+    with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+        labelled, cost = heads.label_and_rank_proposals(features, proposals, targets)
+    cost.sum().item()  # until then, a GPU may still be at work
+    seconds = time.perf_counter() - start
+    for x in labelled:
+        x.number = torch.arange(len(x), device=cost.device)
+    mined = heads._select(labelled, cost)
+    return seconds, {(i, n) for i, x in enumerate(mined) for n in x.number.tolist()}
+
+
+def main() -> None:
+    """Read the command line, measure, print."""
+    parser = default_argument_parser(epilog=__doc__)
+    parser.add_argument("--dtype", choices=["bfloat16", "float16"], default="bfloat16")
+    parser.add_argument("--batches", type=int, default=50)
+    args = parser.parse_args()
+    try:
+        table = measure(args.config_file, args.opts, getattr(torch, args.dtype), args.batches)
+    except InputError as e:
+        sys.exit(f"error: {e}")
+    print(f"\n{describe()}\n\n{table}")
+
+
+if __name__ == "__main__":
+    main()
