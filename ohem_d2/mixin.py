@@ -226,12 +226,8 @@ class OHEMMixin(BoxVotingMixin):
 
         # What is trained on takes about twice as much memory: there, gradients are kept too.
         size = 2 * self.batch_size_per_image
-        if any(
-            isinstance(m, _NormBase) or getattr(m, "use_fed_loss", False) for m in self.modules()
-        ):
-            # Batch normalization sees all of them together, and by all of them the federated loss
-            # chooses its classes.
-            size = max(map(len, labelled), default=0)
+        if any(map(_needs_all_rois, self.modules())):
+            size = max(1, *map(len, labelled))
         values = read_in_pieces(read, labelled, size)
         for name, of_all in zip(("loss_cls", "loss_box_reg", "pred_classes"), values):
             for x, of_image in zip(labelled, of_all.split([len(x) for x in labelled])):

@@ -839,3 +839,23 @@ def test_batch_normalization_sees_all_rois_together():
     heads.box_predictor.register_forward_hook(lambda m, args, output: sizes.append(len(args[0])))
     train_step(heads, *make_batch(0, [(3, 40)]))
     assert sizes == [43, 2]
+
+
+def test_the_federated_loss_chooses_its_classes_by_all_rois_together():
+    heads = make_heads("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 2)
+    predictor = heads.box_predictor
+    predictor.use_sigmoid_ce = predictor.use_fed_loss = True
+    predictor.fed_loss_num_classes, predictor.fed_loss_cls_weights = 2, torch.ones(NUM_CLASSES)
+    sizes = []
+    predictor.register_forward_hook(lambda m, args, output: sizes.append(len(args[0])))
+    train_step(heads, *make_batch(0, [(3, 40)]))
+    assert sizes == [43, 2]
+
+
+def test_batch_normalization_without_a_single_roi():
+    heads = make_heads(f"{BOX_HEAD}.NORM", "BN", f"{BOX_HEAD}.NUM_CONV", 1)
+    features, proposals, targets = make_batch(0, [(0, 0), (0, 0)])
+    with EventStorage():
+        labelled, cost = heads.label_and_rank_proposals(features, proposals, targets)
+    assert [len(x) for x in labelled] == [0, 0]
+    assert cost.shape == (0,)

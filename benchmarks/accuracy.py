@@ -1,0 +1,367 @@
+#!/usr/bin/env python
+"""
+Does mining help? Trains ways of choosing RoIs on data sets, with several seeds, and compares them.
+
+    python benchmarks/accuracy.py --data plain look_alikes --variants sampling ohem --seeds 0 1 2
+    python benchmarks/accuracy.py --add bccd configs/quick_start.yaml \\
+        DATASETS.TRAIN "voc://bccd?split=trainval" DATASETS.TEST "voc://bccd?split=test" \\
+        INPUT.MIN_SIZE_TRAIN 240 INPUT.MIN_SIZE_TEST 240 SOLVER.MAX_ITER 1600
+
+All runs of a data set and a seed have the same images in the same order, the same initial weights,
+schedule and budget. A run that is finished is kept in a file of its own and not repeated, so that
+the script may be stopped at any time and called again, with more of anything. From all that is
+there it writes results.json, a page in Markdown, and curves.
+"""
+
+import argparse
+import json
+import logging
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import HookBase, hooks
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import setup_logger
+from environment import describe
+from samplers import StudyROIHeads, add_study_config
+from tqdm import tqdm
+
+from ohem_d2.checks import check_datasets
+from ohem_d2.config_file import load_config
+from ohem_d2.data import register_datasets
+from ohem_d2.data.shapes import write_shapes
+from ohem_d2.engine import Trainer
+from ohem_d2.errors import InputError
+from ohem_d2.pictures import MinedPictures
+
+# How the shapes of the data sets that come with the study are drawn; see `draw_image`.
+DRAWN = {
+    "plain": {"max_look_alikes": 0},
+    "look_alikes": {"max_objects": 3, "max_look_alikes": 8},
+}
+SAMPLING = "sampling"
+
+
+def _head(name: str, **study: object) -> Callable[[CfgNode], None]:
+    def change(cfg: CfgNode) -> None:
+        cfg.MODEL.ROI_HEADS.NAME = name
+        for key, value in study.items():
+            cfg.STUDY[key] = value
+
+    return change
+
+
+def _ohem(**keys: object) -> Callable[[CfgNode], None]:
+    def change(cfg: CfgNode) -> None:
+        cfg.MODEL.ROI_HEADS.NAME = "OHEMROIHeads"
+        cfg.MODEL.ROI_HEADS.OHEM.merge_from_list([x for pair in keys.items() for x in pair])
+
+    return change
+
+
+def _budget(share: float) -> Callable[[CfgNode], None]:
+    def change(cfg: CfgNode) -> None:
+        cfg.MODEL.ROI_HEADS.NAME = "OHEMROIHeads"
+        cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = round(
+            share * cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
+        )
+
+    return change
+
+
+def _sampled_first(cfg: CfgNode) -> None:
+    cfg.MODEL.ROI_HEADS.NAME = StudyROIHeads.__name__
+    cfg.STUDY.WARMUP_ITERS = cfg.SOLVER.MAX_ITER // 4
+
+
+def _retinanet(cfg: CfgNode) -> None:
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    cfg.MODEL.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
+    cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [
+        [x, x * 2 ** (1 / 3), x * 2 ** (2 / 3)] for x in (16, 32, 64, 128, 256)
+    ]
+    cfg.SOLVER.BASE_LR /= 2  # Detectron2's configs do the same
+
+
+VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
+    SAMPLING: ("1:3 sampling (Detectron2)", _head("StandardROIHeads")),
+    "ohem": ("OHEM as in the paper", _ohem()),
+    "cls": ("ranked by classification loss", _ohem(LOSS_WEIGHT_BOX_REG=0.0)),
+    "ratio": ("at most 1:3 foreground", _ohem(POSITIVE_FRACTION=0.25)),
+    "mmdet": (
+        "as MMDetection: 1:3, classification loss, no suppression",
+        _ohem(POSITIVE_FRACTION=0.25, LOSS_WEIGHT_BOX_REG=0.0, NMS_THRESH=1.0),
+    ),
+    "batch": ("budget of the whole batch", _ohem(SCOPE="batch")),
+    "half": ("1/2 of the budget", _budget(1 / 2)),
+    "quarter": ("1/4 of the budget", _budget(1 / 4)),
+    "eighth": ("1/8 of the budget", _budget(1 / 8)),
+    "sampled_first": ("1:3 sampling for the first quarter", _sampled_first),
+    "half_random": ("half of the budget at random", _head("StudyROIHeads", HARD_FRACTION=0.5)),
+    "staged": ("box loss weighs more and more (S-OHEM)", _head("StudyROIHeads", STAGED=True)),
+    "capped": ("classification loss above 3 ranks last", _head("StudyROIHeads", MAX_LOSS=3.0)),
+    "retinanet": ("RetinaNet (focal loss)", _retinanet),
+}
+
+
+class Curve(HookBase):
+    """Evaluates now and then, and measures the time of training alone."""
+
+    def __init__(self, period: int) -> None:
+        self.period, self.seconds, self.points = period, 0.0, []
+
+    def before_step(self) -> None:
+        """Start the clock."""
+        self._start = time.perf_counter()
+
+    def after_step(self) -> None:
+        """Stop it, and evaluate."""
+        self.seconds += time.perf_counter() - self._start
+        done = self.trainer.iter + 1
+        if done % self.period == 0 or done == self.trainer.max_iter:
+            results = self.trainer.test(self.trainer.cfg, self.trainer.model)["bbox"]
+            self.points.append({"iteration": done, "seconds": self.seconds, **results})
+
+
+class StudyTrainer(Trainer):
+    """Trains without checkpoints and pictures."""
+
+    def build_hooks(self) -> list[HookBase]:
+        """See `DefaultTrainer.build_hooks`."""
+        left_out = (hooks.EvalHook, hooks.PeriodicCheckpointer, MinedPictures)
+        return [h for h in super().build_hooks() if not isinstance(h, left_out)]
+
+
+def train(cfg: CfgNode, points: int) -> list[dict]:
+    """Train once, and return the points of its learning curve, evenly spaced."""
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = cfg.clone()
+        cfg.OUTPUT_DIR = folder
+        cfg.freeze()
+        seed_all_rng(cfg.SEED)
+        curve = Curve(max(1, cfg.SOLVER.MAX_ITER // points))
+        trainer = StudyTrainer(cfg)
+        trainer.register_hooks([curve])
+        trainer.train()
+    return curve.points
+
+
+def spoil(names: tuple[str, ...], removed: float, swapped: float) -> tuple[str, ...]:
+    """
+    Register data sets with wrong labels.
+
+    Args:
+        names: registered data sets.
+        removed: the share of objects whose annotation is left out.
+        swapped: the share of objects that get another class.
+
+    Returns:
+        their names: always the same objects of a data set are spoilt.
+    """
+    spoilt = []
+    for name in names:
+        rng = np.random.default_rng(0)
+        classes = len(MetadataCatalog.get(name).thing_classes)
+        records = []
+        for record in DatasetCatalog.get(name):
+            annotations = []
+            for x in record["annotations"]:
+                fate, other = rng.random(), rng.integers(1, classes) if classes > 1 else 0
+                if fate >= removed:
+                    swap = other if fate < removed + swapped else 0
+                    annotations.append({**x, "category_id": (x["category_id"] + swap) % classes})
+            records.append({**record, "annotations": annotations})
+        spoilt.append(f"{name} removed {removed} swapped {swapped}")
+        if spoilt[-1] not in DatasetCatalog:
+            DatasetCatalog.register(spoilt[-1], lambda records=records: records)
+            metadata = MetadataCatalog.get(name)
+            MetadataCatalog.get(spoilt[-1]).set(thing_classes=metadata.thing_classes)
+    return tuple(spoilt)
+
+
+def drawn_data(name: str, folder: Path) -> tuple[str, list[str]]:
+    """The config and the settings of a data set that comes with the study, drawn if need be."""
+    folder = folder / name
+    if not folder.exists():
+        write_shapes(folder, **DRAWN[name])
+    addresses = [f"coco://{folder}/{x}.json?images={folder}/JPEGImages" for x in ("train", "test")]
+    opts = ["DATASETS.TRAIN", f"('{addresses[0]}',)", "DATASETS.TEST", f"('{addresses[1]}',)"]
+    return "configs/quick_start.yaml", opts
+
+
+def configure(config_file: str, opts: list[str], variant: str, seed: int) -> CfgNode:
+    """The config of one run, its data sets registered."""
+    cfg = load_config(config_file, [*opts, "SEED", str(seed)])
+    add_study_config(cfg)
+    register_datasets(cfg)
+    check_datasets(*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    cfg.DATASETS.TEST = cfg.DATASETS.TEST[:1]
+    VARIANTS[variant][1](cfg)
+    return cfg
+
+
+def run(args: argparse.Namespace, data: dict[str, tuple[str, list[str]]]) -> None:
+    """Do all runs that are not there yet."""
+    runs = [(d, s, v) for d in data for s in args.seeds for v in args.variants]
+    spoilt = f"_removed_{args.remove}_swapped_{args.swap}" if args.remove or args.swap else ""
+    for name, seed, variant in tqdm(runs, desc="runs", unit="run"):
+        file = args.output / f"{name}{spoilt}" / f"{variant}_{seed}.json"
+        config_file, opts = data[name]
+        cfg = configure(config_file, [*opts, *args.opts], variant, seed)
+        if spoilt:
+            cfg.DATASETS.TRAIN = spoil(cfg.DATASETS.TRAIN, args.remove, args.swap)
+        settings = json.loads(json.dumps(cfg))
+        if file.exists():
+            if json.loads(file.read_text())["settings"] != settings:
+                raise InputError(
+                    f"{file} is of a run with other settings: expected the same, or another "
+                    "--output"
+                )
+            continue
+        tqdm.write(f"{name}{spoilt}, {variant}, seed {seed}")
+        start = time.strftime("%Y-%m-%d %H:%M")
+        result = {
+            "data": f"{name}{spoilt}",
+            "variant": variant,
+            "seed": seed,
+            "start": start,
+            "machine": describe(),
+            "points": train(cfg, args.points),
+            "settings": settings,
+        }
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_suffix(".tmp")
+        unfinished.write_text(json.dumps(result, indent=1))
+        unfinished.rename(file)
+
+
+def report(output: Path) -> str:
+    """A page on all runs that are there, with curves; everything is in results.json as well."""
+    results = [json.loads(x.read_text()) for x in sorted(output.glob("*/*.json"))]
+    (output / "results.json").write_text(json.dumps(results, indent=1))
+    page = []
+    for data in dict.fromkeys(r["data"] for r in results):
+        runs = {
+            variant: {r["seed"]: r["points"] for r in results if (r["data"], r["variant"]) == key}
+            for variant in VARIANTS
+            if (key := (data, variant)) and any((r["data"], r["variant"]) == key for r in results)
+        }
+        plot = output / f"{data}.png"
+        draw_curves(runs, plot)
+        machines = dict.fromkeys(r["machine"] for r in results if r["data"] == data)
+        page += [f"## {data}", "; ".join(machines), table(runs), f"![Learning curves]({plot.name})"]
+    return "\n\n".join(page)
+
+
+def table(runs: dict[str, dict[int, list[dict]]]) -> str:
+    """The last point of each run, over seeds, next to 1:3 sampling with the same seed."""
+    baseline = runs.get(SAMPLING, {})
+    lines = [
+        "| RoIs | seeds | AP | AP50 | AP75 | AP less that of 1:3, by seed | its AP reached in |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for variant, by_seed in runs.items():
+        values = [
+            _mean_and_spread([points[-1][x] for points in by_seed.values()])
+            for x in ("AP", "AP50", "AP75")
+        ]
+        shared = sorted(set(by_seed) & set(baseline))
+        differences = [f"{by_seed[s][-1]['AP'] - baseline[s][-1]['AP']:+.1f}" for s in shared]
+        cells = [
+            VARIANTS[variant][0],
+            str(len(by_seed)),
+            *values,
+            " ".join(differences),
+            _time_to_reach([baseline[s] for s in shared], [by_seed[s] for s in shared]),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _mean_and_spread(values: list[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
+
+
+def _time_to_reach(baseline: list[list[dict]], runs: list[list[dict]]) -> str:
+    """When the mean curve comes to the baseline's last AP, in the baseline's training time."""
+    if not runs:
+        return ""
+    goal = statistics.mean(points[-1]["AP"] for points in baseline)
+    whole = statistics.mean(points[-1]["seconds"] for points in baseline)
+    for at_a_time in zip(*runs):
+        if statistics.mean(p["AP"] for p in at_a_time) >= goal:
+            return f"{statistics.mean(p['seconds'] for p in at_a_time) / whole:.2f}"
+    return "never"
+
+
+def draw_curves(runs: dict[str, dict[int, list[dict]]], file: Path) -> None:
+    """AP by iterations and by the time of training: the mean of the seeds, and each of them."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
+    for axis, x in zip(axes, ("iteration", "seconds")):
+        for number, (variant, by_seed) in enumerate(runs.items()):
+            style = {"color": plt.cm.tab20(number)}
+            for points in by_seed.values():
+                axis.plot([p[x] for p in points], [p["AP"] for p in points], lw=0.4, **style)
+            together = list(zip(*by_seed.values()))
+            axis.plot(
+                [statistics.mean(p[x] for p in at) for at in together],
+                [statistics.mean(p["AP"] for p in at) for at in together],
+                label=variant,
+                **style,
+            )
+        axis.set_xlabel({"iteration": "iterations", "seconds": "seconds of training"}[x])
+    axes[0].set_ylabel("AP")
+    axes[1].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Read the command line, train what is missing, write the page."""
+    parser = argparse.ArgumentParser(
+        epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", nargs="*", choices=DRAWN, default=[], help="drawn data sets")
+    parser.add_argument(
+        "--add",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("NAME CONFIG", "KEY VALUE"),
+        help="another data set, with its config and settings",
+    )
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--points", type=int, default=10, help="of each learning curve")
+    parser.add_argument("--remove", type=float, default=0.0, help="share of labels to leave out")
+    parser.add_argument("--swap", type=float, default=0.0, help="share of labels to exchange")
+    parser.add_argument("--output", type=Path, default=Path("output/accuracy"))
+    parser.add_argument("--opts", nargs="*", default=[], help="KEY VALUE pairs for all runs")
+    args = parser.parse_args()
+    logging.getLogger("fvcore").setLevel(logging.WARNING)
+    setup_logger(str(args.output / "log.txt")).setLevel(logging.WARNING)
+    data = {name: drawn_data(name, args.output / "drawn") for name in args.data}
+    data |= {name: (config, opts) for name, config, *opts in args.add}
+    try:
+        run(args, data)
+    except InputError as e:
+        sys.exit(f"error: {e}")
+    page = report(args.output)
+    (args.output / "accuracy.md").write_text(f"{page}\n")
+    print(f"\n{page}")
+
+
+if __name__ == "__main__":
+    main()

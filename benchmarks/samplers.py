@@ -1,0 +1,90 @@
+"""
+Ways of choosing RoIs that the accuracy study compares with those of the package.
+
+They are here until the study says that one is worth a key of the package.
+"""
+
+import copy
+import dataclasses
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.modeling.sampling import subsample_labels
+from detectron2.structures import Instances
+from detectron2.utils.events import get_event_storage
+from torch import Tensor
+
+from ohem_d2 import OHEMMixin, OHEMROIHeads
+
+
+def add_study_config(cfg: CfgNode) -> None:
+    """Add the keys of `StudyROIHeads` to a config."""
+    cfg.STUDY = CfgNode(
+        {
+            # Before this iteration RoIs are sampled at random, as Detectron2 does it.
+            "WARMUP_ITERS": 0,
+            # The share of the budget that is mined; the rest is sampled at random.
+            "HARD_FRACTION": 1.0,
+            # The weight of the box loss in the ranking rises from 0 to twice its own.
+            "STAGED": False,
+            # RoIs with a higher classification loss rank last: their label may be wrong.
+            "MAX_LOSS": float("inf"),
+        }
+    )
+
+
+@ROI_HEADS_REGISTRY.register()
+class StudyROIHeads(OHEMROIHeads):
+    """`OHEMROIHeads` with the keys above."""
+
+    def __init__(self, cfg: CfgNode, input_shape) -> None:
+        super().__init__(cfg, input_shape)
+        self.study, self.max_iter = cfg.STUDY, cfg.SOLVER.MAX_ITER
+
+    def _heads_of_this_step(self) -> super:
+        if get_event_storage().iter < self.study.WARMUP_ITERS:
+            return super(OHEMMixin, self)
+        return super()
+
+    def label_and_sample_proposals(
+        self, proposals: list[Instances], targets: list[Instances]
+    ) -> list[Instances]:
+        """See `OHEMMixin.label_and_sample_proposals`."""
+        return self._heads_of_this_step().label_and_sample_proposals(proposals, targets)
+
+    def _sample_proposals(self, *args: Tensor) -> tuple[Tensor, Tensor]:
+        return self._heads_of_this_step()._sample_proposals(*args)
+
+    def _cost(self, features: dict[str, Tensor], labelled: list[Instances], *stage) -> Tensor:
+        ohem = self.ohem
+        if self.study.STAGED:
+            progress = get_event_storage().iter / self.max_iter
+            self.ohem = dataclasses.replace(ohem, loss_weight_box_reg=2 * progress)
+        try:
+            cost = super()._cost(features, labelled, *stage)
+        finally:
+            self.ohem = ohem
+        suspicious = torch.cat([x.ohem_loss_cls for x in labelled]) > self.study.MAX_LOSS
+        return cost.masked_fill(suspicious, -1.0)
+
+    def _select(self, labelled: list[Instances], cost: Tensor) -> list[Instances]:
+        if self.study.HARD_FRACTION == 1:
+            return super()._select(labelled, cost)
+        for x in labelled:
+            x.number = torch.arange(len(x), device=cost.device)
+        hard = copy.copy(self)  # the same modules with another budget
+        hard.batch_size_per_image = round(self.study.HARD_FRACTION * self.batch_size_per_image)
+        chosen = []
+        for x, mined in zip(labelled, super(StudyROIHeads, hard)._select(labelled, cost)):
+            is_left = torch.ones(len(x), dtype=torch.bool, device=cost.device)
+            is_left[mined.number] = False
+            rest = x[is_left]
+            drawn = subsample_labels(
+                rest.gt_classes,
+                self.batch_size_per_image - len(mined),
+                self.positive_fraction,
+                self.num_classes,
+            )
+            chosen.append(Instances.cat([mined, rest[torch.cat(drawn)]]))
+        return chosen
