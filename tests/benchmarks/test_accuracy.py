@@ -1,0 +1,107 @@
+import json
+import sys
+
+import accuracy
+import pytest
+from detectron2.data import DatasetCatalog
+from detectron2.modeling import GeneralizedRCNN
+
+TINY = [
+    "SOLVER.MAX_ITER",
+    "4",
+    "SOLVER.IMS_PER_BATCH",
+    "2",
+    "MODEL.RESNETS.STEM_OUT_CHANNELS",
+    "32",
+]
+
+
+@pytest.fixture(autouse=True)
+def _few_images(monkeypatch, tmp_path):
+    for name, drawing in list(accuracy.DRAWN.items()):
+        sizes = {"train": 9, "test": 3}
+        monkeypatch.setitem(accuracy.DRAWN, name, {**drawing, "sizes": sizes})
+
+
+def call(monkeypatch, output, *arguments):
+    command = ["accuracy.py", "--data", "plain", "--points", "2", "--output", str(output)]
+    monkeypatch.setattr(sys, "argv", [*command, *arguments, "--opts", *TINY])
+    accuracy.main()
+
+
+def test_all_but_the_rois_is_the_same_and_no_run_is_repeated(monkeypatch, tmp_path, capsys):
+    seen = []
+    preprocess = GeneralizedRCNN.preprocess_image
+
+    def spy(self, batch):
+        if self.training:
+            weights = sum(float(p.double().abs().sum()) for p in self.parameters())
+            seen.append([(x["image_id"], float(x["image"].double().sum())) for x in batch])
+            if len(seen) % 4 == 1:
+                seen[-1].append(weights)
+        return preprocess(self, batch)
+
+    monkeypatch.setattr(GeneralizedRCNN, "preprocess_image", spy)
+    call(monkeypatch, tmp_path, "--variants", "sampling", "ohem", "--seeds", "0", "1")
+    # seed 0 of both, then seed 1 of both
+    assert len(seen) == 16
+    assert seen[0:4] == seen[4:8] != seen[8:12] == seen[12:16]
+
+    files = sorted(x.name for x in (tmp_path / "plain").iterdir())
+    assert files == ["ohem_0.json", "ohem_1.json", "sampling_0.json", "sampling_1.json"]
+    result = json.loads((tmp_path / "plain/ohem_1.json").read_text())
+    assert [p["iteration"] for p in result["points"]] == [2, 4]
+    assert 0 < result["points"][0]["seconds"] < result["points"][1]["seconds"]
+    assert {"AP", "AP50", "AP75", "AP-circle"} <= set(result["points"][1])
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 4
+    page = (tmp_path / "accuracy.md").read_text()
+    assert "| OHEM as in the paper | 2 |" in page
+    assert page.strip() in capsys.readouterr().out
+    assert (tmp_path / "plain.png").exists()
+
+    del seen[:]
+    call(monkeypatch, tmp_path, "--variants", "sampling", "ohem", "half", "--seeds", "0")
+    assert len(seen) == 4  # that of the new one
+    with pytest.raises(SystemExit, match=r"plain/sampling_0.json is of a run with other settings"):
+        call(monkeypatch, tmp_path, "--variants", "sampling", "--opts", "SOLVER.BASE_LR", "0.5")
+
+
+@pytest.mark.parametrize("variant", accuracy.VARIANTS)
+def test_every_variant_trains(monkeypatch, tmp_path, variant):
+    call(monkeypatch, tmp_path, "--variants", variant, "--seeds", "0")
+    assert (tmp_path / f"plain/{variant}_0.json").exists()
+
+
+def test_spoilt_labels():
+    objects = [{"category_id": i % 3} for i in range(4000)]
+    DatasetCatalog.register("to_spoil", lambda: [{"file_name": "x", "annotations": objects}])
+    accuracy.MetadataCatalog.get("to_spoil").set(thing_classes=["a", "b", "c"])
+    (name,) = accuracy.spoil(("to_spoil",), removed=0.2, swapped=0.0)
+    (without,) = DatasetCatalog.get(name)
+    assert 0.17 < 1 - len(without["annotations"]) / 4000 < 0.23
+    (name,) = accuracy.spoil(("to_spoil",), removed=0.0, swapped=0.3)
+    (with_others,) = DatasetCatalog.get(name)
+    swapped = [a != b for a, b in zip(with_others["annotations"], objects)]
+    assert 0.27 < sum(swapped) / 4000 < 0.33
+    assert {x["category_id"] for x in with_others["annotations"]} == {0, 1, 2}
+    assert accuracy.spoil(("to_spoil",), 0.0, 0.3) == (name,)
+    assert objects[1] == {"category_id": 1}  # the original is as it was
+
+
+def curve(*values, step=10.0):
+    return [
+        {"iteration": i, "seconds": i * step, "AP": v, "AP50": v + 10, "AP75": v - 1}
+        for i, v in enumerate(values, 1)
+    ]
+
+
+def test_table_by_hand():
+    runs = {
+        "sampling": {0: curve(10, 20, 30, 40), 1: curve(10, 20, 30, 42)},
+        "ohem": {0: curve(30, 40, 50, 60, step=12.5), 1: curve(30, 43, 50, 58, step=12.5)},
+        "half": {1: curve(1, 2, 3, 4)},
+    }
+    _, _, sampling, ohem, half = accuracy.table(runs).splitlines()
+    assert sampling.endswith("| 2 | 41.0 ± 1.4 | 51.0 ± 1.4 | 40.0 ± 1.4 | +0.0 +0.0 | 1.00 |")
+    assert ohem.endswith("| 2 | 59.0 ± 1.4 | 69.0 ± 1.4 | 58.0 ± 1.4 | +20.0 +16.0 | 0.62 |")
+    assert half == "| 1/2 of the budget | 1 | 4.0 | 14.0 | 3.0 | -38.0 | never |"

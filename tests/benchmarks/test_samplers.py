@@ -1,0 +1,75 @@
+import pytest
+import torch
+from detectron2.modeling.roi_heads import build_roi_heads
+from detectron2.utils.events import EventStorage
+from samplers import add_study_config
+from small_heads import NUM_CLASSES, SHAPES, make_batch, make_cfg, make_heads, train_step
+
+BACKGROUND = NUM_CLASSES
+
+
+def study_heads(**study):
+    """The weights of `make_heads`."""
+    cfg = make_cfg("MODEL.ROI_HEADS.NAME", "StudyROIHeads")
+    add_study_config(cfg)
+    for key, value in study.items():
+        cfg.STUDY[key] = value
+    heads = build_roi_heads(cfg, SHAPES)
+    heads.load_state_dict(make_heads().state_dict())
+    return heads
+
+
+def step(heads, iteration):
+    heads.train()
+    with EventStorage(iteration):
+        return heads(None, *make_batch(0, [(3, 60), (2, 50)]))[0]
+
+
+def same(a, b):
+    return all(x.proposal_boxes.tensor.equal(y.proposal_boxes.tensor) for x, y in zip(a, b))
+
+
+def test_by_default_it_mines_as_the_package_does():
+    mined, _, _ = train_step(make_heads(), *make_batch(0, [(3, 60), (2, 50)]))
+    assert same(step(study_heads(), 0), mined)
+
+
+def test_at_first_rois_are_sampled_as_by_detectron2():
+    heads = study_heads(WARMUP_ITERS=5)
+    torch.manual_seed(0)
+    sampled = step(heads, 4)
+    torch.manual_seed(0)
+    assert same(sampled, step(make_heads("MODEL.ROI_HEADS.NAME", "StandardROIHeads"), 4))
+    assert same(step(heads, 5), step(make_heads(), 5))
+
+
+def test_a_part_is_hard_and_the_rest_is_drawn():
+    torch.manual_seed(0)
+    heads, all_hard = study_heads(HARD_FRACTION=0.5), step(make_heads(), 0)
+    first, second = step(heads, 0), step(heads, 0)
+    for a, b, hard in zip(first, second, all_hard):
+        assert len(a) == len(b) == 8
+        for x in (a, b):
+            assert x.proposal_boxes.tensor[:4].equal(hard.proposal_boxes.tensor[:4])
+            assert len({tuple(box) for box in x.proposal_boxes.tensor.tolist()}) == 8
+            assert int((x.gt_classes[4:] != BACKGROUND).sum()) <= 2  # Detectron2's share
+    assert not same(first, second)
+    assert heads.batch_size_per_image == 8
+
+
+@pytest.mark.parametrize(("iteration", "weight"), [(0, 0.0), (45000, 1.0), (90000, 2.0)])
+def test_the_box_loss_weighs_more_and_more(iteration, weight):
+    heads = study_heads(STAGED=True)
+    assert heads.max_iter == 40000
+    heads.max_iter = 90000
+    expected = make_heads("MODEL.ROI_HEADS.OHEM.LOSS_WEIGHT_BOX_REG", weight)
+    assert same(step(heads, iteration), step(expected, iteration))
+    assert heads.ohem.loss_weight_box_reg == 1
+
+
+def test_what_costs_too_much_comes_last():
+    losses = torch.cat([x.ohem_loss_cls for x in step(study_heads(), 0)])
+    limit = losses.median().item()
+    capped = step(study_heads(MAX_LOSS=limit), 0)
+    assert (losses > limit).sum() > 3
+    assert all((x.ohem_loss_cls <= limit).all() for x in capped)
