@@ -1,6 +1,6 @@
 """What a function takes that can be counted, so that it comes out the same each time."""
 
-from collections import Counter
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -35,55 +35,55 @@ def peak_memory(function: Callable[[], object], device: torch.device) -> int:
     return peak
 
 
-def synchronizations(function: Callable[[], object], device: torch.device) -> Counter:
+def synchronizations(function: Callable[[], object], device: torch.device) -> int:
     """
-    How often a host waits for its device within a function, by the name of the operation: for a
-    value, or for a shape that depends on values. On the CPU: how often it would.
+    How often a host waits for its device within a function.
+
+    On CUDA, as torch itself tells. On the CPU it is an estimate of how often it would: for values,
+    and for shapes that depend on values. That counts too much where the CPU has a way of its own
+    (suppression of each image by itself, arguments that are checked), and misses copies to a
+    device.
     """
-    with _Synchronizations(device.type) as mode, _Transfers() as transfers:
+    if device.type == "cuda":
+        before = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                function()
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+        return sum("synchronizing CUDA operation" in str(x.message) for x in caught)
+    with _Waits() as waits, _Transfers() as transfers:
         function()
-    # With a GPU these are copies, which the other mode has seen.
-    return mode.counts + (transfers.counts if device.type == "cpu" else Counter())
+    return waits.number + transfers.number
 
 
-class _Synchronizations(TorchDispatchMode):
-    WAITS = (
+class _Waits(TorchDispatchMode):
+    """Counts operations that need values on the host."""
+
+    NAMES = (
         *("_local_scalar_dense", "nonzero", "equal", "masked_select", "repeat_interleave"),
-        *("nms", "nms_rotated"),
+        *("nms", "nms_rotated", "bincount"),
     )
-
-    def __init__(self, device_type: str) -> None:
-        super().__init__()
-        self.device_type = device_type
-        self.counts = Counter()
+    number = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.__name__.partition(".")[0]
-        waits = name in self.WAITS or name.startswith(("unique", "_unique"))
+        waits = name in self.NAMES or name.startswith(("unique", "_unique"))
         if name in ("index", "index_put", "index_put_"):
             waits = any(i is not None and i.dtype == torch.bool for i in args[1])
             # One value for all of a mask is filled in without a count.
             waits &= name == "index" or args[2].numel() != 1
-        elif name in ("_to_copy", "copy_"):
-            target = (kwargs or {}).get("device") if name == "_to_copy" else args[1].device
-            waits = target is not None and torch.device(target).type != args[0].device.type
-        if waits and (name in ("_to_copy", "copy_") or _lies_on(args[0], self.device_type)):
-            self.counts[name] += 1
+        self.number += waits
         return func(*args, **(kwargs or {}))
 
 
 class _Transfers(TorchFunctionMode):
     """Counts what brings a tensor to the host, and does nothing if it is there."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts = Counter()
+    number = 0
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func in (Tensor.tolist, Tensor.cpu, Tensor.numpy):
-            self.counts[func.__name__] += 1
+        self.number += func in (Tensor.tolist, Tensor.cpu, Tensor.numpy)
         return func(*args, **(kwargs or {}))
-
-
-def _lies_on(x: object, device_type: str) -> bool:
-    return isinstance(x, Tensor) and x.device.type == device_type

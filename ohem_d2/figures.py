@@ -1,35 +1,51 @@
 """What a training step logs of its mining, over the images of all processes."""
 
+from collections.abc import Sequence
+
 import torch
-from detectron2.layers import cat
-from detectron2.structures import Instances
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, distributed
 
 
-def log_figures(
-    labelled: list[Instances],
-    mined: list[Instances],
-    num_classes: int,
+def add_up(
+    losses: Tensor,
+    foreground: Tensor,
+    selected: Tensor,
+    num_images: int,
     of_all_processes: bool = True,
-) -> None:
+) -> Tensor:
+    """
+    Add up what is logged.
+
+    Args:
+        losses: (R,) what each RoI of this process costs.
+        foreground: (R,) bool.
+        selected: indices into R.
+        num_images: number of images of this process.
+        of_all_processes: whether the images of all processes that train together count, each of
+            which has to call this then.
+
+    Returns:
+        (7,) for `log_figures`, on the device of the losses: to bring it to the host takes time.
+    """
+    rois = torch.stack([torch.ones_like(foreground), foreground, losses]).float()
+    sums = torch.cat(
+        [rois.new_full((1,), num_images), rois.sum(dim=1), rois[:, selected].sum(dim=1)]
+    )
+    if of_all_processes and comm.get_world_size() > 1:
+        distributed.all_reduce(sums)
+    return sums
+
+
+def log_figures(sums: Sequence[float]) -> None:
     """
     Log what was selected, and of what, to Detectron2's event storage.
 
     Args:
-        labelled: all RoIs of each image of this process, as a mining head labels and ranks them.
-        mined: those of them that were selected.
-        num_classes: number of foreground classes.
-        of_all_processes: whether the images of all processes that train together count, each of
-            which has to call this then.
+        sums: what `add_up` returned.
     """
-    num_images = labelled[0].ohem_loss_cls.new_tensor([len(labelled)], dtype=torch.float)
-    sums = cat([num_images, _sums(labelled, num_classes), _sums(mined, num_classes)])
-    if of_all_processes and comm.get_world_size() > 1:
-        distributed.all_reduce(sums)
-    num_images, num_all, num_all_fg, all_cost, num, num_fg, cost = sums.tolist()
-
+    num_images, num_all, num_all_fg, all_cost, num, num_fg, cost = sums
     storage = get_event_storage()
     # By these names Detectron2 logs what it samples.
     storage.put_scalar("roi_head/num_fg_samples", num_fg / num_images)
@@ -40,10 +56,3 @@ def log_figures(
         storage.put_scalar("ohem/cost_of_all", all_cost / num_all)
     if num_all_fg:
         storage.put_scalar("ohem/share_of_fg_selected", num_fg / num_all_fg)
-
-
-def _sums(rois: list[Instances], num_classes: int) -> Tensor:
-    """Of RoIs: their number, the number of those that are foreground, and what they cost."""
-    cost = cat([x.ohem_loss_cls + x.ohem_loss_box_reg for x in rois]).float()
-    foreground = cat([x.gt_classes for x in rois]) < num_classes
-    return torch.stack([torch.ones_like(cost).sum(), foreground.sum(), cost.sum()])

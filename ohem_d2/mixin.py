@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from .box_voting import BoxVotingMixin, config_of, is_configured_above
 from .config import OHEMOptions, config_key, ohem_options, options_by_name
 from .errors import InputError
-from .figures import log_figures
+from .figures import add_up, log_figures
 from .losses import check_predictor, losses_per_roi, predicted_classes
 from .mining import select_hard_examples
 from .pieces import read_in_pieces
@@ -168,11 +168,12 @@ class OHEMMixin(BoxVotingMixin):
 
     def _select(self, labelled: list[Instances], cost: Tensor) -> list[Instances]:
         """Of R labelled RoIs, and what each costs, (R,): the hard examples, which are logged."""
+        labels = cat([x.gt_classes for x in labelled])
         image_ids = cat([torch.full_like(x.gt_classes, i) for i, x in enumerate(labelled)])
         selected = select_hard_examples(
             cost,
             cat([x.proposal_boxes.tensor for x in labelled]),
-            cat([x.gt_classes for x in labelled]),
+            labels,
             image_ids,
             num_samples=self.batch_size_per_image,
             num_classes=self.num_classes,
@@ -181,15 +182,20 @@ class OHEMMixin(BoxVotingMixin):
             positive_fraction=self.ohem.positive_fraction,
             num_images=len(labelled),
         )
-        # One transfer from the GPU for all images.
         images = torch.arange(len(labelled) + 1, device=selected.device)
-        bounds = torch.searchsorted(image_ids[selected], images).tolist()
+        bounds = torch.searchsorted(image_ids[selected], images)
+        losses = cat([x.ohem_loss_cls + x.ohem_loss_box_reg for x in labelled])
+        foreground = labels < self.num_classes
+        sums = add_up(losses, foreground, selected, len(labelled), of_all_processes=self._is_step)
+        # One transfer from the GPU for all images, and for all that is logged.
+        values = cat([bounds.to(sums.dtype), sums]).tolist()
+        log_figures(values[len(bounds) :])
+        bounds = [int(x) for x in values[: len(bounds)]]
         starts = accumulate(map(len, labelled), initial=0)
         mined = [
             labelled_i[selected[a:b] - start]
             for labelled_i, a, b, start in zip(labelled, bounds, bounds[1:], starts)
         ]
-        log_figures(labelled, mined, self.num_classes, of_all_processes=self._is_step)
         for observe in self.observers:
             observe(mined)
         return mined

@@ -10,10 +10,11 @@ import torch
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-# The most channels that are pooled at a time: with fewer, the features that overlapping RoIs share
-# stay in the cache, and there is less beside the result; with too few, calls take longer than work.
-_CHANNELS = 64
+# How many channels are pooled at a time. With not too many, the features that RoIs share stay in
+# the cache, and there is less beside the result; with too few, the calls take longer than the work.
+_FEWEST_CHANNELS, _MOST_CHANNELS = 16, 64
 
 
 @contextmanager
@@ -23,19 +24,16 @@ def pooled_by_all_cores(module: nn.Module) -> Iterator[None]:
 
     What it returns and the gradients are bitwise the same, since each channel is pooled for itself.
     """
-    # Subclasses may do anything else to the features, across channels too.
-    poolers = [m for m in module.modules() if type(m) is ROIPooler]
-    before = [vars(m).get("forward") for m in poolers]
+    # Subclasses may do anything else to the features, across channels too; and so may a forward
+    # that somebody else has set.
+    poolers = [m for m in module.modules() if type(m) is ROIPooler and "forward" not in vars(m)]
     for m in poolers:
         m.forward = partial(_pool, m)
     try:
         yield
     finally:
-        for m, forward in zip(poolers, before):
-            if forward is None:
-                del m.forward
-            else:
-                m.forward = forward
+        for m in poolers:
+            vars(m).pop("forward", None)
 
 
 def _pool(pooler: ROIPooler, features: list[Tensor], boxes: list[Boxes]) -> Tensor:
@@ -57,6 +55,7 @@ class _PoolByChannels(torch.autograd.Function):
         return pooled
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         of_features = [gradient.new_empty(shape) for shape in ctx.shapes]
 
@@ -76,7 +75,8 @@ def _pool_by_channels(
 ) -> tuple[Tensor, list[tuple[slice, list[Tensor], Tensor]]]:
     """What is pooled and, for each part of the channels, the graph from inputs to output."""
     channels = features[0].shape[1]
-    number = min(channels, max(torch.get_num_threads(), -(-channels // _CHANNELS)))
+    for_cores = min(torch.get_num_threads(), channels // _FEWEST_CHANNELS)
+    number = max(1, for_cores, -(-channels // _MOST_CHANNELS))
     bounds = [channels * i // number for i in range(number + 1)]
     pooled = features[0].new_empty(sum(map(len, boxes)), channels, *pooler.output_size)
 
@@ -85,19 +85,23 @@ def _pool_by_channels(
         with torch.set_grad_enabled(with_graphs):
             output = ROIPooler.forward(pooler, inputs, boxes)
         pooled[:, part] = output.detach()
-        # The graph does not need the values that it led to.
-        output.untyped_storage().resize_(0)
+        if with_graphs:  # which need neither the values that they lead to nor those they come from
+            output.untyped_storage().resize_(0)
+            for x in inputs:
+                x.data = x.new_empty(()).expand(x.shape)
         return part, inputs, output
 
     return pooled, _by_all_cores(pool, [slice(a, b) for a, b in pairwise(bounds)])
 
 
 def _by_all_cores(function: Callable, items: list) -> list:
+    # These settings are those of a thread.
     dtype, is_autocast = torch.get_autocast_dtype("cpu"), torch.is_autocast_enabled("cpu")
+    is_inference = torch.is_inference_mode_enabled()
 
     def run(item: object) -> object:
-        with torch.autocast("cpu", dtype, enabled=is_autocast):  # the setting is one of a thread
+        with torch.inference_mode(is_inference), torch.autocast("cpu", dtype, enabled=is_autocast):
             return function(item)
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as executor:
+    with ThreadPoolExecutor(min(torch.get_num_threads(), len(items))) as executor:
         return list(executor.map(run, items))

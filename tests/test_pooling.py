@@ -4,9 +4,11 @@ from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes, RotatedBoxes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_heads import make_batch, make_heads, train_step
 from torch import nn
 
-from ohem_d2.pooling import _CHANNELS, pooled_by_all_cores
+from ohem_d2 import pooling
+from ohem_d2.pooling import pooled_by_all_cores
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +65,7 @@ def assert_bitwise_equal(pooler, features, boxes):
 @given(
     seed=st.integers(0, 2**31),
     numbers=st.lists(st.integers(0, 20), min_size=1, max_size=3),
-    channels=st.sampled_from([1, 2, 5, _CHANNELS, 2 * _CHANNELS + 7]),
+    channels=st.sampled_from([1, 5, 32, 64, 135]),
     levels=st.integers(1, 2),
     kind=st.sampled_from(["ROIAlign", "ROIAlignV2", "ROIPool", "ROIAlignRotated"]),
 )
@@ -73,23 +75,23 @@ def test_values_and_gradients_are_those_of_one_core(seed, numbers, channels, lev
     assert_bitwise_equal(pooler, *batch)
 
 
-@pytest.mark.parametrize("threads", [1, 3], indirect=True)
+@pytest.mark.parametrize("threads", [1, 3, 16], indirect=True)
 def test_any_number_of_cores(threads):
-    assert_bitwise_equal(make_pooler(), *make_input(0, [9, 4], 8))
+    assert_bitwise_equal(make_pooler(), *make_input(0, [9, 4], 64))
 
 
 def test_each_core_has_work():
     pooler, channels = make_pooler(), []
     pooler.level_poolers[0].register_forward_hook(lambda m, x, _: channels.append(x[0].shape[1]))
     with pooled_by_all_cores(pooler):
-        for number in (8, 3 * _CHANNELS):
+        for number in (40, 192, 31):  # with fewer, a part would be too small
             pooler(*make_input(0, [5], number))
-    assert channels == [4, 4, _CHANNELS, _CHANNELS, _CHANNELS]
+    assert channels == [20, 20, 64, 64, 64, 31]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_mixed_precision(dtype):
-    features, boxes = make_input(0, [6], 8)
+    features, boxes = make_input(0, [6], 40)
     features = [x.to(dtype) for x in features]
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         assert_bitwise_equal(make_pooler(), features, boxes)
@@ -98,12 +100,12 @@ def test_mixed_precision(dtype):
 def test_features_that_do_not_learn():
     pooler = make_pooler()
     with pooled_by_all_cores(pooler):
-        assert not pooler(*make_input(0, [6], 8)).requires_grad
+        assert not pooler(*make_input(0, [6], 40)).requires_grad
 
 
 def test_a_graph_that_is_gone_through_twice():
     pooler = make_pooler()
-    features, boxes = make_input(0, [6], 8)
+    features, boxes = make_input(0, [6], 40)
     for x in features:
         x.requires_grad_()
     with pooled_by_all_cores(pooler):
@@ -113,14 +115,54 @@ def test_a_graph_that_is_gone_through_twice():
     assert all(a.equal(b) for a, b in zip(first, second))
 
 
-def test_what_is_pooled_is_kept_once():
-    """The graphs of the parts do not hold what they led to."""
+@pytest.mark.parametrize("levels", [1, 2])
+def test_graphs_keep_neither_features_nor_what_is_pooled(monkeypatch, levels):
+    graphs = []
+    by_channels = pooling._pool_by_channels
+
+    def spy(*args, **kwargs):
+        result = by_channels(*args, **kwargs)
+        graphs.extend(result[1])
+        return result
+
+    monkeypatch.setattr(pooling, "_pool_by_channels", spy)
+    pooler = make_pooler(levels=levels)
+    features, boxes = make_input(0, [6], 40, levels=levels)
+    with pooled_by_all_cores(pooler):
+        pooler([x.requires_grad_() for x in features], boxes)
+    assert len(graphs) == 2
+    for _, inputs, output in graphs:
+        assert output.untyped_storage().nbytes() == 0
+        assert [x.untyped_storage().nbytes() for x in inputs] == [4] * levels
+
+
+def test_without_gradients_what_hooks_saw_stays():
     pooler, outputs = make_pooler(levels=1), []
     pooler.level_poolers[0].register_forward_hook(lambda m, x, output: outputs.append(output))
-    features, boxes = make_input(0, [6], 8, levels=1)
     with pooled_by_all_cores(pooler):
-        pooler([features[0].requires_grad_()], boxes)
-    assert [x.untyped_storage().nbytes() for x in outputs] == [0, 0]
+        pooled = pooler(*make_input(0, [6], 40, levels=1))
+    assert torch.cat(outputs, dim=1).equal(pooled)
+
+
+def test_inference_mode():
+    pooler = make_pooler()
+    features, boxes = make_input(0, [6], 40)
+    expected = pooler(features, boxes)
+    with torch.inference_mode(), pooled_by_all_cores(pooler):
+        pooled = pooler(features, boxes)
+    assert pooled.equal(expected)
+    assert pooled.is_inference()
+
+
+def test_gradients_of_gradients_are_refused_as_by_torchvision():
+    pooler = make_pooler()
+    features, boxes = make_input(0, [6], 40)
+    features = [x.requires_grad_() for x in features]
+    with pooled_by_all_cores(pooler):
+        total = pooler(features, boxes).square().sum()
+    (gradient, _) = torch.autograd.grad(total, features, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
 
 
 def test_it_ends_with_the_context():
@@ -132,6 +174,40 @@ def test_it_ends_with_the_context():
         patched.append(["forward" in vars(m) for m in heads.values()])
     patched.append(["forward" in vars(m) for m in heads.values()])
     assert patched == [[True, True], [True, True], [False, False]]
+    with pytest.raises(KeyError), pooled_by_all_cores(heads):
+        raise KeyError
+    assert not any("forward" in vars(m) for m in heads.values())
+
+
+def test_a_forward_that_somebody_has_set_stays():
+    pooler = make_pooler()
+    pooler.forward = lambda features, boxes: "theirs"
+    with pooled_by_all_cores(pooler):
+        assert pooler(*make_input(0, [6], 40)) == "theirs"
+    assert pooler(*make_input(0, [6], 40)) == "theirs"
+
+
+@pytest.mark.parametrize("name", ["OHEMROIHeads", "OHEMCascadeROIHeads", "BoxVotingROIHeads"])
+def test_heads_pool_by_all_cores(monkeypatch, name):
+    calls = []
+    by_channels = pooling._pool_by_channels
+
+    def spy(*args, with_graphs):
+        calls.append(with_graphs)
+        return by_channels(*args, with_graphs=with_graphs)
+
+    monkeypatch.setattr(pooling, "_pool_by_channels", spy)
+    heads = make_heads(name=name)
+    features, proposals, targets = make_batch(0, [(2, 9)])
+    features = {k: x.requires_grad_() for k, x in features.items()}
+    train_step(heads, features, proposals, targets)
+    assert True in calls
+    assert (False in calls) == (name != "BoxVotingROIHeads")  # which reads nothing first
+    del calls[:]
+    heads.eval()
+    with torch.no_grad():
+        heads(None, features, proposals)
+    assert set(calls) == {False}
 
 
 def test_poolers_of_ones_own_are_left_alone():
@@ -140,7 +216,7 @@ def test_poolers_of_ones_own_are_left_alone():
             return super().forward([level / level.sum() for level in x], box_lists)
 
     pooler = Normalizing((4, 4), [1 / 4, 1 / 8], 0, "ROIAlignV2")
-    features, boxes = make_input(0, [6], 8)
+    features, boxes = make_input(0, [6], 40)
     expected = pooler(features, boxes)
     with pooled_by_all_cores(pooler):
         assert pooler(features, boxes).equal(expected)
@@ -157,7 +233,7 @@ def test_tracing():
             with pooled_by_all_cores(self):
                 return self.pooler([features], [Boxes(boxes)])
 
-    (features,), (boxes,) = make_input(0, [6], 8, levels=1)
+    (features,), (boxes,) = make_input(0, [6], 40, levels=1)
     module = Pool()
     traced = torch.jit.trace(module, (features, boxes.tensor))
     others = boxes.tensor[:3] * 0.5

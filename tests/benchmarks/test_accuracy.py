@@ -23,9 +23,9 @@ def _few_images(monkeypatch, tmp_path):
         monkeypatch.setitem(accuracy.DRAWN, name, {**drawing, "sizes": sizes})
 
 
-def call(monkeypatch, output, *arguments):
+def call(monkeypatch, output, *arguments, opts=()):
     command = ["accuracy.py", "--data", "plain", "--points", "2", "--output", str(output)]
-    monkeypatch.setattr(sys, "argv", [*command, *arguments, "--opts", *TINY])
+    monkeypatch.setattr(sys, "argv", [*command, *arguments, "--opts", *TINY, *opts])
     accuracy.main()
 
 
@@ -63,7 +63,7 @@ def test_all_but_the_rois_is_the_same_and_no_run_is_repeated(monkeypatch, tmp_pa
     call(monkeypatch, tmp_path, "--variants", "sampling", "ohem", "half", "--seeds", "0")
     assert len(seen) == 4  # that of the new one
     with pytest.raises(SystemExit, match=r"plain/sampling_0.json is of a run with other settings"):
-        call(monkeypatch, tmp_path, "--variants", "sampling", "--opts", "SOLVER.BASE_LR", "0.5")
+        call(monkeypatch, tmp_path, "--variants", "sampling", opts=["SOLVER.BASE_LR", "0.5"])
 
 
 @pytest.mark.parametrize("variant", accuracy.VARIANTS)

@@ -60,4 +60,4 @@ def _assign():
     ],
 )
 def test_what_makes_a_host_wait(function, number):
-    assert synchronizations(function, CPU).total() == number
+    assert synchronizations(function, CPU) == number

@@ -1,0 +1,28 @@
+import half_precision
+import torch
+from detectron2.modeling import build_model
+
+from ohem_d2.config_file import load_config
+
+
+def test_it_tells_how_many_are_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    monkeypatch.setattr(
+        "ohem_d2.data.shapes.write_shapes.__defaults__", ({"train": 8, "test": 1}, 0)
+    )
+    torch.manual_seed(0)
+    model = build_model(load_config("configs/quick_start.yaml", []))
+    torch.save({"model": model.state_dict()}, tmp_path / "model.pth")
+    # With a small budget, for not all to be selected anyway.
+    opts = [
+        "MODEL.WEIGHTS",
+        str(tmp_path / "model.pth"),
+        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
+        "8",
+    ]
+    table = half_precision.measure("configs/quick_start.yaml", opts, torch.bfloat16, batches=2)
+    *_, ratio, changed = table.splitlines()[-1].strip("| ").split(" | ")
+    assert float(ratio.split()[0]) > 0
+    assert 0 < float(changed.split()[0]) < 60
+    same = half_precision.measure("configs/quick_start.yaml", opts, torch.float32, batches=1)
+    assert same.splitlines()[-1].endswith("| 0.0 % (at most 0.0 %) |")
