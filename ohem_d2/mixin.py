@@ -65,6 +65,10 @@ class OHEMMixin(BoxVotingMixin):
             image; where several stages of a cascade mine, once for each of them.
     """
 
+    # How many times the budget is read at a time, without more memory than it takes to train on it,
+    # where gradients are kept too.
+    _budgets_at_a_time = 2
+
     def __init_subclass__(cls, **kwargs) -> None:
         """Refuse base classes in the wrong order, and those that need another mining head."""
         super().__init_subclass__(**kwargs)
@@ -230,8 +234,7 @@ class OHEMMixin(BoxVotingMixin):
             pred_classes = predicted_classes(predictor, predictions[0])
             return losses["loss_cls"], losses["loss_box_reg"], pred_classes
 
-        # What is trained on takes about twice as much memory: there, gradients are kept too.
-        size = 2 * self.batch_size_per_image
+        size = self._budgets_at_a_time * self.batch_size_per_image
         if any(map(_needs_all_rois, self.modules())):
             size = max(1, *map(len, labelled))
         values = read_in_pieces(read, labelled, size)

@@ -38,26 +38,26 @@ def contenders(name, images=1, proposals=500, budget=16):
     ]
 
 
-@pytest.mark.parametrize(("name", "ratio"), [(FPN, 1.02), (CASCADE, 1.02), (C4, 1.07)])
-def test_peak_memory(name, ratio, monkeypatch):
+@pytest.mark.parametrize("name", [FPN, CASCADE, C4])
+def test_peak_memory(name, monkeypatch):
     """Reading 500 RoIs to train on 16 of them does not take more than the training."""
     plain, mining = contenders(name)
     limit = plain.peak_memory()
-    assert mining.peak_memory() <= ratio * limit
+    assert mining.peak_memory() <= 1.01 * limit
     # Without pieces it would, or this test could not fail.
     monkeypatch.setattr(mixin, "read_in_pieces", lambda read, rois, size: read(rois))
     assert mining.peak_memory() > 2 * limit
 
 
-@pytest.mark.parametrize("name", [FPN, CASCADE, C4])
-def test_synchronizations(name):
-    """Those of labelling and selection: fewer with each image, since none is drawn at random."""
+@pytest.mark.parametrize(("name", "number"), [(FPN, 12), (CASCADE, 12), (C4, 8)])
+def test_synchronizations(name, number):
+    """Those of reading and selection: fewer with each image, since none is drawn at random."""
     extra = {}
     for images in (1, 4):
-        plain, mining = contenders(name, images, proposals=100, budget=64)  # read in one piece
+        plain, mining = contenders(name, images, proposals=100, budget=128)  # one piece
         extra[images] = mining.synchronizations() - plain.synchronizations()
-    assert extra[1] <= 15
-    assert extra[4] <= extra[1]
+    assert extra[1] <= number
+    assert extra[4] <= number - 3
 
 
 def test_synchronizations_of_each_piece():
