@@ -141,7 +141,10 @@ def test_without_gradients_what_hooks_saw_stays():
     pooler.level_poolers[0].register_forward_hook(lambda m, x, output: outputs.append(output))
     with pooled_by_all_cores(pooler):
         pooled = pooler(*make_input(0, [6], 40, levels=1))
-    assert torch.cat(outputs, dim=1).equal(pooled)
+    # Which thread comes first is not known.
+    orders = (outputs, outputs[::-1])
+    assert len(outputs) == 2
+    assert any(torch.cat(order, dim=1).equal(pooled) for order in orders)
 
 
 def test_inference_mode():
