@@ -8,9 +8,9 @@ Does mining help? Trains ways of choosing RoIs on data sets, with several seeds,
         INPUT.MIN_SIZE_TRAIN 240 INPUT.MIN_SIZE_TEST 240 SOLVER.MAX_ITER 1600
 
 All runs of a data set and a seed have the same images in the same order, the same initial weights,
-schedule and budget. A run that is finished is kept in a file of its own and not repeated, so that
-the script may be stopped at any time and called again, with more of anything. From all that is
-there it writes results.json, a page in Markdown, and curves.
+schedule and budget. A run that is finished is kept in results.json and not repeated, so that the
+script may be stopped at any time and called again, with more of anything. After each it writes a
+page in Markdown and learning curves of all that is there. AP is COCO's, of every data set.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase, hooks
 from detectron2.utils.env import seed_all_rng
@@ -47,6 +47,7 @@ DRAWN = {
     "plain": {"max_look_alikes": 0},
     "look_alikes": {"max_objects": 3, "max_look_alikes": 8},
 }
+DRAWN_FOLDER = Path("datasets/accuracy")
 SAMPLING = "sampling"
 
 
@@ -115,10 +116,15 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
 
 
 class Curve(HookBase):
-    """Evaluates now and then, and measures the time of training alone."""
+    """
+    Evaluates now and then, and measures the time of training alone.
+
+    Each step counts as the median of those since the last evaluation: a moment in which the
+    machine did something else does not.
+    """
 
     def __init__(self, period: int) -> None:
-        self.period, self.seconds, self.points = period, 0.0, []
+        self.period, self.seconds, self.steps, self.points = period, 0.0, [], []
 
     def before_step(self) -> None:
         """Start the clock."""
@@ -126,9 +132,11 @@ class Curve(HookBase):
 
     def after_step(self) -> None:
         """Stop it, and evaluate."""
-        self.seconds += time.perf_counter() - self._start
+        self.steps.append(time.perf_counter() - self._start)
         done = self.trainer.iter + 1
         if done % self.period == 0 or done == self.trainer.max_iter:
+            self.seconds += len(self.steps) * statistics.median(self.steps)
+            self.steps = []
             results = self.trainer.test(self.trainer.cfg, self.trainer.model)["bbox"]
             self.points.append({"iteration": done, "seconds": self.seconds, **results})
 
@@ -181,17 +189,23 @@ def spoil(names: tuple[str, ...], removed: float, swapped: float) -> tuple[str, 
                     swap = other if fate < removed + swapped else 0
                     annotations.append({**x, "category_id": (x["category_id"] + swap) % classes})
             records.append({**record, "annotations": annotations})
-        spoilt.append(f"{name} removed {removed} swapped {swapped}")
-        if spoilt[-1] not in DatasetCatalog:
-            DatasetCatalog.register(spoilt[-1], lambda records=records: records)
-            metadata = MetadataCatalog.get(name)
-            MetadataCatalog.get(spoilt[-1]).set(thing_classes=metadata.thing_classes)
+        spoilt.append(_register_again(name, f"removed {removed} swapped {swapped}", records))
     return tuple(spoilt)
 
 
-def drawn_data(name: str, folder: Path) -> tuple[str, list[str]]:
+def _register_again(name: str, what: str, records: list[dict]) -> str:
+    """Register what has been made of a data set, to be evaluated by COCO's metric."""
+    again = f"{name} {what}"
+    if again not in DatasetCatalog:
+        DatasetCatalog.register(again, lambda: records)
+        classes = MetadataCatalog.get(name).thing_classes
+        MetadataCatalog.get(again).set(thing_classes=classes, evaluator_type="coco")
+    return again
+
+
+def drawn_data(name: str) -> tuple[str, list[str]]:
     """The config and the settings of a data set that comes with the study, drawn if need be."""
-    folder = folder / name
+    folder = DRAWN_FOLDER / name
     if not folder.exists():
         write_shapes(folder, **DRAWN[name])
     addresses = [f"coco://{folder}/{x}.json?images={folder}/JPEGImages" for x in ("train", "test")]
@@ -205,57 +219,85 @@ def configure(config_file: str, opts: list[str], variant: str, seed: int) -> Cfg
     add_study_config(cfg)
     register_datasets(cfg)
     check_datasets(*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    cfg.DATASETS.TEST = cfg.DATASETS.TEST[:1]
+    test = cfg.DATASETS.TEST[0]
+    if MetadataCatalog.get(test).evaluator_type != "coco":  # only COCO's has figures of a class
+        test = _register_again(test, "by COCO's metric", DatasetCatalog.get(test))
+    cfg.DATASETS.TEST = (test,)
     VARIANTS[variant][1](cfg)
     return cfg
 
 
 def run(args: argparse.Namespace, data: dict[str, tuple[str, list[str]]]) -> None:
-    """Do all runs that are not there yet."""
+    """Do all runs that are not there yet, and write what is there after each."""
+    file = args.output / "results.json"
+    results = json.loads(file.read_text()) if file.exists() else []
+    known = {(r["data"], r["variant"], r["seed"]): r for r in results}
     runs = [(d, s, v) for d in data for s in args.seeds for v in args.variants]
     spoilt = f"_removed_{args.remove}_swapped_{args.swap}" if args.remove or args.swap else ""
     for name, seed, variant in tqdm(runs, desc="runs", unit="run"):
-        file = args.output / f"{name}{spoilt}" / f"{variant}_{seed}.json"
         config_file, opts = data[name]
         cfg = configure(config_file, [*opts, *args.opts], variant, seed)
         if spoilt:
             cfg.DATASETS.TRAIN = spoil(cfg.DATASETS.TRAIN, args.remove, args.swap)
-        settings = json.loads(json.dumps(cfg))
-        if file.exists():
-            if json.loads(file.read_text())["settings"] != settings:
-                raise InputError(
-                    f"{file} is of a run with other settings: expected the same, or another "
-                    "--output"
-                )
+        key = (f"{name}{spoilt}", variant, seed)
+        if key in known:
+            check_same_settings(known[key], cfg, file)
             continue
-        tqdm.write(f"{name}{spoilt}, {variant}, seed {seed}")
-        start = time.strftime("%Y-%m-%d %H:%M")
-        result = {
-            "data": f"{name}{spoilt}",
-            "variant": variant,
-            "seed": seed,
-            "start": start,
-            "machine": describe(),
-            "points": train(cfg, args.points),
-            "settings": settings,
-        }
-        file.parent.mkdir(parents=True, exist_ok=True)
+        tqdm.write(f"{time.strftime('%H:%M')} {key[0]}, {variant}, seed {seed}")
+        points = train(cfg, args.points)
+        result = dict(zip(("data", "variant", "seed"), key), machine=describe(), points=points)
+        results.append({**result, "settings": settings_of(cfg)})
         unfinished = file.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(result, indent=1))
+        unfinished.write_text(json.dumps(results, indent=0))
         unfinished.rename(file)
+        (args.output / "accuracy.md").write_text(f"{report(results, args.output)}\n")
 
 
-def report(output: Path) -> str:
-    """A page on all runs that are there, with curves; everything is in results.json as well."""
-    results = [json.loads(x.read_text()) for x in sorted(output.glob("*/*.json"))]
-    (output / "results.json").write_text(json.dumps(results, indent=1))
+def settings_of(cfg: CfgNode) -> dict[str, object]:
+    """Every key whose value is not Detectron2's default, as JSON has it."""
+    default = _flat(get_cfg())
+    return {k: v for k, v in _flat(cfg).items() if v != default.get(k, _NO_DEFAULT)}
+
+
+def check_same_settings(result: dict, cfg: CfgNode, file: Path) -> None:
+    """
+    Make sure that a run was one of this config; keys that were not there at the time do not count.
+
+    Raises:
+        InputError: it was not.
+    """
+    then, now, default = result["settings"], settings_of(cfg), _flat(get_cfg())
+    for key in sorted(set(then) | set(now)):
+        values = [x.get(key, default.get(key, _NO_DEFAULT)) for x in (then, now)]
+        if _NO_DEFAULT not in values and values[0] != values[1]:
+            raise InputError(
+                f"{file}: {result['data']}, {result['variant']}, seed {result['seed']} is there "
+                f"with {key} {values[0]!r}, expected {values[1]!r}, or another --output"
+            )
+
+
+_NO_DEFAULT = object()
+
+
+def _flat(node: dict, prefix: str = "") -> dict[str, object]:
+    flat = {}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def report(results: list[dict], output: Path) -> str:
+    """A page on all runs that are there, with curves beside it."""
     page = []
     for data in dict.fromkeys(r["data"] for r in results):
-        runs = {
-            variant: {r["seed"]: r["points"] for r in results if (r["data"], r["variant"]) == key}
-            for variant in VARIANTS
-            if (key := (data, variant)) and any((r["data"], r["variant"]) == key for r in results)
-        }
+        runs = {}
+        for variant in VARIANTS:
+            these = [r for r in results if (r["data"], r["variant"]) == (data, variant)]
+            if these:
+                runs[variant] = {r["seed"]: r["points"] for r in these}
         plot = output / f"{data}.png"
         draw_curves(runs, plot)
         machines = dict.fromkeys(r["machine"] for r in results if r["data"] == data)
@@ -264,28 +306,34 @@ def report(output: Path) -> str:
 
 
 def table(runs: dict[str, dict[int, list[dict]]]) -> str:
-    """The last point of each run, over seeds, next to 1:3 sampling with the same seed."""
+    """
+    The last point of each run, over seeds, next to 1:3 sampling with the same seed: first of all
+    classes together, then of each.
+    """
+    metrics = next(iter(next(iter(runs.values())).values()))[-1]
+    by_class = [x for x in metrics if x.startswith("AP-")]
+    overall = _rows(runs, ["AP", "AP50", "AP75"], {"1:3's AP reached in": _time_to_reach})
+    return "\n".join(overall + (["", *_rows(runs, by_class, {})] if by_class else []))
+
+
+def _rows(runs: dict[str, dict[int, list[dict]]], metrics: list[str], more: dict) -> list[str]:
+    """A table with a row for each variant, and a column for each metric."""
+    titles = ["RoIs", "seeds", *metrics, *more]
+    lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
     baseline = runs.get(SAMPLING, {})
-    lines = [
-        "| RoIs | seeds | AP | AP50 | AP75 | AP less that of 1:3, by seed | its AP reached in |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
     for variant, by_seed in runs.items():
-        values = [
-            _mean_and_spread([points[-1][x] for points in by_seed.values()])
-            for x in ("AP", "AP50", "AP75")
-        ]
-        shared = sorted(set(by_seed) & set(baseline))
-        differences = [f"{by_seed[s][-1]['AP'] - baseline[s][-1]['AP']:+.1f}" for s in shared]
-        cells = [
-            VARIANTS[variant][0],
-            str(len(by_seed)),
-            *values,
-            " ".join(differences),
-            _time_to_reach([baseline[s] for s in shared], [by_seed[s] for s in shared]),
+        seeds = [s for s in by_seed if s in baseline and variant != SAMPLING]
+        cells = [VARIANTS[variant][0], str(len(by_seed))]
+        for metric in metrics:
+            value = {seed: points[-1][metric] for seed, points in by_seed.items()}
+            less = [f"{value[s] - baseline[s][-1][metric]:+.1f}" for s in seeds]
+            differences = f" ({' '.join(less)})" if less else ""
+            cells.append(_mean_and_spread(list(value.values())) + differences)
+        cells += [
+            f([baseline[s] for s in seeds], [by_seed[s] for s in seeds]) for f in more.values()
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return lines
 
 
 def _mean_and_spread(values: list[float]) -> str:
@@ -352,15 +400,13 @@ def main() -> None:
     args = parser.parse_args()
     logging.getLogger("fvcore").setLevel(logging.WARNING)
     setup_logger(str(args.output / "log.txt")).setLevel(logging.WARNING)
-    data = {name: drawn_data(name, args.output / "drawn") for name in args.data}
+    data = {name: drawn_data(name) for name in args.data}
     data |= {name: (config, opts) for name, config, *opts in args.add}
     try:
         run(args, data)
     except InputError as e:
         sys.exit(f"error: {e}")
-    page = report(args.output)
-    (args.output / "accuracy.md").write_text(f"{page}\n")
-    print(f"\n{page}")
+    print(f"\n{(args.output / 'accuracy.md').read_text()}")
 
 
 if __name__ == "__main__":

@@ -65,9 +65,9 @@ class OHEMMixin(BoxVotingMixin):
             image; where several stages of a cascade mine, once for each of them.
     """
 
-    # How many times the budget is read at a time, without more memory than it takes to train on it,
-    # where gradients are kept too.
-    _budgets_at_a_time = 2
+    # RoIs are read in pieces as large as the budget, which takes no more memory than to train on
+    # it. Where it is small, in larger ones, of all images together: each has a cost of its own.
+    _fewest_at_a_time = 512
 
     def __init_subclass__(cls, **kwargs) -> None:
         """Refuse base classes in the wrong order, and those that need another mining head."""
@@ -234,7 +234,7 @@ class OHEMMixin(BoxVotingMixin):
             pred_classes = predicted_classes(predictor, predictions[0])
             return losses["loss_cls"], losses["loss_box_reg"], pred_classes
 
-        size = self._budgets_at_a_time * self.batch_size_per_image
+        size = max(self.batch_size_per_image, self._fewest_at_a_time // max(1, len(labelled)))
         if any(map(_needs_all_rois, self.modules())):
             size = max(1, *map(len, labelled))
         values = read_in_pieces(read, labelled, size)

@@ -81,7 +81,7 @@ class OHEMROIHeads(_OfItsKind, StandardROIHeads):
 class OHEMRes5ROIHeads(_OfItsKind, Res5ROIHeads):
     """`Res5ROIHeads` (C4: box and mask heads share res5) with mining."""
 
-    _budgets_at_a_time = 1  # what res5 makes on its way is larger than what it is trained by
+    _fewest_at_a_time = 0  # what res5 makes of a RoI is large
 
     def read_boxes(
         self, features: dict[str, Tensor], proposals: list[Instances]

@@ -1,10 +1,13 @@
 import json
 import sys
+from types import SimpleNamespace
 
 import accuracy
 import pytest
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import GeneralizedRCNN
+
+from ohem_d2.data.shapes import write_shapes
 
 TINY = [
     "SOLVER.MAX_ITER",
@@ -18,6 +21,7 @@ TINY = [
 
 @pytest.fixture(autouse=True)
 def _few_images(monkeypatch, tmp_path):
+    monkeypatch.setattr(accuracy, "DRAWN_FOLDER", tmp_path / "drawn")
     for name, drawing in list(accuracy.DRAWN.items()):
         sizes = {"train": 9, "test": 3}
         monkeypatch.setitem(accuracy.DRAWN, name, {**drawing, "sizes": sizes})
@@ -47,13 +51,14 @@ def test_all_but_the_rois_is_the_same_and_no_run_is_repeated(monkeypatch, tmp_pa
     assert len(seen) == 16
     assert seen[0:4] == seen[4:8] != seen[8:12] == seen[12:16]
 
-    files = sorted(x.name for x in (tmp_path / "plain").iterdir())
-    assert files == ["ohem_0.json", "ohem_1.json", "sampling_0.json", "sampling_1.json"]
-    result = json.loads((tmp_path / "plain/ohem_1.json").read_text())
+    results = json.loads((tmp_path / "results.json").read_text())
+    names = [(r["data"], r["variant"], r["seed"]) for r in results]
+    assert names == [("plain", v, s) for s in (0, 1) for v in ("sampling", "ohem")]
+    result = results[3]
     assert [p["iteration"] for p in result["points"]] == [2, 4]
     assert 0 < result["points"][0]["seconds"] < result["points"][1]["seconds"]
     assert {"AP", "AP50", "AP75", "AP-circle"} <= set(result["points"][1])
-    assert len(json.loads((tmp_path / "results.json").read_text())) == 4
+    assert result["settings"]["SOLVER.MAX_ITER"] == 4
     page = (tmp_path / "accuracy.md").read_text()
     assert "| OHEM as in the paper | 2 |" in page
     assert page.strip() in capsys.readouterr().out
@@ -62,14 +67,44 @@ def test_all_but_the_rois_is_the_same_and_no_run_is_repeated(monkeypatch, tmp_pa
     del seen[:]
     call(monkeypatch, tmp_path, "--variants", "sampling", "ohem", "half", "--seeds", "0")
     assert len(seen) == 4  # that of the new one
-    with pytest.raises(SystemExit, match=r"plain/sampling_0.json is of a run with other settings"):
+    with pytest.raises(SystemExit, match=r"plain, sampling, seed 0 is there with SOLVER.BASE_LR 0"):
         call(monkeypatch, tmp_path, "--variants", "sampling", opts=["SOLVER.BASE_LR", "0.5"])
+    opts = ["MODEL.RPN.POST_NMS_TOPK_TEST", "1000"]  # Detectron2's default
+    with pytest.raises(SystemExit, match=r"MODEL.RPN.POST_NMS_TOPK_TEST 100, expected 1000"):
+        call(monkeypatch, tmp_path, "--variants", "sampling", opts=opts)
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 5
 
 
 @pytest.mark.parametrize("variant", accuracy.VARIANTS)
 def test_every_variant_trains(monkeypatch, tmp_path, variant):
     call(monkeypatch, tmp_path, "--variants", variant, "--seeds", "0")
-    assert (tmp_path / f"plain/{variant}_0.json").exists()
+    (result,) = json.loads((tmp_path / "results.json").read_text())
+    assert result["variant"] == variant
+
+
+def test_a_key_that_was_not_there_yet_does_not_count(tmp_path):
+    cfg = accuracy.get_cfg()
+    accuracy.add_study_config(cfg)
+    result = {"settings": accuracy.settings_of(cfg), "data": "x", "variant": "y", "seed": 0}
+    assert set(result["settings"]) == {f"STUDY.{key}" for key in cfg.STUDY}
+    del result["settings"]["STUDY.STAGED"]
+    accuracy.check_same_settings(result, cfg, tmp_path)
+    cfg.STUDY.HARD_FRACTION = 0.5
+    with pytest.raises(accuracy.InputError, match=r"STUDY.HARD_FRACTION 1.0, expected 0.5"):
+        accuracy.check_same_settings(result, cfg, tmp_path)
+
+
+def test_data_in_pascal_vocs_layout_is_evaluated_by_cocos_metric(monkeypatch, tmp_path):
+    write_shapes(tmp_path / "voc", sizes={"train": 6, "test": 3})
+    monkeypatch.setattr(accuracy, "VARIANTS", {"ohem": accuracy.VARIANTS["ohem"]})
+    opts = ["DATASETS.TRAIN", f"voc://{tmp_path}/voc?split=train"]
+    opts += ["DATASETS.TEST", f"voc://{tmp_path}/voc?split=test"]
+    command = ["accuracy.py", "--add", "own", "configs/quick_start.yaml", *opts, "--points", "1"]
+    arguments = ["--seeds", "0", "--output", str(tmp_path), "--opts", *TINY]
+    monkeypatch.setattr(sys, "argv", [*command, *arguments])
+    accuracy.main()
+    (result,) = json.loads((tmp_path / "results.json").read_text())
+    assert {"AP", "AP50", "AP-circle"} <= set(result["points"][0])
 
 
 def test_spoilt_labels():
@@ -90,7 +125,7 @@ def test_spoilt_labels():
 
 def curve(*values, step=10.0):
     return [
-        {"iteration": i, "seconds": i * step, "AP": v, "AP50": v + 10, "AP75": v - 1}
+        {"iteration": i, "seconds": i * step, "AP": v, "AP50": v + 10, "AP75": v - 1, "AP-a": v / 2}
         for i, v in enumerate(values, 1)
     ]
 
@@ -101,7 +136,26 @@ def test_table_by_hand():
         "ohem": {0: curve(30, 40, 50, 60, step=12.5), 1: curve(30, 43, 50, 58, step=12.5)},
         "half": {1: curve(1, 2, 3, 4)},
     }
-    _, _, sampling, ohem, half = accuracy.table(runs).splitlines()
-    assert sampling.endswith("| 2 | 41.0 ± 1.4 | 51.0 ± 1.4 | 40.0 ± 1.4 | +0.0 +0.0 | 1.00 |")
-    assert ohem.endswith("| 2 | 59.0 ± 1.4 | 69.0 ± 1.4 | 58.0 ± 1.4 | +20.0 +16.0 | 0.62 |")
-    assert half == "| 1/2 of the budget | 1 | 4.0 | 14.0 | 3.0 | -38.0 | never |"
+    page = accuracy.table(runs)
+    overall, by_class = page.split("\n\n")
+    _, _, sampling, ohem, half = overall.splitlines()
+    assert sampling.endswith("| 2 | 41.0 ± 1.4 | 51.0 ± 1.4 | 40.0 ± 1.4 |  |")
+    assert "| 2 | 59.0 ± 1.4 (+20.0 +16.0) | 69.0 ± 1.4 (+20.0 +16.0) |" in ohem
+    assert ohem.endswith("| 0.62 |")
+    assert "| 1 | 4.0 (-38.0) | 14.0 (-38.0) | 3.0 (-38.0) | never |" in half
+    header, _, _, ohem, _ = by_class.splitlines()
+    assert header == "| RoIs | seeds | AP-a |"
+    assert ohem.endswith("| 2 | 29.5 ± 0.7 (+10.0 +8.0) |")
+
+
+def test_a_moment_of_other_work_does_not_count_as_training(monkeypatch):
+    now = iter([0.0, 1.0, 1.0, 2.0, 2.0, 50.0, 50.0, 51.0])
+    monkeypatch.setattr(accuracy.time, "perf_counter", lambda: next(now))
+    hook = accuracy.Curve(period=3)
+    hook.trainer = SimpleNamespace(
+        cfg=None, model=None, max_iter=4, test=lambda *_: {"bbox": {"AP": 1.0}}
+    )
+    for hook.trainer.iter in range(4):
+        hook.before_step()
+        hook.after_step()
+    assert [p["seconds"] for p in hook.points] == [3.0, 4.0]

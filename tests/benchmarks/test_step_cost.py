@@ -41,6 +41,7 @@ def contenders(name, images=1, proposals=500, budget=16):
 @pytest.mark.parametrize("name", [FPN, CASCADE, C4])
 def test_peak_memory(name, monkeypatch):
     """Reading 500 RoIs to train on 16 of them does not take more than the training."""
+    monkeypatch.setattr(mixin.OHEMMixin, "_fewest_at_a_time", 0)
     plain, mining = contenders(name)
     limit = plain.peak_memory()
     assert mining.peak_memory() <= 1.01 * limit
@@ -60,8 +61,17 @@ def test_synchronizations(name, number):
     assert extra[4] <= number - 3
 
 
-def test_synchronizations_of_each_piece():
+@pytest.mark.parametrize("images", [1, 4])
+def test_peak_memory_with_several_images(images):
+    """Where RoIs are most of it. With one core: parts of channels need some memory, too."""
+    torch.set_num_threads(1)
+    plain, mining = contenders(FPN, images, proposals=1500, budget=512)
+    assert mining.peak_memory() <= 1.01 * plain.peak_memory()
+
+
+def test_synchronizations_of_each_piece(monkeypatch):
     """One for each level of the pyramid, and three more."""
+    monkeypatch.setattr(mixin.OHEMMixin, "_fewest_at_a_time", 20)
     numbers = []
     for proposals in (20, 60):  # with the ground truth, two and four pieces
         plain, mining = contenders(FPN, proposals=proposals, budget=10)
