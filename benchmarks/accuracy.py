@@ -21,11 +21,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase, hooks
@@ -34,6 +34,7 @@ from environment import describe
 from samplers import StudyROIHeads, add_study_config
 from tqdm import tqdm
 
+from ohem_d2 import add_ohem_config
 from ohem_d2.checks import check_datasets
 from ohem_d2.config_file import load_config
 from ohem_d2.data import register_datasets
@@ -49,6 +50,7 @@ DRAWN = {
 }
 DRAWN_FOLDER = Path("datasets/accuracy")
 SAMPLING = "sampling"
+_NO_DEFAULT = object()
 
 
 def _head(name: str, **study: object) -> Callable[[CfgNode], None]:
@@ -119,8 +121,8 @@ class Curve(HookBase):
     """
     Evaluates now and then, and measures the time of training alone.
 
-    Each step counts as the median of those since the last evaluation: a moment in which the
-    machine did something else does not.
+    Each step counts as the median of those since the last evaluation, so that a moment in which
+    the machine did something else does not count.
     """
 
     def __init__(self, period: int) -> None:
@@ -140,6 +142,8 @@ class Curve(HookBase):
 
     def after_step(self) -> None:
         """Stop it, and evaluate."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         self.steps.append(time.perf_counter() - self._start)
         self.bar.update()
         done = self.trainer.iter + 1
@@ -239,8 +243,6 @@ def configure(config_file: str, opts: list[str], variant: str, seed: int) -> Cfg
 def run(args: argparse.Namespace, data: dict[str, tuple[str, list[str]]]) -> None:
     """Do all runs that are not there yet, and write what is there after each."""
     file = args.output / "results.json"
-    results = json.loads(file.read_text()) if file.exists() else []
-    known = {(r["data"], r["variant"], r["seed"]): r for r in results}
     runs = [(d, s, v) for d in data for s in args.seeds for v in args.variants]
     spoilt = f"_removed_{args.remove}_swapped_{args.swap}" if args.remove or args.swap else ""
     for name, seed, variant in tqdm(runs, desc="runs", unit="run"):
@@ -249,17 +251,22 @@ def run(args: argparse.Namespace, data: dict[str, tuple[str, list[str]]]) -> Non
         if spoilt:
             cfg.DATASETS.TRAIN = spoil(cfg.DATASETS.TRAIN, args.remove, args.swap)
         key = (f"{name}{spoilt}", variant, seed)
-        if key in known:
-            check_same_settings(known[key], cfg, file)
+        known = [r for r in _read(file) if (r["data"], r["variant"], r["seed"]) == key]
+        if known:
+            check_same_settings(known[0], cfg, file)
             continue
         tqdm.write(f"{time.strftime('%H:%M')} {key[0]}, {variant}, seed {seed}")
         points = train(cfg, args.points)
         result = dict(zip(("data", "variant", "seed"), key), machine=describe(), points=points)
-        results.append({**result, "settings": settings_of(cfg)})
+        results = [*_read(file), {**result, "settings": settings_of(cfg)}]
         unfinished = file.with_suffix(".tmp")
         unfinished.write_text(json.dumps(results, indent=0))
         unfinished.rename(file)
-        (args.output / "accuracy.md").write_text(f"{report(results, args.output)}\n")
+        report(results, args.output)
+
+
+def _read(file: Path) -> list[dict]:
+    return json.loads(file.read_text()) if file.exists() else []
 
 
 def settings_of(cfg: CfgNode) -> dict[str, object]:
@@ -270,22 +277,23 @@ def settings_of(cfg: CfgNode) -> dict[str, object]:
 
 def check_same_settings(result: dict, cfg: CfgNode, file: Path) -> None:
     """
-    Make sure that a run was one of this config; keys that were not there at the time do not count.
+    Make sure that a run was one of this config. A key of this project that was not there at the
+    time counts as its default.
 
     Raises:
         InputError: it was not.
     """
-    then, now, default = result["settings"], settings_of(cfg), _flat(get_cfg())
-    for key in sorted(set(then) | set(now)):
-        values = [x.get(key, default.get(key, _NO_DEFAULT)) for x in (then, now)]
-        if _NO_DEFAULT not in values and values[0] != values[1]:
+    default = get_cfg()
+    add_ohem_config(default)
+    add_study_config(default)
+    now = settings_of(cfg)
+    for key, value in _flat(default).items():
+        found, expected = result["settings"].get(key, value), now.get(key, value)
+        if found != expected:
             raise InputError(
                 f"{file}: {result['data']}, {result['variant']}, seed {result['seed']} is there "
-                f"with {key} {values[0]!r}, expected {values[1]!r}, or another --output"
+                f"with {key} {found!r}, expected {expected!r}, or another --output"
             )
-
-
-_NO_DEFAULT = object()
 
 
 def _flat(node: dict, prefix: str = "") -> dict[str, object]:
@@ -294,12 +302,12 @@ def _flat(node: dict, prefix: str = "") -> dict[str, object]:
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+            flat[f"{prefix}{key}"] = json.loads(json.dumps(value))  # which has no tuples
     return flat
 
 
 def report(results: list[dict], output: Path) -> str:
-    """A page on all runs that are there, with curves beside it."""
+    """Write and return a page on all runs that are there, with curves beside it."""
     page = []
     for data in dict.fromkeys(r["data"] for r in results):
         runs = {}
@@ -311,7 +319,9 @@ def report(results: list[dict], output: Path) -> str:
         draw_curves(runs, plot)
         machines = dict.fromkeys(r["machine"] for r in results if r["data"] == data)
         page += [f"## {data}", "; ".join(machines), table(runs), f"![Learning curves]({plot.name})"]
-    return "\n\n".join(page)
+    text = "\n\n".join(page)
+    (output / "accuracy.md").write_text(f"{text}\n")
+    return text
 
 
 def table(runs: dict[str, dict[int, list[dict]]]) -> str:
@@ -321,17 +331,17 @@ def table(runs: dict[str, dict[int, list[dict]]]) -> str:
     """
     metrics = next(iter(next(iter(runs.values())).values()))[-1]
     by_class = [x for x in metrics if x.startswith("AP-")]
-    more = {
-        "1:3's AP reached in its iterations times": partial(_cost_to_reach, "iteration"),
-        "in its time times": partial(_cost_to_reach, "seconds"),
-    }
-    overall = _rows(runs, ["AP", "AP50", "AP75"], more)
-    return "\n".join(overall + (["", *_rows(runs, by_class, {})] if by_class else []))
+    overall = _rows(runs, ["AP", "AP50", "AP75"], with_costs=True)
+    return "\n".join(overall + (["", *_rows(runs, by_class, with_costs=False)] if by_class else []))
 
 
-def _rows(runs: dict[str, dict[int, list[dict]]], metrics: list[str], more: dict) -> list[str]:
+def _rows(
+    runs: dict[str, dict[int, list[dict]]], metrics: list[str], with_costs: bool
+) -> list[str]:
     """A table with a row for each variant, and a column for each metric."""
-    titles = ["RoIs", "seeds", *metrics, *more]
+    titles = ["RoIs", "seeds", *metrics]
+    if with_costs:
+        titles += ["iterations to 1:3's AP (1:3: 1)", "time to it"]
     lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
     baseline = runs.get(SAMPLING, {})
     for variant, by_seed in runs.items():
@@ -342,9 +352,9 @@ def _rows(runs: dict[str, dict[int, list[dict]]], metrics: list[str], more: dict
             less = [f"{value[s] - baseline[s][-1][metric]:+.1f}" for s in seeds]
             differences = f" ({' '.join(less)})" if less else ""
             cells.append(_mean_and_spread(list(value.values())) + differences)
-        cells += [
-            f([baseline[s] for s in seeds], [by_seed[s] for s in seeds]) for f in more.values()
-        ]
+        if with_costs:
+            compared = [baseline[s] for s in seeds], [by_seed[s] for s in seeds]
+            cells += [_cost_to_reach(what, *compared) for what in ("iteration", "seconds")]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -356,8 +366,8 @@ def _mean_and_spread(values: list[float]) -> str:
 
 def _cost_to_reach(what: str, baseline: list[list[dict]], runs: list[list[dict]]) -> str:
     """
-    When the mean curve, a line from point to point, comes to the baseline's last AP: as a share of
-    what the baseline took.
+    When the mean curve, a line from 0 and from point to point, comes to the baseline's last AP: as
+    a share of what the baseline took.
 
     Args:
         what: "seconds" or "iteration".
@@ -371,7 +381,7 @@ def _cost_to_reach(what: str, baseline: list[list[dict]], runs: list[list[dict]]
     for at_a_time in zip(*runs):
         now = {x: statistics.mean(p[x] for p in at_a_time) for x in ("AP", what)}
         if now["AP"] >= goal:
-            share = (goal - before["AP"]) / (now["AP"] - before["AP"])
+            share = (goal - before["AP"]) / max(now["AP"] - before["AP"], 1e-9)
             return f"{(before[what] + share * (now[what] - before[what])) / whole:.2f}"
         before = now
     return "never"
@@ -430,7 +440,9 @@ def main() -> None:
         run(args, data)
     except InputError as e:
         sys.exit(f"error: {e}")
-    print(f"\n{(args.output / 'accuracy.md').read_text()}")
+    finally:
+        logging.disable(logging.NOTSET)
+    print(f"\n{report(_read(args.output / 'results.json'), args.output)}")
 
 
 if __name__ == "__main__":

@@ -286,7 +286,10 @@ def measure(
         heads.append(OnePassROIHeads.__name__)
     data = make_inputs(cfg, images, proposals, tuple(args.size))
     contenders = {
-        head: Contender(cfg, head, None if plain in head else args.budget, *data) for head in heads
+        head: Contender(
+            cfg, head, None if head.removesuffix(POOLED) == plain else args.budget, *data
+        )
+        for head in heads
     }
     seconds = {head: [] for head in heads}
     for number in range(args.rounds + 1):

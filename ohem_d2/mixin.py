@@ -11,7 +11,7 @@ from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, ROIHeads
 from detectron2.structures import Instances
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .box_voting import BoxVotingMixin, config_of, is_configured_above
 from .config import OHEMOptions, config_key, ohem_options, options_by_name
@@ -65,8 +65,9 @@ class OHEMMixin(BoxVotingMixin):
             image; where several stages of a cascade mine, once for each of them.
     """
 
-    # RoIs are read in pieces as large as the budget, which takes no more memory than to train on
-    # it. Where it is small, in larger ones, of all images together: each has a cost of its own.
+    # RoIs are read piece by piece, as many of each image as the budget, which takes no more memory
+    # than to train on them. Each piece takes some time however small it is: where the budget is
+    # small, a piece has at least this many RoIs, of all images together.
     _fewest_at_a_time = 512
 
     def __init_subclass__(cls, **kwargs) -> None:
@@ -281,7 +282,7 @@ class OHEMMixin(BoxVotingMixin):
 
 def _needs_all_rois(module: nn.Module) -> bool:
     """Whether what it makes of a RoI depends on the others: on their mean, or on their classes."""
-    return isinstance(module, _NormBase) or getattr(module, "use_fed_loss", False)
+    return isinstance(module, _BatchNorm) or getattr(module, "use_fed_loss", False)
 
 
 def _ignore_below(matcher: Matcher, bg_iou_lo: float) -> Matcher:

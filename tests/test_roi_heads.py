@@ -808,8 +808,8 @@ def test_unknown_keys_are_refused():
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("number", [2, 8])
-def test_rois_are_read_in_pieces_that_take_no_more_than_the_training(name, number, monkeypatch):
-    monkeypatch.setattr(OHEMMixin, "_fewest_at_a_time", 8)  # of two images
+def test_rois_are_read_in_pieces_of_the_budget_or_of_the_fewest(name, number, monkeypatch):
+    monkeypatch.setattr(OHEMMixin, "_fewest_at_a_time", 8)  # 4 of each of two images
     heads = make_heads("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", number, name=name)
     everything = make_heads("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 1000, name=name)
     batch = make_batch(0, [(3, 40), (2, 30)])

@@ -65,6 +65,11 @@ def test_all_but_the_rois_is_the_same_and_no_run_is_repeated(monkeypatch, tmp_pa
     assert (tmp_path / "plain.png").exists()
 
     del seen[:]
+    (tmp_path / "accuracy.md").unlink()
+    call(monkeypatch, tmp_path, "--variants", "sampling", "--seeds", "0")
+    assert (tmp_path / "accuracy.md").read_text().strip() == page.strip()
+    assert not seen
+
     call(monkeypatch, tmp_path, "--variants", "sampling", "ohem", "half", "--seeds", "0")
     assert len(seen) == 4  # that of the new one
     with pytest.raises(SystemExit, match=r"plain, sampling, seed 0 is there with SOLVER.BASE_LR 0"):
@@ -82,16 +87,21 @@ def test_every_variant_trains(monkeypatch, tmp_path, variant):
     assert result["variant"] == variant
 
 
-def test_a_key_that_was_not_there_yet_does_not_count(tmp_path):
+def test_a_key_that_was_not_there_yet_counts_as_its_default(tmp_path):
     cfg = accuracy.get_cfg()
     accuracy.add_study_config(cfg)
     result = {"settings": accuracy.settings_of(cfg), "data": "x", "variant": "y", "seed": 0}
     assert set(result["settings"]) == {f"STUDY.{key}" for key in cfg.STUDY}
-    del result["settings"]["STUDY.STAGED"]
+    accuracy.check_same_settings(result, cfg, tmp_path)
+    del result["settings"]["STUDY.HARD_FRACTION"]
     accuracy.check_same_settings(result, cfg, tmp_path)
     cfg.STUDY.HARD_FRACTION = 0.5
     with pytest.raises(accuracy.InputError, match=r"STUDY.HARD_FRACTION 1.0, expected 0.5"):
         accuracy.check_same_settings(result, cfg, tmp_path)
+    cfg.STUDY.HARD_FRACTION = 1.0
+    cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS = ((1.0, 1.0, 1.0, 1.0),)
+    result["settings"] = json.loads(json.dumps(accuracy.settings_of(cfg)))
+    accuracy.check_same_settings(result, cfg, tmp_path)
 
 
 def test_data_in_pascal_vocs_layout_is_evaluated_by_cocos_metric(monkeypatch, tmp_path):
@@ -147,6 +157,11 @@ def test_table_by_hand():
     header, _, _, ohem, _ = by_class.splitlines()
     assert header == "| RoIs | seeds | AP-a |"
     assert ohem.endswith("| 2 | 29.5 ± 0.7 (+10.0 +8.0) |")
+
+
+def test_a_baseline_that_finds_nothing():
+    page = accuracy.table({"sampling": {0: curve(0, 0)}, "ohem": {0: curve(0, 0)}})
+    assert page.splitlines()[3].endswith("| 0.00 | 0.00 |")
 
 
 def test_a_moment_of_other_work_does_not_count_as_training(monkeypatch):

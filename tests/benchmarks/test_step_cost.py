@@ -41,6 +41,7 @@ def contenders(name, images=1, proposals=500, budget=16):
 @pytest.mark.parametrize("name", [FPN, CASCADE, C4])
 def test_peak_memory(name, monkeypatch):
     """Reading 500 RoIs to train on 16 of them does not take more than the training."""
+    # Models as small as this have so little else that 512 RoIs would be most of their memory.
     monkeypatch.setattr(mixin.OHEMMixin, "_fewest_at_a_time", 0)
     plain, mining = contenders(name)
     limit = plain.peak_memory()
@@ -62,11 +63,27 @@ def test_synchronizations(name, number):
 
 
 @pytest.mark.parametrize("images", [1, 4])
-def test_peak_memory_with_several_images(images):
-    """Where RoIs are most of it. With one core: parts of channels need some memory, too."""
-    torch.set_num_threads(1)
+def test_peak_memory_does_not_grow_with_images(images, monkeypatch):
+    torch.set_num_threads(1)  # pooling channel by channel needs memory of its own in a small model
     plain, mining = contenders(FPN, images, proposals=1500, budget=512)
-    assert mining.peak_memory() <= 1.01 * plain.peak_memory()
+    limit = 1.01 * plain.peak_memory()
+    assert mining.peak_memory() <= limit
+    monkeypatch.setattr(mixin.OHEMMixin, "_fewest_at_a_time", 1024 * images)
+    assert mining.peak_memory() > limit
+
+
+def test_the_budget_is_that_of_mining(monkeypatch, capsys, tmp_path):
+    """Also where the name of the mining head contains that of plain Detectron2's."""
+    arguments = f"--config-file {C4} --size 64 64 --proposals 30 --rounds 1 --budget 7 --output"
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["step_cost.py", *arguments.split(), str(tmp_path / "cost.md"), "--", *SHRINK_OPTS],
+    )
+    step_cost.main()
+    page = capsys.readouterr().out
+    assert re.search(r"^\| OHEMRes5ROIHeads \|.* 7 \(\d+\) \|$", page, re.MULTILINE)
+    assert re.search(r"^\| Res5ROIHeads \|.* 12 \(\d+\) \|$", page, re.MULTILINE)
 
 
 def test_synchronizations_of_each_piece(monkeypatch):
