@@ -27,3 +27,21 @@ def test_every_file_that_is_named_exists():
     named += [p for p in re.findall(r"\]\(([^)]+)\)", README) if not p.startswith("http")]
     assert len(named) > 4
     assert [p for p in named if not (ROOT / p).exists()] == []
+
+
+def test_what_it_costs_is_what_the_table_says():
+    text = README[README.index("**What it costs**") :]
+    table = (
+        (ROOT / "docs/cost.md").read_text(encoding="utf-8").split("\n## Faster R-CNN, R50-FPN\n")[1]
+    )
+    mining, one_pass = (
+        re.search(rf"^\| {head} \| .* \| (.*) \((.*)\) \| (.*) \| \d+ MiB", table, re.MULTILINE)
+        for head in ("OHEMROIHeads", "OnePassROIHeads")
+    )
+    said = re.search(
+        r"takes (.*?) times as\s+long as plain Detectron2's \((.*?)\).*?it is (.*?) times as long,"
+        r".*?takes (.*?) times as long",
+        text,
+        re.DOTALL,
+    )
+    assert said.groups() == (*mining.groups(), one_pass[3])
