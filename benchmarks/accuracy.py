@@ -91,8 +91,9 @@ def _retinanet(cfg: CfgNode) -> None:
     cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
     cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [
-        [x, x * 2 ** (1 / 3), x * 2 ** (2 / 3)] for x in (16, 32, 64, 128, 256)
+        [x * 2 ** (i / 3) for i in range(3)] for (x,) in cfg.MODEL.ANCHOR_GENERATOR.SIZES
     ]
+    cfg.MODEL.RETINANET.NUM_CLASSES = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     cfg.SOLVER.BASE_LR /= 2  # Detectron2's configs do the same
 
 
