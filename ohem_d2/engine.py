@@ -89,7 +89,8 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             file = Path(self.cfg.OUTPUT_DIR) / "pictures" / "mined.jpg"
             metadata = MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0])
-            added.append(MinedPictures(file, metadata, self.cfg.INPUT.FORMAT))
+            how = self.cfg.INPUT.FORMAT, self.cfg.VIS_PERIOD
+            added.append(MinedPictures(file, metadata, *how))
         hooks = super().build_hooks()
         # Before the last one, which writes what the others have logged.
         return [*hooks[:-1], *added, *hooks[-1:]]

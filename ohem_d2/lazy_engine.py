@@ -226,7 +226,8 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, Det
             file = Path(output_dir) / "pictures" / "mined.jpg"
             metadata = MetadataCatalog.get(_names(cfg, "train")[0])
             image_format = OmegaConf.select(cfg, "model.input_format") or "BGR"
-            on_main.append(MinedPictures(file, metadata, image_format))
+            period = OmegaConf.select(cfg, "model.vis_period") or 0
+            on_main.append(MinedPictures(file, metadata, image_format, period))
     evaluation = hooks.EvalHook(cfg.train.eval_period, lambda: evaluate(cfg, model))
     trainer.register_hooks([*on_all, evaluation, *on_main])
     return trainer, checkpointer

@@ -1,7 +1,7 @@
 """RoI heads with mining in place of random sampling: label, rank, select, train."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 
 import torch
@@ -63,6 +63,7 @@ class OHEMMixin(BoxVotingMixin):
     Attributes:
         observers: functions that are called in each step, with the RoIs that were mined of each
             image; where several stages of a cascade mine, once for each of them.
+        class_names: names of the foreground classes, for what is logged of each. None: numbers.
     """
 
     # RoIs are read piece by piece, as many of each image as the budget, which takes no more memory
@@ -121,6 +122,7 @@ class OHEMMixin(BoxVotingMixin):
         for predictor in self.box_predictor if is_list else [self.box_predictor]:
             check_predictor(predictor)
         self.observers: list[Callable[[list[Instances]], None]] = []
+        self.class_names: Sequence[str] | None = None
         self._features, self._is_step = None, False
 
     @classmethod
@@ -189,12 +191,10 @@ class OHEMMixin(BoxVotingMixin):
         )
         images = torch.arange(len(labelled) + 1, device=selected.device)
         bounds = torch.searchsorted(image_ids[selected], images)
-        losses = cat([x.ohem_loss_cls + x.ohem_loss_box_reg for x in labelled])
-        foreground = labels < self.num_classes
-        sums = add_up(losses, foreground, selected, len(labelled), of_all_processes=self._is_step)
+        sums = add_up(labelled, selected, self.num_classes, of_all_processes=self._is_step)
         # One transfer from the GPU for all images, and for all that is logged.
         values = cat([bounds.to(sums.dtype), sums]).tolist()
-        log_figures(values[len(bounds) :])
+        log_figures(values[len(bounds) :], self.class_names)
         bounds = [int(x) for x in values[: len(bounds)]]
         starts = accumulate(map(len, labelled), initial=0)
         mined = [

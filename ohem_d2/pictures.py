@@ -14,6 +14,7 @@ from detectron2.engine import HookBase
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
 from detectron2.utils.visualizer import Visualizer
 from torch.nn.parallel import DistributedDataParallel
 
@@ -109,33 +110,50 @@ class DetectionPictures(DatasetEvaluator):
 
 
 class MinedPictures(HookBase):
-    """Draws the RoIs that were mined in the last steps of training, coloured by kind."""
+    """
+    Draws the RoIs that are mined, coloured by kind: now and then into Detectron2's event storage,
+    whose writer for TensorBoard shows them, and those of the last steps into a file.
 
-    def __init__(self, file: Path, metadata: Metadata, image_format: str, num_steps: int = 6):
+    The heads are also told the names of the classes, for what they log.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        metadata: Metadata,
+        image_format: str,
+        period: int = 0,
+        num_steps: int = 6,
+    ) -> None:
         """
         Args:
             file: the picture to write.
             metadata: that of the training set.
             image_format: ``cfg.INPUT.FORMAT``.
-            num_steps: how many steps to draw, one image each.
+            period: ``cfg.VIS_PERIOD``, every how many steps to draw one. 0: never.
+            num_steps: how many of the last steps go to the file, one image each.
         """
         self._file, self._metadata = file, metadata
-        self._format, self._num_steps = image_format, num_steps
-        self._handles, self._rows = [], []
+        self._format, self._period, self._num_steps = image_format, period, num_steps
+        self._heads, self._watched, self._rows = None, None, []
 
-    def before_step(self) -> None:
-        """Start to watch when the last steps begin."""
+    def before_train(self) -> None:
+        """Find the heads that mine, if there are any."""
         model = self.trainer.model
-        if isinstance(model, DistributedDataParallel):
-            model = model.module
-        heads = getattr(model, "roi_heads", None)
-        watching = bool(self._handles)
-        if watching or self.trainer.iter < self.trainer.max_iter - self._num_steps:
-            return
+        self._model = model.module if isinstance(model, DistributedDataParallel) else model
+        heads = getattr(self._model, "roi_heads", None)
         if isinstance(heads, OHEMMixin):
             self._heads = heads
+            heads.class_names = self._metadata.get("thing_classes")
+
+    def before_step(self) -> None:
+        """Watch a step that is to be drawn."""
+        iteration = self.trainer.iter
+        self._is_last = iteration >= self.trainer.max_iter - self._num_steps
+        self._is_due = self._period > 0 and iteration % self._period == 0
+        if self._heads is not None and (self._is_last or self._is_due):
             self._heads.observers.append(self._draw)
-            self._handles = [model.register_forward_pre_hook(self._keep_inputs)]
+            self._watched = self._model.register_forward_pre_hook(self._keep_inputs)
 
     def _keep_inputs(self, model, args) -> None:
         self._inputs = args[0]
@@ -145,15 +163,21 @@ class MinedPictures(HookBase):
             return  # drawn already: another stage of a cascade mines too
         x, self._inputs = self._inputs[0], None
         image = convert_image_to_rgb(x["image"].permute(1, 2, 0), self._format)
-        self._rows.append(
-            draw_mined(image, mined[0], x["instances"], self._metadata, self._heads.num_classes)
-        )
+        row = draw_mined(image, mined[0], x["instances"], self._metadata, self._heads.num_classes)
+        if self._is_last:
+            self._rows.append(row)
+        if self._is_due:
+            get_event_storage().put_image("ohem/mined", row.transpose(2, 0, 1))
+
+    def after_step(self) -> None:
+        """Stop to watch."""
+        if self._watched is not None:
+            self._watched.remove()
+            self._heads.observers.remove(self._draw)
+            self._watched = None
 
     def after_train(self) -> None:
-        """Write the picture."""
-        for handle in self._handles:
-            handle.remove()
-            self._heads.observers.remove(self._draw)
+        """Write the picture of the last steps."""
         if self._rows:
             _write(self._file, self._rows)
 

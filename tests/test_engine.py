@@ -13,6 +13,7 @@ from command_line import ROOT, run_train_net
 from detectron2.config import CfgNode, get_cfg
 from detectron2.structures import BoxMode
 from small_data import write_coco, write_voc
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 TINY = {
     "MODEL.RPN.POST_NMS_TOPK_TRAIN": 20,
@@ -57,7 +58,7 @@ def test_train_resume_and_evaluate(tmp_path, voc):
     both = {**voc, "DATASETS.TEST": repr((voc["DATASETS.TEST"], coco))}
     both["MODEL.ROI_HEADS.SCORE_THRESH_TEST"] = 0.0  # detections there are, if bad ones
     # With an evaluation among the last steps, whose mined RoIs are drawn.
-    run = train_net(tmp_path, **both, **{"TEST.EVAL_PERIOD": 3})
+    run = train_net(tmp_path, **both, **{"TEST.EVAL_PERIOD": 3, "VIS_PERIOD": 2})
     assert run.returncode == 0, run.stderr
     assert "2 classes: cat, dog" in run.stdout
     assert "PASCAL VOC 2012 metric" in run.stdout
@@ -73,6 +74,10 @@ def test_train_resume_and_evaluate(tmp_path, voc):
         "mined.jpg",
     ]
     assert all(picture is not None for picture in pictures.values())
+    board = EventAccumulator(str(out)).Reload()
+    assert [x.step for x in board.Images("ohem/mined")] == [0, 2]
+    assert "ohem_class/dog" in board.Tags()["scalars"]
+    assert board.Scalars("ohem/loss_ratio")
 
     run = train_net(tmp_path, "--resume", **both, **{"SOLVER.MAX_ITER": 6})
     assert run.returncode == 0, run.stderr

@@ -1,0 +1,79 @@
+import pytest
+import torch
+from detectron2.structures import Instances
+from detectron2.utils.events import EventStorage
+
+from ohem_d2.figures import add_up, log_figures
+from ohem_d2.kinds import KINDS
+
+BACKGROUND = 3
+
+
+def rois(*rows):
+    """RoIs of an image: label, taken for, classification loss, box loss."""
+    labels, predicted, cls, box = zip(*rows)
+    return Instances(
+        (10, 10),
+        gt_classes=torch.tensor(labels),
+        ohem_pred_classes=torch.tensor(predicted),
+        ohem_loss_cls=torch.tensor(cls),
+        ohem_loss_box_reg=torch.tensor(box),
+    )
+
+
+def logged(labelled, selected, names=None):
+    with EventStorage() as storage:
+        sums = add_up(labelled, torch.tensor(selected, dtype=torch.int64), BACKGROUND)
+        log_figures(sums.tolist(), names)
+        return {name: value for name, (value, _) in storage.latest().items()}
+
+
+def test_by_hand():
+    labelled = [
+        rois(
+            (1, BACKGROUND, 2.0, 1.0),  # 0, a missed object
+            (BACKGROUND, 1, 4.0, 0.0),  # 1, a look-alike, and not of the last class either
+            (BACKGROUND, BACKGROUND, 0.5, 0.0),  # 2, is easy
+        ),
+        rois((0, 1, 1.0, 0.5), (0, 0, 0.25, 0.75)),  # 3, another class; 4, a box out of place
+    ]
+    figures = logged(labelled, [0, 1, 2, 3], ["cat", "dog", "bird"])
+    assert figures == {
+        "roi_head/num_fg_samples": 1.0,
+        "roi_head/num_bg_samples": 1.0,
+        "ohem/cost_of_selected": 9.0 / 4,
+        "ohem/cost_of_all": 2.0,
+        "ohem/loss_ratio": 1.125,
+        "ohem/share_of_missed_object": 0.25,
+        "ohem/share_of_look-alike": 0.25,
+        "ohem/share_of_confused_class": 0.25,
+        "ohem/share_of_badly_placed_box": 0.0,
+        "ohem/share_of_right_class": 0.25,
+        "ohem/share_of_fg_selected": pytest.approx(2 / 3),
+        "ohem_class/cat": 1.5,
+        "ohem_class/dog": 3.5,  # what it costs to miss one, and to take background for one
+    }
+    assert logged(labelled, [4])["ohem_class/0"] == 1.0
+    assert logged(labelled, [4])["ohem/share_of_badly_placed_box"] == 1.0
+
+
+def test_shares_of_all_kinds_are_one():
+    torch.manual_seed(0)
+    rows = torch.randint(0, BACKGROUND + 1, (50, 2)).tolist()
+    labelled = [rois(*((*row, *torch.rand(2).tolist()) for row in rows))]
+    figures = logged(labelled, torch.randperm(50)[:20].tolist())
+    shares = [figures[f"ohem/share_of_{kind.replace(' ', '_')}"] for kind in KINDS]
+    assert sum(shares) == pytest.approx(1)
+
+
+def test_nothing_selected_or_nothing_that_costs():
+    labelled = [rois((BACKGROUND, BACKGROUND, 0.0, 0.0))]
+    assert "ohem/loss_ratio" not in logged(labelled, [0])
+    figures = logged([labelled[0][:0]], [])
+    assert figures == {"roi_head/num_fg_samples": 0.0, "roi_head/num_bg_samples": 0.0}
+
+
+def test_the_console_line_gains_one_figure():
+    """Of Detectron2's printer, which shows what has "loss" in its name."""
+    figures = logged([rois((1, 2, 1.0, 1.0))], [0], ["glossy", "loss", "x"])
+    assert [name for name in figures if "loss" in name] == ["ohem/loss_ratio"]
