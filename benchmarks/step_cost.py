@@ -42,10 +42,10 @@ from torch import Tensor, nn
 from ohem_d2 import OHEMROIHeads, losses_per_roi, pooling, select_hard_examples
 from ohem_d2.config_file import load_config
 from ohem_d2.errors import InputError
-from ohem_d2.lazy import _COUNTERPARTS
+from ohem_d2.lazy import COUNTERPARTS
 
 POOLED = " pooled by all cores"
-MINING = {base.__name__: head.__name__ for base, head in _COUNTERPARTS.items()}
+MINING = {base.__name__: head.__name__ for base, head in COUNTERPARTS.items()}
 SWEEPS = {
     "proposals": [500, 1000, 2000, 4000, 8000],
     "images": [1, 2, 4, 8],

@@ -12,7 +12,7 @@ from .mixin import OHEMMixin
 from .roi_heads import OHEMCascadeROIHeads, OHEMRes5ROIHeads, OHEMROIHeads, OHEMRROIHeads
 
 # The head that each mining head extends -> the mining head.
-_COUNTERPARTS = {
+COUNTERPARTS = {
     head.__bases__[1]: head
     for head in (OHEMROIHeads, OHEMRes5ROIHeads, OHEMCascadeROIHeads, OHEMRROIHeads)
 }
@@ -42,13 +42,13 @@ def with_ohem(roi_heads: DictConfig, **options: object) -> DictConfig:
     target = roi_heads["_target_"]
     target = locate(target) if isinstance(target, str) else target
     if not issubclass(target, OHEMMixin):
-        if target not in _COUNTERPARTS:
+        if target not in COUNTERPARTS:
             raise InputError(
                 f"there is no mining head for {target.__name__}, expected one of "
-                f"{', '.join(base.__name__ for base in _COUNTERPARTS)}, or a class that extends "
+                f"{', '.join(base.__name__ for base in COUNTERPARTS)}, or a class that extends "
                 "OHEMMixin"
             )
-        target = _COUNTERPARTS[target]
+        target = COUNTERPARTS[target]
     mining = copy.deepcopy(roi_heads)
     mining["_target_"] = target
     for key, kind, given in (("ohem", OHEMOptions, options), ("box_voting", BoxVotingOptions, {})):

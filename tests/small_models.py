@@ -13,10 +13,10 @@ from omegaconf import OmegaConf
 
 from ohem_d2 import add_ohem_config
 from ohem_d2.config_file import load_config
-from ohem_d2.lazy import _COUNTERPARTS, with_ohem
+from ohem_d2.lazy import COUNTERPARTS, with_ohem
 
 ZOO = Path(model_zoo.__file__).parent / "configs"
-NAMES = {base.__name__: head.__name__ for base, head in _COUNTERPARTS.items()}
+NAMES = {base.__name__: head.__name__ for base, head in COUNTERPARTS.items()}
 SIZE, BUDGET = 64, 12
 
 SHRINK = {

@@ -1,0 +1,138 @@
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+from small_data import write_voc
+from small_models import SHRINK_OPTS
+
+from ohem_d2.config_file import load_config
+from ohem_d2.data import register_datasets
+from ohem_d2.errors import InputError
+from ohem_d2.hard_examples import (
+    HardExample,
+    _one_of_each,
+    as_coco,
+    build_mapper,
+    check_model,
+    find_hard_examples,
+)
+from ohem_d2.kinds import KINDS
+
+FPN, C4, CASCADE, FAST = (
+    "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
+    "COCO-Detection/faster_rcnn_R_50_C4_1x.yaml",
+    "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml",
+    "COCO-Detection/fast_rcnn_R_50_FPN_1x.yaml",
+)
+MINING = {C4: "OHEMRes5ROIHeads", CASCADE: "OHEMCascadeROIHeads"}
+OBJECTS = [("dog", (5, 5, 30, 40), ""), ("cat", (40, 10, 70, 50), "")]
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_voc(tmp_path / "voc", {"one": OBJECTS, "none": []})
+    return "voc://voc?split=trainval"
+
+
+def model_and_image(name, data, image=0, **settings):
+    opts = {"MODEL.ROI_HEADS.NAME": MINING.get(name, "OHEMROIHeads"), "DATASETS.TEST": data}
+    opts = {**opts, "INPUT.MIN_SIZE_TEST": 64, "MODEL.LOAD_PROPOSALS": False, **settings}
+    cfg = load_config(name, [*SHRINK_OPTS, *(str(x) for pair in opts.items() for x in pair)])
+    register_datasets(cfg)
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    record = DatasetCatalog.get(data)[image]
+    return model, record, build_mapper(cfg)(record)
+
+
+@pytest.mark.parametrize("name", [FPN, C4, CASCADE])
+def test_examples_are_what_training_mines(name, data):
+    model, record, x = model_and_image(name, data)
+    examples = find_hard_examples(model, x)
+    assert examples
+    assert model.training  # as it was
+
+    # The same by hand: all that training would mine, as the heads see it in the small image.
+    model.eval()
+    model.proposal_generator.train()
+    with EventStorage(), torch.no_grad():
+        images, targets = model.preprocess_image([x]), [x["instances"]]
+        features = model.backbone(images.tensor)
+        proposals, _ = model.proposal_generator(images, features, targets)
+        model.roi_heads._features = features
+        (mined,) = model.roi_heads.label_and_sample_proposals(proposals, targets)
+    losses = {round(v, 4) for v in (mined.ohem_loss_cls + mined.ohem_loss_box_reg).tolist()}
+    assert {round(e.loss, 4) for e in examples} <= losses
+    assert [e.loss for e in examples] == sorted((e.loss for e in examples), reverse=True)
+    scale = record["width"] / x["instances"].image_size[1]
+    assert scale != 1
+    boxes = (mined.proposal_boxes.tensor * scale).tolist()
+    for e in examples:
+        nearest = min(max(abs(a - b) for a, b in zip(e.box, box)) for box in boxes)
+        assert nearest < 1  # the height is scaled by a little less, rounded to pixels
+        assert e.kind in KINDS[:-1]
+        assert 0 <= e.score <= 1
+        assert (e.true_class is None) == (e.kind == "look-alike")
+        assert (e.predicted_class is None) == (e.kind == "missed object")
+
+
+def test_an_image_without_objects(data):
+    model, _, x = model_and_image(FPN, data, image=1)
+    assert all((e.kind, e.iou, e.true_box) == ("look-alike", 0.0, None)
+               for e in find_hard_examples(model, x))  # fmt: skip
+
+
+def test_precomputed_proposals(data):
+    model, _, x = model_and_image(FAST, data, **{"MODEL.LOAD_PROPOSALS": True})
+    boxes = Boxes(torch.tensor([[5.0, 5, 25, 30], [35, 10, 60, 45], [0, 30, 30, 60]]))
+    x["proposals"] = Instances(x["instances"].image_size, proposal_boxes=boxes)
+    x["proposals"].objectness_logits = torch.zeros(3)
+    assert len(find_hard_examples(model, x)) <= 5  # with the ground truth
+
+
+def test_one_of_each_object_and_place():
+    kinds = [0, 3, 4, 1, 1, 1, 2]  # by falling loss
+    mined = Instances((100, 100))
+    mined.gt_classes = torch.tensor([0, 0, 1, 2, 2, 2, 1])
+    mined.gt_index = torch.tensor([0, 0, 1, 0, 0, 0, 1])
+    same, elsewhere = [0.0, 0, 10, 10], [50.0, 50, 60, 60]
+    mined.proposal_boxes = Boxes(torch.tensor([same, same, same, same, same, elsewhere, same]))
+    chosen = _one_of_each(mined, torch.tensor(kinds), num_classes=2)
+    # The missed object, not its badly placed box too; of the look-alikes at a place the first, and
+    # the one elsewhere; of the second object the confused class, since "right class" is none.
+    assert chosen.tolist() == [0, 3, 5, 6]
+
+
+def test_coco_by_hand():
+    name = "hard_examples_by_hand"
+    MetadataCatalog.get(name).set(
+        thing_classes=["cat", "dog"], thing_dataset_id_to_contiguous_id={7: 0, 3: 1}
+    )
+    easy = HardExample("look-alike", 1.0, (0, 0, 10, 20), None, 1, 0.75, None, 0.0)
+    hard = HardExample("missed object", 2.0, (5, 5, 15, 25), 0, None, 0.5, (5, 5, 15, 27), 0.9)
+    size = {"height": 30, "width": 40}
+    found = [
+        ({"file_name": "a.jpg", "image_id": "x", **size}, [easy]),
+        ({"file_name": "b.jpg", "image_id": "y", **size}, [hard]),
+    ]
+    coco = as_coco(found, name)
+    assert coco["images"][1] == {"id": 2, "file_name": "b.jpg", "original_id": "y", **size}
+    assert coco["categories"] == [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}]
+    first, second = coco["annotations"]
+    assert first == {
+        "id": 1, "image_id": 2, "category_id": 7, "bbox": [5, 5, 10, 20], "area": 200,
+        "iscrowd": 0, "kind": "missed object", "loss": 2.0, "score": 0.5, "iou": 0.9,
+        "is_object": True, "predicted_category_id": None, "true_bbox": [5, 5, 10, 22],
+    }  # fmt: skip
+    assert (second["category_id"], second["predicted_category_id"]) == (3, 3)
+    assert (second["is_object"], second["true_bbox"]) == (False, None)
+
+
+def test_models_that_do_not_mine(data):
+    settings = {"MODEL.ROI_HEADS.NAME": "StandardROIHeads"}
+    model, *_ = model_and_image(FPN, data, **settings)
+    with pytest.raises(InputError, match="StandardROIHeads, expected a head that mines"):
+        check_model(model)
