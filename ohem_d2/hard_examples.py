@@ -171,18 +171,24 @@ def _examples(
         )
 
 
-def as_coco(found: Sequence[tuple[dict, list[HardExample]]], dataset_name: str) -> dict:
+def as_coco(
+    found: Sequence[tuple[dict, list[HardExample]]],
+    crops: Sequence[Sequence[str]],
+    dataset_name: str,
+) -> dict:
     """
     Turn hard examples into COCO's format, each an annotation with fields of its own.
 
     Args:
         found: for each image, its record in Detectron2's catalog and its examples.
+        crops: for each image, a file for each of its examples that shows it.
         dataset_name: the registered data set.
 
     Returns:
         what a JSON file of COCO's has. An annotation has the box of the RoI, the class of the
         object or, for a look-alike, that for which it is taken; and ``kind``, ``loss``, ``score``,
-        ``iou``, ``predicted_category_id`` (null: background), ``is_object`` and ``true_bbox``.
+        ``iou``, ``predicted_category_id`` (null: background), ``is_object``, ``true_bbox`` and
+        ``crop``.
         They are sorted by falling loss.
     """
     metadata = MetadataCatalog.get(dataset_name)
@@ -190,8 +196,8 @@ def as_coco(found: Sequence[tuple[dict, list[HardExample]]], dataset_name: str) 
     ids = metadata.get("thing_dataset_id_to_contiguous_id")
     ids = {v: k for k, v in ids.items()} if ids else {i: i + 1 for i in range(len(names))}
     annotations = []
-    for number, (_, of_image) in enumerate(found, 1):
-        for x in of_image:
+    for number, ((_, of_image), its_crops) in enumerate(zip(found, crops), 1):
+        for x, crop in zip(of_image, its_crops):
             category = x.predicted_class if x.true_class is None else x.true_class
             box, true_box = (_xywh(b) for b in (x.box, x.true_box))
             annotations.append(
@@ -208,6 +214,7 @@ def as_coco(found: Sequence[tuple[dict, list[HardExample]]], dataset_name: str) 
                     "is_object": x.true_class is not None,
                     "predicted_category_id": ids.get(x.predicted_class),
                     "true_bbox": true_box,
+                    "crop": crop,
                 }
             )
     annotations.sort(key=lambda x: -x["loss"])

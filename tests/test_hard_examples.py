@@ -118,7 +118,7 @@ def test_coco_by_hand():
         ({"file_name": "a.jpg", "image_id": "x", **size}, [easy]),
         ({"file_name": "b.jpg", "image_id": "y", **size}, [hard]),
     ]
-    coco = as_coco(found, name)
+    coco = as_coco(found, [["easy.jpg"], ["hard.jpg"]], name)
     assert coco["images"][1] == {"id": 2, "file_name": "b.jpg", "original_id": "y", **size}
     assert coco["categories"] == [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}]
     first, second = coco["annotations"]
@@ -126,6 +126,7 @@ def test_coco_by_hand():
         "id": 1, "image_id": 2, "category_id": 7, "bbox": [5, 5, 10, 20], "area": 200,
         "iscrowd": 0, "kind": "missed object", "loss": 2.0, "score": 0.5, "iou": 0.9,
         "is_object": True, "predicted_category_id": None, "true_bbox": [5, 5, 10, 22],
+        "crop": "hard.jpg",
     }  # fmt: skip
     assert (second["category_id"], second["predicted_category_id"]) == (3, 3)
     assert (second["is_object"], second["true_bbox"]) == (False, None)

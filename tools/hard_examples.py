@@ -6,11 +6,11 @@ Write down what a trained model finds hard in a data set.
         --output report MODEL.WEIGHTS output/model_final.pth
 
 RoIs are mined by the code that training mines with; each object and each look-alike that the model
-gets wrong is one example. They go to report/hard_examples.json, in COCO's format, hardest first.
+gets wrong is one example. report/index.html shows them, hardest first; hard_examples.json beside it
+has them in COCO's format.
 """
 
 import argparse
-import json
 import logging
 import sys
 from pathlib import Path
@@ -29,6 +29,7 @@ from ohem_d2.data import register_datasets
 from ohem_d2.errors import InputError
 from ohem_d2.hard_examples import as_coco, build_mapper, check_model, find_hard_examples
 from ohem_d2.lazy import COUNTERPARTS
+from ohem_d2.report import Report
 
 logger = logging.getLogger("ohem_d2")
 
@@ -74,7 +75,8 @@ def write_report(args: argparse.Namespace) -> None:
         filter_empty=False,
         proposal_files=cfg.DATASETS.PROPOSAL_FILES_TEST if cfg.MODEL.LOAD_PROPOSALS else None,
     )
-    found = []
+    report = Report(args.output)
+    found, crops = [], []
     try:
         for record in tqdm(records[: args.max_images], desc="mining", unit="image"):
             try:
@@ -82,15 +84,15 @@ def write_report(args: argparse.Namespace) -> None:
             except Exception as e:  # what reads images raises anything
                 logger.warning(f"{record['file_name']} is left out: {e}")
                 continue
-            found.append((record, find_hard_examples(model, x)))
+            examples = find_hard_examples(model, x)
+            crops.append(report.add_crops(record["file_name"], examples))
+            found.append((record, examples))
     except KeyboardInterrupt:
         logger.warning(f"Interrupted after {len(found)} images, which are kept")
-    args.output.mkdir(parents=True, exist_ok=True)
-    file = args.output / "hard_examples.json"
-    coco = as_coco(found, args.dataset)
-    file.write_text(json.dumps(coco))
-    number = len(coco["annotations"])
-    logger.info(f"Wrote {number} hard examples of {len(found)} images to {file}")
+    coco = as_coco(found, crops, args.dataset)
+    report.write(coco)
+    number, file = len(coco["annotations"]), args.output / "index.html"
+    logger.info(f"Wrote {number} hard examples of {len(found)} images: open {file}")
 
 
 def load_model(cfg: CfgNode, dataset: str) -> nn.Module:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import cv2
 import pytest
 from command_line import ROOT
 from detectron2.checkpoint import DetectionCheckpointer
@@ -53,6 +54,9 @@ def test_writes_what_pycocotools_reads(trained, capsys):
     assert annotations
     assert {"loss", "kind"} <= set(annotations[0])
     assert f"Wrote {len(annotations)} hard examples of 2 images" in run.stdout
+    crops = [trained / "report" / x["crop"] for x in annotations]
+    assert all(cv2.imread(str(x)) is not None for x in crops)
+    assert sorted(crops) == sorted((trained / "report/crops").iterdir())
 
 
 @pytest.mark.parametrize(
