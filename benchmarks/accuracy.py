@@ -80,6 +80,15 @@ def _budget(share: float) -> Callable[[CfgNode], None]:
     return change
 
 
+def _no_man_s_land(name: str) -> Callable[[CfgNode], None]:
+    def change(cfg: CfgNode) -> None:
+        cfg.MODEL.ROI_HEADS.NAME = name
+        cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS = [0.4, 0.5]
+        cfg.MODEL.ROI_HEADS.IOU_LABELS = [0, -1, 1]
+
+    return change
+
+
 def _sampled_first(cfg: CfgNode) -> None:
     cfg.MODEL.ROI_HEADS.NAME = StudyROIHeads.__name__
     cfg.STUDY.WARMUP_ITERS = cfg.SOLVER.MAX_ITER // 4
@@ -106,6 +115,11 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
         "as MMDetection: 1:3, classification loss, no suppression",
         _ohem(POSITIVE_FRACTION=0.25, LOSS_WEIGHT_BOX_REG=0.0, NMS_THRESH=1.0),
     ),
+    "sampling_clear": (
+        "1:3 sampling, without IoUs from 0.4 to 0.5",
+        _no_man_s_land("StandardROIHeads"),
+    ),
+    "clear": ("OHEM, without IoUs from 0.4 to 0.5", _no_man_s_land("OHEMROIHeads")),
     "batch": ("budget of the whole batch", _ohem(SCOPE="batch")),
     "half": ("1/2 of the budget", _budget(1 / 2)),
     "quarter": ("1/4 of the budget", _budget(1 / 4)),
