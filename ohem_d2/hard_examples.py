@@ -20,6 +20,9 @@ from .roi_heads import OHEMRROIHeads
 
 # Of look-alikes that overlap by a higher IoU, only the hardest is an example.
 _SAME_THING = 0.3
+# The costliest RoIs of all are those that hardly count as an object, or hardly do not: what they
+# cost says nothing of the object. Examples are of RoIs that lie on one, or on none.
+_ON_AN_OBJECT, _ON_NONE = 0.7, 0.3
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,9 @@ def find_hard_examples(model: nn.Module, x: dict) -> list[HardExample]:
         x: what the mapper of `build_mapper` returns.
 
     Returns:
-        one example of each object and of each place that is taken for one, hardest first. What
-        the model is only not sure of, with the right class, is none.
+        one example of each object and of each place that is taken for one, hardest first: of RoIs
+        that overlap an object by an IoU of 0.7 or more, or all of them by less than 0.3. What the
+        model is only not sure of, with the right class, is none.
     """
     heads = model.roi_heads
     targets = [x["instances"].to(model.device)]
@@ -99,7 +103,8 @@ def find_hard_examples(model: nn.Module, x: dict) -> list[HardExample]:
             proposals, _ = model.proposal_generator(images, features, targets)
         mined = heads._select(*heads.label_and_rank_proposals(features, proposals, targets))
         kinds = kinds_of_rois(mined[0], heads.num_classes)
-        chosen = _one_of_each(mined[0], kinds, heads.num_classes)
+        ious = pairwise_iou(mined[0].proposal_boxes, targets[0].gt_boxes)
+        chosen = _one_of_each(mined[0], kinds, ious, heads.num_classes)
         mined, kinds = [mined[0][chosen]], kinds[chosen]
         predictor, predictions = heads.read_boxes(features, mined)
         scores = predictor.predict_probs(predictions, mined)[0][:, : heads.num_classes]
@@ -121,10 +126,12 @@ def _as_in_training(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def _one_of_each(mined: Instances, kinds: Tensor, num_classes: int) -> Tensor:
+def _one_of_each(mined: Instances, kinds: Tensor, ious: Tensor, num_classes: int) -> Tensor:
     """Indices of the hardest RoI of each object, and of each place without one."""
-    is_mistake = kinds != KINDS.index("right class")
     is_object = mined.gt_classes < num_classes
+    best = ious.max(dim=1).values if ious.shape[1] else ious.new_zeros(len(mined))
+    is_clear = torch.where(is_object, best >= _ON_AN_OBJECT, best < _ON_NONE)
+    is_mistake = is_clear & (kinds != KINDS.index("right class"))
     # RoIs come by falling loss, so that the first is the hardest.
     order = torch.arange(len(mined), 0, -1, device=kinds.device).float()
     places = (is_mistake & ~is_object).nonzero()[:, 0]
