@@ -36,6 +36,8 @@ setup(
     extras_require={
         # What Detectron2 needs for some of its Python configs: ViTDet, new_baselines.
         "lazy": ["timm>=0.9", "shapely>=2"],
-        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6"],
+        # What may rank suspected label errors, if asked for.
+        "cleanlab": ["cleanlab>=2.7"],
+        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "selenium>=4.20"],
     },
 )

@@ -24,7 +24,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -32,6 +31,7 @@ from detectron2.engine import HookBase, hooks
 from detectron2.utils.env import seed_all_rng
 from environment import describe
 from samplers import StudyROIHeads, add_study_config
+from spoilt_labels import spoil_labels
 from tqdm import tqdm
 
 from ohem_d2 import add_ohem_config
@@ -206,17 +206,8 @@ def spoil(names: tuple[str, ...], removed: float, swapped: float) -> tuple[str, 
     """
     spoilt = []
     for name in names:
-        rng = np.random.default_rng(0)
         classes = len(MetadataCatalog.get(name).thing_classes)
-        records = []
-        for record in DatasetCatalog.get(name):
-            annotations = []
-            for x in record["annotations"]:
-                fate, other = rng.random(), rng.integers(1, classes) if classes > 1 else 0
-                if fate >= removed:
-                    swap = other if fate < removed + swapped else 0
-                    annotations.append({**x, "category_id": (x["category_id"] + swap) % classes})
-            records.append({**record, "annotations": annotations})
+        records = spoil_labels(DatasetCatalog.get(name), classes, removed, swapped)
         spoilt.append(_register_again(name, f"removed {removed} swapped {swapped}", records))
     return tuple(spoilt)
 

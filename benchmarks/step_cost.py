@@ -39,7 +39,7 @@ from detectron2.utils.events import EventStorage
 from environment import describe
 from torch import Tensor, nn
 
-from ohem_d2 import OHEMROIHeads, losses_per_roi, pooling, select_hard_examples
+from ohem_d2 import OHEMROIHeads, losses_per_roi, mixin, pooling, select_hard_examples
 from ohem_d2.config_file import load_config
 from ohem_d2.errors import InputError
 from ohem_d2.lazy import COUNTERPARTS
@@ -158,7 +158,7 @@ class Contender:
 
     def look(self) -> tuple[str, dict[str, float]]:
         """How many RoIs a step trains on, and its seconds by part of the mining, if it mines."""
-        heads, seconds, numbers = self.model.roi_heads, Counter(), []
+        heads, seconds, numbers, undo = self.model.roi_heads, Counter(), [], ExitStack()
 
         @contextmanager
         def timed(name: str):
@@ -168,14 +168,14 @@ class Contender:
             self._synchronize()
             seconds[name] += time.perf_counter() - start
 
-        def wrap(attribute: str, name: str) -> None:
-            function = getattr(heads, attribute)
+        def wrap(owner: object, attribute: str, name: str) -> None:
+            function = getattr(owner, attribute)
 
-            def wrapped(*args):
+            def wrapped(*args, **kwargs):
                 with timed(name):
-                    return function(*args)
+                    return function(*args, **kwargs)
 
-            setattr(heads, attribute, wrapped)
+            undo.enter_context(mock.patch.object(owner, attribute, wrapped))
 
         def watch(module: nn.Module, name: str) -> None:
             running = []
@@ -202,9 +202,12 @@ class Contender:
 
         heads.label_and_sample_proposals = count
         if type(heads).__name__ in MINING.values():
-            wrap("_label_proposals", "labelling")
-            wrap("_cost", "loss")
-            wrap("_select", "selection")
+            wrap(heads, "_label_proposals", "labelling")
+            wrap(heads, "_cost", "loss")
+            wrap(heads, "_select", "selection")
+            wrap(mixin, "add_up", "logging")
+            wrap(mixin, "log_figures", "logging")
+            wrap(mixin.ClassFigures, "log", "logging")
             parts = {"box_pooler": "pooling", "pooler": "pooling"}
             parts |= dict.fromkeys(("box_head", "res5", "box_predictor"), "head")
             for attribute, name in parts.items():
@@ -212,9 +215,11 @@ class Contender:
                 for m in module if isinstance(module, nn.ModuleList) else [module]:
                     if m is not None:
                         watch(m, name)
-        self.step()
-        if "loss" in seconds:  # which was measured with all that it needs
+        with undo:
+            self.step()
+        if "loss" in seconds:  # which was measured with all that it needs, as was selection
             seconds["loss"] -= seconds["pooling"] + seconds["head"]
+            seconds["selection"] -= seconds["logging"]
         return numbers[0], dict(seconds)
 
 
@@ -339,7 +344,7 @@ def table(results: dict) -> str:
         )
     for head, r in results.items():
         if r["parts"]:
-            parts = ", ".join(f"{k} {1000 * v:.0f} ms" for k, v in r["parts"].items())
+            parts = ", ".join(f"{k} {1000 * v:.1f} ms" for k, v in r["parts"].items())
             lines += ["", f"Of a step of {head}, the mining takes: {parts}."]
     return "\n".join(lines)
 

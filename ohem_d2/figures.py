@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from detectron2.structures import Instances
 from detectron2.utils import comm
@@ -10,6 +11,8 @@ from torch import Tensor, cat, distributed
 
 from .kinds import KINDS, kinds_of_rois
 
+PERIOD = 100  # steps
+_NUM_TOTALS = 6  # of all RoIs and of the selected ones: how many, of them foreground, and the loss
 _FIELDS = ("gt_classes", "ohem_pred_classes", "ohem_loss_cls", "ohem_loss_box_reg")
 
 
@@ -32,7 +35,8 @@ def add_up(
             which has to call this then.
 
     Returns:
-        a vector for `log_figures`, on the device of the RoIs: to bring it to the host takes time.
+        a vector for `log_figures` and `ClassFigures`, on the device of the RoIs: to bring it to the
+        host takes time.
     """
     rois = Instances((0, 0), **{name: cat([x.get(name) for x in labelled]) for name in _FIELDS})
     losses = (rois.ohem_loss_cls + rois.ohem_loss_box_reg).float()
@@ -40,33 +44,25 @@ def add_up(
     of_all = torch.stack([torch.ones_like(losses), foreground, losses])
 
     kinds = kinds_of_rois(rois[selected], num_classes)
-    of_kinds = (kinds[:, None] == torch.arange(len(KINDS), device=kinds.device)).sum(dim=0)
     # Background concerns the class that it is taken for; else, the class of number num_classes.
     concerned = torch.where(foreground, rois.gt_classes, rois.ohem_pred_classes)[selected]
-    of_classes = losses.new_zeros(2, num_classes + 1)
-    of_classes[0].scatter_add_(0, concerned, torch.ones_like(losses[selected]))
-    of_classes[1].scatter_add_(0, concerned, losses[selected])
-    sums = cat(
-        [
-            of_all.new_full((1,), len(labelled)),
-            of_all.sum(dim=1),
-            of_all[:, selected].sum(dim=1),
-            of_kinds,
-            of_classes[:, :-1].flatten(),
-        ]
-    )
+    of_kinds = losses.new_zeros((num_classes + 1) * len(KINDS))
+    of_kinds.scatter_add_(0, concerned * len(KINDS) + kinds, torch.ones_like(losses[selected]))
+    costs = losses.new_zeros(num_classes + 1).scatter_add_(0, concerned, losses[selected])
+    num_images = of_all.new_full((1,), len(labelled))
+    totals = of_all.sum(dim=1), of_all[:, selected].sum(dim=1)
+    sums = cat([num_images, *totals, of_kinds, costs])
     if of_all_processes and comm.get_world_size() > 1:
         distributed.all_reduce(sums)
     return sums
 
 
-def log_figures(sums: Sequence[float], class_names: Sequence[str] | None = None) -> None:
+def log_figures(sums: Sequence[float]) -> None:
     """
     Log what was selected, and of what, to Detectron2's event storage.
 
     Args:
         sums: what `add_up` returned.
-        class_names: those of the foreground classes; without them, classes have their numbers.
     """
     num_images, num_all, num_all_fg, all_cost, num, num_fg, cost, *rest = sums
     storage = get_event_storage()
@@ -76,21 +72,62 @@ def log_figures(sums: Sequence[float], class_names: Sequence[str] | None = None)
     if num:
         storage.put_scalar("ohem/cost_of_selected", cost / num)
         storage.put_scalar("ohem/cost_of_all", all_cost / num_all)
-        for kind, number in zip(KINDS, rest):
-            storage.put_scalar(f"ohem/share_of_{kind.replace(' ', '_')}", number / num)
+        numbers, _ = _of_classes(rest)
+        _log_shares("ohem", numbers.sum(axis=0))
     if num and all_cost:
         # Detectron2's console line shows all that is called a loss, so this one alone.
         storage.put_scalar("ohem/loss_ratio", (cost / num) / (all_cost / num_all))
     if num_all_fg:
         storage.put_scalar("ohem/share_of_fg_selected", num_fg / num_all_fg)
-    numbers, costs = _halves(rest[len(KINDS) :])
-    for i, (number, of_class) in enumerate(zip(numbers, costs)):
-        if number:
+
+
+class ClassFigures:
+    """
+    Logs what was selected that concerns each class, of `PERIOD` steps together: Detectron2 keeps
+    every value that is logged, and there may be a thousand classes.
+    """
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self._num_images, self._numbers, self._costs = 0.0, 0.0, 0.0
+
+    def log(self, sums: Sequence[float], class_names: Sequence[str] | None = None) -> None:
+        """
+        Add a step, and log all since the last time if the period is over.
+
+        Args:
+            sums: what `add_up` returned.
+            class_names: those of the foreground classes; without them, classes have their numbers.
+        """
+        num_images, *rest = sums
+        numbers, costs = _of_classes(rest[_NUM_TOTALS:])
+        self._num_images += num_images
+        self._numbers += numbers
+        self._costs += costs
+        storage = get_event_storage()
+        if storage.iter % PERIOD:
+            return
+        for i in np.flatnonzero(self._numbers[:-1].sum(axis=1)).tolist():
             # A glossy ibis is not to be on the console.
             has_name = class_names and "loss" not in class_names[i]
-            name = class_names[i] if has_name else i
-            storage.put_scalar(f"ohem_class/{name}", of_class / number)
+            name = f"ohem_class/{class_names[i] if has_name else i}"
+            number = self._numbers[i].sum()
+            storage.put_scalar(f"{name}/selected", number / self._num_images)
+            storage.put_scalar(f"{name}/cost", self._costs[i] / number)
+            _log_shares(name, self._numbers[i])
+        self._clear()
 
 
-def _halves(values: list[float]) -> tuple[list[float], list[float]]:
-    return values[: len(values) // 2], values[len(values) // 2 :]
+def _of_classes(sums: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """(K + 1, len(KINDS)) numbers, and (K + 1,) losses, of the selected RoIs."""
+    of_classes = np.array(sums).reshape(len(KINDS) + 1, -1)
+    return of_classes[:-1].reshape(-1, len(KINDS)), of_classes[-1]
+
+
+def _log_shares(name: str, numbers: np.ndarray) -> None:
+    """Of each kind, (len(KINDS),)."""
+    storage = get_event_storage()
+    for kind, share in zip(KINDS, numbers / numbers.sum()):
+        storage.put_scalar(f"{name}/share_of_{kind.replace(' ', '_')}", share)

@@ -1,21 +1,25 @@
 """What a trained model finds hard in a data set: mined by the code that training mines with."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, MetadataCatalog
+from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import build_augmentation
+from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Boxes, BoxMode, Instances, pairwise_iou
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 from torchvision.ops import nms
 
+from .config import config_key
 from .errors import InputError
 from .kinds import KINDS, kinds_of_rois
 from .mixin import OHEMMixin
+from .pooling import pooled_by_all_cores
 from .roi_heads import OHEMRROIHeads
 
 # Of look-alikes that overlap by a higher IoU, only the hardest is an example.
@@ -23,47 +27,95 @@ _SAME_THING = 0.3
 # The costliest RoIs of all are those that hardly count as an object, or hardly do not: what they
 # cost says nothing of the object. Examples are of RoIs that lie on one, or on none.
 _ON_AN_OBJECT, _ON_NONE = 0.7, 0.3
+# A detection counts from this score on.
+SEEN = 0.3
+
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class HardExample:
     """
-    The hardest RoI of an object that the model gets wrong, or of what it takes for an object.
+    The hardest RoI of an object that the model gets wrong, or of what it takes for an object; or
+    what may be an error in the labels.
 
     Boxes are XYXY in pixels of the image file.
     """
 
-    # One of `KINDS`, but for "right class".
+    # One of `KINDS`, but for "right class", or of `LABEL_ERRORS`.
     kind: str
-    # What the RoI costs: classification and box together, as in training.
+    # Of a RoI what it costs, classification and box together, as in training; of a label, or of
+    # one that may be missing, what it costs to classify it as it is labelled.
     loss: float
-    # The RoI itself.
-    box: tuple[float, float, float, float]
+    # The RoI itself, the label, or what is found where no label is.
+    box: Box
     # Numbers of classes; None: background.
     true_class: int | None
     predicted_class: int | None
     # How probable the model finds the predicted class, or background.
     score: float
-    # The object that the RoI overlaps most, by which IoU; None and 0: it overlaps none.
-    true_box: tuple[float, float, float, float] | None
+    # The object that the box overlaps most, by which IoU; None and 0: it overlaps none.
+    true_box: Box | None
     iou: float
+    # Where the model sees an object of the predicted class. None: nowhere.
+    predicted_box: Box | None
 
 
-def build_mapper(cfg: CfgNode) -> DatasetMapper:
+@dataclass(frozen=True)
+class Findings:
     """
-    Build what prepares an image and its ground truth for `find_hard_examples`: at test size.
+    What a model makes of an image and of its L labels.
+
+    Boxes are XYXY in pixels of the image file.
+    """
+
+    # Hardest first.
+    hard_examples: list[HardExample]
+    # (L, 4) float64, (L,) int64, and (L, K + 1): how probable the model finds each class, and
+    # background, in the box of a label.
+    label_boxes: np.ndarray
+    label_classes: np.ndarray
+    label_probs: np.ndarray
+    # (D, 4) float64, (D,) int64 and (D,) float64: detections, by falling score.
+    boxes: np.ndarray
+    classes: np.ndarray
+    scores: np.ndarray
+    # (C, 4): where there are crowds, whose objects have no label each.
+    crowds: np.ndarray
+
+
+def build_mapper(cfg: CfgNode) -> Callable[[dict], dict]:
+    """
+    Build what prepares an image and its ground truth for `look_at`: at test size, whole.
 
     Args:
         cfg: the config of the model.
+
+    Returns:
+        a function from a record of Detectron2's catalog to what its `DatasetMapper` returns, and
+        ``crowds``, (C, 4), boxes in pixels of the file.
     """
-    augmentations = build_augmentation(cfg, is_train=False)
-    boxes_alone = {"use_instance_mask": False, "use_keypoint": False}
-    return DatasetMapper(cfg, is_train=True, augmentations=augmentations, **boxes_alone)
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.MASK_ON = cfg.MODEL.KEYPOINT_ON = cfg.INPUT.CROP.ENABLED = False
+    mapper = DatasetMapper(
+        cfg, is_train=True, augmentations=build_augmentation(cfg, is_train=False)
+    )
+
+    def prepare(record: dict) -> dict:
+        crowds = [
+            BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS)
+            for a in record["annotations"]
+            if a.get("iscrowd", 0)
+        ]
+        return {**mapper(record), "crowds": np.array(crowds, dtype=float).reshape(-1, 4)}
+
+    return prepare
 
 
 def check_model(model: nn.Module) -> None:
     """
-    Make sure that `find_hard_examples` knows how a model works.
+    Make sure that `look_at` knows how a model works.
 
     Raises:
         InputError: it has no mining heads, or rotated boxes.
@@ -76,10 +128,15 @@ def check_model(model: nn.Module) -> None:
         )
     if isinstance(heads, OHEMRROIHeads):
         raise InputError("MODEL.ROI_HEADS.NAME is OHEMRROIHeads, expected heads of upright boxes")
+    if not heads._mines_among_proposals():
+        raise InputError(
+            f"{config_key('cascade_stages')} is {heads.ohem.cascade_stages}, expected 0 among "
+            "them: hard examples are those of the first stage"
+        )
 
 
 @torch.no_grad()
-def find_hard_examples(model: nn.Module, x: dict) -> list[HardExample]:
+def look_at(model: nn.Module, x: dict) -> Findings:
     """
     Mine one image, as a training step would, and tell what the model gets wrong.
 
@@ -88,33 +145,69 @@ def find_hard_examples(model: nn.Module, x: dict) -> list[HardExample]:
         x: what the mapper of `build_mapper` returns.
 
     Returns:
-        one example of each object and of each place that is taken for one, hardest first: of RoIs
-        that overlap an object by an IoU of 0.7 or more, or all of them by less than 0.3. What the
-        model is only not sure of, with the right class, is none.
+        one hard example of each object and of each place that is taken for one: of RoIs that
+        overlap an object by an IoU of 0.7 or more, or all of them by less than 0.3. What the model
+        is only not sure of, with the right class, is none. And what it finds in the boxes of the
+        labels, and without them, for `label_errors`.
     """
     heads = model.roi_heads
     targets = [x["instances"].to(model.device)]
-    with _as_in_training(model), EventStorage():
+    with _with_training_proposals(model), EventStorage(), pooled_by_all_cores(heads):
         images = model.preprocess_image([x])
         features = model.backbone(images.tensor)
         if model.proposal_generator is None:
             proposals = [x["proposals"].to(model.device)]
         else:
             proposals, _ = model.proposal_generator(images, features, targets)
-        mined = heads._select(*heads.label_and_rank_proposals(features, proposals, targets))
-        kinds = kinds_of_rois(mined[0], heads.num_classes)
-        ious = pairwise_iou(mined[0].proposal_boxes, targets[0].gt_boxes)
-        chosen = _one_of_each(mined[0], kinds, ious, heads.num_classes)
-        mined, kinds = [mined[0][chosen]], kinds[chosen]
-        predictor, predictions = heads.read_boxes(features, mined)
-        scores = predictor.predict_probs(predictions, mined)[0][:, : heads.num_classes]
+        mined = heads._select(*heads.label_and_rank_proposals(features, proposals, targets))[0]
+        kinds = kinds_of_rois(mined, heads.num_classes)
+        ious = pairwise_iou(mined.proposal_boxes, targets[0].gt_boxes)
+        chosen = _one_of_each(mined, kinds, ious, heads.num_classes)
+        mined, kinds = mined[chosen], kinds[chosen]
+        predictor, predictions = heads.read_boxes(features, [mined])
+        by_sigmoid = predictor.use_sigmoid_ce
+        probs = predictor.predict_probs(predictions, [mined])[0]
+        boxes = predictor.predict_boxes(predictions, [mined])[0]
+        labels = Instances(targets[0].image_size, proposal_boxes=targets[0].gt_boxes)
+        label_probs = heads.detect_boxes(features, [labels])[1][0]
+        found = fast_rcnn_inference(
+            *heads.detect_boxes(features, proposals),
+            [targets[0].image_size],
+            SEEN,
+            predictor.test_nms_thresh,
+            predictor.test_topk_per_image,
+        )[0][0]
+        found = found[found.pred_boxes.nonempty()]
     height, width = x["instances"].image_size
-    to_file = torch.tensor([x["width"] / width, x["height"] / height] * 2)
-    return list(_examples(mined[0].to("cpu"), kinds, scores, x["instances"].gt_boxes, to_file))
+    to_file = np.array([x["width"] / width, x["height"] / height] * 2)
+    objects = targets[0].gt_boxes
+    return Findings(
+        hard_examples=list(
+            _examples(mined, kinds, with_background(probs, by_sigmoid), boxes, objects, to_file)
+        ),
+        label_boxes=objects.tensor.cpu().numpy() * to_file,
+        label_classes=targets[0].gt_classes.cpu().numpy(),
+        label_probs=with_background(label_probs, by_sigmoid),
+        boxes=found.pred_boxes.tensor.cpu().numpy() * to_file,
+        classes=found.pred_classes.cpu().numpy(),
+        scores=found.scores.double().cpu().numpy(),
+        crowds=x["crowds"],
+    )
+
+
+def with_background(probs: Tensor, by_sigmoid: bool) -> np.ndarray:
+    """
+    Of (R, K + 1) probabilities, the last one that of background, which a head that tells each class
+    for itself does not have: that of not being the most probable one.
+    """
+    probs = probs.cpu().numpy()
+    if by_sigmoid:
+        probs[:, -1] = 1 - probs[:, :-1].max(axis=1)
+    return probs
 
 
 @contextmanager
-def _as_in_training(model: nn.Module) -> Iterator[None]:
+def _with_training_proposals(model: nn.Module) -> Iterator[None]:
     """The model as at test time, but for the number of its proposals."""
     was_training = model.training
     model.eval()
@@ -145,97 +238,46 @@ def _one_of_each(mined: Instances, kinds: Tensor, ious: Tensor, num_classes: int
 
 
 def _examples(
-    mined: Instances, kinds: Tensor, scores: Tensor, objects: Boxes, to_file: Tensor
+    mined: Instances,
+    kinds: Tensor,
+    scores: np.ndarray,
+    boxes: Tensor,
+    objects: Boxes,
+    to_file: np.ndarray,
 ) -> Iterator[HardExample]:
     """
     Args:
         mined: R RoIs.
         kinds: (R,) what they are.
-        scores: (R, K) how probable each class is.
+        scores: (R, K + 1) how probable each class is, and background.
+        boxes: (R, K * 4), or (R, 4) if class-agnostic: where each class is.
         objects: the boxes of all objects of the image.
         to_file: (4,) from pixels of the image as the model sees it to those of its file.
     """
-    num_classes = scores.shape[1]
+    num_classes = scores.shape[1] - 1
+    num_boxes = boxes.shape[1] // 4
     ious = pairwise_iou(mined.proposal_boxes, objects)
     losses = mined.ohem_loss_cls + mined.ohem_loss_box_reg
+    boxes = Boxes(boxes.reshape(-1, 4))
+    boxes.clip(mined.image_size)
+    boxes = boxes.tensor.reshape(len(mined), num_boxes, 4)
 
-    def in_file(boxes: Tensor) -> tuple[float, ...]:
-        return tuple((boxes * to_file).tolist())
+    def in_file(boxes: Tensor) -> Box:
+        return tuple((boxes.cpu().numpy() * to_file).tolist())
 
     for i, kind in enumerate(kinds.tolist()):
         label, predicted = int(mined.gt_classes[i]), int(mined.ohem_pred_classes[i])
         is_bg = predicted == num_classes
         best = int(ious[i].argmax()) if len(objects) and ious[i].max() > 0 else None
+        of_class = min(predicted, num_boxes - 1)  # the only one, if class-agnostic
         yield HardExample(
             kind=KINDS[kind],
             loss=float(losses[i]),
             box=in_file(mined.proposal_boxes.tensor[i]),
             true_class=label if label < num_classes else None,
             predicted_class=None if is_bg else predicted,
-            score=float(1 - scores[i].max() if is_bg else scores[i, predicted]),
+            score=float(scores[i, predicted]),
             true_box=None if best is None else in_file(objects.tensor[best]),
             iou=0.0 if best is None else float(ious[i, best]),
+            predicted_box=None if is_bg else in_file(boxes[i, of_class]),
         )
-
-
-def as_coco(
-    found: Sequence[tuple[dict, list[HardExample]]],
-    crops: Sequence[Sequence[str]],
-    dataset_name: str,
-) -> dict:
-    """
-    Turn hard examples into COCO's format, each an annotation with fields of its own.
-
-    Args:
-        found: for each image, its record in Detectron2's catalog and its examples.
-        crops: for each image, a file for each of its examples that shows it.
-        dataset_name: the registered data set.
-
-    Returns:
-        what a JSON file of COCO's has. An annotation has the box of the RoI, the class of the
-        object or, for a look-alike, that for which it is taken; and ``kind``, ``loss``, ``score``,
-        ``iou``, ``predicted_category_id`` (null: background), ``is_object``, ``true_bbox`` and
-        ``crop``.
-        They are sorted by falling loss.
-    """
-    metadata = MetadataCatalog.get(dataset_name)
-    names = metadata.thing_classes
-    ids = metadata.get("thing_dataset_id_to_contiguous_id")
-    ids = {v: k for k, v in ids.items()} if ids else {i: i + 1 for i in range(len(names))}
-    annotations = []
-    for number, ((_, of_image), its_crops) in enumerate(zip(found, crops), 1):
-        for x, crop in zip(of_image, its_crops):
-            category = x.predicted_class if x.true_class is None else x.true_class
-            box, true_box = (_xywh(b) for b in (x.box, x.true_box))
-            annotations.append(
-                {
-                    "image_id": number,
-                    "category_id": ids[category],
-                    "bbox": box,
-                    "area": box[2] * box[3],
-                    "iscrowd": 0,
-                    "kind": x.kind,
-                    "loss": x.loss,
-                    "score": x.score,
-                    "iou": x.iou,
-                    "is_object": x.true_class is not None,
-                    "predicted_category_id": ids.get(x.predicted_class),
-                    "true_bbox": true_box,
-                    "crop": crop,
-                }
-            )
-    annotations.sort(key=lambda x: -x["loss"])
-    keys = ("file_name", "height", "width")
-    return {
-        "info": {"description": f"hard examples of {dataset_name}"},
-        "images": [
-            {"id": number, **{k: r[k] for k in keys}, "original_id": r["image_id"]}
-            for number, (r, _) in enumerate(found, 1)
-        ],
-        "categories": [{"id": ids[i], "name": name} for i, name in enumerate(names)],
-        "annotations": [{"id": i, **x} for i, x in enumerate(annotations, 1)],
-    }
-
-
-def _xywh(box: tuple[float, float, float, float] | None) -> list[float] | None:
-    return None if box is None else BoxMode.convert(list(box), BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .box_voting import BoxVotingMixin, config_of, is_configured_above
 from .config import OHEMOptions, config_key, ohem_options, options_by_name
 from .errors import InputError
-from .figures import add_up, log_figures
+from .figures import ClassFigures, add_up, log_figures
 from .losses import check_predictor, losses_per_roi, predicted_classes
 from .mining import select_hard_examples
 from .pieces import read_in_pieces
@@ -123,6 +123,7 @@ class OHEMMixin(BoxVotingMixin):
             check_predictor(predictor)
         self.observers: list[Callable[[list[Instances]], None]] = []
         self.class_names: Sequence[str] | None = None
+        self._class_figures = ClassFigures()
         self._features, self._is_step = None, False
 
     @classmethod
@@ -194,7 +195,8 @@ class OHEMMixin(BoxVotingMixin):
         sums = add_up(labelled, selected, self.num_classes, of_all_processes=self._is_step)
         # One transfer from the GPU for all images, and for all that is logged.
         values = cat([bounds.to(sums.dtype), sums]).tolist()
-        log_figures(values[len(bounds) :], self.class_names)
+        log_figures(values[len(bounds) :])
+        self._class_figures.log(values[len(bounds) :], self.class_names)
         bounds = [int(x) for x in values[: len(bounds)]]
         starts = accumulate(map(len, labelled), initial=0)
         mined = [

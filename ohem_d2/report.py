@@ -1,87 +1,185 @@
-"""A page to look through hard examples with, that opens from disk."""
+"""A page to look through hard examples and label errors with, and both in COCO's format."""
 
 import json
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+from detectron2.data import MetadataCatalog
 from detectron2.data.detection_utils import read_image
+from detectron2.structures import BoxMode
+from tqdm import tqdm
 
-from .hard_examples import HardExample
+from .hard_examples import Box, HardExample
 from .kinds import KINDS
+from .label_errors import LABEL_ERRORS
 from .pictures import KIND_COLORS
+
+logger = logging.getLogger(__name__)
 
 _TEMPLATE = Path(__file__).with_name("report.html")
 _CROP_SIZE = 260  # pixels of the longer side of a crop, whatever it shows
 _CONTEXT = 0.6  # of the longer side of what is shown, on each side
 _TRUTH_COLOR = (255, 255, 255)
+# What the lists are called, and what kinds they have.
+_LISTS = {
+    "hard_examples": ("hard examples", KINDS[:-1]),
+    "label_errors": ("suspected label errors", LABEL_ERRORS),
+}
+# An error in a label looks to the model like a mistake of its own, and has the colour of that.
+_COLORS = dict(zip(KINDS[:-1], KIND_COLORS)) | {
+    error: KIND_COLORS[KINDS.index(kind)]
+    for error, kind in zip(
+        LABEL_ERRORS, ("look-alike", "missed object", "confused class", "badly placed box")
+    )
+}
 
 
-class Report:
-    """A folder with index.html, hard_examples.json and a crop of each example."""
-
-    def __init__(self, folder: Path) -> None:
-        """
-        Args:
-            folder: where to. It is made if need be, and the files of an earlier report go.
-        """
-        self._folder = folder
-        (folder / "crops").mkdir(parents=True, exist_ok=True)
-        for old in (folder / "crops").glob("*.jpg"):
-            old.unlink()
-        self._number = 0
-
-    def add_crops(self, file_name: str, examples: list[HardExample]) -> list[str]:
-        """
-        Write a crop of each example of an image.
-
-        Args:
-            file_name: the image.
-            examples: what was found in it.
-
-        Returns:
-            the crops' files, relative to the folder.
-        """
-        image = read_image(file_name, format="RGB") if examples else None
-        crops = []
-        for x in examples:
-            self._number += 1
-            crops.append(f"crops/{self._number:06d}.jpg")
-            crop = draw_crop(image, x)[:, :, ::-1]
-            cv2.imwrite(str(self._folder / crops[-1]), crop, [cv2.IMWRITE_JPEG_QUALITY, 85])
-        return crops
-
-    def write(self, coco: dict) -> None:
-        """
-        Write the page and the JSON file.
-
-        Args:
-            coco: what `as_coco` returns, each annotation with its ``crop`` besides.
-        """
-        (self._folder / "hard_examples.json").write_text(json.dumps(coco))
-        colors = {
-            kind: f"rgb({', '.join(str(round(255 * c)) for c in color)})"
-            for kind, color in zip(KINDS, KIND_COLORS)
-        }
-        data = json.dumps({**coco, "kinds": KINDS[:-1], "colors": colors})
-        # Nothing in a name can end the script element that holds it.
-        data = data.replace("<", "\\u003c")
-        page = _TEMPLATE.read_text(encoding="utf-8").replace(">DATA<", f">{data}<")
-        (self._folder / "index.html").write_text(page, encoding="utf-8")
-
-
-def draw_crop(image: np.ndarray, example: HardExample) -> np.ndarray:
+def as_coco(
+    records: Sequence[dict],
+    ranked: Sequence[tuple[int, HardExample]],
+    dataset_name: str,
+    name: str,
+) -> dict:
     """
-    Draw an example and what is around it: the RoI in the colour of its kind, the object in white.
+    Turn examples into COCO's format, each an annotation with fields of its own.
+
+    Args:
+        records: those of the images in Detectron2's catalog.
+        ranked: pairs of the index of an image and an example, in the order to show them.
+        dataset_name: the registered data set.
+        name: "hard_examples" or "label_errors".
+
+    Returns:
+        what a JSON file of COCO's has. An annotation has the box of the example, the class of the
+        object or, where there is none, that for which it is taken; and ``kind``, ``loss``,
+        ``score``, ``iou``, ``predicted_category_id`` (null: background), ``is_labelled``,
+        ``true_bbox``, ``predicted_bbox`` and ``crop``, a file beside the page.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    names = metadata.thing_classes
+    ids = metadata.get("thing_dataset_id_to_contiguous_id")
+    ids = {v: k for k, v in ids.items()} if ids else {i: i + 1 for i in range(len(names))}
+    annotations = []
+    for number, (image, x) in enumerate(ranked, 1):
+        is_labelled = x.true_class is not None
+        box = _xywh(x.box)
+        annotations.append(
+            {
+                "id": number,
+                "image_id": image + 1,
+                "category_id": ids[x.true_class if is_labelled else x.predicted_class],
+                "bbox": box,
+                "area": box[2] * box[3],
+                "iscrowd": 0,
+                "kind": x.kind,
+                "loss": x.loss,
+                "score": x.score,
+                "iou": x.iou,
+                "is_labelled": is_labelled,
+                "predicted_category_id": ids.get(x.predicted_class),
+                "true_bbox": _xywh(x.true_box),
+                "predicted_bbox": _xywh(x.predicted_box),
+                "crop": f"crops/{name}_{number:06d}.jpg",
+            }
+        )
+    keys = ("file_name", "height", "width")
+    return {
+        "info": {"description": f"{_LISTS[name][0]} of {dataset_name}"},
+        "images": [
+            {"id": number, **{k: r[k] for k in keys}, "original_id": r["image_id"]}
+            for number, r in enumerate(records, 1)
+        ],
+        "categories": [{"id": ids[i], "name": x} for i, x in enumerate(names)],
+        "annotations": annotations,
+    }
+
+
+def _xywh(box: Box | None) -> list[float] | None:
+    return None if box is None else BoxMode.convert(list(box), BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
+
+
+def write_report(folder: Path, dataset_name: str, hard_examples: dict, label_errors: dict) -> None:
+    """
+    Write both JSON files, a crop of each example, and a page that opens from disk. If drawing the
+    crops is interrupted, the page has those that are there.
+
+    Args:
+        folder: where to. It is made if need be, and the crops of an earlier report go.
+        dataset_name: that of the data set.
+        hard_examples: what `as_coco` returned.
+        label_errors: the same, of the same images.
+    """
+    (folder / "crops").mkdir(parents=True, exist_ok=True)
+    lists = []
+    for (name, (title, kinds)), coco in zip(_LISTS.items(), (hard_examples, label_errors)):
+        for old in (folder / "crops").glob(f"{name}_*.jpg"):
+            old.unlink()
+        (folder / f"{name}.json").write_text(json.dumps(coco))
+        lists.append({"name": title, "kinds": kinds, "of": coco["annotations"]})
+    images = {x["id"]: x for x in hard_examples["images"]}
+    annotations = [x for each in lists for x in each["of"]]
+    try:
+        _write_crops(folder, images, annotations)
+    except KeyboardInterrupt:
+        logger.warning("Interrupted while drawing: the page has what is drawn")
+    for each in lists:
+        each["of"] = [x for x in each["of"] if (folder / x["crop"]).exists()]
+    shown = {x["image_id"] for each in lists for x in each["of"]}
+    data = {
+        "dataset": dataset_name,
+        "number_of_images": len(images),
+        "images": [x for x in images.values() if x["id"] in shown],
+        "categories": hard_examples["categories"],
+        "lists": lists,
+        "colors": {
+            kind: f"rgb({', '.join(str(round(255 * c)) for c in color)})"
+            for kind, color in _COLORS.items()
+        },
+    }
+    # Nothing in a name can end the script element that holds it.
+    data = json.dumps(data).replace("<", "\\u003c")
+    page = _TEMPLATE.read_text(encoding="utf-8").replace(">DATA<", f">{data}<")
+    (folder / "index.html").write_text(page, encoding="utf-8")
+
+
+def _write_crops(folder: Path, images: dict[int, dict], annotations: list[dict]) -> None:
+    """The images with the worst examples first, each of which is read once."""
+    of_images = {}
+    for x in sorted(annotations, key=lambda x: -x["loss"]):
+        of_images.setdefault(x["image_id"], []).append(x)
+    with tqdm(total=len(annotations), desc="drawing", unit="crop") as progress:
+        for image_id, of_image in of_images.items():
+            image = read_image(images[image_id]["file_name"], format="RGB")
+            for x in of_image:
+                crop = draw_crop(image, x)[:, :, ::-1]
+                cv2.imwrite(str(folder / x["crop"]), crop, [cv2.IMWRITE_JPEG_QUALITY, 85])
+                progress.update()
+
+
+def draw_crop(image: np.ndarray, annotation: dict) -> np.ndarray:
+    """
+    Draw an example and what is around it: the box of the object in white, its own in the colour of
+    its kind, and that which the model predicts, thinner, in the same colour.
 
     Args:
         image: (H, W, 3) RGB of uint8.
-        example: what was found in it.
+        annotation: one of those that `as_coco` returns.
 
     Returns:
         RGB of uint8.
     """
-    boxes = np.array([b for b in (example.true_box, example.box) if b is not None])
+    color = tuple(round(255 * c) for c in _COLORS[annotation["kind"]])
+    # Where two are the same, the first is drawn.
+    styles = {"true_bbox": (_TRUTH_COLOR, 2), "bbox": (color, 2), "predicted_bbox": (color, 1)}
+    drawn = {}
+    for key, style in styles.items():
+        if annotation[key] is not None:
+            box = BoxMode.convert(annotation[key], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
+            drawn.setdefault(tuple(box), style)
+    boxes = np.array(list(drawn))
     near, far = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
     margin = _CONTEXT * (far - near).max()
     x0, y0 = np.floor(np.maximum(near - margin, 0)).astype(int)
@@ -89,8 +187,7 @@ def draw_crop(image: np.ndarray, example: HardExample) -> np.ndarray:
     scale = _CROP_SIZE / max(x1 - x0, y1 - y0)
     size = [max(1, round(scale * s)) for s in (x1 - x0, y1 - y0)]
     crop = cv2.resize(image[y0:y1, x0:x1], size, interpolation=cv2.INTER_AREA)
-    color = [round(255 * c) for c in KIND_COLORS[KINDS.index(example.kind)]]
-    for box, box_color in zip(boxes, ([_TRUTH_COLOR] if len(boxes) == 2 else []) + [color]):
+    for box, (box_color, width) in zip(boxes, drawn.values()):
         corners = np.round((box.reshape(2, 2) - [x0, y0]) * scale).astype(int)
-        cv2.rectangle(crop, *corners.tolist(), box_color, 2)
+        cv2.rectangle(crop, *corners.tolist(), box_color, width)
     return crop

@@ -76,7 +76,7 @@ def test_train_resume_and_evaluate(tmp_path, voc):
     assert all(picture is not None for picture in pictures.values())
     board = EventAccumulator(str(out)).Reload()
     assert [x.step for x in board.Images("ohem/mined")] == [0, 2]
-    assert "ohem_class/dog" in board.Tags()["scalars"]
+    assert "ohem_class/dog/cost" in board.Tags()["scalars"]
     assert board.Scalars("ohem/loss_ratio")
 
     run = train_net(tmp_path, "--resume", **both, **{"SOLVER.MAX_ITER": 6})

@@ -3,7 +3,7 @@ import torch
 from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
 
-from ohem_d2.figures import add_up, log_figures
+from ohem_d2.figures import PERIOD, ClassFigures, add_up, log_figures
 from ohem_d2.kinds import KINDS
 
 BACKGROUND = 3
@@ -24,7 +24,8 @@ def rois(*rows):
 def logged(labelled, selected, names=None):
     with EventStorage() as storage:
         sums = add_up(labelled, torch.tensor(selected, dtype=torch.int64), BACKGROUND)
-        log_figures(sums.tolist(), names)
+        log_figures(sums.tolist())
+        ClassFigures().log(sums.tolist(), names)
         return {name: value for name, (value, _) in storage.latest().items()}
 
 
@@ -50,10 +51,23 @@ def test_by_hand():
         "ohem/share_of_badly_placed_box": 0.0,
         "ohem/share_of_right_class": 0.25,
         "ohem/share_of_fg_selected": pytest.approx(2 / 3),
-        "ohem_class/cat": 1.5,
-        "ohem_class/dog": 3.5,  # what it costs to miss one, and to take background for one
+        "ohem_class/cat/selected": 0.5,
+        "ohem_class/cat/cost": 1.5,
+        "ohem_class/cat/share_of_missed_object": 0.0,
+        "ohem_class/cat/share_of_look-alike": 0.0,
+        "ohem_class/cat/share_of_confused_class": 1.0,
+        "ohem_class/cat/share_of_badly_placed_box": 0.0,
+        "ohem_class/cat/share_of_right_class": 0.0,
+        # what it costs to miss one, and to take background for one
+        "ohem_class/dog/selected": 1.0,
+        "ohem_class/dog/cost": 3.5,
+        "ohem_class/dog/share_of_missed_object": 0.5,
+        "ohem_class/dog/share_of_look-alike": 0.5,
+        "ohem_class/dog/share_of_confused_class": 0.0,
+        "ohem_class/dog/share_of_badly_placed_box": 0.0,
+        "ohem_class/dog/share_of_right_class": 0.0,
     }
-    assert logged(labelled, [4])["ohem_class/0"] == 1.0
+    assert logged(labelled, [4])["ohem_class/0/cost"] == 1.0
     assert logged(labelled, [4])["ohem/share_of_badly_placed_box"] == 1.0
 
 
@@ -77,3 +91,21 @@ def test_the_console_line_gains_one_figure():
     """Of Detectron2's printer, which shows what has "loss" in its name."""
     figures = logged([rois((1, 2, 1.0, 1.0))], [0], ["glossy", "loss", "x"])
     assert [name for name in figures if "loss" in name] == ["ohem/loss_ratio"]
+
+
+def test_classes_are_logged_of_many_steps_together():
+    labelled = [rois((1, 0, 1.0, 0.0), (0, 0, 3.0, 2.0), (1, 1, 2.0, 0.0))]
+    figures = ClassFigures()
+    with EventStorage(start_iter=1) as storage:
+        for selected in ([0], [0, 1], [2]) * PERIOD:
+            sums = add_up(labelled, torch.tensor(selected), BACKGROUND)
+            figures.log(sums.tolist(), ["cat", "dog", "bird"])
+            storage.step()
+        logged = {name: history.values() for name, history in storage.histories().items()}
+    assert [step for _, step in logged["ohem_class/dog/cost"]] == [100, 200, 300]
+    # Of the hundred steps to the second time, 33 choose the first RoI alone, and so on.
+    steps = [(i - 1) % 3 for i in range(PERIOD + 1, 2 * PERIOD + 1)]
+    dogs = [1.0 if i < 2 else 2.0 for i in steps]
+    assert logged["ohem_class/dog/cost"][1][0] == pytest.approx(sum(dogs) / len(dogs))
+    assert logged["ohem_class/cat/selected"][1][0] == pytest.approx(steps.count(1) / PERIOD)
+    assert logged["ohem_class/cat/share_of_badly_placed_box"][1][0] == 0

@@ -1,8 +1,11 @@
+from unittest import mock
+
+import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils.events import EventStorage
 from small_data import write_voc
 from small_models import SHRINK_OPTS
@@ -11,12 +14,11 @@ from ohem_d2.config_file import load_config
 from ohem_d2.data import register_datasets
 from ohem_d2.errors import InputError
 from ohem_d2.hard_examples import (
-    HardExample,
     _one_of_each,
-    as_coco,
     build_mapper,
     check_model,
-    find_hard_examples,
+    look_at,
+    with_background,
 )
 from ohem_d2.kinds import KINDS
 
@@ -51,7 +53,8 @@ def model_and_image(name, data, image=0, **settings):
 @pytest.mark.parametrize("name", [FPN, C4, CASCADE])
 def test_examples_are_what_training_mines(name, data):
     model, record, x = model_and_image(name, data)
-    examples = find_hard_examples(model, x)
+    findings = look_at(model, x)
+    examples = findings.hard_examples
     assert examples
     assert model.training  # as it was
 
@@ -77,12 +80,32 @@ def test_examples_are_what_training_mines(name, data):
         assert 0 <= e.score <= 1
         assert (e.true_class is None) == (e.kind == "look-alike")
         assert (e.predicted_class is None) == (e.kind == "missed object")
+        assert (e.predicted_box is None) == (e.predicted_class is None)
+    check_labels_and_detections(findings, record)
+
+
+def check_labels_and_detections(findings, record):
+    """In pixels of the file; as the model is not trained, nothing is known of the detections."""
+    boxes = [
+        BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in record["annotations"]
+    ]
+    np.testing.assert_allclose(findings.label_boxes, boxes, atol=0.01)
+    assert findings.label_classes.tolist() == [a["category_id"] for a in record["annotations"]]
+    probs = findings.label_probs
+    assert probs.shape[0] == len(boxes)
+    np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-4)
+    number = len(findings.scores)
+    assert findings.boxes.shape == (number, 4)
+    assert findings.classes.shape == (number,)
+    assert (np.diff(findings.scores) <= 0).all()
 
 
 def test_an_image_without_objects(data):
     model, _, x = model_and_image(FPN, data, image=1)
+    findings = look_at(model, x)
+    assert findings.label_boxes.shape == (0, 4)
     assert all((e.kind, e.iou, e.true_box) == ("look-alike", 0.0, None)
-               for e in find_hard_examples(model, x))  # fmt: skip
+               for e in findings.hard_examples)  # fmt: skip
 
 
 def test_precomputed_proposals(data):
@@ -90,7 +113,32 @@ def test_precomputed_proposals(data):
     boxes = Boxes(torch.tensor([[5.0, 5, 25, 30], [35, 10, 60, 45], [0, 30, 30, 60]]))
     x["proposals"] = Instances(x["instances"].image_size, proposal_boxes=boxes)
     x["proposals"].objectness_logits = torch.zeros(3)
-    assert len(find_hard_examples(model, x)) <= 5  # with the ground truth
+    assert len(look_at(model, x).hard_examples) <= 5  # with the ground truth
+
+
+@pytest.mark.parametrize("agnostic", [False, True])
+def test_detections_are_those_of_inference(data, agnostic):
+    """With every score counting: what Detectron2 finds in the image, at its size."""
+    settings = {"MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": agnostic}
+    settings |= {"MODEL.RPN.POST_NMS_TOPK_TRAIN": 50, "MODEL.RPN.POST_NMS_TOPK_TEST": 50}
+    settings |= {"MODEL.RPN.PRE_NMS_TOPK_TRAIN": 50, "MODEL.RPN.PRE_NMS_TOPK_TEST": 50}
+    settings |= {"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.01}
+    model, record, x = model_and_image(FPN, data, **settings)
+    with mock.patch("ohem_d2.hard_examples.SEEN", 0.01):
+        findings = look_at(model, x)
+    with torch.no_grad():
+        found = model.eval().inference([x])[0]["instances"]
+    assert len(found) > 5
+    np.testing.assert_allclose(findings.scores, found.scores, atol=1e-5)
+    inside = findings.boxes.clip(0, [record["width"], record["height"]] * 2)
+    np.testing.assert_allclose(inside, found.pred_boxes.tensor, atol=1e-2)
+
+
+def test_background_by_hand():
+    probs = torch.tensor([[0.2, 0.3, 0.5], [0.9, 0.8, 0.1]])
+    np.testing.assert_allclose(with_background(probs, by_sigmoid=False), probs, rtol=1e-5)
+    expected = [[0.2, 0.3, 0.7], [0.9, 0.8, 0.1]]
+    np.testing.assert_allclose(with_background(probs.clone(), by_sigmoid=True), expected, rtol=1e-5)
 
 
 def test_one_of_each_object_and_place():
@@ -112,32 +160,6 @@ def test_one_of_each_object_and_place():
     ious[0, 0], ious[5, 1] = 0.6, 0.4
     assert _one_of_each(mined, kinds, ious, num_classes=2).tolist() == [1, 3, 6]
     assert _one_of_each(mined[3:6], kinds[3:6], ious[3:6, :0], num_classes=2).tolist() == [0, 2]
-
-
-def test_coco_by_hand():
-    name = "hard_examples_by_hand"
-    MetadataCatalog.get(name).set(
-        thing_classes=["cat", "dog"], thing_dataset_id_to_contiguous_id={7: 0, 3: 1}
-    )
-    easy = HardExample("look-alike", 1.0, (0, 0, 10, 20), None, 1, 0.75, None, 0.0)
-    hard = HardExample("missed object", 2.0, (5, 5, 15, 25), 0, None, 0.5, (5, 5, 15, 27), 0.9)
-    size = {"height": 30, "width": 40}
-    found = [
-        ({"file_name": "a.jpg", "image_id": "x", **size}, [easy]),
-        ({"file_name": "b.jpg", "image_id": "y", **size}, [hard]),
-    ]
-    coco = as_coco(found, [["easy.jpg"], ["hard.jpg"]], name)
-    assert coco["images"][1] == {"id": 2, "file_name": "b.jpg", "original_id": "y", **size}
-    assert coco["categories"] == [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}]
-    first, second = coco["annotations"]
-    assert first == {
-        "id": 1, "image_id": 2, "category_id": 7, "bbox": [5, 5, 10, 20], "area": 200,
-        "iscrowd": 0, "kind": "missed object", "loss": 2.0, "score": 0.5, "iou": 0.9,
-        "is_object": True, "predicted_category_id": None, "true_bbox": [5, 5, 10, 22],
-        "crop": "hard.jpg",
-    }  # fmt: skip
-    assert (second["category_id"], second["predicted_category_id"]) == (3, 3)
-    assert (second["is_object"], second["true_bbox"]) == (False, None)
 
 
 def test_models_that_do_not_mine(data):

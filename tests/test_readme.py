@@ -45,3 +45,11 @@ def test_what_it_costs_is_what_the_table_says():
         re.DOTALL,
     )
     assert said.groups() == (*mining.groups(), one_pass[3])
+
+
+def test_how_well_label_errors_are_found_is_what_the_table_says():
+    page = (ROOT / "docs/label_errors.md").read_text(encoding="utf-8").split("## ")[1]
+    rows = re.findall(r"^\| any of them \| \d+ \| (.*?) \| (\d+) ", page, re.MULTILINE)
+    by_loss, *of_cleanlab = (int(value) for _, value in rows)
+    said = re.search(r"average precision of (\d+) % and the second, at best, of (\d+) %", README)
+    assert [int(x) for x in said.groups()] == [by_loss, max(of_cleanlab)]

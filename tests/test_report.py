@@ -5,15 +5,41 @@ from html.parser import HTMLParser
 import cv2
 import numpy as np
 import pytest
+from detectron2.data import MetadataCatalog
 
 from ohem_d2.hard_examples import HardExample
 from ohem_d2.kinds import KINDS
+from ohem_d2.label_errors import LABEL_ERRORS
 from ohem_d2.pictures import KIND_COLORS
-from ohem_d2.report import Report, draw_crop
+from ohem_d2.report import as_coco, draw_crop, write_report
 
 HOSTILE = '</script><img src=x onerror=alert(1)> "it\'s" & ünï \u2028.jpg'
-MISSED = HardExample("missed object", 2.0, (40, 30, 60, 50), 0, None, 0.5, (30, 30, 60, 60), 0.4)
-LOOK_ALIKE = HardExample("look-alike", 1.0, (0, 0, 10, 20), None, 0, 0.75, None, 0.0)
+SIZE = {"height": 80, "width": 100}
+LABEL = (30, 30, 60, 60)
+MISSED = HardExample("missed object", 2.0, (40, 30, 60, 50), 0, None, 0.5, LABEL, 0.4, None)
+LOOK_ALIKE = HardExample(
+    "look-alike", 1.0, (0, 0, 10, 20), None, 0, 0.75, None, 0.0, (1, 0, 11, 20)
+)
+WRONG = HardExample("wrong class", 3.0, LABEL, 0, 1, 0.75, LABEL, 1.0, LABEL)
+
+
+@pytest.fixture
+def dataset():
+    name = f"data of {HOSTILE}"
+    names = {"thing_classes": [HOSTILE, "dog"]}
+    MetadataCatalog.get(name).set(thing_dataset_id_to_contiguous_id={7: 0, 3: 1}, **names)
+    yield name
+    MetadataCatalog.remove(name)
+
+
+def report_of(folder, dataset, file_names, hard, wrong=()):
+    records = [{"file_name": str(x), "image_id": f"{i}", **SIZE} for i, x in enumerate(file_names)]
+    lists = (
+        as_coco(records, hard, dataset, "hard_examples"),
+        as_coco(records, wrong, dataset, "label_errors"),
+    )
+    write_report(folder, dataset, *lists)
+    return lists
 
 
 class _Scripts(HTMLParser):
@@ -31,49 +57,106 @@ class _Scripts(HTMLParser):
             self.scripts.append(data)
 
 
-def test_the_page_has_the_data_and_nothing_from_outside(tmp_path):
-    coco = {
-        "info": {"description": HOSTILE},
-        "images": [{"id": 1, "file_name": HOSTILE}],
-        "categories": [{"id": 1, "name": HOSTILE}],
-        "annotations": [],
-    }
-    Report(tmp_path).write(coco)
+def test_the_page_has_the_data_and_nothing_from_outside(tmp_path, dataset):
+    lists = report_of(tmp_path, dataset, [HOSTILE], [])
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     parser = _Scripts()
     parser.feed(page)
     data = json.loads(parser.scripts[0])
-    assert data["categories"][0]["name"] == data["images"][0]["file_name"] == HOSTILE
-    assert data["kinds"] == list(KINDS[:-1])
+    assert data["categories"][0]["name"] == HOSTILE
+    assert data["dataset"] == dataset
+    assert [x["kinds"] for x in data["lists"]] == [list(KINDS[:-1]), list(LABEL_ERRORS)]
+    assert set(data["colors"]) == {*KINDS[:-1], *LABEL_ERRORS}
     assert "img" not in parser.elements
     assert not re.findall(r"(?:https?:)?//\w|@import|innerHTML|document\.write", page)
-    assert json.loads((tmp_path / "hard_examples.json").read_text()) == coco
+    for name, coco in zip(("hard_examples", "label_errors"), lists):
+        assert json.loads((tmp_path / f"{name}.json").read_text()) == coco
 
 
-def test_a_crop_of_each_example(tmp_path):
+def test_a_crop_of_each_example(tmp_path, dataset):
     picture = tmp_path / HOSTILE.replace("/", "_")
     cv2.imwrite(str(tmp_path / "x.jpg"), np.zeros((80, 100, 3), np.uint8))
     (tmp_path / "x.jpg").rename(picture)
     (tmp_path / "report/crops").mkdir(parents=True)
-    (tmp_path / "report/crops/of_before.jpg").touch()
-    report = Report(tmp_path / "report")
-    crops = report.add_crops(str(picture), [MISSED, LOOK_ALIKE])
-    assert report.add_crops("not read, since there is nothing to show", []) == []
-    crops += report.add_crops(str(picture), [MISSED])
-    assert crops == [f"crops/00000{i}.jpg" for i in (1, 2, 3)]
-    assert sorted(x.name for x in (tmp_path / "report/crops").iterdir()) == [
-        x.removeprefix("crops/") for x in crops
+    (tmp_path / "report/crops/hard_examples_000009.jpg").touch()  # of before
+    (tmp_path / "report/crops/holiday.jpg").touch()  # not ours
+    files = [picture, "not read, since there is nothing to show"]
+    hard = [(0, MISSED), (0, LOOK_ALIKE)]
+    lists = report_of(tmp_path / "report", dataset, files, hard, [(0, WRONG)])
+    crops = [x["crop"] for coco in lists for x in coco["annotations"]]
+    assert crops == [
+        "crops/hard_examples_000001.jpg",
+        "crops/hard_examples_000002.jpg",
+        "crops/label_errors_000001.jpg",
     ]
+    written = (tmp_path / "report/crops").iterdir()
+    assert sorted(f"crops/{x.name}" for x in written) == [*crops[:2], "crops/holiday.jpg", crops[2]]
     assert all(cv2.imread(str(tmp_path / "report" / x)) is not None for x in crops)
 
 
-@pytest.mark.parametrize("example", [MISSED, LOOK_ALIKE])
-def test_crops_show_boxes_with_what_is_around_them(example):
+def test_what_was_drawn_when_it_was_interrupted_is_on_the_page(tmp_path, dataset, monkeypatch):
+    cv2.imwrite(str(tmp_path / "x.png"), np.zeros((80, 100, 3), np.uint8))
+    drawn = []
+
+    def draw(image, annotation):
+        drawn.append(annotation["id"])
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+        return draw_crop(image, annotation)
+
+    monkeypatch.setattr("ohem_d2.report.draw_crop", draw)
+    hard = [(0, MISSED), (1, LOOK_ALIKE), (1, LOOK_ALIKE)]
+    files = [tmp_path / "x.png"] * 2
+    lists = report_of(tmp_path / "report", dataset, files, hard, [(1, WRONG)])
+    parser = _Scripts()
+    parser.feed((tmp_path / "report/index.html").read_text(encoding="utf-8"))
+    data = json.loads(parser.scripts[0])
+    # The image with the costliest example came first.
+    assert [[x["id"] for x in each["of"]] for each in data["lists"]] == [[2], [1]]
+    assert [x["id"] for x in data["images"]] == [2]
+    assert json.loads((tmp_path / "report/hard_examples.json").read_text()) == lists[0]
+
+
+@pytest.mark.parametrize("example", [MISSED, LOOK_ALIKE, WRONG])
+def test_crops_show_boxes_with_what_is_around_them(example, dataset):
     image = np.full((80, 100, 3), 90, np.uint8)
-    crop = draw_crop(image, example)
+    record = {"file_name": "x", "image_id": 1, **SIZE}
+    (annotation,) = as_coco([record], [(0, example)], dataset, "hard_examples")["annotations"]
+    crop = draw_crop(image, annotation)
     assert max(crop.shape) == 260
-    color = np.round(255 * np.array(KIND_COLORS[KINDS.index(example.kind)]))
-    assert (np.abs(crop - color).max(axis=2) <= 1).any()
+    kind = "confused class" if example is WRONG else example.kind
+    color = np.round(255 * np.array(KIND_COLORS[KINDS.index(kind)]))
+    # Where the label itself is the example, it is white.
+    assert (np.abs(crop - color).max(axis=2) <= 1).any() == (example is not WRONG)
     assert (crop == 255).all(axis=2).any() == (example.true_box is not None)
     assert (crop == 90).all(axis=2).mean() > 0.5
     assert image.min() == image.max() == 90  # not drawn upon
+
+
+def test_coco_by_hand():
+    name = "hard_examples_by_hand"
+    MetadataCatalog.get(name).set(
+        thing_classes=["cat", "dog"], thing_dataset_id_to_contiguous_id={7: 0, 3: 1}
+    )
+    easy = HardExample("look-alike", 1.0, (0, 0, 10, 20), None, 1, 0.75, None, 0.0, (1, 0, 10, 20))
+    hard = HardExample(
+        "missed object", 2.0, (5, 5, 15, 25), 0, None, 0.5, (5, 5, 15, 27), 0.9, None
+    )
+    size = {"height": 30, "width": 40}
+    records = [
+        {"file_name": "a.jpg", "image_id": "x", **size},
+        {"file_name": "b.jpg", "image_id": "y", **size},
+    ]
+    coco = as_coco(records, [(1, hard), (0, easy)], name, "hard_examples")
+    assert coco["images"][1] == {"id": 2, "file_name": "b.jpg", "original_id": "y", **size}
+    assert coco["categories"] == [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}]
+    first, second = coco["annotations"]
+    assert first == {
+        "id": 1, "image_id": 2, "category_id": 7, "bbox": [5, 5, 10, 20], "area": 200,
+        "iscrowd": 0, "kind": "missed object", "loss": 2.0, "score": 0.5, "iou": 0.9,
+        "is_labelled": True, "predicted_category_id": None, "true_bbox": [5, 5, 10, 22],
+        "predicted_bbox": None, "crop": "crops/hard_examples_000001.jpg",
+    }  # fmt: skip
+    assert (second["category_id"], second["predicted_category_id"]) == (3, 3)
+    assert (second["is_labelled"], second["true_bbox"]) == (False, None)
+    assert second["predicted_bbox"] == [1, 0, 9, 20]

@@ -1,8 +1,11 @@
 """What a model finds hard, written down as a user would."""
 
+import importlib.util
 import json
+import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import cv2
 import pytest
@@ -15,6 +18,13 @@ from small_models import SHRINK_OPTS
 
 from ohem_d2.config_file import load_config
 from ohem_d2.data import register_datasets
+from ohem_d2.hard_examples import look_at
+from ohem_d2.label_errors import LABEL_ERRORS
+
+TOOL = ROOT / "tools" / "hard_examples.py"
+spec = importlib.util.spec_from_file_location("tool_of_hard_examples", TOOL)
+tool = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tool)
 
 NAME = "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
 DATA = "voc://voc?split=trainval"
@@ -35,8 +45,8 @@ def trained(tmp_path, monkeypatch):
 
 
 def call(folder, *arguments):
-    command = [sys.executable, "-W", "ignore", str(ROOT / "tools/hard_examples.py")]
-    given = ["--config-file", "config.yaml", *arguments, "--dataset", DATA, "--output", "report"]
+    command = [sys.executable, "-W", "ignore", str(TOOL)]
+    given = ["--config-file", "config.yaml", "--dataset", DATA, "--output", "report", *arguments]
     return subprocess.run(
         [*command, *map(str, given)], cwd=folder, capture_output=True, text=True, timeout=300
     )
@@ -53,8 +63,11 @@ def test_writes_what_pycocotools_reads(trained, capsys):
     annotations = json.loads((trained / "report/hard_examples.json").read_text())["annotations"]
     assert annotations
     assert {"loss", "kind"} <= set(annotations[0])
-    assert f"Wrote {len(annotations)} hard examples of 2 images" in run.stdout
-    crops = [trained / "report" / x["crop"] for x in annotations]
+    errors = json.loads((trained / "report/label_errors.json").read_text())["annotations"]
+    assert {x["kind"] for x in errors} <= set(LABEL_ERRORS)
+    found = f"{len(annotations)} hard examples and {len(errors)} suspected label errors of 2 images"
+    assert f"Wrote {found}" in run.stdout
+    crops = [trained / "report" / x["crop"] for x in annotations + errors]
     assert all(cv2.imread(str(x)) is not None for x in crops)
     assert sorted(crops) == sorted((trained / "report/crops").iterdir())
 
@@ -64,6 +77,14 @@ def test_writes_what_pycocotools_reads(trained, capsys):
     [
         (["--max-images", 0], "--max-images is 0, expected 1 or more"),
         (["MODEL.WEIGHTS", "missing.pth"], "'missing.pth', cannot be loaded"),
+        (["--output", "config.yaml"], "--output config.yaml cannot be a folder (File exists)"),
+        (["--dataset", "ohem_shapes_test"], "NUM_CLASSES is 80, expected 3, as --dataset ohem_sh"),
+        (["MODEL.META_ARCHITECTURE", "RetinaNet"], "is RetinaNet, expected GeneralizedRCNN"),
+        (["MODEL.LOAD_PROPOSALS", True], "DATASETS.PROPOSAL_FILES_TEST has 0 files, expected 1"),
+        (
+            ["MODEL.LOAD_PROPOSALS", True, "DATASETS.TEST", "('ohem_shapes_test',)"],
+            "expected one of DATASETS.TEST or DATASETS.TRAIN",
+        ),
     ],
 )
 def test_mistakes_are_answered_by_one_line(trained, arguments, error):
@@ -72,3 +93,37 @@ def test_mistakes_are_answered_by_one_line(trained, arguments, error):
     assert error in run.stderr
     assert "Traceback" not in run.stderr
     assert not (trained / "report").exists()
+
+
+@pytest.mark.parametrize("reason", [KeyboardInterrupt, MemoryError])
+def test_what_was_found_is_written_whatever_happens(trained, monkeypatch, reason):
+    looked = []
+
+    def look(model, x):
+        if len(looked) == 2:
+            raise reason
+        looked.append(x)
+        return look_at(model, x)
+
+    monkeypatch.setattr(tool, "look_at", look)
+    given = ["--config-file", "config.yaml", "--dataset", DATA, "--output", "report"]
+    monkeypatch.setattr(sys, "argv", ["hard_examples.py", *given, "MODEL.WEIGHTS", "model.pth"])
+    terminated = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(reason) if reason is MemoryError else nullcontext():
+        tool.main()
+    assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    signal.signal(signal.SIGTERM, terminated)
+    found = json.loads((trained / "report/hard_examples.json").read_text())
+    assert len(found["images"]) == 2
+    assert (trained / "report/index.html").exists()
+
+
+def test_an_earlier_report_stays_if_nothing_can_be_read(trained):
+    (trained / "report").mkdir()
+    (trained / "report/index.html").write_text("earlier")
+    for image in (trained / "voc/JPEGImages").iterdir():
+        image.write_bytes(b"no image")
+    run = call(trained, "MODEL.WEIGHTS", "model.pth")
+    assert run.returncode == 1
+    assert f"no image of {DATA} was looked at" in run.stderr
+    assert (trained / "report/index.html").read_text() == "earlier"
