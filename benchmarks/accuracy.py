@@ -127,7 +127,10 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
     "sampled_first": ("1:3 sampling for the first quarter", _sampled_first),
     "half_random": ("half of the budget at random", _head("StudyROIHeads", HARD_FRACTION=0.5)),
     "staged": ("box loss weighs more and more (S-OHEM)", _head("StudyROIHeads", STAGED=True)),
-    "capped": ("classification loss above 3 ranks last", _head("StudyROIHeads", MAX_LOSS=3.0)),
+    "capped": (
+        "background with a classification loss above 3 ranks last",
+        _head("StudyROIHeads", MAX_LOSS=3.0),
+    ),
     "retinanet": ("RetinaNet (focal loss)", _retinanet),
 }
 

@@ -28,7 +28,8 @@ def add_study_config(cfg: CfgNode) -> None:
             "HARD_FRACTION": 1.0,
             # The weight of the box loss in the ranking rises from 0 to twice its own.
             "STAGED": False,
-            # RoIs with a higher classification loss rank last: their label may be wrong.
+            # Background with a higher classification loss ranks last: it may be an object without a
+            # label. Not foreground, of which a young head calls all background.
             "MAX_LOSS": float("inf"),
         }
     )
@@ -65,8 +66,9 @@ class StudyROIHeads(OHEMROIHeads):
             cost = super()._cost(features, labelled, *stage)
         finally:
             self.ohem = ohem
-        suspicious = torch.cat([x.ohem_loss_cls for x in labelled]) > self.study.MAX_LOSS
-        return cost.masked_fill(suspicious, -1.0)
+        loss = torch.cat([x.ohem_loss_cls for x in labelled])
+        is_background = torch.cat([x.gt_classes for x in labelled]) == self.num_classes
+        return cost.masked_fill(is_background & (loss > self.study.MAX_LOSS), -1.0)
 
     def _select(self, labelled: list[Instances], cost: Tensor) -> list[Instances]:
         if self.study.HARD_FRACTION == 1:
