@@ -71,7 +71,8 @@ def test_the_box_loss_weighs_more_and_more(iteration, weight):
 
 def test_background_that_costs_too_much_comes_last():
     mined = step(study_heads(), 0)
-    limit = torch.cat([x.ohem_loss_cls for x in mined]).median().item()
+    of_background = [x.ohem_loss_cls[x.gt_classes == BACKGROUND] for x in mined]
+    limit = 0.99 * torch.cat(of_background).min().item()
 
     def above(chosen):
         return [(x.ohem_loss_cls > limit) & (x.gt_classes == BACKGROUND) for x in chosen]
@@ -80,6 +81,6 @@ def test_background_that_costs_too_much_comes_last():
         return [int((x.gt_classes != BACKGROUND).sum()) for x in chosen]
 
     capped = step(study_heads(MAX_LOSS=limit), 0)
-    assert torch.cat(above(mined)).sum() > 3
+    assert torch.cat(above(mined)).any()
     assert not torch.cat(above(capped)).any()
     assert all(a >= b for a, b in zip(foreground(capped), foreground(mined)))
