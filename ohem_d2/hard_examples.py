@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, instantiate
 from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Boxes, BoxMode, Instances, pairwise_iou
 from detectron2.utils.events import EventStorage
+from omegaconf import DictConfig
 from torch import Tensor, nn
 from torchvision.ops import nms
 
@@ -84,23 +85,30 @@ class Findings:
     crowds: np.ndarray
 
 
-def build_mapper(cfg: CfgNode) -> Callable[[dict], dict]:
+def build_mapper(cfg: CfgNode | DictConfig) -> Callable[[dict], dict]:
     """
     Build what prepares an image and its ground truth for `look_at`: at test size, whole.
 
     Args:
-        cfg: the config of the model.
+        cfg: the config of the model, YAML or Python.
 
     Returns:
         a function from a record of Detectron2's catalog to what its `DatasetMapper` returns, and
         ``crowds``, (C, 4), boxes in pixels of the file.
     """
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.MASK_ON = cfg.MODEL.KEYPOINT_ON = cfg.INPUT.CROP.ENABLED = False
-    mapper = DatasetMapper(
-        cfg, is_train=True, augmentations=build_augmentation(cfg, is_train=False)
-    )
+    if isinstance(cfg, DictConfig):
+        at_test = cfg.dataloader.test.mapper
+        mapper = DatasetMapper(
+            is_train=True,
+            augmentations=instantiate(at_test.augmentations),
+            image_format=at_test.image_format,
+        )
+    else:
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.MASK_ON = cfg.MODEL.KEYPOINT_ON = cfg.INPUT.CROP.ENABLED = False
+        augmentations = build_augmentation(cfg, is_train=False)
+        mapper = DatasetMapper(cfg, is_train=True, augmentations=augmentations)
 
     def prepare(record: dict) -> dict:
         crowds = [

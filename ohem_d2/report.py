@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,7 @@ from .pictures import KIND_COLORS
 logger = logging.getLogger(__name__)
 
 _TEMPLATE = Path(__file__).with_name("report.html")
+_MOST = 5000  # of each list are on the page
 _CROP_SIZE = 260  # pixels of the longer side of a crop, whatever it shows
 _CONTEXT = 0.6  # of the longer side of what is shown, on each side
 _TRUTH_COLOR = (255, 255, 255)
@@ -56,12 +58,11 @@ def as_coco(
         what a JSON file of COCO's has. An annotation has the box of the example, the class of the
         object or, where there is none, that for which it is taken; and ``kind``, ``loss``,
         ``score``, ``iou``, ``predicted_category_id`` (null: background), ``is_labelled``,
-        ``true_bbox``, ``predicted_bbox`` and ``crop``, a file beside the page.
+        ``true_bbox``, ``predicted_bbox`` and ``crop``, a file beside the page (null: it is not one
+        of the first 5000).
     """
-    metadata = MetadataCatalog.get(dataset_name)
-    names = metadata.thing_classes
-    ids = metadata.get("thing_dataset_id_to_contiguous_id")
-    ids = {v: k for k, v in ids.items()} if ids else {i: i + 1 for i in range(len(names))}
+    ids = _category_ids(dataset_name)
+    image_ids = _image_ids(records)
     annotations = []
     for number, (image, x) in enumerate(ranked, 1):
         is_labelled = x.true_class is not None
@@ -69,7 +70,7 @@ def as_coco(
         annotations.append(
             {
                 "id": number,
-                "image_id": image + 1,
+                "image_id": image_ids[image],
                 "category_id": ids[x.true_class if is_labelled else x.predicted_class],
                 "bbox": box,
                 "area": box[2] * box[3],
@@ -82,19 +83,41 @@ def as_coco(
                 "predicted_category_id": ids.get(x.predicted_class),
                 "true_bbox": _xywh(x.true_box),
                 "predicted_bbox": _xywh(x.predicted_box),
-                "crop": f"crops/{name}_{number:06d}.jpg",
+                "crop": f"crops/{name}_{number:06d}.jpg" if number <= _MOST else None,
             }
         )
     keys = ("file_name", "height", "width")
     return {
         "info": {"description": f"{_LISTS[name][0]} of {dataset_name}"},
         "images": [
-            {"id": number, **{k: r[k] for k in keys}, "original_id": r["image_id"]}
-            for number, r in enumerate(records, 1)
+            {"id": i, **{k: r[k] for k in keys}, "original_id": r["image_id"]}
+            for i, r in zip(image_ids, records)
         ],
-        "categories": [{"id": ids[i], "name": x} for i, x in enumerate(names)],
+        "categories": [
+            {"id": ids[i], "name": x}
+            for i, x in enumerate(MetadataCatalog.get(dataset_name).thing_classes)
+        ],
         "annotations": annotations,
     }
+
+
+def _category_ids(dataset_name: str) -> dict[int, int | str]:
+    """The ids that the classes have in the user's file, if it has any, or numbers from 1."""
+    metadata = MetadataCatalog.get(dataset_name)
+    contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
+    if contiguous:
+        return {v: k for k, v in contiguous.items()}
+    in_file = metadata.get("category_ids", {})
+    names = metadata.thing_classes
+    # A class of the training set alone has none.
+    unused = (i for i in count(1) if i not in in_file.values())
+    return {i: in_file[x] if x in in_file else next(unused) for i, x in enumerate(names)}
+
+
+def _image_ids(records: Sequence[dict]) -> list[int]:
+    """Those of the user's file where they are numbers, as COCO's are, or numbers from 1."""
+    ids = [r["image_id"] for r in records]
+    return ids if all(isinstance(i, int) for i in ids) else list(range(1, len(ids) + 1))
 
 
 def _xywh(box: Box | None) -> list[float] | None:
@@ -103,8 +126,8 @@ def _xywh(box: Box | None) -> list[float] | None:
 
 def write_report(folder: Path, dataset_name: str, hard_examples: dict, label_errors: dict) -> None:
     """
-    Write both JSON files, a crop of each example, and a page that opens from disk. If drawing the
-    crops is interrupted, the page has those that are there.
+    Write both JSON files, crops of the first 5000 examples of each, and a page that opens from
+    disk and shows these. If drawing the crops is interrupted, the page has those that are there.
 
     Args:
         folder: where to. It is made if need be, and the crops of an earlier report go.
@@ -118,7 +141,8 @@ def write_report(folder: Path, dataset_name: str, hard_examples: dict, label_err
         for old in (folder / "crops").glob(f"{name}_*.jpg"):
             old.unlink()
         (folder / f"{name}.json").write_text(json.dumps(coco))
-        lists.append({"name": title, "kinds": kinds, "of": coco["annotations"]})
+        of = coco["annotations"]
+        lists.append({"name": title, "kinds": kinds, "number": len(of), "of": of[:_MOST]})
     images = {x["id"]: x for x in hard_examples["images"]}
     annotations = [x for each in lists for x in each["of"]]
     try:

@@ -160,3 +160,33 @@ def test_coco_by_hand():
     assert (second["category_id"], second["predicted_category_id"]) == (3, 3)
     assert (second["is_labelled"], second["true_bbox"]) == (False, None)
     assert second["predicted_bbox"] == [1, 0, 9, 20]
+
+
+@pytest.mark.parametrize("image_ids", [(7, 0), ("7", "0")])
+def test_ids_are_those_of_the_users_file(image_ids):
+    name = f"ids of {image_ids}"
+    classes = {"thing_classes": ["dog", "cat", "bird"], "category_ids": {"cat": 1, "dog": "d"}}
+    MetadataCatalog.get(name).set(**classes)
+    records = [{"file_name": "x", "image_id": i, **SIZE} for i in image_ids]
+    coco = as_coco(records, [(1, LOOK_ALIKE)], name, "hard_examples")
+    ids = [7, 0] if image_ids == (7, 0) else [1, 2]
+    assert [x["id"] for x in coco["images"]] == ids
+    assert [x["original_id"] for x in coco["images"]] == list(image_ids)
+    assert coco["annotations"][0]["image_id"] == ids[1]
+    # A class of the training set alone gets a number that is free.
+    assert [(x["name"], x["id"]) for x in coco["categories"]] == [
+        ("dog", "d"),
+        ("cat", 1),
+        ("bird", 2),
+    ]
+    MetadataCatalog.remove(name)
+
+
+def test_the_first_ones_are_drawn(tmp_path, dataset, monkeypatch):
+    monkeypatch.setattr("ohem_d2.report._MOST", 2)
+    cv2.imwrite(str(tmp_path / "x.png"), np.zeros((80, 100, 3), np.uint8))
+    lists = report_of(tmp_path / "report", dataset, [tmp_path / "x.png"], [(0, LOOK_ALIKE)] * 3)
+    crops = [f"crops/hard_examples_00000{i}.jpg" for i in (1, 2)]
+    assert [x["crop"] for x in lists[0]["annotations"]] == [*crops, None]
+    assert sorted(f"crops/{x.name}" for x in (tmp_path / "report/crops").iterdir()) == crops
+    assert len(json.loads((tmp_path / "report/hard_examples.json").read_text())["annotations"]) == 3

@@ -19,20 +19,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, instantiate
 from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, build_model
 from detectron2.utils.logger import setup_logger
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig
 from torch import nn
 from tqdm import tqdm
 
 from ohem_d2.checks import check_datasets, check_proposal_files, check_weights, named_weights
-from ohem_d2.config_file import load_config
+from ohem_d2.config_file import find_config, load_config
 from ohem_d2.data import register_datasets
 from ohem_d2.errors import InputError
 from ohem_d2.hard_examples import Findings, build_mapper, check_model, look_at
 from ohem_d2.label_errors import by_cleanlab, by_loss
-from ohem_d2.lazy import COUNTERPARTS
+from ohem_d2.lazy import COUNTERPARTS, with_ohem
+from ohem_d2.lazy_engine import load_lazy_config, register_lazy_datasets
 from ohem_d2.report import as_coco, write_report
 
 logger = logging.getLogger("ohem_d2")
@@ -60,7 +63,11 @@ def main() -> None:
         default="loss",
         help="how label errors are found: by what labels cost the model, or by cleanlab's scores",
     )
-    parser.add_argument("opts", nargs="*", help="KEY VALUE pairs, MODEL.WEIGHTS above all")
+    parser.add_argument(
+        "opts",
+        nargs="*",
+        help="KEY VALUE pairs, MODEL.WEIGHTS above all; key=value for a .py config",
+    )
     args = parser.parse_intermixed_args()
     setup_logger(name="fvcore")
     setup_logger(name="ohem_d2")
@@ -81,9 +88,9 @@ def report(args: argparse.Namespace) -> None:
         raise InputError(f"--max-images is {args.max_images}, expected 1 or more")
     rank = RANKINGS[args.label_errors]
     rank([])  # if it is not installed, it says so now
-    cfg = load_config(args.config_file, args.opts)
-    proposal_files = find_proposals(cfg, args.dataset)
-    model = load_model(cfg, args.dataset)
+    config_file = find_config(args.config_file)
+    load = load_python_config if config_file.endswith(".py") else load_yaml_config
+    cfg, model, proposal_files = load(config_file, args.opts, args.dataset)
     records = load_records(args.dataset, proposal_files)[: args.max_images]
     try:
         args.output.mkdir(parents=True, exist_ok=True)
@@ -166,22 +173,23 @@ def load_records(dataset: str, proposal_files: list[str] | None) -> list[dict]:
     return records
 
 
-def load_model(cfg: CfgNode, dataset: str) -> nn.Module:
+def load_yaml_config(
+    config_file: str, opts: list[str], dataset: str
+) -> tuple[CfgNode, nn.Module, list[str] | None]:
     """
     Build the model of a config, which gets mining heads if it has none, and load its weights.
+
+    Returns:
+        the config, the model, and the file of the data set's proposals if it needs one.
 
     Raises:
         InputError: it is no two-stage model, or not for this data set, or has no weights.
     """
+    cfg = load_config(config_file, opts)
+    proposal_files = find_proposals(cfg, dataset)
     cfg.DATASETS.TEST = (dataset,)
     register_datasets(cfg)
-    check_datasets(dataset)
-    names, number = MetadataCatalog.get(dataset).thing_classes, cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    if len(names) != number:
-        raise InputError(
-            f"MODEL.ROI_HEADS.NUM_CLASSES is {number}, expected {len(names)}, as --dataset "
-            f"{dataset} has: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-        )
+    check_classes("MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES, dataset)
     weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
     check_weights(*weights, resume=False, training=False)
     for plain, mining in COUNTERPARTS.items():
@@ -193,10 +201,65 @@ def load_model(cfg: CfgNode, dataset: str) -> nn.Module:
             "hard examples are mined among the RoIs of a two-stage model"
         )
     model = build_model(cfg)
+    load_weights(model, *weights)
+    return cfg, model, proposal_files
+
+
+def load_python_config(
+    config_file: str, opts: list[str], dataset: str
+) -> tuple[DictConfig, nn.Module, None]:
+    """
+    The same of a Python config, whose models find their proposals themselves.
+
+    Raises:
+        InputError: as `load_yaml_config`.
+    """
+    cfg = load_lazy_config(config_file, opts, training=False)
+    heads = cfg.model.get("roi_heads")
+    if heads is None:
+        raise InputError(
+            f"there is no model.roi_heads in {config_file}, expected a two-stage model: hard "
+            "examples are mined among its RoIs"
+        )
+    cfg.dataloader.test.dataset.names = dataset
+    register_lazy_datasets(cfg)
+    check_classes("model.roi_heads.num_classes", heads.num_classes, dataset)
+    weights = ("train.init_checkpoint", cfg.train.init_checkpoint, cfg.train.output_dir)
+    check_weights(*weights, resume=False, training=False)
+    target = heads["_target_"]
+    if (locate(target) if isinstance(target, str) else target) in COUNTERPARTS:
+        cfg.model.roi_heads = with_ohem(heads)
+    model = instantiate(cfg.model).to(cfg.train.device)
+    load_weights(model, *weights)
+    return cfg, model, None
+
+
+def check_classes(key: str, number: int, dataset: str) -> None:
+    """
+    Make sure that a data set is there, and has as many classes as the model.
+
+    Raises:
+        InputError: it has not.
+    """
+    check_datasets(dataset)
+    names = MetadataCatalog.get(dataset).thing_classes
+    if len(names) != number:
+        raise InputError(
+            f"{key} is {number}, expected {len(names)}, as --dataset {dataset} has: "
+            f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+        )
+
+
+def load_weights(model: nn.Module, key: str, weights: str, output_dir: str) -> None:
+    """
+    Load the weights of a model that can be looked into; the others are as of `check_weights`.
+
+    Raises:
+        InputError: they are of another model, or it mines nothing.
+    """
     check_model(model)
-    with named_weights(*weights):
-        DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-    return model
+    with named_weights(key, weights, output_dir):
+        DetectionCheckpointer(model).load(weights)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,8 @@ def load_coco(json_file: Path, image_folder: Path) -> tuple[list[dict], list[str
 
     Returns:
         Detectron2's data set dicts, with the class's name in place of ``category_id``; the class
-        names, in the order of their ids; and further metadata: that of the keypoints, if any.
+        names, in the order of their ids; and further metadata: ``category_ids``, the id of each
+        name, and that of the keypoints, if any.
 
     Raises:
         InputError: a file is missing or malformed.
@@ -82,7 +83,8 @@ def load_coco(json_file: Path, image_folder: Path) -> tuple[list[dict], list[str
         for annotation in record["annotations"]:
             annotation["category_id"] = names[annotation["category_id"]]
     classes = list(dict.fromkeys(names[i] for i in sorted(names)))
-    return records, classes, _keypoint_metadata(content["categories"])
+    metadata = {"category_ids": {name: i for i, name in names.items()}}
+    return records, classes, metadata | _keypoint_metadata(content["categories"])
 
 
 def _keypoint_metadata(categories: list[dict]) -> dict:

@@ -20,7 +20,7 @@ def test_load(tmp_path):
     found = [(a["category_id"], a["bbox"]) for a in records[0]["annotations"]]
     assert found == IMAGES["a.jpg"]
     assert records[1]["annotations"] == []
-    assert metadata == {}
+    assert metadata == {"category_ids": {"dog": 7, "cat": 3}}
 
 
 def test_keypoints(tmp_path):
@@ -30,6 +30,7 @@ def test_keypoints(tmp_path):
     file.write_text(json.dumps(content))
     *_, metadata = load_coco(file, tmp_path / "images")
     assert metadata == {
+        "category_ids": {"dog": 7, "cat": 3},
         "keypoint_names": ["nose", "left_eye", "right_eye", "left_over"],
         "keypoint_flip_map": [("left_eye", "right_eye")],
     }

@@ -11,6 +11,7 @@ import cv2
 import pytest
 from command_line import ROOT
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import instantiate
 from detectron2.modeling import build_model
 from pycocotools.coco import COCO
 from small_data import write_voc
@@ -20,6 +21,7 @@ from ohem_d2.config_file import load_config
 from ohem_d2.data import register_datasets
 from ohem_d2.hard_examples import look_at
 from ohem_d2.label_errors import LABEL_ERRORS
+from ohem_d2.lazy_engine import load_lazy_config, register_lazy_datasets
 
 TOOL = ROOT / "tools" / "hard_examples.py"
 spec = importlib.util.spec_from_file_location("tool_of_hard_examples", TOOL)
@@ -116,6 +118,59 @@ def test_what_was_found_is_written_whatever_happens(trained, monkeypatch, reason
     found = json.loads((trained / "report/hard_examples.json").read_text())
     assert len(found["images"]) == 2
     assert (trained / "report/index.html").exists()
+
+
+def write_python_config(folder, base, *opts):
+    """A small model of Detectron2's zoo, saved, and a Python config that reads it."""
+    data = f"dataloader.train.dataset.names='{DATA}'", f"dataloader.test.dataset.names='{DATA}'"
+    small = (
+        "model.backbone.bottom_up.stem.norm=BN",
+        "model.backbone.bottom_up.stages.norm=BN",
+        "model.proposal_generator.post_nms_topk=[20,10]",
+        "dataloader.test.mapper.augmentations.0.short_edge_length=64",
+        "train.init_checkpoint=model.pth",
+    )
+    (folder / "config.py").write_text(
+        "from detectron2 import model_zoo\nfrom detectron2.config import LazyConfig\n"
+        f"cfg = model_zoo.get_config({base!r})\n"
+        f"cfg = LazyConfig.apply_overrides(cfg, {[*small, *data, *opts]!r})\n"
+        "model, dataloader, train = cfg.model, cfg.dataloader, cfg.train\n"
+    )
+    cfg = load_lazy_config(str(folder / "config.py"), training=False)
+    register_lazy_datasets(cfg)
+    DetectionCheckpointer(instantiate(cfg.model), str(folder)).save("model")
+
+
+def test_python_configs(trained):
+    no_masks = "model.roi_heads.mask_in_features=null"
+    base = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py"
+    write_python_config(trained, base, no_masks)
+    run = call(trained, "--config-file", "config.py")
+    assert run.returncode == 0, run.stderr
+    assert len(COCO(str(trained / "report/hard_examples.json")).imgs) == 4
+
+    run = call(trained, "--config-file", "config.py", "model.roi_heads.num_classes=1")
+    assert run.returncode == 0, run.stderr  # the data set decides
+    shapes = "--dataset", "ohem_shapes_test", "dataloader.train.dataset.names=[]"
+    run = call(trained, "--config-file", "config.py", *shapes)
+    assert run.returncode == 1
+    assert "model.roi_heads.num_classes is 80, expected 3, as --dataset ohem_sha" in run.stderr
+
+
+def test_hostile_names(trained):
+    hostile = '</script><img src=x onerror=alert(1)> "it\'s" & \u00fcn\u00ef'
+    image = f"1 {hostile.replace('/', '_')}"
+    folder = trained / hostile.replace("/", "_")
+    write_voc(folder, {image: [("dog", (5, 5, 30, 40), ""), (hostile, (40, 10, 70, 50), "")]})
+    data = f"voc://{folder.name}?split=trainval"
+    run = call(trained, "--dataset", data, "MODEL.WEIGHTS", "model.pth", "DATASETS.TRAIN", "()")
+    assert run.returncode == 0, run.stderr
+    found = json.loads((trained / "report/hard_examples.json").read_text())
+    assert [x["name"] for x in found["categories"]] == [hostile, "dog"]
+    assert found["images"][0]["file_name"].endswith(f"{image}.jpg")
+    page = (trained / "report/index.html").read_text(encoding="utf-8")
+    assert page.count("</script>") == 2
+    assert "<img" not in page
 
 
 def test_an_earlier_report_stays_if_nothing_can_be_read(trained):
