@@ -10,12 +10,15 @@ Does mining help? Trains ways of choosing RoIs on data sets, with several seeds,
 All runs of a data set and a seed have the same images in the same order, the same initial weights,
 schedule and budget. A run that is finished is kept in results.json and not repeated, so that the
 script may be stopped at any time and called again, with more of anything. After each it writes a
-page in Markdown and learning curves of all that is there. AP is COCO's, of every data set.
+page in Markdown and learning curves of all that is there. AP is COCO's, of every data set. What a
+step takes is measured before, of all variants in turn, so that other work does not count for one.
 """
 
 import argparse
+import itertools
 import json
 import logging
+import math
 import statistics
 import sys
 import tempfile
@@ -24,7 +27,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase, hooks
@@ -32,6 +34,7 @@ from detectron2.utils.env import seed_all_rng
 from environment import describe
 from samplers import StudyROIHeads, add_study_config
 from spoilt_labels import spoil_labels
+from step_times import ratio, time_steps
 from tqdm import tqdm
 
 from ohem_d2 import add_ohem_config
@@ -136,15 +139,10 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
 
 
 class Curve(HookBase):
-    """
-    Evaluates now and then, and measures the time of training alone.
-
-    Each step counts as the median of those since the last evaluation, so that a moment in which
-    the machine did something else does not count.
-    """
+    """Evaluates now and then."""
 
     def __init__(self, period: int) -> None:
-        self.period, self.seconds, self.steps, self.points = period, 0.0, [], []
+        self.period, self.points = period, []
 
     def before_train(self) -> None:
         """Show how far it is."""
@@ -154,22 +152,15 @@ class Curve(HookBase):
         """Stop showing it."""
         self.bar.close()
 
-    def before_step(self) -> None:
-        """Start the clock."""
-        self._start = time.perf_counter()
-
     def after_step(self) -> None:
-        """Stop it, and evaluate."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.steps.append(time.perf_counter() - self._start)
+        """Evaluate if it is time to."""
         self.bar.update()
         done = self.trainer.iter + 1
         if done % self.period == 0 or done == self.trainer.max_iter:
-            self.seconds += len(self.steps) * statistics.median(self.steps)
-            self.steps = []
             results = self.trainer.test(self.trainer.cfg, self.trainer.model)["bbox"]
-            self.points.append({"iteration": done, "seconds": self.seconds, **results})
+            # Of a model that finds nothing, Detectron2's evaluator says that AP is not a number.
+            results = {k: 0.0 if math.isnan(v) else v for k, v in results.items()}
+            self.points.append({"iteration": done, **results})
 
 
 class StudyTrainer(Trainer):
@@ -181,15 +172,20 @@ class StudyTrainer(Trainer):
         return [h for h in super().build_hooks() if not isinstance(h, left_out)]
 
 
+def build_trainer(cfg: CfgNode, folder: str) -> StudyTrainer:
+    """Build what trains a config from its seed, and writes its log to a folder."""
+    cfg = cfg.clone()
+    cfg.OUTPUT_DIR = folder
+    cfg.freeze()
+    seed_all_rng(cfg.SEED)
+    return StudyTrainer(cfg)
+
+
 def train(cfg: CfgNode, points: int) -> list[dict]:
     """Train once, and return the points of its learning curve, evenly spaced."""
     with tempfile.TemporaryDirectory() as folder:
-        cfg = cfg.clone()
-        cfg.OUTPUT_DIR = folder
-        cfg.freeze()
-        seed_all_rng(cfg.SEED)
         curve = Curve(max(1, cfg.SOLVER.MAX_ITER // points))
-        trainer = StudyTrainer(cfg)
+        trainer = build_trainer(cfg, folder)
         trainer.register_hooks([curve])
         trainer.train()
     return curve.points
@@ -252,30 +248,57 @@ def configure(config_file: str, opts: list[str], variant: str, seed: int) -> Cfg
 def run(args: argparse.Namespace, data: dict[str, tuple[str, list[str]]]) -> None:
     """Do all runs that are not there yet, and write what is there after each."""
     file = args.output / "results.json"
-    runs = [(d, s, v) for d in data for s in args.seeds for v in args.variants]
     spoilt = f"_removed_{args.remove}_swapped_{args.swap}" if args.remove or args.swap else ""
-    for name, seed, variant in tqdm(runs, desc="runs", unit="run"):
+
+    def config_of(name: str, variant: str, seed: int) -> CfgNode:
         config_file, opts = data[name]
         cfg = configure(config_file, [*opts, *args.opts], variant, seed)
         if spoilt:
             cfg.DATASETS.TRAIN = spoil(cfg.DATASETS.TRAIN, args.remove, args.swap)
-        key = (f"{name}{spoilt}", variant, seed)
-        known = [r for r in _read(file) if (r["data"], r["variant"], r["seed"]) == key]
-        if known:
-            check_same_settings(known[0], cfg, file)
-            continue
-        tqdm.write(f"{time.strftime('%H:%M')} {key[0]}, {variant}, seed {seed}")
+        return cfg
+
+    known = {(r["data"], r["variant"], r["seed"]): r for r in _read(file, [])}
+    to_do = []
+    for name, seed, variant in itertools.product(data, args.seeds, args.variants):
+        key, cfg = (f"{name}{spoilt}", variant, seed), config_of(name, variant, seed)
+        if key in known:
+            check_same_settings(known[key], cfg, file)
+        else:
+            to_do.append((key, cfg))
+    for name in data:
+        of_data = dict.fromkeys(v for n, v, _ in known if n == f"{name}{spoilt}")
+        cfgs = {
+            v: config_of(name, v, args.seeds[0]) for v in (of_data | dict.fromkeys(args.variants))
+        }
+        measure_steps(f"{name}{spoilt}", cfgs, args.output / "steps.json")
+    for key, cfg in tqdm(to_do, desc="runs", unit="run"):
+        tqdm.write(f"{time.strftime('%H:%M')} {key[0]}, {key[1]}, seed {key[2]}")
         points = train(cfg, args.points)
         result = dict(zip(("data", "variant", "seed"), key), machine=describe(), points=points)
-        results = [*_read(file), {**result, "settings": settings_of(cfg)}]
-        unfinished = file.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(results, indent=0))
-        unfinished.rename(file)
-        report(results, args.output)
+        _write(file, [*_read(file, []), {**result, "settings": settings_of(cfg)}])
+        report(args.output)
 
 
-def _read(file: Path) -> list[dict]:
-    return json.loads(file.read_text()) if file.exists() else []
+def measure_steps(data: str, cfgs: dict[str, CfgNode], file: Path) -> None:
+    """Time the steps of all variants of a data set in turn, if those of one are not in the file."""
+    measured = _read(file, {})
+    if set(cfgs) <= set(measured.get(data, {}).get("seconds", ())):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        trainers = {variant: build_trainer(cfg, folder) for variant, cfg in cfgs.items()}
+        seconds = time_steps(trainers)
+    _write(file, {**measured, data: {"machine": describe(), "seconds": seconds}})
+
+
+def _read(file: Path, otherwise: list | dict) -> list | dict:
+    return json.loads(file.read_text()) if file.exists() else otherwise
+
+
+def _write(file: Path, content: list | dict) -> None:
+    """Whole or not at all."""
+    unfinished = file.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(content, indent=0))
+    unfinished.rename(file)
 
 
 def settings_of(cfg: CfgNode) -> dict[str, object]:
@@ -315,8 +338,9 @@ def _flat(node: dict, prefix: str = "") -> dict[str, object]:
     return flat
 
 
-def report(results: list[dict], output: Path) -> str:
+def report(output: Path) -> str:
     """Write and return a page on all runs that are there, with curves beside it."""
+    results, steps = _read(output / "results.json", []), _read(output / "steps.json", {})
     page = []
     for data in dict.fromkeys(r["data"] for r in results):
         runs = {}
@@ -324,48 +348,78 @@ def report(results: list[dict], output: Path) -> str:
             these = [r for r in results if (r["data"], r["variant"]) == (data, variant)]
             if these:
                 runs[variant] = {r["seed"]: r["points"] for r in these}
+        seconds = steps.get(data, {"seconds": {}})["seconds"]
         plot = output / f"{data}.png"
-        draw_curves(runs, plot)
+        draw_curves(runs, seconds, plot)
         machines = dict.fromkeys(r["machine"] for r in results if r["data"] == data)
-        page += [f"## {data}", "; ".join(machines), table(runs), f"![Learning curves]({plot.name})"]
+        tables = table(runs, seconds)
+        page += [f"## {data}", "; ".join(machines), tables, f"![Learning curves]({plot.name})"]
     text = "\n\n".join(page)
     (output / "accuracy.md").write_text(f"{text}\n")
     return text
 
 
-def table(runs: dict[str, dict[int, list[dict]]]) -> str:
+def table(runs: dict[str, dict[int, list[dict]]], seconds: dict[str, list[float]]) -> str:
     """
     The last point of each run, over seeds, next to 1:3 sampling with the same seed: first of all
     classes together, then of each.
+
+    Args:
+        runs: of each variant and seed, the points of the learning curve.
+        seconds: what `time_steps` returned of the variants.
     """
-    metrics = next(iter(next(iter(runs.values())).values()))[-1]
-    by_class = [x for x in metrics if x.startswith("AP-")]
-    overall = _rows(runs, ["AP", "AP50", "AP75"], with_costs=True)
-    return "\n".join(overall + (["", *_rows(runs, by_class, with_costs=False)] if by_class else []))
+    last = [points[-1] for by_seed in runs.values() for points in by_seed.values()]
+    by_class = list(dict.fromkeys(x for point in last for x in point if x.startswith("AP-")))
+    costs = _rows(runs, ["AP", "AP50", "AP75"], seconds)
+    return "\n".join(costs + (["", *_rows(runs, by_class, None)] if by_class else []))
 
 
 def _rows(
-    runs: dict[str, dict[int, list[dict]]], metrics: list[str], with_costs: bool
+    runs: dict[str, dict[int, list[dict]]],
+    metrics: list[str],
+    seconds: dict[str, list[float]] | None,
 ) -> list[str]:
-    """A table with a row for each variant, and a column for each metric."""
+    """A table with a row for each variant, and a column for each metric; and what it costs."""
     titles = ["RoIs", "seeds", *metrics]
-    if with_costs:
-        titles += ["iterations to 1:3's AP (1:3: 1)", "time to it"]
+    if seconds is not None:
+        titles += ["iterations to 1:3's AP (1:3: 1)", "time of a step (1:3: 1)", "time to 1:3's AP"]
     lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
     baseline = runs.get(SAMPLING, {})
     for variant, by_seed in runs.items():
         seeds = [s for s in by_seed if s in baseline and variant != SAMPLING]
         cells = [VARIANTS[variant][0], str(len(by_seed))]
         for metric in metrics:
-            value = {seed: points[-1][metric] for seed, points in by_seed.items()}
-            less = [f"{value[s] - baseline[s][-1][metric]:+.1f}" for s in seeds]
+            # A model that finds nothing has no AP of classes.
+            value = {seed: points[-1].get(metric, 0.0) for seed, points in by_seed.items()}
+            less = [f"{value[s] - baseline[s][-1].get(metric, 0.0):+.1f}" for s in seeds]
             differences = f" ({' '.join(less)})" if less else ""
             cells.append(_mean_and_spread(list(value.values())) + differences)
-        if with_costs:
-            compared = [baseline[s] for s in seeds], [by_seed[s] for s in seeds]
-            cells += [_cost_to_reach(what, *compared) for what in ("iteration", "seconds")]
+        if seconds is not None:
+            cells += _costs(
+                [baseline[s] for s in seeds],
+                [by_seed[s] for s in seeds],
+                seconds.get(SAMPLING),
+                seconds.get(variant),
+            )
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _costs(
+    baseline: list[list[dict]],
+    runs: list[list[dict]],
+    seconds_of_baseline: list[float] | None,
+    seconds: list[float] | None,
+) -> list[str]:
+    """The last three cells of a row."""
+    if not runs:
+        return [""] * 3
+    share = share_to_reach(baseline, runs)
+    iterations = "never" if share is None else f"{share:.2f}"
+    if not seconds or not seconds_of_baseline:
+        return [iterations, "", ""]
+    of_step = ratio(seconds, seconds_of_baseline)
+    return [iterations, f"{of_step:.2f}", "never" if share is None else f"{share * of_step:.2f}"]
 
 
 def _mean_and_spread(values: list[float]) -> str:
@@ -373,47 +427,51 @@ def _mean_and_spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.1f}{spread}"
 
 
-def _cost_to_reach(what: str, baseline: list[list[dict]], runs: list[list[dict]]) -> str:
+def share_to_reach(baseline: list[list[dict]], runs: list[list[dict]]) -> float | None:
     """
-    When the mean curve, a line from 0 and from point to point, comes to the baseline's last AP: as
-    a share of what the baseline took.
+    When the mean curve, a line from 0 and from point to point, comes to the baseline's last AP.
 
     Args:
-        what: "seconds" or "iteration".
         baseline: points of each run.
         runs: the same, of the same seeds.
+
+    Returns:
+        iterations, as a share of the baseline's; None: never.
     """
-    if not runs:
-        return ""
-    goal, whole = (statistics.mean(run[-1][x] for run in baseline) for x in ("AP", what))
-    before = {"AP": 0.0, what: 0.0}
+    goal, whole = (statistics.mean(run[-1][x] for run in baseline) for x in ("AP", "iteration"))
+    before = {"AP": 0.0, "iteration": 0.0}
     for at_a_time in zip(*runs):
-        now = {x: statistics.mean(p[x] for p in at_a_time) for x in ("AP", what)}
+        now = {x: statistics.mean(p[x] for p in at_a_time) for x in before}
         if now["AP"] >= goal:
             share = (goal - before["AP"]) / max(now["AP"] - before["AP"], 1e-9)
-            return f"{(before[what] + share * (now[what] - before[what])) / whole:.2f}"
+            there = before["iteration"] + share * (now["iteration"] - before["iteration"])
+            return there / whole
         before = now
-    return "never"
+    return None
 
 
-def draw_curves(runs: dict[str, dict[int, list[dict]]], file: Path) -> None:
+def draw_curves(
+    runs: dict[str, dict[int, list[dict]]], seconds: dict[str, list[float]], file: Path
+) -> None:
     """AP by iterations and by the time of training: the mean of the seeds, and each of them."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
-    for axis, x in zip(axes, ("iteration", "seconds")):
-        for number, (variant, by_seed) in enumerate(runs.items()):
-            style = {"color": plt.cm.tab20(number)}
+    of_baseline = seconds.get(SAMPLING)
+    for number, (variant, by_seed) in enumerate(runs.items()):
+        scales = [1.0]
+        if of_baseline and variant in seconds:
+            of_step = ratio(seconds[variant], of_baseline)
+            scales.append(of_step * statistics.median(of_baseline))
+        style = {"color": plt.cm.tab20(number)}
+        for axis, scale in zip(axes, scales):
             for points in by_seed.values():
-                axis.plot([p[x] for p in points], [p["AP"] for p in points], lw=0.4, **style)
-            together = list(zip(*by_seed.values()))
-            axis.plot(
-                [statistics.mean(p[x] for p in at) for at in together],
-                [statistics.mean(p["AP"] for p in at) for at in together],
-                label=variant,
-                **style,
-            )
-        axis.set_xlabel({"iteration": "iterations", "seconds": "seconds of training"}[x])
+                x = [scale * p["iteration"] for p in points]
+                axis.plot(x, [p["AP"] for p in points], lw=0.4, **style)
+            mean = [statistics.mean(p["AP"] for p in at) for at in zip(*by_seed.values())]
+            axis.plot(x, mean, label=variant, **style)
+    axes[0].set_xlabel("iterations")
+    axes[1].set_xlabel("seconds of training, at the speed of steps measured in turn")
     axes[0].set_ylabel("AP")
-    axes[1].legend(fontsize=7)
+    axes[0].legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(file, dpi=110)
     plt.close(figure)
@@ -451,7 +509,7 @@ def main() -> None:
         sys.exit(f"error: {e}")
     finally:
         logging.disable(logging.NOTSET)
-    print(f"\n{report(_read(args.output / 'results.json'), args.output)}")
+    print(f"\n{report(args.output)}")
 
 
 if __name__ == "__main__":

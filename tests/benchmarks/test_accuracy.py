@@ -1,9 +1,9 @@
 import json
 import sys
-from types import SimpleNamespace
 
 import accuracy
 import pytest
+import step_times
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import BoxMode
@@ -35,6 +35,13 @@ def call(monkeypatch, output, *arguments, opts=()):
 
 
 def test_all_but_the_rois_is_the_same_and_no_run_is_repeated(monkeypatch, tmp_path, capsys):
+    timed = []
+
+    def time_steps(trainers):
+        timed.append(set(trainers))
+        return {name: [1.0] for name in trainers}
+
+    monkeypatch.setattr(accuracy, "time_steps", time_steps)
     seen = []
     preprocess = GeneralizedRCNN.preprocess_image
 
@@ -57,7 +64,6 @@ def test_all_but_the_rois_is_the_same_and_no_run_is_repeated(monkeypatch, tmp_pa
     assert names == [("plain", v, s) for s in (0, 1) for v in ("sampling", "ohem")]
     result = results[3]
     assert [p["iteration"] for p in result["points"]] == [2, 4]
-    assert 0 < result["points"][0]["seconds"] < result["points"][1]["seconds"]
     assert {"AP", "AP50", "AP75", "AP-circle"} <= set(result["points"][1])
     assert result["settings"]["SOLVER.MAX_ITER"] == 4
     page = (tmp_path / "accuracy.md").read_text()
@@ -73,6 +79,7 @@ def test_all_but_the_rois_is_the_same_and_no_run_is_repeated(monkeypatch, tmp_pa
 
     call(monkeypatch, tmp_path, "--variants", "sampling", "ohem", "half", "--seeds", "0")
     assert len(seen) == 4  # that of the new one
+    assert timed == [{"sampling", "ohem"}, {"sampling", "ohem", "half"}]  # in turn with the others
     with pytest.raises(SystemExit, match=r"plain, sampling, seed 0 is there with SOLVER.BASE_LR 0"):
         call(monkeypatch, tmp_path, "--variants", "sampling", opts=["SOLVER.BASE_LR", "0.5"])
     opts = ["MODEL.RPN.POST_NMS_TOPK_TEST", "1000"]  # Detectron2's default
@@ -81,8 +88,20 @@ def test_all_but_the_rois_is_the_same_and_no_run_is_repeated(monkeypatch, tmp_pa
     assert len(json.loads((tmp_path / "results.json").read_text())) == 5
 
 
+def test_steps_of_all_variants_are_timed(monkeypatch, tmp_path):
+    monkeypatch.setattr("step_times.ROUNDS", 2)
+    call(monkeypatch, tmp_path, "--variants", "sampling", "retinanet", "--seeds", "0")
+    seconds = json.loads((tmp_path / "steps.json").read_text())["plain"]["seconds"]
+    assert set(seconds) == {"sampling", "retinanet"}
+    assert all(len(x) == 2 and min(x) > 0 for x in seconds.values())
+    row = (tmp_path / "accuracy.md").read_text().splitlines()[7]
+    of_step = step_times.ratio(seconds["retinanet"], seconds["sampling"])
+    assert f"| {of_step:.2f} |" in row
+
+
 @pytest.mark.parametrize("variant", accuracy.VARIANTS)
 def test_every_variant_trains(monkeypatch, tmp_path, variant):
+    monkeypatch.setattr("step_times.ROUNDS", 2)
     call(monkeypatch, tmp_path, "--variants", variant, "--seeds", "0")
     (result,) = json.loads((tmp_path / "results.json").read_text())
     assert result["variant"] == variant
@@ -129,9 +148,9 @@ def test_spoilt_labels():
     assert accuracy.spoil(("to_spoil",), 0.2, 0.0) == (name,)
 
 
-def curve(*values, step=10.0):
+def curve(*values):
     return [
-        {"iteration": i, "seconds": i * step, "AP": v, "AP50": v + 10, "AP75": v - 1, "AP-a": v / 2}
+        {"iteration": i, "AP": v, "AP50": v + 10, "AP75": v - 1, "AP-a": v / 2}
         for i, v in enumerate(values, 1)
     ]
 
@@ -139,36 +158,28 @@ def curve(*values, step=10.0):
 def test_table_by_hand():
     runs = {
         "sampling": {0: curve(10, 20, 30, 40), 1: curve(10, 20, 30, 42)},
-        "ohem": {0: curve(30, 40, 50, 60, step=12.5), 1: curve(30, 43, 50, 58, step=12.5)},
+        "ohem": {0: curve(30, 40, 50, 60), 1: curve(30, 43, 50, 58)},
         "half": {1: curve(1, 2, 3, 4)},
     }
-    page = accuracy.table(runs)
+    page = accuracy.table(runs, {"sampling": [2.0] * 4, "ohem": [2.5] * 4, "half": [1.0] * 4})
     overall, by_class = page.split("\n\n")
     _, _, sampling, ohem, half = overall.splitlines()
-    assert sampling.endswith("| 2 | 41.0 ± 1.4 | 51.0 ± 1.4 | 40.0 ± 1.4 |  |  |")
+    assert sampling.endswith("| 2 | 41.0 ± 1.4 | 51.0 ± 1.4 | 40.0 ± 1.4 |  |  |  |")
     assert "| 2 | 59.0 ± 1.4 (+20.0 +16.0) | 69.0 ± 1.4 (+20.0 +16.0) |" in ohem
     # Mean APs of 30 and 41.5 at the first two points, 41 to reach: 1.957 of 4 points.
-    assert ohem.endswith("| 0.49 | 0.61 |")
-    assert "| 1 | 4.0 (-38.0) | 14.0 (-38.0) | 3.0 (-38.0) | never | never |" in half
+    assert ohem.endswith("| 0.49 | 1.25 | 0.61 |")
+    assert half.endswith("| 1 | 4.0 (-38.0) | 14.0 (-38.0) | 3.0 (-38.0) | never | 0.50 | never |")
     header, _, _, ohem, _ = by_class.splitlines()
     assert header == "| RoIs | seeds | AP-a |"
     assert ohem.endswith("| 2 | 29.5 ± 0.7 (+10.0 +8.0) |")
+    assert accuracy.table(runs, {"ohem": [2.5]}).splitlines()[3].endswith("| 0.49 |  |  |")
 
 
 def test_a_baseline_that_finds_nothing():
-    page = accuracy.table({"sampling": {0: curve(0, 0)}, "ohem": {0: curve(0, 0)}})
-    assert page.splitlines()[3].endswith("| 0.00 | 0.00 |")
-
-
-def test_a_moment_of_other_work_does_not_count_as_training(monkeypatch):
-    now = iter([0.0, 1.0, 1.0, 2.0, 2.0, 50.0, 50.0, 51.0])
-    monkeypatch.setattr(accuracy.time, "perf_counter", lambda: next(now))
-    hook = accuracy.Curve(period=3)
-    hook.trainer = SimpleNamespace(
-        cfg=None, model=None, max_iter=4, test=lambda *_: {"bbox": {"AP": 1.0}}
-    )
-    hook.before_train()
-    for hook.trainer.iter in range(4):
-        hook.before_step()
-        hook.after_step()
-    assert [p["seconds"] for p in hook.points] == [3.0, 4.0]
+    nothing = [{"iteration": 1, "AP": 0.0, "AP50": 0.0, "AP75": 0.0}]
+    page = accuracy.table({"sampling": {0: nothing}, "ohem": {0: curve(0.0)}}, {})
+    assert page.splitlines()[3].endswith("| 0.00 |  |  |")
+    assert page.splitlines()[-2:] == [
+        "| 1:3 sampling (Detectron2) | 1 | 0.0 |",
+        "| OHEM as in the paper | 1 | 0.0 (+0.0) |",
+    ]
