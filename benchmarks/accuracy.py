@@ -92,6 +92,11 @@ def _no_man_s_land(name: str) -> Callable[[CfgNode], None]:
     return change
 
 
+def _short(cfg: CfgNode) -> None:
+    cfg.MODEL.ROI_HEADS.NAME = "OHEMROIHeads"
+    cfg.SOLVER.MAX_ITER = round(0.65 * cfg.SOLVER.MAX_ITER)
+
+
 def _sampled_first(cfg: CfgNode) -> None:
     cfg.MODEL.ROI_HEADS.NAME = StudyROIHeads.__name__
     cfg.STUDY.WARMUP_ITERS = cfg.SOLVER.MAX_ITER // 4
@@ -112,6 +117,7 @@ def _retinanet(cfg: CfgNode) -> None:
 VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
     SAMPLING: ("1:3 sampling (Detectron2)", _head("StandardROIHeads")),
     "ohem": ("OHEM as in the paper", _ohem()),
+    "short": ("OHEM, with a schedule of 0.65 of the iterations", _short),
     "cls": ("ranked by classification loss", _ohem(LOSS_WEIGHT_BOX_REG=0.0)),
     "ratio": ("at most 1:3 foreground", _ohem(POSITIVE_FRACTION=0.25)),
     "mmdet": (
