@@ -136,7 +136,7 @@ def check_model(model: nn.Module) -> None:
         )
     if isinstance(heads, OHEMRROIHeads):
         raise InputError("MODEL.ROI_HEADS.NAME is OHEMRROIHeads, expected heads of upright boxes")
-    if not heads._mines_among_proposals():
+    if not heads.mines_among_proposals():
         raise InputError(
             f"{config_key('cascade_stages')} is {heads.ohem.cascade_stages}, expected 0 among "
             "them: hard examples are those of the first stage"
@@ -167,7 +167,7 @@ def look_at(model: nn.Module, x: dict) -> Findings:
             proposals = [x["proposals"].to(model.device)]
         else:
             proposals, _ = model.proposal_generator(images, features, targets)
-        mined = heads._select(*heads.label_and_rank_proposals(features, proposals, targets))[0]
+        mined = heads.mine(features, proposals, targets)[0]
         kinds = kinds_of_rois(mined, heads.num_classes)
         ious = pairwise_iou(mined.proposal_boxes, targets[0].gt_boxes)
         chosen = _one_of_each(mined, kinds, ious, heads.num_classes)

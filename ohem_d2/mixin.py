@@ -116,7 +116,7 @@ class OHEMMixin(BoxVotingMixin):
                 f"MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE is {self.batch_size_per_image}, "
                 "expected 1 or more: it is the number of RoIs to select per image"
             )
-        if ohem.bg_iou_lo > 0 and self._mines_among_proposals():
+        if ohem.bg_iou_lo > 0 and self.mines_among_proposals():
             self.proposal_matcher = _ignore_below(self.proposal_matcher, ohem.bg_iou_lo)
         is_list = isinstance(self.box_predictor, nn.ModuleList)  # one for each stage of a cascade
         for predictor in self.box_predictor if is_list else [self.box_predictor]:
@@ -135,7 +135,8 @@ class OHEMMixin(BoxVotingMixin):
             InputError: it is not.
         """
 
-    def _mines_among_proposals(self) -> bool:
+    def mines_among_proposals(self) -> bool:
+        """Whether the RoIs that are mined are proposals of the RPN, not of a stage before."""
         return True
 
     @classmethod
@@ -170,9 +171,22 @@ class OHEMMixin(BoxVotingMixin):
         """
         if self._features is None:
             raise RuntimeError("expected a call of the heads themselves, not of their forward")
-        labelled, cost = self.label_and_rank_proposals(self._features, proposals, targets)
-        mined = self._select(labelled, cost)
+        mined = self.mine(self._features, proposals, targets)
         return [_with_ground_truth(x, x_targets) for x, x_targets in zip(mined, targets)]
+
+    @torch.no_grad()
+    def mine(
+        self, features: dict[str, Tensor], proposals: list[Instances], targets: list[Instances]
+    ) -> list[Instances]:
+        """
+        Label all proposals, and choose and log the hard examples, without learning from them.
+
+        Arguments are those of `label_and_rank_proposals`.
+
+        Returns:
+            the hard examples of each image, by falling loss, with the fields that it adds.
+        """
+        return self._select(*self.label_and_rank_proposals(features, proposals, targets))
 
     def _select(self, labelled: list[Instances], cost: Tensor) -> list[Instances]:
         """Of R labelled RoIs, and what each costs, (R,): the hard examples, which are logged."""

@@ -117,12 +117,12 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
                     f"stages in [0, {self.num_cascade_stages})"
                 )
 
-    def _mines_among_proposals(self) -> bool:
+    def mines_among_proposals(self) -> bool:
         return 0 in self.ohem.cascade_stages
 
     def _first_stage(self) -> super:
         """What chooses the RoIs of the first stage: the mining, or the extended head."""
-        return super() if self._mines_among_proposals() else super(OHEMMixin, self)
+        return super() if self.mines_among_proposals() else super(OHEMMixin, self)
 
     def label_and_sample_proposals(
         self, proposals: list[Instances], targets: list[Instances]
