@@ -70,15 +70,15 @@ class StudyROIHeads(OHEMROIHeads):
         is_background = torch.cat([x.gt_classes for x in labelled]) == self.num_classes
         return cost.masked_fill(is_background & (loss > self.study.MAX_LOSS), -1.0)
 
-    def _select(self, labelled: list[Instances], cost: Tensor) -> list[Instances]:
+    def _select(self, labelled: list[Instances], cost: Tensor, *figures) -> list[Instances]:
         if self.study.HARD_FRACTION == 1:
-            return super()._select(labelled, cost)
+            return super()._select(labelled, cost, *figures)
         for x in labelled:
             x.number = torch.arange(len(x), device=cost.device)
         hard = copy.copy(self)  # the same modules with another budget
         hard.batch_size_per_image = round(self.study.HARD_FRACTION * self.batch_size_per_image)
         chosen = []
-        for x, mined in zip(labelled, super(StudyROIHeads, hard)._select(labelled, cost)):
+        for x, mined in zip(labelled, super(StudyROIHeads, hard)._select(labelled, cost, *figures)):
             is_left = torch.ones(len(x), dtype=torch.bool, device=cost.device)
             is_left[mined.number] = False
             rest = x[is_left]

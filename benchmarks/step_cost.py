@@ -206,8 +206,7 @@ class Contender:
             wrap(heads, "_cost", "loss")
             wrap(heads, "_select", "selection")
             wrap(mixin, "add_up", "logging")
-            wrap(mixin, "log_figures", "logging")
-            wrap(mixin.ClassFigures, "log", "logging")
+            wrap(mixin.Figures, "log", "logging")
             parts = {"box_pooler": "pooling", "pooler": "pooling"}
             parts |= dict.fromkeys(("box_head", "res5", "box_predictor"), "head")
             for attribute, name in parts.items():

@@ -11,7 +11,7 @@ from torch import Tensor, cat, distributed
 
 from .kinds import KINDS, kinds_of_rois
 
-PERIOD = 100  # steps
+PERIOD = 100  # steps; where there are more classes than that, as many as there are classes
 _NUM_TOTALS = 6  # of all RoIs and of the selected ones: how many, of them foreground, and the loss
 _FIELDS = ("gt_classes", "ohem_pred_classes", "ohem_loss_cls", "ohem_loss_box_reg")
 
@@ -35,8 +35,7 @@ def add_up(
             which has to call this then.
 
     Returns:
-        a vector for `log_figures` and `ClassFigures`, on the device of the RoIs: to bring it to the
-        host takes time.
+        a vector for `Figures.log`, on the device of the RoIs: to bring it to the host takes time.
     """
     rois = Instances((0, 0), **{name: cat([x.get(name) for x in labelled]) for name in _FIELDS})
     losses = (rois.ohem_loss_cls + rois.ohem_loss_box_reg).float()
@@ -57,37 +56,19 @@ def add_up(
     return sums
 
 
-def log_figures(sums: Sequence[float]) -> None:
+class Figures:
     """
-    Log what was selected, and of what, to Detectron2's event storage.
-
-    Args:
-        sums: what `add_up` returned.
-    """
-    num_images, num_all, num_all_fg, all_cost, num, num_fg, cost, *rest = sums
-    storage = get_event_storage()
-    # By these names Detectron2 logs what it samples.
-    storage.put_scalar("roi_head/num_fg_samples", num_fg / num_images)
-    storage.put_scalar("roi_head/num_bg_samples", (num - num_fg) / num_images)
-    if num:
-        storage.put_scalar("ohem/cost_of_selected", cost / num)
-        storage.put_scalar("ohem/cost_of_all", all_cost / num_all)
-        numbers, _ = _of_classes(rest)
-        _log_shares("ohem", numbers.sum(axis=0))
-    if num and all_cost:
-        # Detectron2's console line shows all that is called a loss, so this one alone.
-        storage.put_scalar("ohem/loss_ratio", (cost / num) / (all_cost / num_all))
-    if num_all_fg:
-        storage.put_scalar("ohem/share_of_fg_selected", num_fg / num_all_fg)
-
-
-class ClassFigures:
-    """
-    Logs what was selected that concerns each class, of `PERIOD` steps together: Detectron2 keeps
-    every value that is logged, and there may be a thousand classes.
+    Logs to Detectron2's event storage what was selected, and of what: by the heads, or by a stage
+    of a cascade. What concerns each class is logged of `PERIOD` steps together, since Detectron2
+    keeps every value, and there may be a thousand classes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_console: bool = True) -> None:
+        """
+        Args:
+            on_console: whether Detectron2's printer is to show one figure, the ratio of losses.
+        """
+        self._ratio = "ohem/loss_ratio" if on_console else "ohem/cost_ratio"
         self._clear()
 
     def _clear(self) -> None:
@@ -95,7 +76,7 @@ class ClassFigures:
 
     def log(self, sums: Sequence[float], class_names: Sequence[str] | None = None) -> None:
         """
-        Add a step, and log all since the last time if the period is over.
+        Log a step, and what concerns each class if the period is over.
 
         Args:
             sums: what `add_up` returned.
@@ -103,21 +84,50 @@ class ClassFigures:
         """
         num_images, *rest = sums
         numbers, costs = _of_classes(rest[_NUM_TOTALS:])
+        _log_step(num_images, rest[:_NUM_TOTALS], numbers.sum(axis=0), self._ratio)
         self._num_images += num_images
         self._numbers += numbers
         self._costs += costs
         storage = get_event_storage()
-        if storage.iter % PERIOD:
+        if storage.iter % max(PERIOD, len(numbers) - 1):
             return
         for i in np.flatnonzero(self._numbers[:-1].sum(axis=1)).tolist():
-            # A glossy ibis is not to be on the console.
-            has_name = class_names and "loss" not in class_names[i]
-            name = f"ohem_class/{class_names[i] if has_name else i}"
             number = self._numbers[i].sum()
-            storage.put_scalar(f"{name}/selected", number / self._num_images)
-            storage.put_scalar(f"{name}/cost", self._costs[i] / number)
-            _log_shares(name, self._numbers[i])
+            shares = _shares(self._numbers[i])
+            figures = {"selected": number / self._num_images, "cost": self._costs[i] / number}
+            for name, value in (figures | shares).items():
+                name = f"ohem_class/{_name(i, class_names)}/{name}"
+                # A median of the last steps, which Detectron2 would show, is not of one value.
+                storage.put_scalar(name, value, smoothing_hint=False)
         self._clear()
+
+
+def _log_step(
+    num_images: float, totals: Sequence[float], numbers: np.ndarray, name_of_ratio: str
+) -> None:
+    """Of the selected RoIs of all classes, (len(KINDS),) numbers."""
+    num_all, num_all_fg, all_cost, num, num_fg, cost = totals
+    storage = get_event_storage()
+    # By these names Detectron2 logs what it samples.
+    storage.put_scalar("roi_head/num_fg_samples", num_fg / num_images)
+    storage.put_scalar("roi_head/num_bg_samples", (num - num_fg) / num_images)
+    if num:
+        storage.put_scalar("ohem/cost_of_selected", cost / num)
+        storage.put_scalar("ohem/cost_of_all", all_cost / num_all)
+        for name, share in _shares(numbers).items():
+            storage.put_scalar(f"ohem/{name}", share)
+    if num and all_cost:
+        # Detectron2's console line shows all that is called a loss.
+        storage.put_scalar(name_of_ratio, (cost / num) / (all_cost / num_all))
+    if num_all_fg:
+        storage.put_scalar("ohem/share_of_fg_selected", num_fg / num_all_fg)
+
+
+def _name(number: int, class_names: Sequence[str] | None) -> str:
+    """That of a class, or its number if a figure of that name would be another's, or on console."""
+    name = class_names[number] if class_names else ""
+    is_fit = name and class_names.count(name) == 1 and "loss" not in name  # as in "glossy ibis"
+    return name if is_fit else str(number)
 
 
 def _of_classes(sums: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -126,8 +136,7 @@ def _of_classes(sums: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     return of_classes[:-1].reshape(-1, len(KINDS)), of_classes[-1]
 
 
-def _log_shares(name: str, numbers: np.ndarray) -> None:
+def _shares(numbers: np.ndarray) -> dict[str, float]:
     """Of each kind, (len(KINDS),)."""
-    storage = get_event_storage()
-    for kind, share in zip(KINDS, numbers / numbers.sum()):
-        storage.put_scalar(f"{name}/share_of_{kind.replace(' ', '_')}", share)
+    names = (f"share_of_{kind.replace(' ', '_')}" for kind in KINDS)
+    return dict(zip(names, (numbers / numbers.sum()).tolist()))

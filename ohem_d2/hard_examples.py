@@ -157,6 +157,9 @@ def look_at(model: nn.Module, x: dict) -> Findings:
         overlap an object by an IoU of 0.7 or more, or all of them by less than 0.3. What the model
         is only not sure of, with the right class, is none. And what it finds in the boxes of the
         labels, and without them, for `label_errors`.
+
+    Raises:
+        FloatingPointError: the model computes what is not a number.
     """
     heads = model.roi_heads
     targets = [x["instances"].to(model.device)]
@@ -168,6 +171,9 @@ def look_at(model: nn.Module, x: dict) -> Findings:
         else:
             proposals, _ = model.proposal_generator(images, features, targets)
         mined = heads.mine(features, proposals, targets)[0]
+        if not torch.isfinite(mined.ohem_loss_cls + mined.ohem_loss_box_reg).all():
+            # In the words of Detectron2's RPN.
+            raise FloatingPointError("Predicted boxes or scores contain Inf/NaN.")
         kinds = kinds_of_rois(mined, heads.num_classes)
         ious = pairwise_iou(mined.proposal_boxes, targets[0].gt_boxes)
         chosen = _one_of_each(mined, kinds, ious, heads.num_classes)
@@ -217,14 +223,15 @@ def with_background(probs: Tensor, by_sigmoid: bool) -> np.ndarray:
 @contextmanager
 def _with_training_proposals(model: nn.Module) -> Iterator[None]:
     """The model as at test time, but for the number of its proposals."""
-    was_training = model.training
+    was_training = {module: module.training for module in model.modules()}
     model.eval()
     if model.proposal_generator is not None:
         model.proposal_generator.train()
     try:
         yield
     finally:
-        model.train(was_training)
+        for module, mode in was_training.items():
+            module.training = mode
 
 
 def _one_of_each(mined: Instances, kinds: Tensor, ious: Tensor, num_classes: int) -> Tensor:

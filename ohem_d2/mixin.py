@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .box_voting import BoxVotingMixin, config_of, is_configured_above
 from .config import OHEMOptions, config_key, ohem_options, options_by_name
 from .errors import InputError
-from .figures import ClassFigures, add_up, log_figures
+from .figures import Figures, add_up
 from .losses import check_predictor, losses_per_roi, predicted_classes
 from .mining import select_hard_examples
 from .pieces import read_in_pieces
@@ -123,7 +123,7 @@ class OHEMMixin(BoxVotingMixin):
             check_predictor(predictor)
         self.observers: list[Callable[[list[Instances]], None]] = []
         self.class_names: Sequence[str] | None = None
-        self._class_figures = ClassFigures()
+        self._figures = Figures()
         self._features, self._is_step = None, False
 
     @classmethod
@@ -171,7 +171,8 @@ class OHEMMixin(BoxVotingMixin):
         """
         if self._features is None:
             raise RuntimeError("expected a call of the heads themselves, not of their forward")
-        mined = self.mine(self._features, proposals, targets)
+        ranked = self.label_and_rank_proposals(self._features, proposals, targets)
+        mined = self._select(*ranked, self._figures)
         return [_with_ground_truth(x, x_targets) for x, x_targets in zip(mined, targets)]
 
     @torch.no_grad()
@@ -179,7 +180,8 @@ class OHEMMixin(BoxVotingMixin):
         self, features: dict[str, Tensor], proposals: list[Instances], targets: list[Instances]
     ) -> list[Instances]:
         """
-        Label all proposals, and choose and log the hard examples, without learning from them.
+        Label all proposals and choose the hard examples, as a step of training would, but with
+        nothing logged and no observer called.
 
         Arguments are those of `label_and_rank_proposals`.
 
@@ -188,8 +190,13 @@ class OHEMMixin(BoxVotingMixin):
         """
         return self._select(*self.label_and_rank_proposals(features, proposals, targets))
 
-    def _select(self, labelled: list[Instances], cost: Tensor) -> list[Instances]:
-        """Of R labelled RoIs, and what each costs, (R,): the hard examples, which are logged."""
+    def _select(
+        self, labelled: list[Instances], cost: Tensor, figures: Figures | None = None
+    ) -> list[Instances]:
+        """
+        Of R labelled RoIs, and what each costs, (R,): the hard examples. They are logged and shown
+        to the observers if there are figures of them.
+        """
         labels = cat([x.gt_classes for x in labelled])
         image_ids = cat([torch.full_like(x.gt_classes, i) for i, x in enumerate(labelled)])
         selected = select_hard_examples(
@@ -206,19 +213,22 @@ class OHEMMixin(BoxVotingMixin):
         )
         images = torch.arange(len(labelled) + 1, device=selected.device)
         bounds = torch.searchsorted(image_ids[selected], images)
-        sums = add_up(labelled, selected, self.num_classes, of_all_processes=self._is_step)
+        values = bounds
+        if figures is not None:
+            sums = add_up(labelled, selected, self.num_classes, of_all_processes=self._is_step)
+            values = cat([bounds.to(sums.dtype), sums])
         # One transfer from the GPU for all images, and for all that is logged.
-        values = cat([bounds.to(sums.dtype), sums]).tolist()
-        log_figures(values[len(bounds) :])
-        self._class_figures.log(values[len(bounds) :], self.class_names)
+        values = values.tolist()
         bounds = [int(x) for x in values[: len(bounds)]]
         starts = accumulate(map(len, labelled), initial=0)
         mined = [
             labelled_i[selected[a:b] - start]
             for labelled_i, a, b, start in zip(labelled, bounds, bounds[1:], starts)
         ]
-        for observe in self.observers:
-            observe(mined)
+        if figures is not None:
+            figures.log(values[len(bounds) :], self.class_names)
+            for observe in self.observers:
+                observe(mined)
         return mined
 
     @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -86,11 +87,16 @@ def as_coco(
                 "crop": f"crops/{name}_{number:06d}.jpg" if number <= _MOST else None,
             }
         )
-    keys = ("file_name", "height", "width")
     return {
         "info": {"description": f"{_LISTS[name][0]} of {dataset_name}"},
         "images": [
-            {"id": i, **{k: r[k] for k in keys}, "original_id": r["image_id"]}
+            {
+                "id": i,
+                "file_name": os.path.abspath(r["file_name"]),  # wherever the file is read from
+                "height": r["height"],
+                "width": r["width"],
+                "original_id": r["image_id"],
+            }
             for i, r in zip(image_ids, records)
         ],
         "categories": [
@@ -124,23 +130,45 @@ def _xywh(box: Box | None) -> list[float] | None:
     return None if box is None else BoxMode.convert(list(box), BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
 
 
-def write_report(folder: Path, dataset_name: str, hard_examples: dict, label_errors: dict) -> None:
+def write_list(folder: Path, name: str, coco: dict) -> None:
     """
-    Write both JSON files, crops of the first 5000 examples of each, and a page that opens from
-    disk and shows these. If drawing the crops is interrupted, the page has those that are there.
+    Write a list as JSON, whole or not at all.
 
     Args:
-        folder: where to. It is made if need be, and the crops of an earlier report go.
+        folder: where to. It is made if need be.
+        name: "hard_examples" or "label_errors".
+        coco: what `as_coco` returned.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / f"{name}.json", json.dumps(coco, allow_nan=False))
+
+
+def _write(file: Path, text: str) -> None:
+    unfinished = file.with_name(f"{file.name}.tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(file)
+
+
+def write_page(folder: Path, dataset_name: str, hard_examples: dict, label_errors: dict) -> None:
+    """
+    Write crops of the first 5000 examples of each list, and a page that opens from disk and shows
+    these. What cannot be drawn is named and left out; if drawing is interrupted, the page has what
+    is there.
+
+    Args:
+        folder: where to. It is made if need be, and the crops of an earlier page go.
         dataset_name: that of the data set.
         hard_examples: what `as_coco` returned.
         label_errors: the same, of the same images.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted; the page is written.
     """
     (folder / "crops").mkdir(parents=True, exist_ok=True)
     lists = []
     for (name, (title, kinds)), coco in zip(_LISTS.items(), (hard_examples, label_errors)):
         for old in (folder / "crops").glob(f"{name}_*.jpg"):
             old.unlink()
-        (folder / f"{name}.json").write_text(json.dumps(coco))
         of = coco["annotations"]
         lists.append({"name": title, "kinds": kinds, "number": len(of), "of": of[:_MOST]})
     images = {x["id"]: x for x in hard_examples["images"]}
@@ -149,6 +177,15 @@ def write_report(folder: Path, dataset_name: str, hard_examples: dict, label_err
         _write_crops(folder, images, annotations)
     except KeyboardInterrupt:
         logger.warning("Interrupted while drawing: the page has what is drawn")
+        raise
+    finally:
+        _write_html(folder, dataset_name, images, hard_examples["categories"], lists)
+
+
+def _write_html(
+    folder: Path, dataset_name: str, images: dict[int, dict], categories: list, lists: list[dict]
+) -> None:
+    """The page, with those examples of the lists that are drawn."""
     for each in lists:
         each["of"] = [x for x in each["of"] if (folder / x["crop"]).exists()]
     shown = {x["image_id"] for each in lists for x in each["of"]}
@@ -156,7 +193,7 @@ def write_report(folder: Path, dataset_name: str, hard_examples: dict, label_err
         "dataset": dataset_name,
         "number_of_images": len(images),
         "images": [x for x in images.values() if x["id"] in shown],
-        "categories": hard_examples["categories"],
+        "categories": categories,
         "lists": lists,
         "colors": {
             kind: f"rgb({', '.join(str(round(255 * c)) for c in color)})"
@@ -166,7 +203,7 @@ def write_report(folder: Path, dataset_name: str, hard_examples: dict, label_err
     # Nothing in a name can end the script element that holds it.
     data = json.dumps(data).replace("<", "\\u003c")
     page = _TEMPLATE.read_text(encoding="utf-8").replace(">DATA<", f">{data}<")
-    (folder / "index.html").write_text(page, encoding="utf-8")
+    _write(folder / "index.html", page)
 
 
 def _write_crops(folder: Path, images: dict[int, dict], annotations: list[dict]) -> None:
@@ -176,11 +213,19 @@ def _write_crops(folder: Path, images: dict[int, dict], annotations: list[dict])
         of_images.setdefault(x["image_id"], []).append(x)
     with tqdm(total=len(annotations), desc="drawing", unit="crop") as progress:
         for image_id, of_image in of_images.items():
-            image = read_image(images[image_id]["file_name"], format="RGB")
-            for x in of_image:
-                crop = draw_crop(image, x)[:, :, ::-1]
-                cv2.imwrite(str(folder / x["crop"]), crop, [cv2.IMWRITE_JPEG_QUALITY, 85])
-                progress.update()
+            file = images[image_id]["file_name"]
+            try:
+                image = read_image(file, format="RGB")
+                for x in of_image:
+                    _write_crop(folder / x["crop"], draw_crop(image, x))
+                    progress.update()
+            except Exception as e:  # what reads images raises anything
+                logger.warning(f"Of {file} not all is on the page: {e}")
+
+
+def _write_crop(file: Path, crop: np.ndarray) -> None:
+    if not cv2.imwrite(str(file), crop[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85]):
+        raise OSError(f"{file} cannot be written")
 
 
 def draw_crop(image: np.ndarray, annotation: dict) -> np.ndarray:
@@ -206,8 +251,10 @@ def draw_crop(image: np.ndarray, annotation: dict) -> np.ndarray:
     boxes = np.array(list(drawn))
     near, far = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
     margin = _CONTEXT * (far - near).max()
-    x0, y0 = np.floor(np.maximum(near - margin, 0)).astype(int)
-    x1, y1 = np.ceil(np.minimum(far + margin, image.shape[1::-1])).astype(int)
+    size = np.array(image.shape[1::-1])
+    # A pixel at least, also of a box that has no size or lies outside the image.
+    x0, y0 = np.floor((near - margin).clip(0, size - 1)).astype(int)
+    x1, y1 = np.ceil((far + margin).clip([x0 + 1, y0 + 1], size)).astype(int)
     scale = _CROP_SIZE / max(x1 - x0, y1 - y0)
     size = [max(1, round(scale * s)) for s in (x1 - x0, y1 - y0)]
     crop = cv2.resize(image[y0:y1, x0:x1], size, interpolation=cv2.INTER_AREA)

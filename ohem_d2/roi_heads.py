@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .config import config_key
 from .errors import InputError
+from .figures import Figures
 from .mixin import OHEMMixin
 from .read_only import read_only
 
@@ -116,8 +117,11 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
                     f"{config_key('cascade_stages')} is {self.ohem.cascade_stages}, expected "
                     f"stages in [0, {self.num_cascade_stages})"
                 )
+        first, *later = sorted({*self.ohem.cascade_stages})
+        self._figures_of_stages = {x: Figures(on_console=False) for x in later} | {first: Figures()}
 
     def mines_among_proposals(self) -> bool:
+        """See `OHEMMixin.mines_among_proposals`: whether the first stage mines."""
         return 0 in self.ohem.cascade_stages
 
     def _first_stage(self) -> super:
@@ -174,7 +178,7 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
                 ]
             cost = self._cost(self._features, labelled, stage)
         with get_event_storage().name_scope(f"stage{stage}"):
-            return self._select(labelled, cost)
+            return self._select(labelled, cost, self._figures_of_stages[stage])
 
 
 def _best_iou(rois: Instances, targets: Instances) -> Tensor:

@@ -3,7 +3,7 @@ import torch
 from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
 
-from ohem_d2.figures import PERIOD, ClassFigures, add_up, log_figures
+from ohem_d2.figures import PERIOD, Figures, add_up
 from ohem_d2.kinds import KINDS
 
 BACKGROUND = 3
@@ -24,8 +24,7 @@ def rois(*rows):
 def logged(labelled, selected, names=None):
     with EventStorage() as storage:
         sums = add_up(labelled, torch.tensor(selected, dtype=torch.int64), BACKGROUND)
-        log_figures(sums.tolist())
-        ClassFigures().log(sums.tolist(), names)
+        Figures().log(sums.tolist(), names)
         return {name: value for name, (value, _) in storage.latest().items()}
 
 
@@ -93,9 +92,31 @@ def test_the_console_line_gains_one_figure():
     assert [name for name in figures if "loss" in name] == ["ohem/loss_ratio"]
 
 
+def test_classes_of_one_name_do_not_share_their_figures():
+    labelled = [rois((0, 2, 1.0, 0.0), (1, 2, 2.0, 0.0), (2, 2, 3.0, 0.0))]
+    figures = logged(labelled, [0, 1, 2], ["cat", "cat", ""])
+    costs = {name: x for name, x in figures.items() if "ohem_class" in name and "cost" in name}
+    assert costs == {f"ohem_class/{i}/cost": i + 1.0 for i in range(3)}
+
+
+def test_many_classes_are_logged_less_often():
+    num_classes = 3 * PERIOD
+    labelled = [rois((7, 7, 1.0, 0.0))]
+    sums = add_up(labelled, torch.tensor([0]), num_classes).tolist()
+    figures = Figures()
+    with EventStorage(start_iter=1) as storage:
+        for _ in range(2 * num_classes):
+            figures.log(sums)
+            storage.step()
+        logged = storage.history("ohem_class/7/selected").values()
+        # As they are, not as medians, which would take time.
+        assert not storage.smoothing_hints()["ohem_class/7/selected"]
+    assert logged == [(1.0, num_classes), (1.0, 2 * num_classes)]
+
+
 def test_classes_are_logged_of_many_steps_together():
     labelled = [rois((1, 0, 1.0, 0.0), (0, 0, 3.0, 2.0), (1, 1, 2.0, 0.0))]
-    figures = ClassFigures()
+    figures = Figures()
     with EventStorage(start_iter=1) as storage:
         for selected in ([0], [0, 1], [2]) * PERIOD:
             sums = add_up(labelled, torch.tensor(selected), BACKGROUND)

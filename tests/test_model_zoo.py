@@ -86,8 +86,8 @@ def test_mining_in(path):
     seen = []
     select = model.roi_heads._select
 
-    def spy(labelled, cost):
-        mined = select(labelled, cost)
+    def spy(labelled, cost, figures):
+        mined = select(labelled, cost, figures)
         seen.append((labelled, cost, [x.proposal_boxes.tensor for x in mined]))
         return mined
 

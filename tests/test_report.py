@@ -1,4 +1,6 @@
 import json
+import logging
+import os
 import re
 from html.parser import HTMLParser
 
@@ -11,7 +13,7 @@ from ohem_d2.hard_examples import HardExample
 from ohem_d2.kinds import KINDS
 from ohem_d2.label_errors import LABEL_ERRORS
 from ohem_d2.pictures import KIND_COLORS
-from ohem_d2.report import as_coco, draw_crop, write_report
+from ohem_d2.report import as_coco, draw_crop, write_list, write_page
 
 HOSTILE = '</script><img src=x onerror=alert(1)> "it\'s" & ünï \u2028.jpg'
 SIZE = {"height": 80, "width": 100}
@@ -38,8 +40,17 @@ def report_of(folder, dataset, file_names, hard, wrong=()):
         as_coco(records, hard, dataset, "hard_examples"),
         as_coco(records, wrong, dataset, "label_errors"),
     )
-    write_report(folder, dataset, *lists)
+    for name, coco in zip(("hard_examples", "label_errors"), lists):
+        write_list(folder, name, coco)
+    write_page(folder, dataset, *lists)
     return lists
+
+
+def data_of(folder):
+    """What the page shows."""
+    parser = _Scripts()
+    parser.feed((folder / "index.html").read_text(encoding="utf-8"))
+    return json.loads(parser.scripts[0])
 
 
 class _Scripts(HTMLParser):
@@ -107,14 +118,56 @@ def test_what_was_drawn_when_it_was_interrupted_is_on_the_page(tmp_path, dataset
     monkeypatch.setattr("ohem_d2.report.draw_crop", draw)
     hard = [(0, MISSED), (1, LOOK_ALIKE), (1, LOOK_ALIKE)]
     files = [tmp_path / "x.png"] * 2
-    lists = report_of(tmp_path / "report", dataset, files, hard, [(1, WRONG)])
-    parser = _Scripts()
-    parser.feed((tmp_path / "report/index.html").read_text(encoding="utf-8"))
-    data = json.loads(parser.scripts[0])
+    with pytest.raises(KeyboardInterrupt):
+        report_of(tmp_path / "report", dataset, files, hard, [(1, WRONG)])
+    data = data_of(tmp_path / "report")
     # The image with the costliest example came first.
     assert [[x["id"] for x in each["of"]] for each in data["lists"]] == [[2], [1]]
     assert [x["id"] for x in data["images"]] == [2]
-    assert json.loads((tmp_path / "report/hard_examples.json").read_text()) == lists[0]
+    of_all = json.loads((tmp_path / "report/hard_examples.json").read_text())["annotations"]
+    assert len(of_all) == 3
+
+
+def test_what_cannot_be_drawn_is_named_and_left_out(tmp_path, dataset, caplog, monkeypatch):
+    cv2.imwrite(str(tmp_path / "x.png"), np.zeros((80, 100, 3), np.uint8))
+    (tmp_path / "no image.png").write_bytes(b"no image")
+    files = [tmp_path / "gone.png", tmp_path / "no image.png", tmp_path / "x.png"]
+    hard = [(i, LOOK_ALIKE) for i in range(3)]
+    monkeypatch.setattr(logging.getLogger("ohem_d2"), "propagate", True)
+    report_of(tmp_path / "report", dataset, files, hard)
+    (of_page, _) = data_of(tmp_path / "report")["lists"]
+    assert [x["id"] for x in of_page["of"]] == [3]
+    assert of_page["number"] == 3
+    for file in files:
+        assert (str(file) in caplog.text) == (file.name != "x.png")
+
+    monkeypatch.setattr(cv2, "imwrite", lambda *_: False)  # as of a disk that is full
+    report_of(tmp_path / "report", dataset, files, hard)
+    assert data_of(tmp_path / "report")["lists"][0]["of"] == []
+    assert "hard_examples_000003.jpg cannot be written" in caplog.text
+
+
+def test_files_are_found_from_everywhere(tmp_path, dataset, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lists = report_of(tmp_path / "report", dataset, ["images/x.png"], [])
+    assert lists[0]["images"][0]["file_name"] == str(tmp_path / "images/x.png")
+
+
+def test_a_list_that_cannot_be_written_leaves_that_of_before(tmp_path):
+    write_list(tmp_path, "hard_examples", {"annotations": []})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_list(tmp_path, "hard_examples", {"annotations": [{"loss": float("nan")}]})
+    assert json.loads((tmp_path / "hard_examples.json").read_text()) == {"annotations": []}
+
+
+@pytest.mark.parametrize(
+    "box", [(20, 20, 20, 20), (100, 80, 100, 80), (-30, -20, -10, -10), (300, 20, 310, 40)]
+)
+def test_crops_of_boxes_of_no_size_or_outside(box, dataset):
+    example = HardExample("look-alike", 1.0, box, None, 0, 0.75, None, 0.0, box)
+    record = {"file_name": "x", "image_id": 1, **SIZE}
+    (annotation,) = as_coco([record], [(0, example)], dataset, "hard_examples")["annotations"]
+    assert max(draw_crop(np.zeros((80, 100, 3), np.uint8), annotation).shape) == 260
 
 
 @pytest.mark.parametrize("example", [MISSED, LOOK_ALIKE, WRONG])
@@ -148,7 +201,8 @@ def test_coco_by_hand():
         {"file_name": "b.jpg", "image_id": "y", **size},
     ]
     coco = as_coco(records, [(1, hard), (0, easy)], name, "hard_examples")
-    assert coco["images"][1] == {"id": 2, "file_name": "b.jpg", "original_id": "y", **size}
+    file = os.path.abspath("b.jpg")
+    assert coco["images"][1] == {"id": 2, "file_name": file, "original_id": "y", **size}
     assert coco["categories"] == [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}]
     first, second = coco["annotations"]
     assert first == {

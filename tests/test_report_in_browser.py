@@ -13,7 +13,7 @@ from detectron2.data import MetadataCatalog
 
 from ohem_d2.data.shapes import write_shapes
 from ohem_d2.hard_examples import HardExample
-from ohem_d2.report import as_coco, write_report
+from ohem_d2.report import as_coco, write_page
 
 HOSTILE = '</script><img src=x onerror=alert(1)> "it\'s" & ünï \u2028'
 SMALL, MEDIUM, LARGE = (2, 2, 22, 22), (30, 20, 80, 70), (5, 5, 125, 115)
@@ -63,7 +63,7 @@ def page(tmp_path, dataset, records):
         as_coco(records, HARD, dataset, "hard_examples"),
         as_coco(records, ERRORS, dataset, "label_errors"),
     )
-    write_report(folder, dataset, *lists)
+    write_page(folder, dataset, *lists)
     with opened(folder / "index.html", tmp_path / "profile") as chrome:
         yield chrome
         assert [x for x in chrome.get_log("browser") if x["level"] == "SEVERE"] == []
@@ -168,7 +168,7 @@ def test_thousands_are_added_while_one_scrolls(tmp_path, dataset, records):
     folder = tmp_path / "report"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ohem_d2.report._write_crops", lambda folder, *_: write_one(folder / "x.jpg"))
-        write_report(folder, dataset, coco, as_coco(records, [], dataset, "label_errors"))
+        write_page(folder, dataset, coco, as_coco(records, [], dataset, "label_errors"))
 
     def number_of_cards():
         return page.execute_script("return document.querySelectorAll('figure').length")

@@ -34,6 +34,7 @@ from torch import nn
 
 from ohem_d2 import OHEMCascadeROIHeads, OHEMMixin, OHEMOptions, OHEMRes5ROIHeads, OHEMROIHeads
 from ohem_d2.errors import InputError
+from ohem_d2.figures import PERIOD
 
 BACKGROUND = NUM_CLASSES
 BOX_HEAD = "MODEL.ROI_BOX_HEAD"
@@ -239,10 +240,10 @@ def test_later_cascade_stages_mine_with_their_own_head():
     labelled = []
     select = heads._select
 
-    def select_few(rois, cost):
+    def select_few(rois, cost, figures):
         labelled.append((rois, cost))
         heads.batch_size_per_image = 6
-        return select(rois, cost)
+        return select(rois, cost, figures)
 
     heads._select = select_few
     features, proposals, targets = make_batch(4, [(3, 60)])
@@ -609,6 +610,40 @@ def test_each_figure_is_logged_once_in_a_step():
         heads(None, *make_batch(0, [(3, 40)]))
     assert "stage2/roi_head/num_fg_samples" in storage.histories()
     assert {len(h.values()) for h in storage.histories().values()} == {1}
+    # Detectron2's console line shows what has "loss" in its name, and so the ratio of one stage.
+    ratios = [name for name in storage.histories() if "_ratio" in name]
+    assert ratios == ["ohem/loss_ratio", "stage1/ohem/cost_ratio", "stage2/ohem/cost_ratio"]
+
+
+def test_figures_of_classes_are_those_of_each_stage():
+    heads = make_heads("MODEL.ROI_HEADS.OHEM.CASCADE_STAGES", (2, 0), name="OHEMCascadeROIHeads")
+    heads.train()
+    seen = []  # of a step, first what the first stage mined, then the third
+    heads.observers.append(lambda mined: seen.append(mined[0]))
+    with EventStorage(start_iter=1) as storage:
+        for seed in range(PERIOD):
+            heads(None, *make_batch(seed, [(3, 40)]))
+            storage.step()
+        logged = storage.latest()
+    assert len(seen) == 2 * PERIOD
+    for prefix, mined in ("", seen[::2]), ("stage2/", seen[1::2]):
+        losses = []
+        for x in mined:
+            concerned = torch.where(x.gt_classes == BACKGROUND, x.ohem_pred_classes, x.gt_classes)
+            losses += (x.ohem_loss_cls + x.ohem_loss_box_reg)[concerned == 1].tolist()
+        name = f"{prefix}ohem_class/1"
+        assert logged[f"{name}/selected"] == (len(losses) / PERIOD, PERIOD)
+        assert logged[f"{name}/cost"][0] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
+
+
+def test_to_mine_without_training_leaves_no_trace():
+    heads = make_heads("MODEL.ROI_HEADS.OHEM.CASCADE_STAGES", (0, 1), name="OHEMCascadeROIHeads")
+    heads.observers.append(lambda mined: pytest.fail("is for training"))
+    heads.train()
+    with EventStorage() as storage:
+        (mined,) = heads.mine(*make_batch(0, [(3, 40)]))
+    assert mined.has("ohem_loss_cls")
+    assert storage.histories() == {}
 
 
 def test_the_lower_bound_of_background_is_that_of_the_stages_that_mine():
@@ -620,7 +655,7 @@ def test_the_lower_bound_of_background_is_that_of_the_stages_that_mine():
     assert 0.3 not in second.proposal_matcher.thresholds
 
     select, seen = second._select, []
-    second._select = lambda labelled, cost: seen.extend(labelled) or select(labelled, cost)
+    second._select = lambda labelled, *args: seen.extend(labelled) or select(labelled, *args)
     batch = make_batch(0, [(3, 40), (0, 20)])
     train_step(second, *batch)
     iou = pairwise_iou(seen[0].proposal_boxes, batch[2][0].gt_boxes).max(dim=1).values

@@ -36,7 +36,7 @@ from ohem_d2.hard_examples import Findings, build_mapper, check_model, look_at
 from ohem_d2.label_errors import by_cleanlab, by_loss
 from ohem_d2.lazy import COUNTERPARTS, with_ohem
 from ohem_d2.lazy_engine import load_lazy_config, register_lazy_datasets
-from ohem_d2.report import as_coco, write_report
+from ohem_d2.report import as_coco, write_list, write_page
 
 logger = logging.getLogger("ohem_d2")
 
@@ -75,6 +75,8 @@ def main() -> None:
         report(args)
     except InputError as e:
         sys.exit(f"error: {e}")
+    except KeyboardInterrupt:
+        sys.exit(130)  # as shells have it
 
 
 def report(args: argparse.Namespace) -> None:
@@ -83,6 +85,7 @@ def report(args: argparse.Namespace) -> None:
 
     Raises:
         InputError: the config, the data set or the weights are wrong or missing.
+        KeyboardInterrupt: it was interrupted, and what was found is written.
     """
     if args.max_images is not None and args.max_images < 1:
         raise InputError(f"--max-images is {args.max_images}, expected 1 or more")
@@ -107,8 +110,14 @@ def report(args: argparse.Namespace) -> None:
                 logger.warning(f"{record['file_name']} is left out: {e}")
                 continue
             seen.append((record, look_at(model, x)))
+    except FloatingPointError as e:
+        raise InputError(
+            f"{record['file_name']}: {e} The weights are those of a training that diverged, "
+            "expected some that detect objects"
+        ) from e
     except KeyboardInterrupt:
         logger.warning(f"Interrupted after {len(seen)} images, which are kept")
+        raise
     finally:
         if seen:
             write(args, *zip(*seen), rank)
@@ -122,13 +131,12 @@ def write(
     """Rank what was found in the images, and write it."""
     hard = [(i, example) for i, f in enumerate(findings) for example in f.hard_examples]
     hard.sort(key=lambda x: -x[1].loss)
+    coco = as_coco(records, hard, args.dataset, "hard_examples")
+    write_list(args.output, "hard_examples", coco)
     suspects = rank(findings)
-    write_report(
-        args.output,
-        args.dataset,
-        as_coco(records, hard, args.dataset, "hard_examples"),
-        as_coco(records, suspects, args.dataset, "label_errors"),
-    )
+    errors = as_coco(records, suspects, args.dataset, "label_errors")
+    write_list(args.output, "label_errors", errors)
+    write_page(args.output, args.dataset, coco, errors)
     logger.info(
         f"Wrote {len(hard)} hard examples and {len(suspects)} suspected label errors of "
         f"{len(records)} images: open {args.output / 'index.html'}"
@@ -195,7 +203,8 @@ def load_yaml_config(
     for plain, mining in COUNTERPARTS.items():
         if plain.__name__ == cfg.MODEL.ROI_HEADS.NAME:
             cfg.MODEL.ROI_HEADS.NAME = mining.__name__
-    if not issubclass(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE), GeneralizedRCNN):
+    known = dict(META_ARCH_REGISTRY)
+    if not issubclass(known.get(cfg.MODEL.META_ARCHITECTURE, type(None)), GeneralizedRCNN):
         raise InputError(
             f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}, expected GeneralizedRCNN: "
             "hard examples are mined among the RoIs of a two-stage model"

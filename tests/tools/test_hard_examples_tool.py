@@ -2,10 +2,10 @@
 
 import importlib.util
 import json
+import math
 import signal
 import subprocess
 import sys
-from contextlib import nullcontext
 
 import cv2
 import pytest
@@ -40,7 +40,12 @@ def trained(tmp_path, monkeypatch):
     write_voc(tmp_path / "voc", {f"image {i}": objects for i in range(4)})
     cfg = load_config(NAME, [*SHRINK_OPTS, "DATASETS.TEST", DATA, "INPUT.MIN_SIZE_TEST", "64"])
     register_datasets(cfg)
-    DetectionCheckpointer(build_model(cfg), str(tmp_path)).save("model")
+    model = build_model(cfg)
+    DetectionCheckpointer(model, str(tmp_path)).save("model")
+    model.roi_heads.box_predictor.cls_score.weight.data.fill_(math.nan)
+    DetectionCheckpointer(model, str(tmp_path)).save("diverged")
+    none = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "none.json").write_text(json.dumps(none))
     cfg.MODEL.WEIGHTS = "model.pth"
     (tmp_path / "config.yaml").write_text(cfg.dump())
     return tmp_path
@@ -82,6 +87,8 @@ def test_writes_what_pycocotools_reads(trained, capsys):
         (["--output", "config.yaml"], "--output config.yaml cannot be a folder (File exists)"),
         (["--dataset", "ohem_shapes_test"], "NUM_CLASSES is 80, expected 3, as --dataset ohem_sh"),
         (["MODEL.META_ARCHITECTURE", "RetinaNet"], "is RetinaNet, expected GeneralizedRCNN"),
+        (["MODEL.META_ARCHITECTURE", "Retina"], "is Retina, expected GeneralizedRCNN"),
+        (["--dataset", "coco://none.json?images=voc"], "none.json: it has no images"),
         (["MODEL.LOAD_PROPOSALS", True], "DATASETS.PROPOSAL_FILES_TEST has 0 files, expected 1"),
         (
             ["MODEL.LOAD_PROPOSALS", True, "DATASETS.TEST", "('ohem_shapes_test',)"],
@@ -111,13 +118,41 @@ def test_what_was_found_is_written_whatever_happens(trained, monkeypatch, reason
     given = ["--config-file", "config.yaml", "--dataset", DATA, "--output", "report"]
     monkeypatch.setattr(sys, "argv", ["hard_examples.py", *given, "MODEL.WEIGHTS", "model.pth"])
     terminated = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(reason) if reason is MemoryError else nullcontext():
+    with pytest.raises(reason if reason is MemoryError else SystemExit) as stopped:
         tool.main()
+    assert reason is MemoryError or stopped.value.code == 130
     assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
     signal.signal(signal.SIGTERM, terminated)
     found = json.loads((trained / "report/hard_examples.json").read_text())
     assert len(found["images"]) == 2
     assert (trained / "report/index.html").exists()
+
+
+def test_weights_of_a_training_that_diverged(trained):
+    run = call(trained, "MODEL.WEIGHTS", "diverged.pth")
+    assert run.returncode == 1
+    assert "diverged, expected some that detect objects" in run.stderr
+    assert "image 0.jpg: " in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_second_interrupt_leaves_the_list_that_is_there(trained, monkeypatch):
+    rankings = iter([[], KeyboardInterrupt])
+
+    def rank(findings):
+        found = next(rankings)
+        if found is KeyboardInterrupt:
+            raise found
+        return found
+
+    monkeypatch.setitem(tool.RANKINGS, "loss", rank)
+    given = ["--config-file", "config.yaml", "--dataset", DATA, "--output", "report"]
+    monkeypatch.setattr(sys, "argv", ["hard_examples.py", *given, "MODEL.WEIGHTS", "model.pth"])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as stopped:
+        tool.main()
+    assert stopped.value.code == 130
+    assert len(COCO("report/hard_examples.json").imgs) == 4
 
 
 def write_python_config(folder, base, *opts):
