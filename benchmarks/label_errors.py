@@ -14,7 +14,7 @@ import logging
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -158,8 +158,8 @@ def _mean_and_spread(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.0f}{spread}"
 
 
-def measure(args: argparse.Namespace) -> list[dict]:
-    """Train with each seed, and score the rankings."""
+def measure(args: argparse.Namespace) -> Iterator[list[dict]]:
+    """Train with each seed, and score the rankings: what came out so far, after each seed."""
     results = []
     for seed in tqdm(args.seeds, desc="seeds", unit="run"):
         cfg = load_config(args.config_file, [*args.opts, "SEED", str(seed)])
@@ -193,7 +193,7 @@ def measure(args: argparse.Namespace) -> list[dict]:
                             "scores": scores,
                         }
                     )
-    return results
+        yield results
 
 
 def _spoilt(name: str, share: float) -> str:
@@ -222,15 +222,19 @@ def main() -> None:
     args = parser.parse_args()
     logging.disable(logging.INFO)  # Detectron2 says a lot of each run
     try:
-        results = measure(args)
+        for number, results in enumerate(measure(args), 1):
+            write(args.output, args.seeds[:number], results)
     except InputError as e:
         sys.exit(f"error: {e}")
     finally:
         logging.disable(logging.NOTSET)
+    print(args.output.read_text())
+
+
+def write(file: Path, seeds: list[int], results: list[dict]) -> None:
+    """Write the page on the seeds that are done."""
     command = f"python benchmarks/label_errors.py {' '.join(sys.argv[1:])}"
-    page = f"    {command}\n\n{describe()}; seeds {args.seeds}\n\n{table(results)}"
-    args.output.write_text(page)
-    print(page)
+    file.write_text(f"    {command}\n\n{describe()}; seeds {seeds}\n\n{table(results)}")
 
 
 if __name__ == "__main__":

@@ -2,3 +2,17 @@ import warnings
 
 # Detectron2 scripts a few functions on import, which torch announces as deprecated.
 warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--report",
+        action="append",
+        default=[],
+        help="a folder that tools/hard_examples.py wrote, to be opened in a browser",
+    )
+
+
+def pytest_generate_tests(metafunc):
+    if "report_folder" in metafunc.fixturenames:
+        metafunc.parametrize("report_folder", metafunc.config.getoption("report"))

@@ -1,8 +1,11 @@
 """The page of hard examples, used as its user would."""
 
+import json
 import subprocess
 import sys
 import time
+from collections import Counter
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -202,12 +205,62 @@ def test_report_of_a_model_that_was_trained(tmp_path):
     command = [sys.executable, ROOT / "tools/hard_examples.py", *given]
     weights = ["MODEL.WEIGHTS", "output/model_final.pth"]
     subprocess.run([*map(str, command), *weights], cwd=tmp_path, check=True, timeout=300)
-    with opened(tmp_path / "report" / "index.html", tmp_path / "profile") as page:
-        hard, errors = (int(x.partition("(")[2].rstrip(")")) for x in texts(page, "#lists button"))
-        assert hard > 0
-        check_pictures(page, min(hard, 60))
-        assert {"circle", "square", "triangle"} >= set(texts(page, "#by-class button"))
-        click(page, "#lists button", 1)
-        check_pictures(page, min(errors, 60))
+    check_report(tmp_path / "report", tmp_path / "profile")
+
+
+def test_report_of_ones_own(report_folder, tmp_path):
+    """With `pytest --report <folder>`."""
+    check_report(Path(report_folder).resolve(), tmp_path / "profile")
+
+
+def check_report(folder, profile):
+    """All that it shows of the lists beside it: each example and picture, by each filter."""
+    with opened(folder / "index.html", profile) as page:
+        for number, name in enumerate(("hard_examples", "label_errors")):
+            coco = json.loads((folder / f"{name}.json").read_text())
+            examples = coco["annotations"][:5000]
+            click(page, "#lists button", number)
+            check_count(page, len(examples))
+            check_kinds(page, Counter(x["kind"] for x in examples))
+            names = {x["id"]: x["name"] for x in coco["categories"]}
+            of_classes = Counter(
+                category
+                for x in examples
+                for category in {x["category_id"], x["predicted_category_id"]} - {None}
+            )
+            assert set(texts(page, "#by-class button")) == {names[i] for i in of_classes}
+            for category, of_class in of_classes.items():
+                check_filter(page, "class", category, "", of_class)
+            losses = sorted(x["loss"] for x in examples)
+            for loss in losses[:: len(losses) // 3 + 1]:
+                check_filter(page, "loss", loss, 0, sum(x >= loss for x in losses))
+            areas = [x["area"] for x in examples]
+            check_filter(page, "size", "small", "", sum(a < 32**2 for a in areas))
+            check_filter(page, "size", "large", "", sum(a > 96**2 for a in areas))
+            files = Counter(x["image_id"] for x in examples)
+            for image in [x for x in coco["images"] if x["id"] in files][:5]:
+                file = Path(image["file_name"]).name
+                check_filter(page, "file", file, "", files[image["id"]])
+            while page.execute_script("return document.images.length") < len(examples):
+                page.execute_script("window.scrollTo(0, document.body.scrollHeight)")
+            check_pictures(page, len(examples))
         assert [x for x in page.get_log("browser") if x["level"] == "SEVERE"] == []
         assert requested(page) == {"file"}
+
+
+def check_count(page, number):
+    assert texts(page, "#count") == [f"{number} examples"]
+
+
+def check_kinds(page, numbers):
+    for i, kind in enumerate(texts(page, "#kinds label")):
+        click(page, "#kinds input", i)
+        check_count(page, numbers.total() - numbers[kind])
+        click(page, "#kinds input", i)
+    check_count(page, numbers.total())
+
+
+def check_filter(page, name, value, nothing, number):
+    fill(page, name, str(value))
+    check_count(page, number)
+    fill(page, name, str(nothing))
