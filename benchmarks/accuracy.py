@@ -367,8 +367,8 @@ def report(output: Path) -> str:
 
 def table(runs: dict[str, dict[int, list[dict]]], seconds: dict[str, list[float]]) -> str:
     """
-    The last point of each run, over seeds, next to 1:3 sampling with the same seed: first of all
-    classes together, then of each.
+    The last point of each run, over seeds, and in brackets how much more it is than that of 1:3
+    sampling with the same seed, on the mean and each: first of all classes together, then of each.
 
     Args:
         runs: of each variant and seed, the points of the learning curve.
@@ -397,9 +397,8 @@ def _rows(
         for metric in metrics:
             # A model that finds nothing has no AP of classes.
             value = {seed: points[-1].get(metric, 0.0) for seed, points in by_seed.items()}
-            less = [f"{value[s] - baseline[s][-1].get(metric, 0.0):+.1f}" for s in seeds]
-            differences = f" ({' '.join(less)})" if less else ""
-            cells.append(_mean_and_spread(list(value.values())) + differences)
+            more = [value[s] - baseline[s][-1].get(metric, 0.0) for s in seeds]
+            cells.append(_mean_and_spread(list(value.values())) + _differences(more))
         if seconds is not None:
             cells += _costs(
                 [baseline[s] for s in seeds],
@@ -431,6 +430,14 @@ def _costs(
 def _mean_and_spread(values: list[float]) -> str:
     spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.1f}{spread}"
+
+
+def _differences(values: list[float]) -> str:
+    """Their mean, and each."""
+    if not values:
+        return ""
+    each = " ".join(f"{x:+.1f}" for x in values)
+    return f" ({statistics.mean(values):+.1f}: {each})" if len(values) > 1 else f" ({each})"
 
 
 def share_to_reach(baseline: list[list[dict]], runs: list[list[dict]]) -> float | None:
