@@ -47,6 +47,14 @@ def test_what_it_costs_is_what_the_table_says():
     assert said.groups() == (*mining.groups(), one_pass[3])
 
 
+def test_what_logging_takes_is_what_the_table_says():
+    page = (ROOT / "docs/cost.md").read_text(encoding="utf-8").split("## What logging takes")[1]
+    added = re.findall(r"^\| (\d+) \|.*\| (.*?) \| [\d.]+ \|$", page, re.MULTILINE)
+    said = re.search(r"takes (.*?) ms of a step, (.*?) ms with (\d+) classes", README).groups()
+    few, _, many = ((number, f"{float(ms):.1f}") for number, ms in added)
+    assert said == (few[1], many[1], many[0])
+
+
 def test_how_well_label_errors_are_found_is_what_the_table_says():
     page = (ROOT / "docs/label_errors.md").read_text(encoding="utf-8").split("## ")[1]
     rows = re.findall(r"^\| any of them \| \d+ \| (.*?) \| (\d+) ", page, re.MULTILINE)
