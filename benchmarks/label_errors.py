@@ -46,6 +46,18 @@ KIND_OF = {
     "added": "spurious label",
 }
 ANY = "any of them"
+ABOUT = """# How well wrong labels are found
+
+Labels were spoilt on purpose, a share of them (`--share`) in each of four ways: left out
+(*removed*), given another class (*swapped*), *moved*, and *added* where nothing is. A model was
+trained on them, with each seed, and then ranked what may be wrong.
+
+A suspect counts as right if it points at a spoilt label: lies where a removed one was, or is the
+label itself. Each error counts once, where it comes first; further suspects of it are left out. In
+the rows of one error only suspects of its kind count; *any of them* takes all, whatever they say is
+wrong. cleanlab has no score for added labels, and its scores of different kinds do not compare, so
+that for *any of them* the worst of each kind come in turn; what has a score of 0.5 or more is left
+out."""
 TITLES = (
     "errors",
     "number",
@@ -234,7 +246,8 @@ def main() -> None:
 def write(file: Path, seeds: list[int], results: list[dict]) -> None:
     """Write the page on the seeds that are done."""
     command = f"python benchmarks/label_errors.py {' '.join(sys.argv[1:])}"
-    file.write_text(f"    {command}\n\n{describe()}; seeds {seeds}\n\n{table(results)}")
+    page = [ABOUT, f"    {command}", f"{describe()}; seeds {seeds}", table(results)]
+    file.write_text("\n\n".join(page))
 
 
 if __name__ == "__main__":

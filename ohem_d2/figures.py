@@ -17,22 +17,15 @@ _FIELDS = ("gt_classes", "ohem_pred_classes", "ohem_loss_cls", "ohem_loss_box_re
 
 
 @torch.no_grad()
-def add_up(
-    labelled: Sequence[Instances],
-    selected: Tensor,
-    num_classes: int,
-    of_all_processes: bool = True,
-) -> Tensor:
+def add_up(labelled: Sequence[Instances], selected: Tensor, num_classes: int) -> Tensor:
     """
-    Add up what is logged.
+    Add up what is logged, over the images of all processes, each of which has to call this.
 
     Args:
         labelled: all RoIs of each image of this process, R in all, with the fields that
             `OHEMMixin.label_and_rank_proposals` adds.
         selected: indices into R.
         num_classes: number of foreground classes.
-        of_all_processes: whether the images of all processes that train together count, each of
-            which has to call this then.
 
     Returns:
         a vector for `Figures.log`, on the device of the RoIs: to bring it to the host takes time.
@@ -51,7 +44,7 @@ def add_up(
     num_images = of_all.new_full((1,), len(labelled))
     totals = of_all.sum(dim=1), of_all[:, selected].sum(dim=1)
     sums = cat([num_images, *totals, of_kinds, costs])
-    if of_all_processes and comm.get_world_size() > 1:
+    if comm.get_world_size() > 1:
         distributed.all_reduce(sums)
     return sums
 
@@ -125,7 +118,8 @@ def _log_step(
 
 def _name(number: int, class_names: Sequence[str] | None) -> str:
     """That of a class, or its number if a figure of that name would be another's, or on console."""
-    name = class_names[number] if class_names else ""
+    # A model may have more classes than the data set has names.
+    name = class_names[number] if class_names and number < len(class_names) else ""
     is_fit = name and class_names.count(name) == 1 and "loss" not in name  # as in "glossy ibis"
     return name if is_fit else str(number)
 

@@ -45,8 +45,8 @@ class HardExample:
 
     # One of `KINDS`, but for "right class", or of `LABEL_ERRORS`.
     kind: str
-    # Of a RoI what it costs, classification and box together, as in training; of a label, or of
-    # one that may be missing, what it costs to classify it as it is labelled.
+    # Of a RoI what it costs, classification and box together, as in training; of what may be an
+    # error in the labels see `by_loss`.
     loss: float
     # The RoI itself, the label, or what is found where no label is.
     box: Box
@@ -72,11 +72,15 @@ class Findings:
 
     # Hardest first.
     hard_examples: list[HardExample]
-    # (L, 4) float64, (L,) int64, and (L, K + 1): how probable the model finds each class, and
-    # background, in the box of a label.
+    # (L, 4) float64 and (L,) int64.
     label_boxes: np.ndarray
     label_classes: np.ndarray
+    # In the box of a label, (L,): how probable the model finds its class; and the class that it
+    # finds most probable, or `num_classes` for background, and how probable it finds that.
     label_probs: np.ndarray
+    seen_classes: np.ndarray
+    seen_probs: np.ndarray
+    num_classes: int
     # (D, 4) float64, (D,) int64 and (D,) float64: detections, by falling score.
     boxes: np.ndarray
     classes: np.ndarray
@@ -131,8 +135,8 @@ def check_model(model: nn.Module) -> None:
     heads = getattr(model, "roi_heads", None)
     if not isinstance(heads, OHEMMixin):
         raise InputError(
-            f"MODEL.ROI_HEADS.NAME is that of {type(heads).__name__}, expected a head that mines, "
-            "such as OHEMROIHeads, which takes the weights of StandardROIHeads"
+            f"the RoI heads are {type(heads).__name__}, expected heads that mine, such as "
+            "OHEMROIHeads, which takes the weights of StandardROIHeads"
         )
     if isinstance(heads, OHEMRROIHeads):
         raise InputError("MODEL.ROI_HEADS.NAME is OHEMRROIHeads, expected heads of upright boxes")
@@ -171,19 +175,18 @@ def look_at(model: nn.Module, x: dict) -> Findings:
         else:
             proposals, _ = model.proposal_generator(images, features, targets)
         mined = heads.mine(features, proposals, targets)[0]
-        if not torch.isfinite(mined.ohem_loss_cls + mined.ohem_loss_box_reg).all():
-            # In the words of Detectron2's RPN.
-            raise FloatingPointError("Predicted boxes or scores contain Inf/NaN.")
+        _check_finite(mined.ohem_loss_cls, mined.ohem_loss_box_reg)
         kinds = kinds_of_rois(mined, heads.num_classes)
         ious = pairwise_iou(mined.proposal_boxes, targets[0].gt_boxes)
         chosen = _one_of_each(mined, kinds, ious, heads.num_classes)
         mined, kinds = mined[chosen], kinds[chosen]
         predictor, predictions = heads.read_boxes(features, [mined])
-        by_sigmoid = predictor.use_sigmoid_ce
+        by_sigmoid = getattr(predictor, "use_sigmoid_ce", False)
         probs = predictor.predict_probs(predictions, [mined])[0]
         boxes = predictor.predict_boxes(predictions, [mined])[0]
+        _check_finite(boxes)
         labels = Instances(targets[0].image_size, proposal_boxes=targets[0].gt_boxes)
-        label_probs = heads.detect_boxes(features, [labels])[1][0]
+        probs_of_labels = heads.detect_boxes(features, [labels])[1][0]
         found = fast_rcnn_inference(
             *heads.detect_boxes(features, proposals),
             [targets[0].image_size],
@@ -194,19 +197,29 @@ def look_at(model: nn.Module, x: dict) -> Findings:
         found = found[found.pred_boxes.nonempty()]
     height, width = x["instances"].image_size
     to_file = np.array([x["width"] / width, x["height"] / height] * 2)
-    objects = targets[0].gt_boxes
+    objects, label_classes = targets[0].gt_boxes, targets[0].gt_classes.cpu().numpy()
+    probs_of_labels = with_background(probs_of_labels, by_sigmoid)
     return Findings(
         hard_examples=list(
             _examples(mined, kinds, with_background(probs, by_sigmoid), boxes, objects, to_file)
         ),
         label_boxes=objects.tensor.cpu().numpy() * to_file,
-        label_classes=targets[0].gt_classes.cpu().numpy(),
-        label_probs=with_background(label_probs, by_sigmoid),
+        label_classes=label_classes,
+        label_probs=probs_of_labels[np.arange(len(label_classes)), label_classes],
+        seen_classes=probs_of_labels.argmax(axis=1),
+        seen_probs=probs_of_labels.max(axis=1),
+        num_classes=heads.num_classes,
         boxes=found.pred_boxes.tensor.cpu().numpy() * to_file,
         classes=found.pred_classes.cpu().numpy(),
         scores=found.scores.double().cpu().numpy(),
         crowds=x["crowds"],
     )
+
+
+def _check_finite(*of_rois: Tensor) -> None:
+    if not all(torch.isfinite(x).all() for x in of_rois):
+        # In the words of Detectron2's RPN.
+        raise FloatingPointError("Predicted boxes or scores contain Inf/NaN.")
 
 
 def with_background(probs: Tensor, by_sigmoid: bool) -> np.ndarray:

@@ -22,6 +22,8 @@ _ELSEWHERE = 0.3
 # What lies in a crowd by this share of its area may be one of its objects.
 _IN_A_CROWD = 0.5
 _LEAST_PROBABLE = 1e-6
+# From this score of cleanlab's on, of 1, a label and what is found agree more than not.
+_AGREED = 0.5
 
 
 def by_loss(findings: Sequence[Findings]) -> list[tuple[int, HardExample]]:
@@ -33,8 +35,9 @@ def by_loss(findings: Sequence[Findings]) -> list[tuple[int, HardExample]]:
     - spurious label: the model sees background in it
     - missing label: an object is seen where there is no label
 
-    The cost is the classification loss, minus the logarithm of how probable the model finds what is
-    labelled: the class of the label, or background where an object is seen.
+    The cost is minus the logarithm of how probable the model finds what is labelled: the class of
+    the label, in its box; or, for a badly placed and a missing label, that what is seen is not
+    there, one minus its score.
 
     Args:
         findings: what `look_at` returned of each image.
@@ -51,11 +54,10 @@ def _suspects(f: Findings) -> Iterator[HardExample]:
     beside = _beside(f, ious)
     for label, detection in beside.items():
         yield _of_detection(f, "badly placed label", detection, label, ious)
-    seen = f.label_probs.argmax(axis=1)
-    background = f.label_probs.shape[1] - 1
-    for label in np.flatnonzero(seen != f.label_classes).tolist():
+    for label in np.flatnonzero(f.seen_classes != f.label_classes).tolist():
         if label not in beside:
-            kind = "spurious label" if seen[label] == background else "wrong class"
+            is_background = f.seen_classes[label] == f.num_classes
+            kind = "spurious label" if is_background else "wrong class"
             yield _of_label(f, kind, label)
     missing = (ious.max(axis=1, initial=0) < _ELSEWHERE) & ~_in_a_crowd(f)
     missing[list(beside.values())] = False
@@ -101,7 +103,8 @@ def by_cleanlab(
             None: cleanlab's own.
 
     Returns:
-        as `by_loss`. By each score the worst is 0, and what has 1 is left out.
+        as `by_loss`, the worst of each kind in turn. By each score the worst is 0, and what has 0.5
+        or more is left out.
 
     Raises:
         InputError: cleanlab is not installed.
@@ -123,8 +126,9 @@ def by_cleanlab(
         ious = _iou(f.boxes, f.label_boxes)
         # cleanlab has the detections of one class after those of another.
         order = np.argsort(f.classes, kind="stable")
+        in_a_crowd = _in_a_crowd(f)
         for score, detection in zip(overlooked[i], order.tolist()):
-            if not np.isnan(score):
+            if score < _AGREED and not in_a_crowd[detection]:  # which no NaN is
                 example = _of_detection(f, "missing label", detection, None, ious)
                 ranked["missing label"].append((score, i, example))
         same_class = f.classes[:, None] == f.label_classes
@@ -133,7 +137,7 @@ def by_cleanlab(
             ("badly placed label", badly_located[i], same_class),
         ):
             near = np.where(could_be, ious, 0)
-            for label in np.flatnonzero(scores < 1).tolist():
+            for label in np.flatnonzero(scores < _AGREED).tolist():
                 if near[:, label].any():
                     seen = int(near[:, label].argmax())
                     example = _of_detection(f, kind, seen, label, ious)
@@ -149,21 +153,20 @@ def by_cleanlab(
 def _by_class(f: Findings) -> list[np.ndarray]:
     """As cleanlab has them: of each class the boxes and, in a fifth column, their scores."""
     detections = np.column_stack([f.boxes, f.scores])
-    return [detections[f.classes == k] for k in range(f.label_probs.shape[1] - 1)]
+    return [detections[f.classes == k] for k in range(f.num_classes)]
 
 
 def _of_label(f: Findings, kind: str, label: int) -> HardExample:
-    probs, true_class = f.label_probs[label], int(f.label_classes[label])
-    seen = int(probs.argmax())
-    is_background = seen == len(probs) - 1
+    seen = int(f.seen_classes[label])
+    is_background = seen == f.num_classes
     box = tuple(f.label_boxes[label].tolist())
     return HardExample(
         kind=kind,
-        loss=_cost(probs[true_class]),
+        loss=_cost(f.label_probs[label]),
         box=box,
-        true_class=true_class,
+        true_class=int(f.label_classes[label]),
         predicted_class=None if is_background else seen,
-        score=float(probs[seen]),
+        score=float(f.seen_probs[label]),
         true_box=box,
         iou=1.0,
         predicted_box=None if is_background else box,

@@ -123,7 +123,7 @@ class OHEMMixin(BoxVotingMixin):
             check_predictor(predictor)
         self.observers: list[Callable[[list[Instances]], None]] = []
         self.class_names: Sequence[str] | None = None
-        self._figures = Figures()
+        self._figures = {0: Figures()}  # of each stage that mines
         self._features, self._is_step = None, False
 
     @classmethod
@@ -153,7 +153,7 @@ class OHEMMixin(BoxVotingMixin):
         """See Detectron2's `ROIHeads.forward`, which stays as it is, and can be scripted."""
         # Detectron2 does not hand the features to label_and_sample_proposals, which ranks by them.
         self._features = features
-        # Who computes a loss without gradients may do so in one of several processes.
+        # A loss without gradients, such as that of a validation, is no step of the training.
         self._is_step = torch.is_grad_enabled()
         try:
             return super().__call__(images, features, *args, **kwargs)
@@ -172,7 +172,7 @@ class OHEMMixin(BoxVotingMixin):
         if self._features is None:
             raise RuntimeError("expected a call of the heads themselves, not of their forward")
         ranked = self.label_and_rank_proposals(self._features, proposals, targets)
-        mined = self._select(*ranked, self._figures)
+        mined = self._select(*ranked, self._figures[0])
         return [_with_ground_truth(x, x_targets) for x, x_targets in zip(mined, targets)]
 
     @torch.no_grad()
@@ -194,9 +194,10 @@ class OHEMMixin(BoxVotingMixin):
         self, labelled: list[Instances], cost: Tensor, figures: Figures | None = None
     ) -> list[Instances]:
         """
-        Of R labelled RoIs, and what each costs, (R,): the hard examples. They are logged and shown
-        to the observers if there are figures of them.
+        Of R labelled RoIs, and what each costs, (R,): the hard examples. In a step of training,
+        they are logged and shown to the observers.
         """
+        is_logged = figures is not None and self._is_step
         labels = cat([x.gt_classes for x in labelled])
         image_ids = cat([torch.full_like(x.gt_classes, i) for i, x in enumerate(labelled)])
         selected = select_hard_examples(
@@ -214,8 +215,8 @@ class OHEMMixin(BoxVotingMixin):
         images = torch.arange(len(labelled) + 1, device=selected.device)
         bounds = torch.searchsorted(image_ids[selected], images)
         values = bounds
-        if figures is not None:
-            sums = add_up(labelled, selected, self.num_classes, of_all_processes=self._is_step)
+        if is_logged:
+            sums = add_up(labelled, selected, self.num_classes)
             values = cat([bounds.to(sums.dtype), sums])
         # One transfer from the GPU for all images, and for all that is logged.
         values = values.tolist()
@@ -225,7 +226,7 @@ class OHEMMixin(BoxVotingMixin):
             labelled_i[selected[a:b] - start]
             for labelled_i, a, b, start in zip(labelled, bounds, bounds[1:], starts)
         ]
-        if figures is not None:
+        if is_logged:
             figures.log(values[len(bounds) :], self.class_names)
             for observe in self.observers:
                 observe(mined)

@@ -118,7 +118,7 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
                     f"stages in [0, {self.num_cascade_stages})"
                 )
         first, *later = sorted({*self.ohem.cascade_stages})
-        self._figures_of_stages = {x: Figures(on_console=False) for x in later} | {first: Figures()}
+        self._figures = {first: Figures()} | {x: Figures(on_console=False) for x in later}
 
     def mines_among_proposals(self) -> bool:
         """See `OHEMMixin.mines_among_proposals`: whether the first stage mines."""
@@ -178,7 +178,7 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
                 ]
             cost = self._cost(self._features, labelled, stage)
         with get_event_storage().name_scope(f"stage{stage}"):
-            return self._select(labelled, cost, self._figures_of_stages[stage])
+            return self._select(labelled, cost, self._figures[stage])
 
 
 def _best_iou(rois: Instances, targets: Instances) -> Tensor:

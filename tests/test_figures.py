@@ -94,7 +94,7 @@ def test_the_console_line_gains_one_figure():
 
 def test_classes_of_one_name_do_not_share_their_figures():
     labelled = [rois((0, 2, 1.0, 0.0), (1, 2, 2.0, 0.0), (2, 2, 3.0, 0.0))]
-    figures = logged(labelled, [0, 1, 2], ["cat", "cat", ""])
+    figures = logged(labelled, [0, 1, 2], ["cat", "cat"])  # and a class without a name
     costs = {name: x for name, x in figures.items() if "ohem_class" in name and "cost" in name}
     assert costs == {f"ohem_class/{i}/cost": i + 1.0 for i in range(3)}
 

@@ -15,11 +15,15 @@ def findings(labels=(), detections=(), crowds=()):
     """Labels of (box, class, probabilities), detections of (box, class, score) by falling score."""
     label_boxes, label_classes, probs = zip(*labels) if labels else ([], [], [])
     boxes, classes, scores = zip(*detections) if detections else ([], [], [])
+    probs = np.array(probs, dtype=float).reshape(-1, 3)
     return Findings(
         hard_examples=[],
         label_boxes=np.array(label_boxes, dtype=float).reshape(-1, 4),
         label_classes=np.array(label_classes, dtype=int),
-        label_probs=np.array(probs, dtype=float).reshape(-1, 3),
+        label_probs=np.array([p[k] for p, k in zip(probs, label_classes)]),
+        seen_classes=probs.argmax(axis=1),
+        seen_probs=probs.max(axis=1),
+        num_classes=2,
         boxes=np.array(boxes, dtype=np.float32).reshape(-1, 4).astype(float),
         classes=np.array(classes, dtype=int),
         scores=np.array(scores, dtype=float),
@@ -131,6 +135,9 @@ def test_cleanlab_by_hand():
     classes = {x.box: x.predicted_class for i, x in ranked if i == 5}
     assert classes == {FAR: DOG, FARTHER: CAT}
     assert by_cleanlab([]) == []
+    # A label that is found but for a pixel, and what is in a crowd, are none.
+    right = findings([RIGHT], [((1, 0, 21, 20), CAT, 0.97)])
+    assert by_cleanlab([right, findings([], [(FAR, DOG, 0.99)], [FAR])]) == []
     # A detection that is not sure enough tells nothing of missing labels.
     unsure = [findings([], [(FAR, DOG, 0.7)])]
     assert by_cleanlab(unsure) == []

@@ -179,6 +179,7 @@ def test_thousands_are_added_while_one_scrolls(tmp_path, dataset, records):
     with opened(folder / "index.html", tmp_path / "profile") as page:
         titles = ["hard examples (the first 5000 of 8000)", "suspected label errors (0)"]
         assert texts(page, "#lists button") == titles
+        assert texts(page, "#class-title") == ["By class (of the first 5000)"]
         assert 0 < number_of_cards() <= 120
         deadline = time.monotonic() + 60
         while number_of_cards() <= 300:

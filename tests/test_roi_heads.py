@@ -636,6 +636,16 @@ def test_figures_of_classes_are_those_of_each_stage():
         assert logged[f"{name}/cost"][0] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
 
 
+def test_a_loss_without_gradients_is_no_step():
+    heads = make_heads("MODEL.ROI_HEADS.OHEM.CASCADE_STAGES", (0, 1), name="OHEMCascadeROIHeads")
+    heads.observers.append(lambda mined: pytest.fail("is for training"))
+    with torch.no_grad():
+        mined, losses, logged = train_step(heads, *make_batch(0, [(3, 40)]))
+    assert mined
+    assert "loss_cls_stage0" in losses
+    assert not [name for name in logged if "ohem" in name]
+
+
 def test_to_mine_without_training_leaves_no_trace():
     heads = make_heads("MODEL.ROI_HEADS.OHEM.CASCADE_STAGES", (0, 1), name="OHEMCascadeROIHeads")
     heads.observers.append(lambda mined: pytest.fail("is for training"))

@@ -15,16 +15,17 @@ import argparse
 import logging
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, instantiate
-from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
+from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, build_model
 from detectron2.utils.logger import setup_logger
 from detectron2.utils.registry import locate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from tqdm import tqdm
 
@@ -99,7 +100,9 @@ def report(args: argparse.Namespace) -> None:
         args.output.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise InputError(f"--output {args.output} cannot be a folder ({e.strerror})") from e
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    for of_end in ("SIGTERM", "SIGHUP"):  # as Ctrl-C; the second where there is one
+        if hasattr(signal, of_end):
+            signal.signal(getattr(signal, of_end), signal.default_int_handler)
     seen = []
     try:
         mapper = build_mapper(cfg)
@@ -109,7 +112,8 @@ def report(args: argparse.Namespace) -> None:
             except Exception as e:  # what reads images raises anything
                 logger.warning(f"{record['file_name']} is left out: {e}")
                 continue
-            seen.append((record, look_at(model, x)))
+            size = {"height": x["height"], "width": x["width"]}  # which a record may lack
+            seen.append(({**record, **size}, look_at(model, x)))
     except FloatingPointError as e:
         raise InputError(
             f"{record['file_name']}: {e} The weights are those of a training that diverged, "
@@ -196,7 +200,8 @@ def load_yaml_config(
     cfg = load_config(config_file, opts)
     proposal_files = find_proposals(cfg, dataset)
     cfg.DATASETS.TEST = (dataset,)
-    register_datasets(cfg)
+    with _without_training_set(cfg.DATASETS.TRAIN, "DATASETS.TRAIN '()'"):
+        register_datasets(cfg)
     check_classes("MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES, dataset)
     weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
     check_weights(*weights, resume=False, training=False)
@@ -231,7 +236,9 @@ def load_python_config(
             "examples are mined among its RoIs"
         )
     cfg.dataloader.test.dataset.names = dataset
-    register_lazy_datasets(cfg)
+    train = OmegaConf.select(cfg, "dataloader.train.dataset.names")
+    with _without_training_set(train, "'dataloader.train.dataset.names=[]'"):
+        register_lazy_datasets(cfg)
     check_classes("model.roi_heads.num_classes", heads.num_classes, dataset)
     weights = ("train.init_checkpoint", cfg.train.init_checkpoint, cfg.train.output_dir)
     check_weights(*weights, resume=False, training=False)
@@ -243,6 +250,20 @@ def load_python_config(
     return cfg, model, None
 
 
+@contextmanager
+def _without_training_set(names: Sequence[str], setting: str) -> Iterator[None]:
+    """Add to an error of the data sets how to do without those of the training, if there are any."""
+    try:
+        yield
+    except InputError as e:
+        if not names:
+            raise
+        raise InputError(
+            f"{e}. If it is the training set that is not here, leave it out: {setting} (the "
+            "classes are then in the order of --dataset, expected to be that of the training)"
+        ) from e
+
+
 def check_classes(key: str, number: int, dataset: str) -> None:
     """
     Make sure that a data set is there, and has as many classes as the model.
@@ -251,6 +272,8 @@ def check_classes(key: str, number: int, dataset: str) -> None:
         InputError: it has not.
     """
     check_datasets(dataset)
+    if MetadataCatalog.get(dataset).get("thing_classes") is None:
+        DatasetCatalog.get(dataset)  # some say what classes they have only when they are loaded
     names = MetadataCatalog.get(dataset).thing_classes
     if len(names) != number:
         raise InputError(

@@ -12,6 +12,8 @@ import pytest
 from command_line import ROOT
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
+from detectron2.data import MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 from detectron2.modeling import build_model
 from pycocotools.coco import COCO
 from small_data import write_voc
@@ -19,6 +21,7 @@ from small_models import SHRINK_OPTS
 
 from ohem_d2.config_file import load_config
 from ohem_d2.data import register_datasets
+from ohem_d2.errors import InputError
 from ohem_d2.hard_examples import look_at
 from ohem_d2.label_errors import LABEL_ERRORS
 from ohem_d2.lazy_engine import load_lazy_config, register_lazy_datasets
@@ -190,6 +193,30 @@ def test_python_configs(trained):
     run = call(trained, "--config-file", "config.py", *shapes)
     assert run.returncode == 1
     assert "model.roi_heads.num_classes is 80, expected 3, as --dataset ohem_sha" in run.stderr
+
+
+def test_a_training_set_that_is_not_here(trained):
+    given = "MODEL.WEIGHTS", "model.pth", "DATASETS.TRAIN"
+    run = call(trained, *given, "('voc://gone?split=trainval',)")
+    assert run.returncode == 1
+    assert "leave it out: DATASETS.TRAIN '()'" in run.stderr
+    assert call(trained, *given, "()").returncode == 0
+    run = call(trained, *given, "()", "--dataset", "voc://gone?split=trainval")
+    assert "leave it out" not in run.stderr
+
+
+def test_classes_that_are_known_once_the_data_is_loaded(trained):
+    annotations = {
+        "images": [{"id": 1, "file_name": "image 0.jpg", "height": 60, "width": 90}],
+        "annotations": [],
+        "categories": [{"id": 4, "name": "cat"}, {"id": 9, "name": "dog"}],
+    }
+    (trained / "own.json").write_text(json.dumps(annotations))
+    register_coco_instances("own", {}, "own.json", "voc/JPEGImages")
+    assert MetadataCatalog.get("own").get("thing_classes") is None
+    tool.check_classes("NUM_CLASSES", 2, "own")
+    with pytest.raises(InputError, match="NUM_CLASSES is 3, expected 2"):
+        tool.check_classes("NUM_CLASSES", 3, "own")
 
 
 def test_hostile_names(trained):
