@@ -252,7 +252,7 @@ def load_python_config(
 
 @contextmanager
 def _without_training_set(names: Sequence[str], setting: str) -> Iterator[None]:
-    """Add to an error of the data sets how to do without those of the training, if there are any."""
+    """Add to an error of the data sets how to do without those of the training, if any."""
     try:
         yield
     except InputError as e:
