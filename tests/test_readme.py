@@ -55,6 +55,33 @@ def test_what_logging_takes_is_what_the_table_says():
     assert said == (few[1], many[1], many[0])
 
 
+def test_when_to_use_it_is_what_the_tables_say():
+    text = " ".join(README[README.index("## When to use it") :].split())
+
+    def cells(page, data, way):
+        """Of a data set: AP, and by how much it differs, on the mean and each."""
+        table = page.split(f"\n## {data}\n")[1].split("\n\n")[1]
+        row = re.search(rf"^\| {way} \| \d+ \| (.*?) (?:± .*?)?(?:\((.*?)\) )?\|", table, re.M)
+        return row[1], re.findall(r"[-+][\d.]+", row[2] or "")
+
+    ways = "1:3 sampling [(]Detectron2[)]", "OHEM as in the paper"
+    page = (ROOT / "docs/accuracy/accuracy.md").read_text(encoding="utf-8")
+    long = (ROOT / "docs/accuracy/long/accuracy.md").read_text(encoding="utf-8")
+    (before, _), (after, (_, *each)) = (cells(f"\n{page}", "look_alikes", w) for w in ways)
+    assert f"from {before} to {after} AP (by {each[0]}, {each[1]} and {each[2]})" in text
+    (before, _), (after, _) = (cells(page, "plain", w) for w in ways)
+    assert f"without look-alikes from {before} to {after}." in text
+    (without, _), (with_it, _) = (cells(f"\n{long}", "look_alikes", w) for w in ways)
+    assert f"two seeds came to {with_it} AP, and to {without} without it" in text
+    half, quarter = (cells(f"\n{page}", "look_alikes", f"1/{n} of the budget")[1] for n in (2, 4))
+    assert f"AP fell by {half[0][1:]}, with a quarter by {quarter[0][1:]}" in text
+    removed = "look_alikes_removed_0.2_swapped_0.0"
+    (without, _), (with_it, _) = (cells(page, removed, w) for w in ways)
+    assert f"{with_it} to {without} AP, but" in text
+    (of_ratio,) = cells(f"\n{page}", "look_alikes", "at most 1:3 foreground")[1]
+    assert f"ahead of 1:3 sampling by {of_ratio[1:]} (one seed)" in text
+
+
 def test_how_well_label_errors_are_found_is_what_the_table_says():
     page = (ROOT / "docs/label_errors.md").read_text(encoding="utf-8").split("## ")[1]
     rows = re.findall(r"^\| any of them \| \d+ \| (.*?) \| (\d+) ", page, re.MULTILINE)
