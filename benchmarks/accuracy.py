@@ -50,6 +50,12 @@ from ohem_d2.pictures import MinedPictures
 DRAWN = {
     "plain": {"max_look_alikes": 0},
     "look_alikes": {"max_objects": 3, "max_look_alikes": 8},
+    # The first images of these, to train on; the same test images.
+    "few_look_alikes": {
+        "max_objects": 3,
+        "max_look_alikes": 8,
+        "sizes": {"train": 150, "test": 200},
+    },
 }
 DRAWN_FOLDER = Path("datasets/accuracy")
 SAMPLING = "sampling"
