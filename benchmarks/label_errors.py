@@ -56,7 +56,7 @@ A suspect counts as right if it points at a spoilt label: lies where a removed o
 label itself. Each error counts once, where it comes first; further suspects of it are left out. In
 the rows of one error only suspects of its kind count; *any of them* takes all, whatever they say is
 wrong. cleanlab has no score for added labels, and its scores of different kinds do not compare, so
-that for *any of them* the worst of each kind come in turn; what has a score of 0.5 or more is left
+that for *any of them* the worst of each kind come in turn; what has a score of 0.8 or more is left
 out."""
 TITLES = (
     "errors",

@@ -22,8 +22,8 @@ _ELSEWHERE = 0.3
 # What lies in a crowd by this share of its area may be one of its objects.
 _IN_A_CROWD = 0.5
 _LEAST_PROBABLE = 1e-6
-# From this score of cleanlab's on, of 1, a label and what is found agree more than not.
-_AGREED = 0.5
+# From this score of cleanlab's on, of 1, a label and what is found agree but for some pixels.
+_AGREED = 0.8
 
 
 def by_loss(findings: Sequence[Findings]) -> list[tuple[int, HardExample]]:
@@ -103,7 +103,7 @@ def by_cleanlab(
             None: cleanlab's own.
 
     Returns:
-        as `by_loss`, the worst of each kind in turn. By each score the worst is 0, and what has 0.5
+        as `by_loss`, the worst of each kind in turn. By each score the worst is 0, and what has 0.8
         or more is left out.
 
     Raises:
