@@ -74,10 +74,11 @@ def test_when_to_use_it_is_what_the_tables_say():
     (without, _), (with_it, _) = (cells(f"\n{long}", "look_alikes", w) for w in ways)
     assert f"two seeds came to {with_it} AP, and to {without} without it" in text
     few = (ROOT / "docs/accuracy/few/accuracy.md").read_text(encoding="utf-8")
-    (without, _), (with_it, _) = (cells(f"\n{few}", "few_look_alikes", w) for w in ways)
+    (without, _), (with_it, (_, *each)) = (cells(f"\n{few}", "few_look_alikes", w) for w in ways)
     assert f"levels off at {without}, OHEM levels off at {with_it} and" in text
+    assert f"(two seeds, by {each[0]} and {each[1]})" in text
     row = next(x for x in few.splitlines() if x.startswith("| OHEM as in the paper |"))
-    assert f"in {row.split('|')[-2].strip()} of the time (one seed)" in text
+    assert f"in {row.split('|')[-2].strip()} of the time" in text
     half, quarter = (cells(f"\n{page}", "look_alikes", f"1/{n} of the budget")[1] for n in (2, 4))
     assert f"AP fell by {half[0][1:]}, with a quarter by {quarter[0][1:]}" in text
     removed = "look_alikes_removed_0.2_swapped_0.0"
