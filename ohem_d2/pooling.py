@@ -1,9 +1,10 @@
 """RoI pooling by all cores of a CPU, where torchvision's RoIAlign takes one."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 
 import torch
@@ -94,6 +95,17 @@ def _pool_by_channels(
     return pooled, _by_all_cores(pool, [slice(a, b) for a, b in pairwise(bounds)])
 
 
+@cache
+def _executor(threads: int) -> ThreadPoolExecutor:
+    # Kept, since a new thread's first operation takes longer than to pool a small image's RoIs. Its
+    # operations must not be given to all cores once more.
+    return ThreadPoolExecutor(threads, "pooling", torch.set_num_threads, (1,))
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has none of the threads
+    os.register_at_fork(after_in_child=_executor.cache_clear)
+
+
 def _by_all_cores(function: Callable, items: list) -> list:
     # These settings are those of a thread.
     dtype, is_autocast = torch.get_autocast_dtype("cpu"), torch.is_autocast_enabled("cpu")
@@ -103,5 +115,8 @@ def _by_all_cores(function: Callable, items: list) -> list:
         with torch.inference_mode(is_inference), torch.autocast("cpu", dtype, enabled=is_autocast):
             return function(item)
 
-    with ThreadPoolExecutor(min(torch.get_num_threads(), len(items))) as executor:
-        return list(executor.map(run, items))
+    threads = torch.get_num_threads()
+    try:
+        return list(_executor(threads).map(run, items))
+    finally:
+        torch.set_num_threads(threads)  # for threads to come, which take what was set last

@@ -1,3 +1,7 @@
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from detectron2.modeling.poolers import ROIPooler
@@ -87,6 +91,38 @@ def test_each_core_has_work():
         for number in (40, 192, 31):  # with fewer, a part would be too small
             pooler(*make_input(0, [5], number))
     assert channels == [20, 20, 64, 64, 64, 31]
+
+
+def test_threads_are_kept_and_each_counts_for_one():
+    pooler, seen = make_pooler(), []
+
+    def look(module, inputs, output):
+        seen.append((threading.current_thread(), torch.get_num_threads()))
+
+    pooler.level_poolers[0].register_forward_hook(look)
+    with pooled_by_all_cores(pooler):
+        for _ in range(5):
+            pooler(*make_input(0, [5], 64))
+    assert len(seen) == 10
+    assert len({thread for thread, _ in seen}) <= 2
+    assert {number for _, number in seen} == {1}
+    assert torch.get_num_threads() == 2
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(torch.get_num_threads).result() == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_forked_process_has_threads_of_its_own():
+    pooler = make_pooler()
+    with pooled_by_all_cores(pooler):
+        pooler(*make_input(0, [5], 64))
+    assert pooling._executor.cache_info().currsize > 0
+    child = os.fork()
+    if child == 0:
+        os._exit(pooling._executor.cache_info().currsize)
+    _, status = os.waitpid(child, 0)
+    assert status == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
