@@ -27,6 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase, hooks
@@ -51,6 +52,7 @@ DRAWN = {
     "plain": {"max_look_alikes": 0},
     "look_alikes": {"max_objects": 3, "max_look_alikes": 8},
     # The first images of these, to train on; the same test images.
+    "few_plain": {"max_look_alikes": 0, "sizes": {"train": 150, "test": 200}},
     "few_look_alikes": {
         "max_objects": 3,
         "max_look_alikes": 8,
@@ -58,6 +60,8 @@ DRAWN = {
     },
 }
 DRAWN_FOLDER = Path("datasets/accuracy")
+# How long a backbone is trained first, on drawn shapes without look-alikes.
+PRETRAINING = ["SOLVER.IMS_PER_BATCH", "4", "SOLVER.MAX_ITER", "1000"]
 SAMPLING = "sampling"
 _NO_DEFAULT = object()
 
@@ -89,15 +93,6 @@ def _budget(share: float) -> Callable[[CfgNode], None]:
     return change
 
 
-def _no_man_s_land(name: str) -> Callable[[CfgNode], None]:
-    def change(cfg: CfgNode) -> None:
-        cfg.MODEL.ROI_HEADS.NAME = name
-        cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS = [0.4, 0.5]
-        cfg.MODEL.ROI_HEADS.IOU_LABELS = [0, -1, 1]
-
-    return change
-
-
 def _short(cfg: CfgNode) -> None:
     cfg.MODEL.ROI_HEADS.NAME = "OHEMROIHeads"
     cfg.SOLVER.MAX_ITER = round(0.65 * cfg.SOLVER.MAX_ITER)
@@ -110,12 +105,16 @@ def _sampled_first(cfg: CfgNode) -> None:
 
 def _retinanet(cfg: CfgNode) -> None:
     cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
-    cfg.MODEL.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"
-    cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
-    cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [
-        [x * 2 ** (i / 3) for i in range(3)] for (x,) in cfg.MODEL.ANCHOR_GENERATOR.SIZES
+        [x * 2 ** (i / 3) for x in of_level for i in range(3)]
+        for of_level in cfg.MODEL.ANCHOR_GENERATOR.SIZES
     ]
+    if cfg.MODEL.BACKBONE.NAME == "build_resnet_fpn_backbone":
+        cfg.MODEL.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"
+        cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
+        cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
+    else:
+        cfg.MODEL.RETINANET.IN_FEATURES = cfg.MODEL.RPN.IN_FEATURES
     cfg.MODEL.RETINANET.NUM_CLASSES = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     cfg.SOLVER.BASE_LR /= 2  # Detectron2's configs do the same
 
@@ -130,11 +129,6 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
         "as MMDetection: 1:3, classification loss, no suppression",
         _ohem(POSITIVE_FRACTION=0.25, LOSS_WEIGHT_BOX_REG=0.0, NMS_THRESH=1.0),
     ),
-    "sampling_clear": (
-        "1:3 sampling, without IoUs from 0.4 to 0.5",
-        _no_man_s_land("StandardROIHeads"),
-    ),
-    "clear": ("OHEM, without IoUs from 0.4 to 0.5", _no_man_s_land("OHEMROIHeads")),
     "batch": ("budget of the whole batch", _ohem(SCOPE="batch")),
     "half": ("1/2 of the budget", _budget(1 / 2)),
     "quarter": ("1/4 of the budget", _budget(1 / 4)),
@@ -194,10 +188,11 @@ def build_trainer(cfg: CfgNode, folder: str) -> StudyTrainer:
 
 
 def train(cfg: CfgNode, points: int) -> list[dict]:
-    """Train once, and return the points of its learning curve, evenly spaced."""
+    """Train once from ``MODEL.WEIGHTS``, and return evenly spaced points of its learning curve."""
     with tempfile.TemporaryDirectory() as folder:
         curve = Curve(max(1, cfg.SOLVER.MAX_ITER // points))
         trainer = build_trainer(cfg, folder)
+        trainer.resume_or_load(resume=False)
         trainer.register_hooks([curve])
         trainer.train()
     return curve.points
@@ -233,14 +228,30 @@ def _register_again(name: str, what: str, records: list[dict]) -> str:
     return again
 
 
-def drawn_data(name: str) -> tuple[str, list[str]]:
-    """The config and the settings of a data set that comes with the study, drawn if need be."""
+def drawn_data(name: str) -> list[str]:
+    """The settings for a data set that comes with the study, drawn if need be."""
     folder = DRAWN_FOLDER / name
     if not folder.exists():
         write_shapes(folder, **DRAWN[name])
     addresses = [f"coco://{folder}/{x}.json?images={folder}/JPEGImages" for x in ("train", "test")]
-    opts = ["DATASETS.TRAIN", f"('{addresses[0]}',)", "DATASETS.TEST", f"('{addresses[1]}',)"]
-    return "configs/quick_start.yaml", opts
+    return ["DATASETS.TRAIN", f"('{addresses[0]}',)", "DATASETS.TEST", f"('{addresses[1]}',)"]
+
+
+def pretrained_backbone(config_file: str, seed: int) -> Path:
+    """Where a backbone is that was trained on shapes without look-alikes, if need be now."""
+    file = DRAWN_FOLDER / f"backbone_of_{Path(config_file).stem}_seed_{seed}.pth"
+    if not file.exists():
+        tqdm.write(f"{time.strftime('%H:%M')} training {file}")
+        cfg = configure(config_file, [*drawn_data("plain"), *PRETRAINING], SAMPLING, seed)
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = build_trainer(cfg, folder)
+            trainer.train()
+        weights = trainer.model.state_dict()
+        backbone = {k: v for k, v in weights.items() if k.startswith("backbone.")}
+        unfinished = file.with_suffix(".tmp")
+        torch.save({"model": backbone}, unfinished)
+        unfinished.rename(file)
+    return file
 
 
 def configure(config_file: str, opts: list[str], variant: str, seed: int) -> CfgNode:
@@ -260,10 +271,19 @@ def configure(config_file: str, opts: list[str], variant: str, seed: int) -> Cfg
 def run(args: argparse.Namespace, data: dict[str, tuple[str, list[str]]]) -> None:
     """Do all runs that are not there yet, and write what is there after each."""
     file = args.output / "results.json"
+    of_backbone = ("MODEL.BACKBONE.", "MODEL.RESNETS.", "MODEL.FPN.")
+    for key in args.opts[::2]:
+        if args.pretrain and key.startswith(of_backbone):
+            raise InputError(
+                f"--opts has {key}, expected it in {args.config_file}, whose backbone is trained "
+                "first (--pretrain)"
+            )
     spoilt = f"_removed_{args.remove}_swapped_{args.swap}" if args.remove or args.swap else ""
 
     def config_of(name: str, variant: str, seed: int) -> CfgNode:
         config_file, opts = data[name]
+        if args.pretrain and name in args.data:
+            opts = [*opts, "MODEL.WEIGHTS", str(pretrained_backbone(config_file, seed))]
         cfg = configure(config_file, [*opts, *args.opts], variant, seed)
         if spoilt:
             cfg.DATASETS.TRAIN = spoil(cfg.DATASETS.TRAIN, args.remove, args.swap)
@@ -502,6 +522,12 @@ def main() -> None:
         epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", nargs="*", choices=DRAWN, default=[], help="drawn data sets")
+    parser.add_argument("--config-file", default="benchmarks/accuracy.yaml", help="for drawn data")
+    parser.add_argument(
+        "--pretrain",
+        action="store_true",
+        help="for drawn data, train a backbone on shapes without look-alikes first, with each seed",
+    )
     parser.add_argument(
         "--add",
         nargs="+",
@@ -520,7 +546,7 @@ def main() -> None:
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     logging.disable(logging.INFO)  # Detectron2 says a lot of each run
-    data = {name: drawn_data(name) for name in args.data}
+    data = {name: (args.config_file, drawn_data(name)) for name in args.data}
     data |= {name: (config, opts) for name, config, *opts in args.add}
     try:
         run(args, data)

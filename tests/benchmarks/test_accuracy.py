@@ -4,6 +4,7 @@ import sys
 import accuracy
 import pytest
 import step_times
+import torch
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import BoxMode
@@ -83,7 +84,7 @@ def test_all_but_the_rois_is_the_same_and_no_run_is_repeated(monkeypatch, tmp_pa
     with pytest.raises(SystemExit, match=r"plain, sampling, seed 0 is there with SOLVER.BASE_LR 0"):
         call(monkeypatch, tmp_path, "--variants", "sampling", opts=["SOLVER.BASE_LR", "0.5"])
     opts = ["MODEL.RPN.POST_NMS_TOPK_TEST", "1000"]  # Detectron2's default
-    with pytest.raises(SystemExit, match=r"MODEL.RPN.POST_NMS_TOPK_TEST 100, expected 1000"):
+    with pytest.raises(SystemExit, match=r"MODEL.RPN.POST_NMS_TOPK_TEST 64, expected 1000"):
         call(monkeypatch, tmp_path, "--variants", "sampling", opts=opts)
     assert len(json.loads((tmp_path / "results.json").read_text())) == 5
 
@@ -97,6 +98,47 @@ def test_steps_of_all_variants_are_timed(monkeypatch, tmp_path):
     row = (tmp_path / "accuracy.md").read_text().splitlines()[7]
     of_step = step_times.ratio(seconds["retinanet"], seconds["sampling"])
     assert f"| {of_step:.2f} |" in row
+
+
+def test_a_backbone_is_trained_once_and_every_run_starts_from_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(accuracy, "time_steps", lambda trainers: {name: [1.0] for name in trainers})
+    monkeypatch.setattr(accuracy, "PRETRAINING", ["SOLVER.MAX_ITER", "2"])
+    with pytest.raises(SystemExit, match="--opts has MODEL.RESNETS.STEM_OUT_CHANNELS, expected it"):
+        call(monkeypatch, tmp_path, "--seeds", "0", "--pretrain")
+    monkeypatch.setitem(globals(), "TINY", TINY[:-2])
+    started = []
+
+    class Spy(accuracy.StudyTrainer):
+        def before_train(self):
+            super().before_train()
+            weights = self.model.state_dict()
+            copied = {k: v.clone() for k, v in weights.items()}
+            started.append((self.cfg.DATASETS.TRAIN[0], self.cfg.MODEL.META_ARCHITECTURE, copied))
+
+    monkeypatch.setattr(accuracy, "StudyTrainer", Spy)
+    variants = ["--variants", "sampling", "ohem", "retinanet", "--seeds", "0"]
+    call(monkeypatch, tmp_path, *variants, "--data", "look_alikes", "--pretrain")
+    first, *runs = started
+    assert "/plain/" in first[0]
+    assert [("/look_alikes/" in data, arch) for data, arch, _ in runs] == [
+        (True, "GeneralizedRCNN"),
+        (True, "GeneralizedRCNN"),
+        (True, "RetinaNet"),
+    ]
+    (file,) = (tmp_path / "drawn").glob("*.pth")
+    trained = torch.load(file)["model"]
+    assert len(trained) > 20
+    assert set(trained) < set(runs[0][2])
+    assert all(k.startswith("backbone.") for k in trained)
+    assert any(not v.equal(first[2][k]) for k, v in trained.items())
+    for _, _, weights in runs:
+        assert all(weights[k].equal(v) for k, v in trained.items())
+    heads = [k for k in runs[0][2] if k not in trained]
+    assert heads
+    assert all(runs[0][2][k].equal(runs[1][2][k]) for k in heads)
+    del started[:]
+    call(monkeypatch, tmp_path, *variants, "--data", "look_alikes", "plain", "--pretrain")
+    assert len(started) == 3  # those of the other data
 
 
 @pytest.mark.parametrize("variant", accuracy.VARIANTS)
