@@ -275,14 +275,14 @@ def run(args: argparse.Namespace, data: dict[str, tuple[str, list[str]]]) -> Non
     for key in args.opts[::2]:
         if args.pretrain and key.startswith(of_backbone):
             raise InputError(
-                f"--opts has {key}, expected it in {args.config_file}, whose backbone is trained "
-                "first (--pretrain)"
+                f"--opts has {key}, expected it in a config file, whose backbone is trained first "
+                "(--pretrain)"
             )
     spoilt = f"_removed_{args.remove}_swapped_{args.swap}" if args.remove or args.swap else ""
 
     def config_of(name: str, variant: str, seed: int) -> CfgNode:
         config_file, opts = data[name]
-        if args.pretrain and name in args.data:
+        if args.pretrain:
             opts = [*opts, "MODEL.WEIGHTS", str(pretrained_backbone(config_file, seed))]
         cfg = configure(config_file, [*opts, *args.opts], variant, seed)
         if spoilt:
@@ -526,7 +526,7 @@ def main() -> None:
     parser.add_argument(
         "--pretrain",
         action="store_true",
-        help="for drawn data, train a backbone on shapes without look-alikes first, with each seed",
+        help="first train a backbone on drawn shapes without look-alikes, with each seed",
     )
     parser.add_argument(
         "--add",

@@ -1,6 +1,8 @@
 """What README.md says of keys and files is what there is."""
 
+import json
 import re
+import statistics
 from dataclasses import fields
 from pathlib import Path
 
@@ -55,37 +57,26 @@ def test_what_logging_takes_is_what_the_table_says():
     assert said == (few[1], many[1], many[0])
 
 
-def test_when_to_use_it_is_what_the_tables_say():
-    text = " ".join(README[README.index("## When to use it") :].split())
-
-    def cells(page, data, way):
-        """Of a data set: AP, and by how much it differs, on the mean and each."""
-        table = page.split(f"\n## {data}\n")[1].split("\n\n")[1]
-        row = re.search(rf"^\| {way} \| \d+ \| (.*?) (?:± .*?)?(?:\((.*?)\) )?\|", table, re.M)
-        return row[1], re.findall(r"[-+][\d.]+", row[2] or "")
-
-    ways = "1:3 sampling [(]Detectron2[)]", "OHEM as in the paper"
-    page = (ROOT / "docs/accuracy/accuracy.md").read_text(encoding="utf-8")
-    long = (ROOT / "docs/accuracy/long/accuracy.md").read_text(encoding="utf-8")
-    (before, _), (after, (_, *each)) = (cells(f"\n{page}", "look_alikes", w) for w in ways)
-    assert f"from {before} to {after} AP (by {each[0]}, {each[1]} and {each[2]})" in text
-    (before, _), (after, _) = (cells(page, "plain", w) for w in ways)
-    assert f"without look-alikes from {before} to {after}." in text
-    (without, _), (with_it, _) = (cells(f"\n{long}", "look_alikes", w) for w in ways)
-    assert f"two seeds came to {with_it} AP, and to {without} without it" in text
-    few = (ROOT / "docs/accuracy/few/accuracy.md").read_text(encoding="utf-8")
-    (without, _), (with_it, (_, *each)) = (cells(f"\n{few}", "few_look_alikes", w) for w in ways)
-    assert f"levels off at {without}, OHEM levels off at {with_it} and" in text
-    assert f"(two seeds, by {each[0]} and {each[1]})" in text
-    row = next(x for x in few.splitlines() if x.startswith("| OHEM as in the paper |"))
-    assert f"in {row.split('|')[-2].strip()} of the time" in text
-    half, quarter = (cells(f"\n{page}", "look_alikes", f"1/{n} of the budget")[1] for n in (2, 4))
-    assert f"AP fell by {half[0][1:]}, with a quarter by {quarter[0][1:]}" in text
-    removed = "look_alikes_removed_0.2_swapped_0.0"
-    (without, _), (with_it, _) = (cells(page, removed, w) for w in ways)
-    assert f"{with_it} to {without} AP, but" in text
-    (of_ratio,) = cells(f"\n{page}", "look_alikes", "at most 1:3 foreground")[1]
-    assert f"ahead of 1:3 sampling by {of_ratio[1:]} (one seed)" in text
+@pytest.mark.parametrize("page", ["README.md", "docs/accuracy.md"])
+def test_what_the_study_found_is_what_its_runs_say(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| \[.*\]\((.*)/accuracy\.md\) \| `(.*)` \| (\d+) \| (.*) \| (.*) \| (.*) \|$",
+        text,
+        re.MULTILINE,
+    )
+    assert len(rows) > 2
+    for folder, data, *said in rows:
+        file = (ROOT / page).parent / folder / "results.json"
+        runs = {
+            (r["variant"], r["seed"]): r["points"][-1]["AP"]
+            for r in json.loads(file.read_text(encoding="utf-8"))
+            if r["data"] == data
+        }
+        seeds = sorted(seed for variant, seed in runs if variant == "ohem")
+        means = [statistics.mean(runs[v, s] for s in seeds) for v in ("sampling", "ohem")]
+        more = " ".join(f"{runs['ohem', s] - runs['sampling', s]:+.1f}" for s in seeds)
+        assert said == [str(len(seeds)), *(f"{x:.1f}" for x in means), more], (folder, data)
 
 
 def test_how_well_label_errors_are_found_is_what_the_table_says():
