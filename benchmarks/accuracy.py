@@ -134,7 +134,7 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
     "quarter": ("1/4 of the budget", _budget(1 / 4)),
     "eighth": ("1/8 of the budget", _budget(1 / 8)),
     "sampled_first": ("1:3 sampling for the first quarter", _sampled_first),
-    "half_random": ("half of the budget at random", _head("StudyROIHeads", HARD_FRACTION=0.5)),
+    "half_random": ("half of the budget at random", _ohem(HARD_FRACTION=0.5)),
     "staged": ("box loss weighs more and more (S-OHEM)", _head("StudyROIHeads", STAGED=True)),
     "capped": (
         "background with a classification loss above 3 ranks last",

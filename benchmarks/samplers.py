@@ -4,13 +4,11 @@ Ways of choosing RoIs that the accuracy study compares with those of the package
 They are here until the study says that one is worth a key of the package.
 """
 
-import copy
 import dataclasses
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import ROI_HEADS_REGISTRY
-from detectron2.modeling.sampling import subsample_labels
 from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
@@ -24,8 +22,6 @@ def add_study_config(cfg: CfgNode) -> None:
         {
             # Before this iteration RoIs are sampled at random, as Detectron2 does it.
             "WARMUP_ITERS": 0,
-            # The share of the budget that is mined; the rest is sampled at random.
-            "HARD_FRACTION": 1.0,
             # The weight of the box loss in the ranking rises from 0 to twice its own.
             "STAGED": False,
             # Background with a higher classification loss ranks last: it may be an object without a
@@ -69,24 +65,3 @@ class StudyROIHeads(OHEMROIHeads):
         loss = torch.cat([x.ohem_loss_cls for x in labelled])
         is_background = torch.cat([x.gt_classes for x in labelled]) == self.num_classes
         return cost.masked_fill(is_background & (loss > self.study.MAX_LOSS), -1.0)
-
-    def _select(self, labelled: list[Instances], cost: Tensor, *figures) -> list[Instances]:
-        if self.study.HARD_FRACTION == 1:
-            return super()._select(labelled, cost, *figures)
-        for x in labelled:
-            x.number = torch.arange(len(x), device=cost.device)
-        hard = copy.copy(self)  # the same modules with another budget
-        hard.batch_size_per_image = round(self.study.HARD_FRACTION * self.batch_size_per_image)
-        chosen = []
-        for x, mined in zip(labelled, super(StudyROIHeads, hard)._select(labelled, cost, *figures)):
-            is_left = torch.ones(len(x), dtype=torch.bool, device=cost.device)
-            is_left[mined.number] = False
-            rest = x[is_left]
-            drawn = subsample_labels(
-                rest.gt_classes,
-                self.batch_size_per_image - len(mined),
-                self.positive_fraction,
-                self.num_classes,
-            )
-            chosen.append(Instances.cat([mined, rest[torch.cat(drawn)]]))
-        return chosen

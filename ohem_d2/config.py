@@ -22,6 +22,7 @@ _RANGES: dict[str, tuple[Callable[[object], bool], str]] = {
         lambda v: v is None or (_number(v) and 0 <= v <= 1),
         "None or a number in [0, 1]",
     ),
+    "hard_fraction": (lambda v: _number(v) and 0 < v <= 1, "a number in (0, 1]"),
     "bg_iou_lo": (lambda v: _number(v) and 0 <= v < 1, "a number in [0, 1)"),
     "loss_weight_cls": (lambda v: _number(v) and v >= 0, "a number of 0 or more"),
     "loss_weight_box_reg": (lambda v: _number(v) and v >= 0, "a number of 0 or more"),
@@ -53,6 +54,9 @@ class OHEMOptions:
     # None: loss alone decides, as in the paper. A number: at most this fraction of the budget goes
     # to foreground, each side ranked by loss (as in MMDetection, whose default is 0.25).
     positive_fraction: float | None = None
+    # The fraction of the budget that goes to hard examples. The rest is drawn at random from the
+    # other RoIs of each image, in Detectron2's ratio (MODEL.ROI_HEADS.POSITIVE_FRACTION).
+    hard_fraction: float = 1.0
     # A background RoI that overlaps every object by a lower IoU than this is left out. 0.1 gives
     # the range [0.1, 0.5) of Fast R-CNN; the paper found mining to do better without (0).
     bg_iou_lo: float = 0.0

@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.layers import cat
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, ROIHeads
+from detectron2.modeling.sampling import subsample_labels
 from detectron2.structures import Instances
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -181,7 +182,7 @@ class OHEMMixin(BoxVotingMixin):
     ) -> list[Instances]:
         """
         Label all proposals and choose the hard examples, as a step of training would, but with
-        nothing logged and no observer called.
+        nothing logged and no observer called, and of the whole budget: nothing is drawn at random.
 
         Arguments are those of `label_and_rank_proposals`.
 
@@ -194,10 +195,14 @@ class OHEMMixin(BoxVotingMixin):
         self, labelled: list[Instances], cost: Tensor, figures: Figures | None = None
     ) -> list[Instances]:
         """
-        Of R labelled RoIs, and what each costs, (R,): the hard examples. In a step of training,
-        they are logged and shown to the observers.
+        Of R labelled RoIs, and what each costs, (R,): the hard examples; with figures, of a
+        fraction of the budget, followed by what is drawn at random. In a step of training, all of
+        them are logged and shown to the observers.
         """
         is_logged = figures is not None and self._is_step
+        num_hard = self.batch_size_per_image
+        if figures is not None:
+            num_hard = max(1, round(self.ohem.hard_fraction * num_hard))
         labels = cat([x.gt_classes for x in labelled])
         image_ids = cat([torch.full_like(x.gt_classes, i) for i, x in enumerate(labelled)])
         selected = select_hard_examples(
@@ -205,13 +210,20 @@ class OHEMMixin(BoxVotingMixin):
             cat([x.proposal_boxes.tensor for x in labelled]),
             labels,
             image_ids,
-            num_samples=self.batch_size_per_image,
+            num_samples=num_hard,
             num_classes=self.num_classes,
             nms_thresh=self.ohem.nms_thresh,
             scope=self.ohem.scope,
             positive_fraction=self.ohem.positive_fraction,
             num_images=len(labelled),
         )
+        if num_hard < self.batch_size_per_image:
+            drawn = self._draw(
+                labels.index_fill(0, selected, -1).split([len(x) for x in labelled]),
+                self.batch_size_per_image - num_hard,
+            )
+            selected = cat([selected, drawn])
+            selected = selected[image_ids[selected].argsort(stable=True)]
         images = torch.arange(len(labelled) + 1, device=selected.device)
         bounds = torch.searchsorted(image_ids[selected], images)
         values = bounds
@@ -231,6 +243,24 @@ class OHEMMixin(BoxVotingMixin):
             for observe in self.observers:
                 observe(mined)
         return mined
+
+    def _draw(self, labels: Sequence[Tensor], number: int) -> Tensor:
+        """
+        Draw RoIs at random, as Detectron2's heads do.
+
+        Args:
+            labels: of the RoIs of each image, R in all; -1 for those that are not to be drawn.
+            number: how many of each image.
+
+        Returns:
+            indices into R, of one image after the other.
+        """
+        drawn, start = [], 0
+        for x in labels:
+            sides = subsample_labels(x, number, self.positive_fraction, self.num_classes)
+            drawn += [start + side for side in sides]
+            start += len(x)
+        return cat(drawn)
 
     @torch.no_grad()
     def label_and_rank_proposals(

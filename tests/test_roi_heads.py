@@ -182,6 +182,74 @@ def test_every_head_trains_on_what_the_reference_selects(name, seed):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("scope", ["image", "batch"])
+def test_what_is_not_hard_is_drawn_as_detectron2_does(name, scope):
+    sizes = [(3, 40), (0, 3), (2, 25)]
+    heads, _, batch = make_family(name, 0, sizes, **extras(name))
+    budget, num_drawn = heads.batch_size_per_image, 6
+    heads.ohem = OHEMOptions(hard_fraction=0.25, scope=scope)
+    assert round(0.25 * budget) == budget - num_drawn == 2
+    heads.batch_size_per_image = budget - num_drawn
+    expected = mine_slowly(heads, *batch, scope=scope)
+    everything = mine_slowly(copy_with_budget(heads, 1000), *batch, nms_thresh=1.0)
+    heads.batch_size_per_image = budget
+    seen = []
+    heads.observers.append(seen.append)
+    _, losses, logged = train_step(heads, *batch)
+    assert all(loss.isfinite() for loss in losses.values())
+    train_step(heads, *batch)
+    first, second = seen
+    of_all = []
+    for x, y, rois, all_rois, targets in zip(first, second, expected, everything, batch[2]):
+        assert_mined([x[: len(rois)]], [rois], [targets])
+        left = [label for _, label, _ in all_rois]
+        for _, label, _ in rois:
+            left.remove(label)
+        num_fg = sum(label < NUM_CLASSES for label in left)
+        fg = min(int(num_drawn * heads.positive_fraction), num_fg)
+        bg = min(num_drawn - fg, len(left) - num_fg)
+        drawn = x.gt_classes[len(rois) :]
+        assert int((drawn < NUM_CLASSES).sum()) == fg
+        assert len(drawn) == fg + bg
+        assert len({tuple(b) for b in x.proposal_boxes.tensor.tolist()}) == len(x)
+        known = {tuple(round(v, 3) for v in b) for b, _, _ in all_rois}
+        assert {tuple(round(v, 3) for v in b) for b in x.proposal_boxes.tensor.tolist()} <= known
+        of_all.append(x.proposal_boxes.tensor.equal(y.proposal_boxes.tensor))
+    assert not all(of_all)  # another step draws others
+    number = logged["roi_head/num_fg_samples"] + logged["roi_head/num_bg_samples"]
+    assert number == pytest.approx(sum(map(len, first)) / len(first))
+    with EventStorage():  # to mine without training draws nothing
+        mined = heads.mine(*batch)
+    all_hard = mine_slowly(heads, *batch, scope=scope)
+    for x, rois in zip(mined, all_hard):
+        assert x.gt_classes.tolist() == [label for _, label, _ in rois]
+
+
+def copy_with_budget(heads, budget):
+    other = copy.copy(heads)
+    other.batch_size_per_image = budget
+    return other
+
+
+def test_every_roi_that_is_not_hard_is_drawn_as_often():
+    heads = make_heads("MODEL.ROI_HEADS.OHEM.HARD_FRACTION", 0.5)
+    heads.train()
+    features, proposals, targets = make_batch(0, [(0, 24)])  # all background
+    with EventStorage():
+        labelled, cost = heads.label_and_rank_proposals(features, proposals, targets)
+        labelled[0].number = torch.arange(24)
+        times, rounds = torch.zeros(24), 4000
+        torch.manual_seed(0)
+        for _ in range(rounds):
+            (chosen,) = heads._select(labelled, cost, heads._figures[0])
+            times[chosen.number] += 1
+    is_hard = times == rounds
+    assert int(is_hard.sum()) == 4
+    # 4 of the other 20: 800 times each, with a standard deviation of 25.
+    assert (times[~is_hard] - 800).abs().max() < 130
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_every_head_learns_what_the_plain_head_learns_of_the_same_rois(name, monkeypatch):
     heads, plain, batch = make_family(name, 3, [(3, 50), (1, 20)], **extras(name))
     mined = []
@@ -820,6 +888,8 @@ def test_the_mixin_comes_first():
         ("OHEM.SCOPE", "batches", "'image' or 'batch'"),
         ("OHEM.POSITIVE_FRACTION", 25, r"None or a number in \[0, 1\]"),
         ("OHEM.POSITIVE_FRACTION", "none", r"None or a number in \[0, 1\]"),
+        ("OHEM.HARD_FRACTION", 0.0, r"a number in \(0, 1\]"),
+        ("OHEM.HARD_FRACTION", 50.0, r"a number in \(0, 1\]"),
         ("OHEM.BG_IOU_LO", -0.1, r"a number in \[0, 1\)"),
         ("OHEM.BG_IOU_LO", 0.5, "less than 0.5"),
         ("OHEM.LOSS_WEIGHT_CLS", -1.0, "a number of 0 or more"),

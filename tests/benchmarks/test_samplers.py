@@ -45,20 +45,6 @@ def test_at_first_rois_are_sampled_as_by_detectron2():
     assert same(step(heads, 5), step(make_heads(), 5))
 
 
-def test_a_part_is_hard_and_the_rest_is_drawn():
-    torch.manual_seed(0)
-    heads, all_hard = study_heads(HARD_FRACTION=0.5), step(make_heads(), 0)
-    first, second = step(heads, 0), step(heads, 0)
-    for a, b, hard in zip(first, second, all_hard):
-        assert len(a) == len(b) == 8
-        for x in (a, b):
-            assert x.proposal_boxes.tensor[:4].equal(hard.proposal_boxes.tensor[:4])
-            assert len({tuple(box) for box in x.proposal_boxes.tensor.tolist()}) == 8
-            assert int((x.gt_classes[4:] != BACKGROUND).sum()) <= 2  # Detectron2's share
-    assert not same(first, second)
-    assert heads.batch_size_per_image == 8
-
-
 @pytest.mark.parametrize(("iteration", "weight"), [(0, 0.0), (45000, 1.0), (90000, 2.0)])
 def test_the_box_loss_weighs_more_and_more(iteration, weight):
     heads = study_heads(STAGED=True)
