@@ -12,6 +12,10 @@ schedule and budget. A run that is finished is kept in results.json and not repe
 script may be stopped at any time and called again, with more of anything. After each it writes a
 page in Markdown and learning curves of all that is there. AP is COCO's, of every data set. What a
 step takes is measured before, of all variants in turn, so that other work does not count for one.
+
+With --pretrain, all runs of a seed start from a backbone that was trained by 1:3 sampling on the
+drawn data set `plain`, so that plain and few_plain are then data that it knows. Without, they start
+from MODEL.WEIGHTS, or from scratch.
 """
 
 import argparse
@@ -39,7 +43,7 @@ from step_times import ratio, time_steps
 from tqdm import tqdm
 
 from ohem_d2 import add_ohem_config
-from ohem_d2.checks import check_datasets
+from ohem_d2.checks import check_datasets, check_weights, named_weights
 from ohem_d2.config_file import load_config
 from ohem_d2.data import register_datasets
 from ohem_d2.data.shapes import write_shapes
@@ -179,20 +183,29 @@ class StudyTrainer(Trainer):
 
 
 def build_trainer(cfg: CfgNode, folder: str) -> StudyTrainer:
-    """Build what trains a config from its seed, and writes its log to a folder."""
+    """
+    Build what trains a config from its seed and its weights, and writes its log to a folder.
+
+    Raises:
+        InputError: there are no such weights.
+    """
+    weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, folder)
+    check_weights(*weights, resume=False, training=True)
     cfg = cfg.clone()
     cfg.OUTPUT_DIR = folder
     cfg.freeze()
     seed_all_rng(cfg.SEED)
-    return StudyTrainer(cfg)
+    trainer = StudyTrainer(cfg)
+    with named_weights(*weights):
+        trainer.resume_or_load(resume=False)
+    return trainer
 
 
 def train(cfg: CfgNode, points: int) -> list[dict]:
-    """Train once from ``MODEL.WEIGHTS``, and return evenly spaced points of its learning curve."""
+    """Train once, and return the points of its learning curve, evenly spaced."""
     with tempfile.TemporaryDirectory() as folder:
         curve = Curve(max(1, cfg.SOLVER.MAX_ITER // points))
         trainer = build_trainer(cfg, folder)
-        trainer.resume_or_load(resume=False)
         trainer.register_hooks([curve])
         trainer.train()
     return curve.points
@@ -237,21 +250,27 @@ def drawn_data(name: str) -> list[str]:
     return ["DATASETS.TRAIN", f"('{addresses[0]}',)", "DATASETS.TEST", f"('{addresses[1]}',)"]
 
 
-def pretrained_backbone(config_file: str, seed: int) -> Path:
-    """Where a backbone is that was trained on shapes without look-alikes, if need be now."""
-    file = DRAWN_FOLDER / f"backbone_of_{Path(config_file).stem}_seed_{seed}.pth"
-    if not file.exists():
-        tqdm.write(f"{time.strftime('%H:%M')} training {file}")
-        cfg = configure(config_file, [*drawn_data("plain"), *PRETRAINING], SAMPLING, seed)
-        with tempfile.TemporaryDirectory() as folder:
-            trainer = build_trainer(cfg, folder)
-            trainer.train()
-        weights = trainer.model.state_dict()
-        backbone = {k: v for k, v in weights.items() if k.startswith("backbone.")}
-        unfinished = file.with_suffix(".tmp")
-        torch.save({"model": backbone}, unfinished)
-        unfinished.rename(file)
-    return file
+def backbone_file(config_file: str, seed: int) -> Path:
+    """Where `train_backbone` is to put a backbone."""
+    return DRAWN_FOLDER / f"backbone_of_{Path(config_file).stem}_seed_{seed}.pth"
+
+
+def train_backbone(config_file: str, seed: int) -> None:
+    """Train a backbone on drawn shapes without look-alikes, if it is not there yet."""
+    file = backbone_file(config_file, seed)
+    if file.exists():
+        return
+    tqdm.write(f"{time.strftime('%H:%M')} training {file}")
+    cfg = configure(config_file, [*drawn_data("plain"), *PRETRAINING], SAMPLING, seed)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = build_trainer(cfg, folder)
+        trainer.train()
+    weights = trainer.model.state_dict()
+    unfinished = file.with_suffix(".tmp")
+    torch.save(
+        {"model": {k: v for k, v in weights.items() if k.startswith("backbone.")}}, unfinished
+    )
+    unfinished.rename(file)
 
 
 def configure(config_file: str, opts: list[str], variant: str, seed: int) -> CfgNode:
@@ -271,20 +290,15 @@ def configure(config_file: str, opts: list[str], variant: str, seed: int) -> Cfg
 def run(args: argparse.Namespace, data: dict[str, tuple[str, list[str]]]) -> None:
     """Do all runs that are not there yet, and write what is there after each."""
     file = args.output / "results.json"
-    of_backbone = ("MODEL.BACKBONE.", "MODEL.RESNETS.", "MODEL.FPN.")
-    for key in args.opts[::2]:
-        if args.pretrain and key.startswith(of_backbone):
-            raise InputError(
-                f"--opts has {key}, expected it in a config file, whose backbone is trained first "
-                "(--pretrain)"
-            )
     spoilt = f"_removed_{args.remove}_swapped_{args.swap}" if args.remove or args.swap else ""
 
     def config_of(name: str, variant: str, seed: int) -> CfgNode:
         config_file, opts = data[name]
+        opts = [*opts, *args.opts]
         if args.pretrain:
-            opts = [*opts, "MODEL.WEIGHTS", str(pretrained_backbone(config_file, seed))]
-        cfg = configure(config_file, [*opts, *args.opts], variant, seed)
+            check_leaves_backbone(opts, config_file)
+            opts += ["MODEL.WEIGHTS", str(backbone_file(config_file, seed))]
+        cfg = configure(config_file, opts, variant, seed)
         if spoilt:
             cfg.DATASETS.TRAIN = spoil(cfg.DATASETS.TRAIN, args.remove, args.swap)
         return cfg
@@ -297,7 +311,10 @@ def run(args: argparse.Namespace, data: dict[str, tuple[str, list[str]]]) -> Non
             check_same_settings(known[key], cfg, file)
         else:
             to_do.append((key, cfg))
-    for name in data:
+    for seed in args.seeds if args.pretrain and to_do else []:
+        for config_file in dict.fromkeys(config_file for config_file, _ in data.values()):
+            train_backbone(config_file, seed)
+    for name in data if to_do else []:
         of_data = dict.fromkeys(v for n, v, _ in known if n == f"{name}{spoilt}")
         cfgs = {
             v: config_of(name, v, args.seeds[0]) for v in (of_data | dict.fromkeys(args.variants))
@@ -309,6 +326,21 @@ def run(args: argparse.Namespace, data: dict[str, tuple[str, list[str]]]) -> Non
         result = dict(zip(("data", "variant", "seed"), key), machine=describe(), points=points)
         _write(file, [*_read(file, []), {**result, "settings": settings_of(cfg)}])
         report(args.output)
+
+
+def check_leaves_backbone(opts: list[str], config_file: str) -> None:
+    """
+    Make sure that settings leave the backbone as the config has it, by which it is trained first.
+
+    Raises:
+        InputError: they do not.
+    """
+    for key in opts[::2]:
+        if key.startswith(("MODEL.BACKBONE.", "MODEL.RESNETS.", "MODEL.FPN.", "MODEL.WEIGHTS")):
+            raise InputError(
+                f"{key} is set on the command line, expected it in {config_file}, whose backbone "
+                "is trained first (--pretrain)"
+            )
 
 
 def measure_steps(data: str, cfgs: dict[str, CfgNode], file: Path) -> None:

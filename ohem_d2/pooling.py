@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache, partial
 from itertools import pairwise
+from threading import Barrier
 
 import torch
 from detectron2.modeling.poolers import ROIPooler
@@ -97,9 +98,25 @@ def _pool_by_channels(
 
 @cache
 def _executor(threads: int) -> ThreadPoolExecutor:
-    # Kept, since a new thread's first operation takes longer than to pool a small image's RoIs. Its
-    # operations must not be given to all cores once more.
-    return ThreadPoolExecutor(threads, "pooling", torch.set_num_threads, (1,))
+    """
+    Threads that are kept, since a new thread's first operation takes longer than to pool a small
+    image's RoIs.
+    """
+    executor, all_there = ThreadPoolExecutor(threads, "pooling"), Barrier(threads)
+
+    def start(_) -> None:
+        all_there.wait()  # so that each thread has one of these
+        # Its operations must not be given to all cores once more. The first time a thread is asked
+        # for its number, torch sets it.
+        torch.get_num_threads()
+        torch.set_num_threads(1)
+
+    before = torch.get_num_threads()
+    try:
+        list(executor.map(start, range(threads)))
+    finally:
+        torch.set_num_threads(before)  # threads of others take at first what was set last
+    return executor
 
 
 if hasattr(os, "register_at_fork"):  # a forked process has none of the threads
@@ -115,8 +132,9 @@ def _by_all_cores(function: Callable, items: list) -> list:
         with torch.inference_mode(is_inference), torch.autocast("cpu", dtype, enabled=is_autocast):
             return function(item)
 
-    threads = torch.get_num_threads()
+    executor = _executor(torch.get_num_threads())
+    futures = [executor.submit(run, item) for item in items]
     try:
-        return list(_executor(threads).map(run, items))
+        return [x.result() for x in futures]
     finally:
-        torch.set_num_threads(threads)  # for threads to come, which take what was set last
+        wait(futures)  # after an error, none goes on behind the caller's back

@@ -1,5 +1,6 @@
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -94,6 +95,7 @@ def test_each_core_has_work():
 
 
 def test_threads_are_kept_and_each_counts_for_one():
+    pooling._executor.cache_clear()
     pooler, seen = make_pooler(), []
 
     def look(module, inputs, output):
@@ -106,14 +108,27 @@ def test_threads_are_kept_and_each_counts_for_one():
     assert len(seen) == 10
     assert len({thread for thread, _ in seen}) <= 2
     assert {number for _, number in seen} == {1}
-    assert torch.get_num_threads() == 2
-    with ThreadPoolExecutor(1) as other:
+    with ThreadPoolExecutor(1) as other:  # a thread of somebody else
         assert other.submit(torch.get_num_threads).result() == 2
+
+
+def test_after_an_error_no_thread_goes_on():
+    done = []
+
+    def work(item):
+        if item == 0:
+            raise KeyError("broken")
+        time.sleep(0.2)
+        done.append(item)
+
+    with pytest.raises(KeyError, match="broken"):
+        pooling._by_all_cores(work, [0, 1])
+    assert done == [1]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork")
-def test_a_forked_process_has_threads_of_its_own():
+def test_a_forked_process_does_not_wait_for_threads_that_it_has_not():
     pooler = make_pooler()
     with pooled_by_all_cores(pooler):
         pooler(*make_input(0, [5], 64))
