@@ -51,11 +51,13 @@ class OHEMOptions:
     # "image": the budget is spent in each image. "batch": the budget of all images is spent on the
     # costliest RoIs of the whole batch (of this process), wherever they lie.
     scope: str = "image"
-    # None: loss alone decides, as in the paper. A number: at most this fraction of the budget goes
-    # to foreground, each side ranked by loss (as in MMDetection, whose default is 0.25).
+    # None: loss alone decides, as in the paper. A number: at most this fraction of the budget for
+    # hard examples goes to foreground, each side ranked by loss (as in MMDetection, whose default
+    # is 0.25).
     positive_fraction: float | None = None
-    # The fraction of the budget that goes to hard examples. The rest is drawn at random from the
-    # other RoIs of each image, in Detectron2's ratio (MODEL.ROI_HEADS.POSITIVE_FRACTION).
+    # The fraction of the budget that goes to hard examples, to which all other settings apply. The
+    # rest is drawn at random from the other RoIs of each image, duplicates among them, in
+    # Detectron2's ratio (MODEL.ROI_HEADS.POSITIVE_FRACTION).
     hard_fraction: float = 1.0
     # A background RoI that overlaps every object by a lower IoU than this is left out. 0.1 gives
     # the range [0.1, 0.5) of Fast R-CNN; the paper found mining to do better without (0).

@@ -62,8 +62,8 @@ class OHEMMixin(BoxVotingMixin):
     would rank by other losses than are trained on.
 
     Attributes:
-        observers: functions that are called in each step, with the RoIs that were mined of each
-            image; where several stages of a cascade mine, once for each of them.
+        observers: functions that are called in each step, with the RoIs of each image that were
+            mined, and drawn beside them; where several stages of a cascade mine, once for each.
         class_names: names of the foreground classes, for what is logged of each. None: numbers.
     """
 
@@ -166,7 +166,8 @@ class OHEMMixin(BoxVotingMixin):
         self, proposals: list[Instances], targets: list[Instances]
     ) -> list[Instances]:
         """
-        Label all proposals, and return those to train on: the hard examples.
+        Label all proposals, and return those to train on: the hard examples, and where
+        `hard_fraction` is below 1, others that are drawn at random.
 
         Arguments and result are those of Detectron2's `ROIHeads.label_and_sample_proposals`.
         """

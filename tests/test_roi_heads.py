@@ -231,6 +231,22 @@ def copy_with_budget(heads, budget):
     return other
 
 
+def test_later_cascade_stages_draw_as_well():
+    opts = ["MODEL.ROI_HEADS.OHEM.CASCADE_STAGES", (1,), "MODEL.ROI_HEADS.OHEM.HARD_FRACTION", 0.25]
+    heads = make_heads(*opts, name="OHEMCascadeROIHeads")
+    seen = []
+    heads.observers.append(seen.append)
+    for _ in range(2):
+        torch.manual_seed(0)  # for the first stage, which samples
+        train_step(heads, *make_batch(0, [(3, 40)]))
+    ((first,), (second,)) = seen
+    cost = first.ohem_loss_cls + first.ohem_loss_box_reg
+    # The two hard examples by falling loss, then others.
+    assert len(first) == len(second) > 2
+    assert cost[0] >= cost[1] > cost[2:].min()
+    assert first.proposal_boxes.tensor.equal(second.proposal_boxes.tensor)
+
+
 def test_every_roi_that_is_not_hard_is_drawn_as_often():
     heads = make_heads("MODEL.ROI_HEADS.OHEM.HARD_FRACTION", 0.5)
     heads.train()
