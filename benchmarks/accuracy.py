@@ -80,6 +80,9 @@ def _head(name: str, **study: object) -> Callable[[CfgNode], None]:
 
 
 def _ohem(**keys: object) -> Callable[[CfgNode], None]:
+    """The paper's way, but for these keys."""
+    keys = {"HARD_FRACTION": 1.0, **keys}
+
     def change(cfg: CfgNode) -> None:
         cfg.MODEL.ROI_HEADS.NAME = "OHEMROIHeads"
         cfg.MODEL.ROI_HEADS.OHEM.merge_from_list([x for pair in keys.items() for x in pair])
@@ -89,7 +92,7 @@ def _ohem(**keys: object) -> Callable[[CfgNode], None]:
 
 def _budget(share: float) -> Callable[[CfgNode], None]:
     def change(cfg: CfgNode) -> None:
-        cfg.MODEL.ROI_HEADS.NAME = "OHEMROIHeads"
+        _ohem(HARD_FRACTION=0.5)(cfg)
         cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = round(
             share * cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
         )
@@ -98,13 +101,18 @@ def _budget(share: float) -> Callable[[CfgNode], None]:
 
 
 def _short(cfg: CfgNode) -> None:
-    cfg.MODEL.ROI_HEADS.NAME = "OHEMROIHeads"
+    _ohem()(cfg)
     cfg.SOLVER.MAX_ITER = round(0.65 * cfg.SOLVER.MAX_ITER)
 
 
 def _sampled_first(cfg: CfgNode) -> None:
     cfg.MODEL.ROI_HEADS.NAME = StudyROIHeads.__name__
     cfg.STUDY.WARMUP_ITERS = cfg.SOLVER.MAX_ITER // 4
+
+
+def _half_capped(cfg: CfgNode) -> None:
+    _ohem(HARD_FRACTION=0.5)(cfg)
+    _head("StudyROIHeads", MAX_LOSS=1.0)(cfg)
 
 
 def _retinanet(cfg: CfgNode) -> None:
@@ -138,7 +146,12 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
     "quarter": ("1/4 of the budget", _budget(1 / 4)),
     "eighth": ("1/8 of the budget", _budget(1 / 8)),
     "sampled_first": ("1:3 sampling for the first quarter", _sampled_first),
-    "half_random": ("half of the budget at random", _ohem(HARD_FRACTION=0.5)),
+    "half_random": ("half of the budget at random (default)", _ohem(HARD_FRACTION=0.5)),
+    "quarter_hard": ("three quarters of the budget at random", _ohem(HARD_FRACTION=0.25)),
+    "half_capped": (
+        "half at random, background with a classification loss above 1 last",
+        _half_capped,
+    ),
     "staged": ("box loss weighs more and more (S-OHEM)", _head("StudyROIHeads", STAGED=True)),
     "capped": (
         "background with a classification loss above 3 ranks last",

@@ -79,7 +79,7 @@ def find_rois(model, batch: list[dict]) -> tuple[dict, list[Instances], list[Ins
 
 def mine(
     model, features: dict, proposals: list[Instances], targets: list[Instances], dtype: torch.dtype
-) -> tuple[float, set[tuple[int, int]]]:
+) -> tuple[float, set[int]]:
     """The seconds that ranking takes, and the image and number of each RoI that is selected."""
     heads, device = model.roi_heads, model.device.type
     _wait_for(features)
@@ -89,10 +89,8 @@ def mine(
         labelled, cost = heads.label_and_rank_proposals(features, proposals, targets)
     _wait_for({"cost": cost})
     seconds = time.perf_counter() - start
-    for x in labelled:
-        x.number = torch.arange(len(x), device=cost.device)
-    mined = heads._select(labelled, cost)
-    return seconds, {(i, n) for i, x in enumerate(mined) for n in x.number.tolist()}
+    selected, _ = heads._select(labelled, cost, heads.batch_size_per_image)
+    return seconds, set(selected.tolist())
 
 
 def _wait_for(tensors: dict[str, torch.Tensor]) -> None:

@@ -205,7 +205,7 @@ class Contender:
         if type(heads).__name__ in MINING.values():
             wrap(heads, "_label_proposals", "labelling")
             wrap(heads, "_cost", "loss")
-            wrap(heads, "_select", "selection")
+            wrap(heads, "_choose", "selection")
             wrap(mixin, "add_up", "logging")
             wrap(mixin.Figures, "log", "logging")
             parts = {"box_pooler": "pooling", "pooler": "pooling"}

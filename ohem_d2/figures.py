@@ -1,6 +1,7 @@
 """What a training step logs of its mining, over the images of all processes."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -12,19 +13,23 @@ from torch import Tensor, cat, distributed
 from .kinds import KINDS, kinds_of_rois
 
 PERIOD = 100  # steps; where there are more classes than that, as many as there are classes
-_NUM_TOTALS = 6  # of all RoIs and of the selected ones: how many, of them foreground, and the loss
+# Of all RoIs, of the hard examples and of what was drawn: how many, of them foreground, the loss.
+_NUM_TOTALS = 9
 _FIELDS = ("gt_classes", "ohem_pred_classes", "ohem_loss_cls", "ohem_loss_box_reg")
 
 
 @torch.no_grad()
-def add_up(labelled: Sequence[Instances], selected: Tensor, num_classes: int) -> Tensor:
+def add_up(
+    labelled: Sequence[Instances], hard: Tensor, drawn: Sequence[Tensor], num_classes: int
+) -> Tensor:
     """
     Add up what is logged, over the images of all processes, each of which has to call this.
 
     Args:
         labelled: all RoIs of each image of this process, R in all, with the fields that
             `OHEMMixin.label_and_rank_proposals` adds.
-        selected: indices into R.
+        hard: indices into R of the hard examples.
+        drawn: of each image, indices into its RoIs of those that are drawn at random beside them.
         num_classes: number of foreground classes.
 
     Returns:
@@ -35,14 +40,16 @@ def add_up(labelled: Sequence[Instances], selected: Tensor, num_classes: int) ->
     foreground = rois.gt_classes < num_classes
     of_all = torch.stack([torch.ones_like(losses), foreground, losses])
 
-    kinds = kinds_of_rois(rois[selected], num_classes)
+    kinds = kinds_of_rois(rois[hard], num_classes)
     # Background concerns the class that it is taken for; else, the class of number num_classes.
-    concerned = torch.where(foreground, rois.gt_classes, rois.ohem_pred_classes)[selected]
+    concerned = torch.where(foreground, rois.gt_classes, rois.ohem_pred_classes)[hard]
     of_kinds = losses.new_zeros((num_classes + 1) * len(KINDS))
-    of_kinds.scatter_add_(0, concerned * len(KINDS) + kinds, torch.ones_like(losses[selected]))
-    costs = losses.new_zeros(num_classes + 1).scatter_add_(0, concerned, losses[selected])
+    of_kinds.scatter_add_(0, concerned * len(KINDS) + kinds, torch.ones_like(losses[hard]))
+    costs = losses.new_zeros(num_classes + 1).scatter_add_(0, concerned, losses[hard])
     num_images = of_all.new_full((1,), len(labelled))
-    totals = of_all.sum(dim=1), of_all[:, selected].sum(dim=1)
+    starts = accumulate(map(len, labelled), initial=0)
+    drawn = cat([x + start for x, start in zip(drawn, starts)])
+    totals = (of_all[:, x].sum(dim=1) for x in (slice(None), hard, drawn))
     sums = cat([num_images, *totals, of_kinds, costs])
     if comm.get_world_size() > 1:
         distributed.all_reduce(sums)
@@ -51,9 +58,9 @@ def add_up(labelled: Sequence[Instances], selected: Tensor, num_classes: int) ->
 
 class Figures:
     """
-    Logs to Detectron2's event storage what was selected, and of what: by the heads, or by a stage
-    of a cascade. What concerns each class is logged of `PERIOD` steps together, since Detectron2
-    keeps every value, and there may be a thousand classes.
+    Logs to Detectron2's event storage the hard examples, and what they were chosen from, of the
+    heads or of a stage of a cascade. What concerns each class is logged of `PERIOD` steps together,
+    since Detectron2 keeps every value, and there may be a thousand classes.
     """
 
     def __init__(self, on_console: bool = True) -> None:
@@ -98,12 +105,13 @@ class Figures:
 def _log_step(
     num_images: float, totals: Sequence[float], numbers: np.ndarray, name_of_ratio: str
 ) -> None:
-    """Of the selected RoIs of all classes, (len(KINDS),) numbers."""
-    num_all, num_all_fg, all_cost, num, num_fg, cost = totals
+    """Of the hard examples of all classes, (len(KINDS),) numbers."""
+    num_all, num_all_fg, all_cost, num, num_fg, cost, num_drawn, num_drawn_fg, _ = totals
     storage = get_event_storage()
     # By these names Detectron2 logs what it samples.
-    storage.put_scalar("roi_head/num_fg_samples", num_fg / num_images)
-    storage.put_scalar("roi_head/num_bg_samples", (num - num_fg) / num_images)
+    fg, of_step = num_fg + num_drawn_fg, num + num_drawn
+    storage.put_scalar("roi_head/num_fg_samples", fg / num_images)
+    storage.put_scalar("roi_head/num_bg_samples", (of_step - fg) / num_images)
     if num:
         storage.put_scalar("ohem/cost_of_selected", cost / num)
         storage.put_scalar("ohem/cost_of_all", all_cost / num_all)
@@ -125,7 +133,7 @@ def _name(number: int, class_names: Sequence[str] | None) -> str:
 
 
 def _of_classes(sums: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """(K + 1, len(KINDS)) numbers, and (K + 1,) losses, of the selected RoIs."""
+    """(K + 1, len(KINDS)) numbers, and (K + 1,) losses, of the hard examples."""
     of_classes = np.array(sums).reshape(len(KINDS) + 1, -1)
     return of_classes[:-1].reshape(-1, len(KINDS)), of_classes[-1]
 

@@ -62,8 +62,8 @@ class OHEMMixin(BoxVotingMixin):
     would rank by other losses than are trained on.
 
     Attributes:
-        observers: functions that are called in each step, with the RoIs of each image that were
-            mined, and drawn beside them; where several stages of a cascade mine, once for each.
+        observers: functions that are called in each step, with the hard examples of each image;
+            where several stages of a cascade mine, once for each.
         class_names: names of the foreground classes, for what is logged of each. None: numbers.
     """
 
@@ -100,7 +100,7 @@ class OHEMMixin(BoxVotingMixin):
         Args:
             args: the config and the shapes of the features, unless all is given by name.
             ohem: how hard examples are chosen, or those options that differ from their default, by
-                name. None: as the config says, or as in the paper.
+                name. None: as the config says, or the defaults.
             kwargs: the arguments of the extended head.
 
         Raises:
@@ -174,8 +174,8 @@ class OHEMMixin(BoxVotingMixin):
         if self._features is None:
             raise RuntimeError("expected a call of the heads themselves, not of their forward")
         ranked = self.label_and_rank_proposals(self._features, proposals, targets)
-        mined = self._select(*ranked, self._figures[0])
-        return [_with_ground_truth(x, x_targets) for x, x_targets in zip(mined, targets)]
+        chosen = self._choose(*ranked, self._figures[0])
+        return [_with_ground_truth(x, x_targets) for x, x_targets in zip(chosen, targets)]
 
     @torch.no_grad()
     def mine(
@@ -190,78 +190,65 @@ class OHEMMixin(BoxVotingMixin):
         Returns:
             the hard examples of each image, by falling loss, with the fields that it adds.
         """
-        return self._select(*self.label_and_rank_proposals(features, proposals, targets))
+        labelled, cost = self.label_and_rank_proposals(features, proposals, targets)
+        hard, bounds = self._select(labelled, cost, self.batch_size_per_image)
+        return [x[i] for x, i in zip(labelled, _by_image(labelled, hard, bounds.tolist()))]
+
+    def _choose(self, labelled: list[Instances], cost: Tensor, figures: Figures) -> list[Instances]:
+        """
+        Of R labelled RoIs, and what each costs, (R,): the hard examples of each image, then what is
+        drawn at random. In a step of training they are logged, and the first shown to observers.
+        """
+        num_hard = max(1, round(self.ohem.hard_fraction * self.batch_size_per_image))
+        hard, bounds = self._select(labelled, cost, num_hard)
+        drawn = self._draw(labelled, hard, self.batch_size_per_image - num_hard)
+        if self._is_step:
+            sums = add_up(labelled, hard, drawn, self.num_classes)
+            # One transfer from the GPU for all images, and for all that is logged.
+            values = cat([bounds.to(sums.dtype), sums]).tolist()
+            bounds = [int(x) for x in values[: len(bounds)]]
+            figures.log(values[len(bounds) :], self.class_names)
+        else:
+            bounds = bounds.tolist()
+        hard = _by_image(labelled, hard, bounds)
+        if self._is_step:
+            mined = [x[i] for x, i in zip(labelled, hard)]
+            for observe in self.observers:
+                observe(mined)
+        return [x[cat(indices)] for x, *indices in zip(labelled, hard, drawn)]
 
     def _select(
-        self, labelled: list[Instances], cost: Tensor, figures: Figures | None = None
-    ) -> list[Instances]:
+        self, labelled: list[Instances], cost: Tensor, num_samples: int
+    ) -> tuple[Tensor, Tensor]:
         """
-        Of R labelled RoIs, and what each costs, (R,): the hard examples; with figures, of a
-        fraction of the budget, followed by what is drawn at random. In a step of training, all of
-        them are logged and shown to the observers.
+        Of R labelled RoIs, and what each costs, (R,): indices into R of the hard examples, ordered
+        by image and by falling loss; and for N images, (N + 1,) where those of each begin and end.
         """
-        is_logged = figures is not None and self._is_step
-        num_hard = self.batch_size_per_image
-        if figures is not None:
-            num_hard = max(1, round(self.ohem.hard_fraction * num_hard))
-        labels = cat([x.gt_classes for x in labelled])
         image_ids = cat([torch.full_like(x.gt_classes, i) for i, x in enumerate(labelled)])
         selected = select_hard_examples(
             cost,
             cat([x.proposal_boxes.tensor for x in labelled]),
-            labels,
+            cat([x.gt_classes for x in labelled]),
             image_ids,
-            num_samples=num_hard,
+            num_samples=num_samples,
             num_classes=self.num_classes,
             nms_thresh=self.ohem.nms_thresh,
             scope=self.ohem.scope,
             positive_fraction=self.ohem.positive_fraction,
             num_images=len(labelled),
         )
-        if num_hard < self.batch_size_per_image:
-            drawn = self._draw(
-                labels.index_fill(0, selected, -1).split([len(x) for x in labelled]),
-                self.batch_size_per_image - num_hard,
-            )
-            selected = cat([selected, drawn])
-            selected = selected[image_ids[selected].argsort(stable=True)]
         images = torch.arange(len(labelled) + 1, device=selected.device)
-        bounds = torch.searchsorted(image_ids[selected], images)
-        values = bounds
-        if is_logged:
-            sums = add_up(labelled, selected, self.num_classes)
-            values = cat([bounds.to(sums.dtype), sums])
-        # One transfer from the GPU for all images, and for all that is logged.
-        values = values.tolist()
-        bounds = [int(x) for x in values[: len(bounds)]]
-        starts = accumulate(map(len, labelled), initial=0)
-        mined = [
-            labelled_i[selected[a:b] - start]
-            for labelled_i, a, b, start in zip(labelled, bounds, bounds[1:], starts)
+        return selected, torch.searchsorted(image_ids[selected], images)
+
+    def _draw(self, labelled: list[Instances], hard: Tensor, number: int) -> list[Tensor]:
+        """Indices of this many other RoIs of each image, drawn at random as Detectron2 does it."""
+        if number == 0:
+            return [hard[:0] for _ in labelled]
+        labels = cat([x.gt_classes for x in labelled]).index_fill(0, hard, -1)
+        return [
+            cat(subsample_labels(x, number, self.positive_fraction, self.num_classes))
+            for x in labels.split([len(x) for x in labelled])
         ]
-        if is_logged:
-            figures.log(values[len(bounds) :], self.class_names)
-            for observe in self.observers:
-                observe(mined)
-        return mined
-
-    def _draw(self, labels: Sequence[Tensor], number: int) -> Tensor:
-        """
-        Draw RoIs at random, as Detectron2's heads do.
-
-        Args:
-            labels: of the RoIs of each image, R in all; -1 for those that are not to be drawn.
-            number: how many of each image.
-
-        Returns:
-            indices into R, of one image after the other.
-        """
-        drawn, start = [], 0
-        for x in labels:
-            sides = subsample_labels(x, number, self.positive_fraction, self.num_classes)
-            drawn += [start + side for side in sides]
-            start += len(x)
-        return cat(drawn)
 
     @torch.no_grad()
     def label_and_rank_proposals(
@@ -336,6 +323,12 @@ class OHEMMixin(BoxVotingMixin):
             return indices, background
         foreground = matched_labels[indices] == 1
         return indices, torch.where(foreground, gt_classes[matched_idxs[indices]], background)
+
+
+def _by_image(labelled: list[Instances], indices: Tensor, bounds: Sequence[int]) -> list[Tensor]:
+    """Split indices into the RoIs of all images into those of each."""
+    starts = accumulate(map(len, labelled), initial=0)
+    return [indices[a:b] - start for a, b, start in zip(bounds, bounds[1:], starts)]
 
 
 def _needs_all_rois(module: nn.Module) -> bool:

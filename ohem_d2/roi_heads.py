@@ -178,7 +178,7 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
                 ]
             cost = self._cost(self._features, labelled, stage)
         with get_event_storage().name_scope(f"stage{stage}"):
-            return self._select(labelled, cost, self._figures[stage])
+            return self._choose(labelled, cost, self._figures[stage])
 
 
 def _best_iou(rois: Instances, targets: Instances) -> Tensor:

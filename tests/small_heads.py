@@ -40,7 +40,7 @@ FAMILIES = {
 
 
 def make_cfg(*opts, name="OHEMROIHeads", masks=False, keypoints=False):
-    """A config of a mining head, or of the head that it extends."""
+    """A config of a mining head (that draws nothing at random), or of the head that it extends."""
     cfg = get_cfg()
     add_ohem_config(cfg)
     plain = dict(FAMILIES.values())
@@ -49,6 +49,7 @@ def make_cfg(*opts, name="OHEMROIHeads", masks=False, keypoints=False):
         "MODEL.ROI_HEADS.IN_FEATURES": ["p2", "p3"],
         "MODEL.ROI_HEADS.NUM_CLASSES": NUM_CLASSES,
         "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 8,
+        "MODEL.ROI_HEADS.OHEM.HARD_FRACTION": 1.0,
         "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead",
         "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
         "MODEL.ROI_BOX_HEAD.FC_DIM": 16,

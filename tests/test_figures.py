@@ -7,6 +7,7 @@ from ohem_d2.figures import PERIOD, Figures, add_up
 from ohem_d2.kinds import KINDS
 
 BACKGROUND = 3
+NONE_DRAWN = [torch.zeros(0, dtype=torch.int64)]  # in one image
 
 
 def rois(*rows):
@@ -21,9 +22,10 @@ def rois(*rows):
     )
 
 
-def logged(labelled, selected, names=None):
+def logged(labelled, hard, names=None, drawn=()):
+    drawn = [torch.tensor(x, dtype=torch.int64) for x in drawn or [[] for _ in labelled]]
     with EventStorage() as storage:
-        sums = add_up(labelled, torch.tensor(selected, dtype=torch.int64), BACKGROUND)
+        sums = add_up(labelled, torch.tensor(hard, dtype=torch.int64), drawn, BACKGROUND)
         Figures().log(sums.tolist(), names)
         return {name: value for name, (value, _) in storage.latest().items()}
 
@@ -66,6 +68,11 @@ def test_by_hand():
         "ohem_class/dog/share_of_badly_placed_box": 0.0,
         "ohem_class/dog/share_of_right_class": 0.0,
     }
+    # What is drawn beside them, the fourth and the easy one, is counted as what is trained on.
+    with_drawn = logged(labelled, [0, 1, 3], ["cat", "dog", "bird"], drawn=[[2], [1]])
+    alone = logged(labelled, [0, 1, 3], ["cat", "dog", "bird"])
+    counts = {"roi_head/num_fg_samples": 1.5, "roi_head/num_bg_samples": 1.0}
+    assert with_drawn == alone | counts
     assert logged(labelled, [4])["ohem_class/0/cost"] == 1.0
     assert logged(labelled, [4])["ohem/share_of_badly_placed_box"] == 1.0
 
@@ -102,7 +109,7 @@ def test_classes_of_one_name_do_not_share_their_figures():
 def test_many_classes_are_logged_less_often():
     num_classes = 3 * PERIOD
     labelled = [rois((7, 7, 1.0, 0.0))]
-    sums = add_up(labelled, torch.tensor([0]), num_classes).tolist()
+    sums = add_up(labelled, torch.tensor([0]), NONE_DRAWN, num_classes).tolist()
     figures = Figures()
     with EventStorage(start_iter=1) as storage:
         for _ in range(2 * num_classes):
@@ -118,8 +125,8 @@ def test_classes_are_logged_of_many_steps_together():
     labelled = [rois((1, 0, 1.0, 0.0), (0, 0, 3.0, 2.0), (1, 1, 2.0, 0.0))]
     figures = Figures()
     with EventStorage(start_iter=1) as storage:
-        for selected in ([0], [0, 1], [2]) * PERIOD:
-            sums = add_up(labelled, torch.tensor(selected), BACKGROUND)
+        for hard in ([0], [0, 1], [2]) * PERIOD:
+            sums = add_up(labelled, torch.tensor(hard), NONE_DRAWN, BACKGROUND)
             figures.log(sums.tolist(), ["cat", "dog", "bird"])
             storage.step()
         logged = {name: history.values() for name, history in storage.histories().items()}

@@ -10,6 +10,7 @@ from detectron2.utils.events import EventStorage
 from small_data import write_voc
 from small_models import SHRINK_OPTS
 
+from ohem_d2 import OHEMOptions
 from ohem_d2.config_file import load_config
 from ohem_d2.data import register_datasets
 from ohem_d2.errors import InputError
@@ -60,7 +61,9 @@ def test_examples_are_what_training_mines(name, data):
     assert examples
     assert [m.training for m in model.modules()] == before
 
-    # The same by hand: all that training would mine, as the heads see it in the small image.
+    # The same by hand: all that training would mine of the whole budget, as the heads see it in the
+    # small image.
+    model.roi_heads.ohem = OHEMOptions(hard_fraction=1.0)
     model.eval()
     model.proposal_generator.train()
     with EventStorage(), torch.no_grad():

@@ -84,34 +84,36 @@ def test_mining_in(path):
     inputs = make_inputs(model, torch.Generator().manual_seed(1))
 
     seen = []
-    select = model.roi_heads._select
+    choose = model.roi_heads._choose
 
     def spy(labelled, cost, figures):
-        mined = select(labelled, cost, figures)
-        seen.append((labelled, cost, [x.proposal_boxes.tensor for x in mined]))
-        return mined
+        chosen = choose(labelled, cost, figures)
+        seen.append((labelled, cost, [x.proposal_boxes.tensor for x in chosen]))
+        return chosen
 
-    model.roi_heads._select = spy
+    model.roi_heads._choose = spy
     losses = step(model, inputs)
     assert all(loss.isfinite() for loss in losses.values())
     sum(losses.values()).backward()
     torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9).step()
     assert any(not p.equal(q) for p, q in zip(model.parameters(), plain.parameters()))
-    ((labelled, cost, mined),) = seen
+    ((labelled, cost, chosen),) = seen
     boxes = [x.proposal_boxes.tensor for x in labelled]
     expected = reference.select(
         cost.tolist(),
         torch.cat(boxes).tolist(),
         torch.cat([x.gt_classes for x in labelled]).tolist(),
         [i for i, b in enumerate(boxes) for _ in b],
-        num_samples=BUDGET,
+        num_samples=BUDGET // 2,
         num_classes=model.roi_heads.num_classes,
         num_images=2,
     )
-    assert torch.cat(mined).equal(torch.cat(boxes)[expected])
-    assert all(0 < len(x) <= BUDGET for x in mined)
+    number = [sum(i < len(boxes[0]) for i in expected), sum(i >= len(boxes[0]) for i in expected)]
+    hard = [x[:n] for x, n in zip(chosen, number)]
+    assert torch.cat(hard).equal(torch.cat(boxes)[expected])
+    assert all(n < len(x) <= BUDGET for n, x in zip(number, chosen))  # the rest is drawn
 
-    del model.roi_heads._select
+    del model.roi_heads._choose
     model.load_state_dict(plain.state_dict())
     assert_same_inference(model, plain, inputs)
     PASSED[str(path.relative_to(ZOO))].add("mining")

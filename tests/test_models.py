@@ -87,7 +87,7 @@ def test_settings(path, name):
     model.roi_heads.observers.append(seen.append)
     losses = step(model, inputs)
     assert all(loss.isfinite() for loss in losses.values())
-    assert [len(x) for x in seen[0]] == [BUDGET, BUDGET]
+    assert [len(x) for x in seen[0]] == [BUDGET // 2, BUDGET // 2]
     model.load_state_dict(plain.state_dict())
     assert_same_inference(model, plain, inputs)
 

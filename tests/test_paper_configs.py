@@ -118,6 +118,8 @@ def test_settings_follow_the_name(path):
     from_0 = is_ohem or name in BACKGROUND_FROM_0
     assert ([0.5] if from_0 else [0.1, 0.5]) == heads.IOU_THRESHOLDS
     assert ([0, 1] if from_0 else [-1, 0, 1]) == heads.IOU_LABELS
+    if is_ohem:
+        assert heads.OHEM.HARD_FRACTION == 1
     assert (0.1 if name == "ablation_ohem_bg_lo_01" else 0) == heads.OHEM.BG_IOU_LO
     assert heads.NMS_THRESH_TEST == 0.3
     scales = (480, 576, 688, 864, 900) if is_mb else (600,)

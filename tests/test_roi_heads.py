@@ -115,6 +115,18 @@ def assert_mined(mined, expected, targets):
                             assert mine.tensor.equal(theirs.tensor)
 
 
+def watch(heads):
+    """A list of what is trained on in each step, which gets longer with each."""
+    seen, choose = [], heads.label_and_sample_proposals
+
+    def spy(*args):
+        seen.append(choose(*args))
+        return seen[-1]
+
+    heads.label_and_sample_proposals = spy
+    return seen
+
+
 images = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 30)), min_size=1, max_size=3)
 
 
@@ -173,8 +185,7 @@ def extras(name):
 def test_every_head_trains_on_what_the_reference_selects(name, seed):
     sizes = [(3, 40), (0, 10), (2, 25)]
     heads, _, batch = make_family(name, seed, sizes, **extras(name))
-    seen = []
-    heads.observers.append(seen.append)
+    seen = watch(heads)
     _, losses, _ = train_step(heads, *batch)
     (mined,) = seen
     assert_mined(mined, mine_slowly(heads, *batch), batch[2])
@@ -193,13 +204,17 @@ def test_what_is_not_hard_is_drawn_as_detectron2_does(name, scope):
     expected = mine_slowly(heads, *batch, scope=scope)
     everything = mine_slowly(copy_with_budget(heads, 1000), *batch, nms_thresh=1.0)
     heads.batch_size_per_image = budget
-    seen = []
-    heads.observers.append(seen.append)
+    seen, mined = watch(heads), []
+    heads.observers.append(mined.append)
     _, losses, logged = train_step(heads, *batch)
     assert all(loss.isfinite() for loss in losses.values())
     train_step(heads, *batch)
     first, second = seen
     of_all = []
+    for x, rois in zip(mined[0], expected):  # observers see the hard examples
+        assert x.gt_classes.tolist() == [label for _, label, _ in rois]
+    hard = torch.cat([x.ohem_loss_cls + x.ohem_loss_box_reg for x in mined[0]])
+    assert logged["ohem/cost_of_selected"] == pytest.approx(hard.mean().item(), rel=1e-5)
     for x, y, rois, all_rois, targets in zip(first, second, expected, everything, batch[2]):
         assert_mined([x[: len(rois)]], [rois], [targets])
         left = [label for _, label, _ in all_rois]
@@ -234,8 +249,8 @@ def copy_with_budget(heads, budget):
 def test_later_cascade_stages_draw_as_well():
     opts = ["MODEL.ROI_HEADS.OHEM.CASCADE_STAGES", (1,), "MODEL.ROI_HEADS.OHEM.HARD_FRACTION", 0.25]
     heads = make_heads(*opts, name="OHEMCascadeROIHeads")
-    seen = []
-    heads.observers.append(seen.append)
+    seen, choose = [], heads._choose
+    heads._choose = lambda *args: seen.append(choose(*args)) or seen[-1]
     for _ in range(2):
         torch.manual_seed(0)  # for the first stage, which samples
         train_step(heads, *make_batch(0, [(3, 40)]))
@@ -257,7 +272,7 @@ def test_every_roi_that_is_not_hard_is_drawn_as_often():
         times, rounds = torch.zeros(24), 4000
         torch.manual_seed(0)
         for _ in range(rounds):
-            (chosen,) = heads._select(labelled, cost, heads._figures[0])
+            (chosen,) = heads._choose(labelled, cost, heads._figures[0])
             times[chosen.number] += 1
     is_hard = times == rounds
     assert int(is_hard.sum()) == 4
@@ -268,11 +283,11 @@ def test_every_roi_that_is_not_hard_is_drawn_as_often():
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_head_learns_what_the_plain_head_learns_of_the_same_rois(name, monkeypatch):
     heads, plain, batch = make_family(name, 3, [(3, 50), (1, 20)], **extras(name))
-    mined = []
-    heads.observers.append(lambda rois: mined.extend(rois))
+    heads.ohem = OHEMOptions(hard_fraction=0.5)
+    seen = watch(heads)
     _, losses, _ = train_step(heads, *batch)
     sum(losses.values()).backward()
-    monkeypatch.setattr(plain, "label_and_sample_proposals", lambda *_: mined)
+    monkeypatch.setattr(plain, "label_and_sample_proposals", lambda *_: seen[0])
     _, plain_losses, _ = train_step(plain, *batch)
     sum(plain_losses.values()).backward()
     assert losses.keys() == plain_losses.keys()
@@ -322,14 +337,14 @@ def test_later_cascade_stages_mine_with_their_own_head():
         predictor.losses = spy
     heads.batch_size_per_image = 40  # the first stage samples that many, as Detectron2 does
     labelled = []
-    select = heads._select
+    choose = heads._choose
 
-    def select_few(rois, cost, figures):
+    def choose_few(rois, cost, figures):
         labelled.append((rois, cost))
         heads.batch_size_per_image = 6
-        return select(rois, cost, figures)
+        return choose(rois, cost, figures)
 
-    heads._select = select_few
+    heads._choose = choose_few
     features, proposals, targets = make_batch(4, [(3, 60)])
     _, losses, logged = train_step(heads, features, proposals, targets)
     assert [k for k, _ in trained] == [0, 1, 2]
@@ -383,8 +398,10 @@ class _HalvedLossesPerRoI(_HalvedLosses):
 
 
 def test_a_predictor_with_losses_of_its_own():
-    given = OHEMROIHeads.from_config(make_cfg("MODEL.ROI_HEADS.OHEM.NMS_THRESH", 1.0), SHAPES)
-    shape, cfg = given["box_head"].output_shape, make_cfg()
+    cfg = make_cfg()
+    given = OHEMROIHeads.from_config(cfg, SHAPES)
+    given["ohem"] = OHEMOptions(nms_thresh=1.0, hard_fraction=1.0)
+    shape = given["box_head"].output_shape
     with pytest.raises(ValueError, match=r"_HalvedLosses has a method 'losses' .* losses_per_roi"):
         OHEMROIHeads(**{**given, "box_predictor": _HalvedLosses(cfg, shape)})
     heads = OHEMROIHeads(**{**given, "box_predictor": _HalvedLossesPerRoI(cfg, shape)})
@@ -748,8 +765,8 @@ def test_the_lower_bound_of_background_is_that_of_the_stages_that_mine():
     second = make_heads(*lo, stages, (1,), name="OHEMCascadeROIHeads")
     assert 0.3 not in second.proposal_matcher.thresholds
 
-    select, seen = second._select, []
-    second._select = lambda labelled, *args: seen.extend(labelled) or select(labelled, *args)
+    choose, seen = second._choose, []
+    second._choose = lambda labelled, *args: seen.extend(labelled) or choose(labelled, *args)
     batch = make_batch(0, [(3, 40), (0, 20)])
     train_step(second, *batch)
     iou = pairwise_iou(seen[0].proposal_boxes, batch[2][0].gt_boxes).max(dim=1).values
@@ -841,7 +858,7 @@ class _NewerOHEMHeads(_configurable(OHEMROIHeads)):
 @pytest.mark.parametrize("heads", [_OHEMOlderHeads, _OHEMNewerHeads, _NewerOHEMHeads])
 def test_the_mixin_in_heads_however_they_are_built(heads):
     built = heads(make_cfg("MODEL.ROI_HEADS.OHEM.NMS_THRESH", 0.5), SHAPES)
-    assert built.ohem == OHEMOptions(nms_thresh=0.5)
+    assert built.ohem == OHEMOptions(nms_thresh=0.5, hard_fraction=1.0)
     mined, losses, logged = train_step(built, *make_batch(0, [(3, 40)]))
     assert len(mined[0]) == 8
     assert logged["ohem/cost_of_selected"] > 0
