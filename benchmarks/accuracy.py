@@ -68,6 +68,7 @@ DRAWN_FOLDER = Path("datasets/accuracy")
 PRETRAINING = ["SOLVER.IMS_PER_BATCH", "4", "SOLVER.MAX_ITER", "1000"]
 SAMPLING = "sampling"
 _NO_DEFAULT = object()
+_PAPERS_HARD_FRACTION = 1.0  # of all variants that have no other
 
 
 def _head(name: str, **study: object) -> Callable[[CfgNode], None]:
@@ -81,7 +82,6 @@ def _head(name: str, **study: object) -> Callable[[CfgNode], None]:
 
 def _ohem(**keys: object) -> Callable[[CfgNode], None]:
     """The paper's way, but for these keys."""
-    keys = {"HARD_FRACTION": 1.0, **keys}
 
     def change(cfg: CfgNode) -> None:
         cfg.MODEL.ROI_HEADS.NAME = "OHEMROIHeads"
@@ -148,6 +148,10 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
     "sampled_first": ("1:3 sampling for the first quarter", _sampled_first),
     "half_random": ("half of the budget at random (default)", _ohem(HARD_FRACTION=0.5)),
     "quarter_hard": ("three quarters of the budget at random", _ohem(HARD_FRACTION=0.25)),
+    "half_cls": (
+        "half of the budget at random, ranked by classification loss",
+        _ohem(HARD_FRACTION=0.5, LOSS_WEIGHT_BOX_REG=0.0),
+    ),
     "half_capped": (
         "half at random, background with a classification loss above 1 last",
         _half_capped,
@@ -296,6 +300,7 @@ def configure(config_file: str, opts: list[str], variant: str, seed: int) -> Cfg
     if MetadataCatalog.get(test).evaluator_type != "coco":  # only COCO's has figures of a class
         test = _register_again(test, "by COCO's metric", DatasetCatalog.get(test))
     cfg.DATASETS.TEST = (test,)
+    cfg.MODEL.ROI_HEADS.OHEM.HARD_FRACTION = _PAPERS_HARD_FRACTION
     VARIANTS[variant][1](cfg)
     return cfg
 
@@ -387,7 +392,7 @@ def settings_of(cfg: CfgNode) -> dict[str, object]:
 def check_same_settings(result: dict, cfg: CfgNode, file: Path) -> None:
     """
     Make sure that a run was one of this config. A key of this project that was not there at the
-    time counts as its default.
+    time counts as its default, but for HARD_FRACTION: all of the budget went to hard examples.
 
     Raises:
         InputError: it was not.
@@ -395,6 +400,7 @@ def check_same_settings(result: dict, cfg: CfgNode, file: Path) -> None:
     default = get_cfg()
     add_ohem_config(default)
     add_study_config(default)
+    default.MODEL.ROI_HEADS.OHEM.HARD_FRACTION = _PAPERS_HARD_FRACTION
     now = settings_of(cfg)
     for key, value in _flat(default).items():
         found, expected = result["settings"].get(key, value), now.get(key, value)

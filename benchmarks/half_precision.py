@@ -80,7 +80,7 @@ def find_rois(model, batch: list[dict]) -> tuple[dict, list[Instances], list[Ins
 def mine(
     model, features: dict, proposals: list[Instances], targets: list[Instances], dtype: torch.dtype
 ) -> tuple[float, set[int]]:
-    """The seconds that ranking takes, and the image and number of each RoI that is selected."""
+    """The seconds that ranking takes, and which RoIs are hard examples, of the whole budget."""
     heads, device = model.roi_heads, model.device.type
     _wait_for(features)
     start = time.perf_counter()

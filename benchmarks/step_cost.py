@@ -382,7 +382,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(640, 800), metavar=("H", "W"))
     parser.add_argument("--proposals", type=int, default=2000, help="of each image")
     parser.add_argument(
-        "--budget", type=int, help="RoIs to mine of each image; default: as many as plain samples"
+        "--budget", type=int, help="RoIs of each image to train on with mining; default: plain's"
     )
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--sweep", nargs="*", choices=SWEEPS, default=[], help="what to vary too")

@@ -46,19 +46,19 @@ class OHEMOptions:
     """
 
     # Of two RoIs of the same image and label whose IoU is higher than this, the one with the lower
-    # loss is dropped before the costliest are taken. 1 or more: no suppression.
+    # loss is no hard example (but it may be drawn). 1 or more: no suppression.
     nms_thresh: float = 0.7
-    # "image": the budget is spent in each image. "batch": the budget of all images is spent on the
-    # costliest RoIs of the whole batch (of this process), wherever they lie.
+    # "image": the budget for hard examples is spent in each image. "batch": that of all images is
+    # spent on the costliest RoIs of the whole batch (of this process), wherever they lie.
     scope: str = "image"
     # None: loss alone decides, as in the paper. A number: at most this fraction of the budget for
     # hard examples goes to foreground, each side ranked by loss (as in MMDetection, whose default
     # is 0.25).
     positive_fraction: float | None = None
-    # The fraction of the budget that goes to hard examples, to which all other settings apply. The
-    # rest is drawn at random from the other RoIs of each image, duplicates among them, in
-    # Detectron2's ratio (MODEL.ROI_HEADS.POSITIVE_FRACTION). The default is the study's
-    # (docs/accuracy.md); 1.0 is the paper's way.
+    # The fraction of the budget that goes to hard examples (at least one). The rest is drawn at
+    # random from the other RoIs of each image, duplicates among them, in Detectron2's ratio
+    # (MODEL.ROI_HEADS.POSITIVE_FRACTION). Other settings but bg_iou_lo do not apply to these. The
+    # default is the study's (docs/accuracy.md); 1.0 is the paper's way.
     hard_fraction: float = 0.5
     # A background RoI that overlaps every object by a lower IoU than this is left out. 0.1 gives
     # the range [0.1, 0.5) of Fast R-CNN; the paper found mining to do better without (0).

@@ -1,7 +1,6 @@
 """What a training step logs of its mining, over the images of all processes."""
 
 from collections.abc import Sequence
-from itertools import accumulate
 
 import numpy as np
 import torch
@@ -13,14 +12,15 @@ from torch import Tensor, cat, distributed
 from .kinds import KINDS, kinds_of_rois
 
 PERIOD = 100  # steps; where there are more classes than that, as many as there are classes
-# Of all RoIs, of the hard examples and of what was drawn: how many, of them foreground, the loss.
-_NUM_TOTALS = 9
+# How many, of them foreground, and the loss: of all RoIs, and of the hard examples; and the first
+# two of those that are trained on.
+_NUM_TOTALS = 8
 _FIELDS = ("gt_classes", "ohem_pred_classes", "ohem_loss_cls", "ohem_loss_box_reg")
 
 
 @torch.no_grad()
 def add_up(
-    labelled: Sequence[Instances], hard: Tensor, drawn: Sequence[Tensor], num_classes: int
+    labelled: Sequence[Instances], hard: Tensor, trained: Tensor, num_classes: int
 ) -> Tensor:
     """
     Add up what is logged, over the images of all processes, each of which has to call this.
@@ -29,7 +29,7 @@ def add_up(
         labelled: all RoIs of each image of this process, R in all, with the fields that
             `OHEMMixin.label_and_rank_proposals` adds.
         hard: indices into R of the hard examples.
-        drawn: of each image, indices into its RoIs of those that are drawn at random beside them.
+        trained: indices into R of all that is trained on, the hard examples among them.
         num_classes: number of foreground classes.
 
     Returns:
@@ -47,9 +47,7 @@ def add_up(
     of_kinds.scatter_add_(0, concerned * len(KINDS) + kinds, torch.ones_like(losses[hard]))
     costs = losses.new_zeros(num_classes + 1).scatter_add_(0, concerned, losses[hard])
     num_images = of_all.new_full((1,), len(labelled))
-    starts = accumulate(map(len, labelled), initial=0)
-    drawn = cat([x + start for x, start in zip(drawn, starts)])
-    totals = (of_all[:, x].sum(dim=1) for x in (slice(None), hard, drawn))
+    totals = of_all.sum(dim=1), of_all[:, hard].sum(dim=1), of_all[:2, trained].sum(dim=1)
     sums = cat([num_images, *totals, of_kinds, costs])
     if comm.get_world_size() > 1:
         distributed.all_reduce(sums)
@@ -106,12 +104,11 @@ def _log_step(
     num_images: float, totals: Sequence[float], numbers: np.ndarray, name_of_ratio: str
 ) -> None:
     """Of the hard examples of all classes, (len(KINDS),) numbers."""
-    num_all, num_all_fg, all_cost, num, num_fg, cost, num_drawn, num_drawn_fg, _ = totals
+    num_all, num_all_fg, all_cost, num, num_fg, cost, num_trained, num_trained_fg = totals
     storage = get_event_storage()
     # By these names Detectron2 logs what it samples.
-    fg, of_step = num_fg + num_drawn_fg, num + num_drawn
-    storage.put_scalar("roi_head/num_fg_samples", fg / num_images)
-    storage.put_scalar("roi_head/num_bg_samples", (of_step - fg) / num_images)
+    storage.put_scalar("roi_head/num_fg_samples", num_trained_fg / num_images)
+    storage.put_scalar("roi_head/num_bg_samples", (num_trained - num_trained_fg) / num_images)
     if num:
         storage.put_scalar("ohem/cost_of_selected", cost / num)
         storage.put_scalar("ohem/cost_of_all", all_cost / num_all)

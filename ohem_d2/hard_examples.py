@@ -150,7 +150,8 @@ def check_model(model: nn.Module) -> None:
 @torch.no_grad()
 def look_at(model: nn.Module, x: dict) -> Findings:
     """
-    Mine one image, as a training step would, and tell what the model gets wrong.
+    Mine one image, as a training step would with all of its budget for hard examples, and tell what
+    the model gets wrong.
 
     Args:
         model: a two-stage model with a mining head, see `check_model`.

@@ -1,4 +1,4 @@
-"""RoI heads with mining in place of random sampling: label, rank, select, train."""
+"""RoI heads that mine, beside random sampling: label, rank, select, draw, train."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -62,8 +62,9 @@ class OHEMMixin(BoxVotingMixin):
     would rank by other losses than are trained on.
 
     Attributes:
-        observers: functions that are called in each step, with the hard examples of each image;
-            where several stages of a cascade mine, once for each.
+        observers: functions that are called in each step, with the hard examples of each image, as
+            they were ranked: masks and keypoints are looked up afterwards. Where several stages of
+            a cascade mine, they are called once for each.
         class_names: names of the foreground classes, for what is logged of each. None: numbers.
     """
 
@@ -115,7 +116,7 @@ class OHEMMixin(BoxVotingMixin):
         if self.batch_size_per_image < 1:
             raise InputError(
                 f"MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE is {self.batch_size_per_image}, "
-                "expected 1 or more: it is the number of RoIs to select per image"
+                "expected 1 or more: it is the number of RoIs to train on per image"
             )
         if ohem.bg_iou_lo > 0 and self.mines_among_proposals():
             self.proposal_matcher = _ignore_below(self.proposal_matcher, ohem.bg_iou_lo)
@@ -203,7 +204,9 @@ class OHEMMixin(BoxVotingMixin):
         hard, bounds = self._select(labelled, cost, num_hard)
         drawn = self._draw(labelled, hard, self.batch_size_per_image - num_hard)
         if self._is_step:
-            sums = add_up(labelled, hard, drawn, self.num_classes)
+            starts = accumulate(map(len, labelled), initial=0)
+            trained = cat([hard, *(x + start for x, start in zip(drawn, starts))])
+            sums = add_up(labelled, hard, trained, self.num_classes)
             # One transfer from the GPU for all images, and for all that is logged.
             values = cat([bounds.to(sums.dtype), sums]).tolist()
             bounds = [int(x) for x in values[: len(bounds)]]
@@ -211,11 +214,11 @@ class OHEMMixin(BoxVotingMixin):
         else:
             bounds = bounds.tolist()
         hard = _by_image(labelled, hard, bounds)
+        chosen = [x[cat(indices)] for x, *indices in zip(labelled, hard, drawn)]
         if self._is_step:
-            mined = [x[i] for x, i in zip(labelled, hard)]
             for observe in self.observers:
-                observe(mined)
-        return [x[cat(indices)] for x, *indices in zip(labelled, hard, drawn)]
+                observe([x[: len(i)] for x, i in zip(chosen, hard)])
+        return chosen
 
     def _select(
         self, labelled: list[Instances], cost: Tensor, num_samples: int
@@ -298,7 +301,7 @@ class OHEMMixin(BoxVotingMixin):
         ignores; with ``gt_classes``, ``gt_boxes`` and ``gt_index``, the object it is matched to.
         """
         # Detectron2 copies each gt_* field to every RoI, which is slow for masks: it is given what
-        # the ranking needs, and the rest follows for the selected RoIs alone.
+        # the ranking needs, and the rest follows for those that are trained on.
         needed = [
             Instances(
                 x.image_size,

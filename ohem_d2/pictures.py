@@ -1,4 +1,4 @@
-"""Pictures: detections beside the ground truth, and the RoIs that were mined."""
+"""Pictures: detections beside the ground truth, and the RoIs that were mined: hard examples."""
 
 import logging
 import re
@@ -191,7 +191,7 @@ def draw_mined(
 
     Args:
         image: (H, W, 3) RGB of uint8, as the model sees it.
-        mined: the RoIs, as a mining head returns them.
+        mined: the hard examples, as observers of a mining head are given them.
         targets: the objects in the image.
         metadata: that of the training set.
         num_classes: number of foreground classes.

@@ -20,6 +20,11 @@ CASES = {
     **{name: (name, (), (FULL, [(1, 20), (4, 50)])) for name in FAMILIES},
     **{f"{name}, a process without RoIs": (name, (), (FULL, EMPTY)) for name in FAMILIES},
     "no RoIs at all": ("OHEMROIHeads", (), (EMPTY, EMPTY)),
+    "half of the budget at random": (
+        "OHEMROIHeads",
+        ("MODEL.ROI_HEADS.OHEM.HARD_FRACTION", 0.5),
+        (FULL, [(1, 20), (4, 50)]),
+    ),
     "all stages of a cascade": (
         "OHEMCascadeROIHeads",
         ("MODEL.ROI_HEADS.OHEM.CASCADE_STAGES", (0, 1, 2)),
@@ -43,6 +48,7 @@ def heads_and_batch(case, rank):
 
 def step(heads, batch):
     """What is trained on, what is learned from it, and what is logged."""
+    torch.manual_seed(0)  # for what is drawn
     mined, losses, logged = train_step(heads, *batch)
     sum(losses.values()).backward()
     return {

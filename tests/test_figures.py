@@ -7,7 +7,6 @@ from ohem_d2.figures import PERIOD, Figures, add_up
 from ohem_d2.kinds import KINDS
 
 BACKGROUND = 3
-NONE_DRAWN = [torch.zeros(0, dtype=torch.int64)]  # in one image
 
 
 def rois(*rows):
@@ -23,9 +22,9 @@ def rois(*rows):
 
 
 def logged(labelled, hard, names=None, drawn=()):
-    drawn = [torch.tensor(x, dtype=torch.int64) for x in drawn or [[] for _ in labelled]]
+    hard, drawn = (torch.tensor(x, dtype=torch.int64) for x in (hard, drawn))
     with EventStorage() as storage:
-        sums = add_up(labelled, torch.tensor(hard, dtype=torch.int64), drawn, BACKGROUND)
+        sums = add_up(labelled, hard, torch.cat([hard, drawn]), BACKGROUND)
         Figures().log(sums.tolist(), names)
         return {name: value for name, (value, _) in storage.latest().items()}
 
@@ -69,7 +68,7 @@ def test_by_hand():
         "ohem_class/dog/share_of_right_class": 0.0,
     }
     # What is drawn beside them, the fourth and the easy one, is counted as what is trained on.
-    with_drawn = logged(labelled, [0, 1, 3], ["cat", "dog", "bird"], drawn=[[2], [1]])
+    with_drawn = logged(labelled, [0, 1, 3], ["cat", "dog", "bird"], drawn=[2, 4])
     alone = logged(labelled, [0, 1, 3], ["cat", "dog", "bird"])
     counts = {"roi_head/num_fg_samples": 1.5, "roi_head/num_bg_samples": 1.0}
     assert with_drawn == alone | counts
@@ -109,7 +108,7 @@ def test_classes_of_one_name_do_not_share_their_figures():
 def test_many_classes_are_logged_less_often():
     num_classes = 3 * PERIOD
     labelled = [rois((7, 7, 1.0, 0.0))]
-    sums = add_up(labelled, torch.tensor([0]), NONE_DRAWN, num_classes).tolist()
+    sums = add_up(labelled, torch.tensor([0]), torch.tensor([0]), num_classes).tolist()
     figures = Figures()
     with EventStorage(start_iter=1) as storage:
         for _ in range(2 * num_classes):
@@ -126,7 +125,7 @@ def test_classes_are_logged_of_many_steps_together():
     figures = Figures()
     with EventStorage(start_iter=1) as storage:
         for hard in ([0], [0, 1], [2]) * PERIOD:
-            sums = add_up(labelled, torch.tensor(hard), NONE_DRAWN, BACKGROUND)
+            sums = add_up(labelled, torch.tensor(hard), torch.tensor(hard), BACKGROUND)
             figures.log(sums.tolist(), ["cat", "dog", "bird"])
             storage.step()
         logged = {name: history.values() for name, history in storage.histories().items()}

@@ -246,7 +246,32 @@ def copy_with_budget(heads, budget):
     return other
 
 
-def test_later_cascade_stages_draw_as_well():
+@pytest.mark.parametrize(
+    ("budget", "fraction", "hard"), [(1, 0.5, 1), (8, 0.01, 1), (7, 0.5, 4), (8, 0.99, 8)]
+)
+def test_the_budget_is_shared_out(budget, fraction, hard):
+    """To the next whole number, and at least one hard example."""
+    opts = "MODEL.ROI_HEADS.OHEM.HARD_FRACTION", fraction
+    heads = make_heads(*opts, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", budget)
+    mined = []
+    heads.observers.append(mined.extend)
+    chosen, _, _ = train_step(heads, *make_batch(0, [(3, 40), (0, 30)]))
+    assert [len(x) for x in mined] == [hard, hard]
+    assert [len(x) for x in chosen] == [budget, budget]
+
+
+def test_background_below_the_lower_bound_is_not_drawn():
+    lo = "MODEL.ROI_HEADS.OHEM.BG_IOU_LO", 0.1
+    heads = make_heads(*lo, "MODEL.ROI_HEADS.OHEM.HARD_FRACTION", 0.5)
+    heads.batch_size_per_image = 100
+    batch = make_batch(0, [(3, 40)])
+    chosen, _, _ = train_step(heads, *batch)
+    iou = pairwise_iou(chosen[0].proposal_boxes, batch[2][0].gt_boxes).max(dim=1).values
+    assert len(iou) > 0
+    assert iou.min() >= 0.1
+
+
+def test_a_later_cascade_stage_is_given_what_is_drawn_too():
     opts = ["MODEL.ROI_HEADS.OHEM.CASCADE_STAGES", (1,), "MODEL.ROI_HEADS.OHEM.HARD_FRACTION", 0.25]
     heads = make_heads(*opts, name="OHEMCascadeROIHeads")
     seen, choose = [], heads._choose
@@ -559,6 +584,13 @@ def test_images_without_objects_or_proposals(append_gt, sizes):
     assert_mined(mined, mine_slowly(heads, *batch), batch[2])
     sum(losses.values()).backward()
     assert all(loss.isfinite() for loss in losses.values())
+    heads.ohem = OHEMOptions(hard_fraction=0.5)
+    chosen, losses, _ = train_step(heads, *batch)
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    heads.batch_size_per_image = 4
+    for x, rois, targets in zip(chosen, mine_slowly(heads, *batch), batch[2]):
+        assert_mined([x[: len(rois)]], [rois], [targets])
 
 
 def test_only_ignored_rois():
@@ -577,6 +609,9 @@ def test_only_ignored_rois():
     mined, losses, _ = train_step(heads, features, proposals, targets)
     assert len(mined[0]) == 0
     sum(losses.values()).backward()
+    heads.ohem = OHEMOptions(hard_fraction=0.5)
+    chosen, _, _ = train_step(heads, features, proposals, targets)
+    assert len(chosen[0]) == 0
 
 
 def test_background_below_the_lower_bound_is_left_out():

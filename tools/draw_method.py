@@ -102,7 +102,7 @@ def mine(heads, rois, losses, budget: int) -> list[tuple[str, torch.Tensor, bool
         (f"1. all {len(rois)} RoIs, read once\n(bright: high loss)", everything, False),
         (f"2. without duplicates: {len(survivors)}\n", survivors, False),
         (
-            f"3. the {budget} with the highest loss:\nwhat a budget of {budget} trains on",
+            f"3. the {budget} with the highest loss:\nthe hard examples",
             hardest,
             True,
         ),

@@ -35,6 +35,11 @@ def call(monkeypatch, output, *arguments, opts=()):
     accuracy.main()
 
 
+def configure(variant):
+    opts = accuracy.drawn_data("plain")
+    return accuracy.configure("benchmarks/accuracy.yaml", opts, variant, seed=0)
+
+
 def test_all_but_the_rois_is_the_same_and_no_run_is_repeated(monkeypatch, tmp_path, capsys):
     timed = []
 
@@ -164,6 +169,23 @@ def test_a_key_that_was_not_there_yet_counts_as_its_default(tmp_path):
     cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS = ((1.0, 1.0, 1.0, 1.0),)
     result["settings"] = json.loads(json.dumps(accuracy.settings_of(cfg)))
     accuracy.check_same_settings(result, cfg, tmp_path)
+
+
+def test_a_run_from_before_hard_fraction_gave_all_of_the_budget_to_hard_examples(tmp_path):
+    cfg = configure("ohem")
+    result = {"settings": accuracy.settings_of(cfg), "data": "x", "variant": "y", "seed": 0}
+    assert result["settings"].pop("MODEL.ROI_HEADS.OHEM.HARD_FRACTION") == 1.0
+    accuracy.check_same_settings(result, cfg, tmp_path)
+    cfg = configure("half_random")
+    with pytest.raises(accuracy.InputError, match=r"HARD_FRACTION 1.0, expected 0.5"):
+        accuracy.check_same_settings(result, cfg, tmp_path)
+
+
+def test_all_variants_but_those_that_say_so_are_the_papers_way():
+    fractions = {v: configure(v).MODEL.ROI_HEADS.OHEM.HARD_FRACTION for v in accuracy.VARIANTS}
+    others = {v: x for v, x in fractions.items() if x != 1}
+    halves = ("half", "quarter", "eighth", "half_random", "half_cls", "half_capped")
+    assert others == {"quarter_hard": 0.25} | dict.fromkeys(halves, 0.5)
 
 
 def test_data_in_pascal_vocs_layout_is_evaluated_by_cocos_metric(monkeypatch, tmp_path):

@@ -8,7 +8,7 @@ import step_cost
 import torch
 from small_models import SHRINK_OPTS
 
-from ohem_d2 import mixin
+from ohem_d2 import OHEMOptions, mixin
 from ohem_d2.config_file import load_config
 
 FPN, C4, CASCADE = (
@@ -53,13 +53,14 @@ def test_peak_memory(name, monkeypatch):
 
 @pytest.mark.parametrize(("name", "number"), [(FPN, 12), (CASCADE, 12), (C4, 8)])
 def test_synchronizations(name, number):
-    """Those of reading and selection: fewer with each image, since none is drawn at random."""
-    extra = {}
+    """Those of reading and selection, and what Detectron2 needs to draw at random: 2 an image."""
     for images in (1, 4):
         plain, mining = contenders(name, images, proposals=100, budget=128)  # one piece
-        extra[images] = mining.synchronizations() - plain.synchronizations()
-    assert extra[1] <= number
-    assert extra[4] <= number - 3
+        extra = mining.synchronizations() - plain.synchronizations()
+        assert extra <= number + 2 + (images - 1)
+        mining.model.roi_heads.ohem = OHEMOptions(hard_fraction=1.0)
+        drawn = 2 * images
+        assert mining.synchronizations() - plain.synchronizations() == extra - drawn
 
 
 @pytest.mark.parametrize("images", [1, 4])
