@@ -119,8 +119,8 @@ def test_when_to_use_it_is_what_the_runs_say():
     )
     assert f"It was ahead by {half[few]:.1f} AP," in text
     assert (
-        f"it ended even ({-half[removed]:.1f} behind), as on blood cells ({-half['bccd']:.1f} behind)"
-        in text
+        f"it ended even ({-half[removed]:.1f} behind), as on blood cells "
+        f"({-half['bccd']:.1f} behind)" in text
     )
     scratch = [of("docs/accuracy/scratch", "look_alikes", v) for v in ("ohem", "half_random")]
     assert "ahead from scratch ({:.1f} against {:.1f})".format(*scratch) in text

@@ -2,8 +2,8 @@
 """
 Draw how mining goes, step by step, for one image and a trained model: the picture in README.md.
 
-    python tools/draw_method.py --weights output/quick_start/model_final.pth --image 5 --budget 20 \\
-        --output docs/method.png
+    python tools/draw_method.py --weights output/quick_start/model_final.pth --image 5 \\
+        --budget 20 --output docs/method.png
 """
 
 import argparse
