@@ -98,7 +98,7 @@ def test_what_the_study_found_is_what_its_runs_say(page, variants):
 
 def test_what_else_was_tried_is_what_the_runs_say():
     page = (ROOT / "docs/accuracy.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| ([^|]*) \| ([+-][^|]*) \|$", page, re.MULTILINE))
+    rows = dict(re.findall(r"^\| ([^|]*) \| ([+-]\d[^|]*) \|$", page, re.MULTILINE))
     assert len(rows) > 5
     runs = runs_of("docs/accuracy/pretrained", "few_look_alikes")
     titles = {title: variant for variant, (title, _) in accuracy.VARIANTS.items()}
@@ -126,6 +126,13 @@ def test_when_to_use_it_is_what_the_runs_say():
     assert "ahead from scratch ({:.1f} against {:.1f})".format(*scratch) in text
     assert f"but {-paper[removed]:.1f} behind 1:3 sampling with labels missing" in text
     assert f"and {-paper['bccd']:.1f} behind on blood cells" in text
+    swapped = of(long, "few_look_alikes_removed_0.0_swapped_0.2", "half_random")
+    assert f"with a fifth of them it was ahead by {swapped:.1f}" in text
+    budgets = [-of(short, few, v) for v in ("half", "quarter", "short")]
+    assert (
+        "it was {:.1f} behind 1:3 sampling with all of it, with a quarter {:.1f}; the paper's way "
+        "with 0.65 of the iterations ended {:.1f} behind".format(*budgets)
+    ) in text
     of_ratio, of_cls, of_half_cls, paper, half = (
         of(short, few, v) for v in ("ratio", "cls", "half_cls", "ohem", "half_random")
     )
