@@ -143,6 +143,32 @@ def test_when_to_use_it_is_what_the_runs_say():
     )
 
 
+def test_what_the_page_of_the_study_says_in_words_is_what_its_runs_say():
+    text = " ".join((ROOT / "docs/accuracy.md").read_text(encoding="utf-8").split())
+
+    def mean(data, variant, metric="AP", folder="pretrained_long", at=-1):
+        file = ROOT / "docs/accuracy" / folder / "results.json"
+        runs = json.loads(file.read_text(encoding="utf-8"))
+        values = [
+            r["points"][at][metric] for r in runs if (r["data"], r["variant"]) == (data, variant)
+        ]
+        assert len(values) == 3
+        return statistics.mean(values)
+
+    cells = [mean("bccd", v, m) for m in ("AP", "AP50") for v in ("sampling", "ohem")]
+    assert f"ended {cells[0] - cells[1]:.1f} AP and {cells[2] - cells[3]:.1f} AP50 behind" in text
+    platelets = [mean("bccd", v, "AP-Platelets") for v in ("sampling", "ohem")]
+    assert "({:.1f} to {:.1f} AP)".format(*platelets) in text
+    few, removed = "few_look_alikes", "few_look_alikes_removed_0.2_swapped_0.0"
+    lost = [mean(few, v) - mean(removed, v) for v in ("half_random", "sampling")]
+    assert "missed: {:.1f}, where 1:3 sampling loses {:.1f}".format(*lost) in text
+    plain = mean("few_plain", "sampling", "AP50", "pretrained")
+    assert f"finds all there is (AP50 {plain:.1f})" in text
+    assert f"({mean(few, 'retinanet', folder='pretrained'):.1f} AP)" in text
+    short, long = mean(few, "sampling", folder="pretrained"), mean(few, "sampling")
+    assert f"from {short:.1f} to {long:.1f} AP" in text
+
+
 def test_how_well_label_errors_are_found_is_what_the_table_says():
     page = (ROOT / "docs/label_errors.md").read_text(encoding="utf-8").split("## ")[1]
     rows = re.findall(r"^\| any of them \| \d+ \| (.*?) \| (\d+) ", page, re.MULTILINE)
