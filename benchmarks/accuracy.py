@@ -71,13 +71,12 @@ _NO_DEFAULT = object()
 _PAPERS_HARD_FRACTION = 1.0  # of all variants that have no other
 
 
-def _head(name: str, **study: object) -> Callable[[CfgNode], None]:
-    def change(cfg: CfgNode) -> None:
-        cfg.MODEL.ROI_HEADS.NAME = name
-        for key, value in study.items():
-            cfg.STUDY[key] = value
+def _sampling(cfg: CfgNode) -> None:
+    cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
 
-    return change
+
+def _set(node: CfgNode, keys: dict[str, object]) -> None:
+    node.merge_from_list([x for pair in keys.items() for x in pair])  # refuses what is not there
 
 
 def _ohem(**keys: object) -> Callable[[CfgNode], None]:
@@ -85,7 +84,20 @@ def _ohem(**keys: object) -> Callable[[CfgNode], None]:
 
     def change(cfg: CfgNode) -> None:
         cfg.MODEL.ROI_HEADS.NAME = "OHEMROIHeads"
-        cfg.MODEL.ROI_HEADS.OHEM.merge_from_list([x for pair in keys.items() for x in pair])
+        _set(cfg.MODEL.ROI_HEADS.OHEM, keys)
+
+    return change
+
+
+def _study(
+    hard_fraction: float = _PAPERS_HARD_FRACTION, **keys: object
+) -> Callable[[CfgNode], None]:
+    """With these keys of the study's own heads."""
+
+    def change(cfg: CfgNode) -> None:
+        _ohem(HARD_FRACTION=hard_fraction)(cfg)
+        cfg.MODEL.ROI_HEADS.NAME = StudyROIHeads.__name__
+        _set(cfg.STUDY, keys)
 
     return change
 
@@ -106,13 +118,7 @@ def _short(cfg: CfgNode) -> None:
 
 
 def _sampled_first(cfg: CfgNode) -> None:
-    cfg.MODEL.ROI_HEADS.NAME = StudyROIHeads.__name__
-    cfg.STUDY.WARMUP_ITERS = cfg.SOLVER.MAX_ITER // 4
-
-
-def _half_capped(cfg: CfgNode) -> None:
-    _ohem(HARD_FRACTION=0.5)(cfg)
-    _head("StudyROIHeads", MAX_LOSS=1.0)(cfg)
+    _study(WARMUP_ITERS=cfg.SOLVER.MAX_ITER // 4)(cfg)
 
 
 def _retinanet(cfg: CfgNode) -> None:
@@ -132,7 +138,7 @@ def _retinanet(cfg: CfgNode) -> None:
 
 
 VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
-    SAMPLING: ("1:3 sampling (Detectron2)", _head("StandardROIHeads")),
+    SAMPLING: ("1:3 sampling (Detectron2)", _sampling),
     "ohem": ("OHEM as in the paper", _ohem()),
     "short": ("OHEM, with a schedule of 0.65 of the iterations", _short),
     "cls": ("ranked by classification loss", _ohem(LOSS_WEIGHT_BOX_REG=0.0)),
@@ -154,12 +160,12 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
     ),
     "half_capped": (
         "half at random, background with a classification loss above 1 last",
-        _half_capped,
+        _study(0.5, MAX_LOSS=1.0),
     ),
-    "staged": ("box loss weighs more and more (S-OHEM)", _head("StudyROIHeads", STAGED=True)),
+    "staged": ("box loss weighs more and more (S-OHEM)", _study(STAGED=True)),
     "capped": (
         "background with a classification loss above 3 ranks last",
-        _head("StudyROIHeads", MAX_LOSS=3.0),
+        _study(MAX_LOSS=3.0),
     ),
     "retinanet": ("RetinaNet (focal loss)", _retinanet),
 }
@@ -329,10 +335,12 @@ def run(args: argparse.Namespace, data: dict[str, tuple[str, list[str]]]) -> Non
             check_same_settings(known[key], cfg, file)
         else:
             to_do.append((key, cfg))
-    for seed in args.seeds if args.pretrain and to_do else []:
+    if not to_do:
+        return
+    for seed in args.seeds if args.pretrain else []:
         for config_file in dict.fromkeys(config_file for config_file, _ in data.values()):
             train_backbone(config_file, seed)
-    for name in data if to_do else []:
+    for name in data:
         of_data = dict.fromkeys(v for n, v, _ in known if n == f"{name}{spoilt}")
         cfgs = {
             v: config_of(name, v, args.seeds[0]) for v in (of_data | dict.fromkeys(args.variants))
