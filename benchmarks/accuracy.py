@@ -121,6 +121,11 @@ def _sampled_first(cfg: CfgNode) -> None:
     _study(WARMUP_ITERS=cfg.SOLVER.MAX_ITER // 4)(cfg)
 
 
+def _half_even(cfg: CfgNode) -> None:
+    _ohem(HARD_FRACTION=0.5)(cfg)
+    cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION = 0.5
+
+
 def _retinanet(cfg: CfgNode) -> None:
     cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [
@@ -162,6 +167,11 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
         "half at random, background with a classification loss above 1 last",
         _study(0.5, MAX_LOSS=1.0),
     ),
+    "balanced": (
+        "half at random, with less foreground where the hard half holds enough",
+        _study(0.5, BALANCED=True),
+    ),
+    "half_even": ("half at random, half of that foreground", _half_even),
     "staged": ("box loss weighs more and more (S-OHEM)", _study(STAGED=True)),
     "capped": (
         "background with a classification loss above 3 ranks last",

@@ -9,6 +9,7 @@ import dataclasses
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.modeling.sampling import subsample_labels
 from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
@@ -27,6 +28,8 @@ def add_study_config(cfg: CfgNode) -> None:
             # Background with a higher classification loss ranks last: it may be an object without a
             # label. Not foreground, of which a young head calls all background.
             "MAX_LOSS": float("inf"),
+            # Less foreground is drawn at random where the hard examples hold enough of it.
+            "BALANCED": False,
         }
     )
 
@@ -65,3 +68,18 @@ class StudyROIHeads(OHEMROIHeads):
         loss = torch.cat([x.ohem_loss_cls for x in labelled])
         is_background = torch.cat([x.gt_classes for x in labelled]) == self.num_classes
         return cost.masked_fill(is_background & (loss > self.study.MAX_LOSS), -1.0)
+
+    def _draw(self, labelled: list[Instances], hard: Tensor, number: int) -> list[Tensor]:
+        if number == 0 or not self.study.BALANCED:
+            return super()._draw(labelled, hard, number)
+        labels = torch.cat([x.gt_classes for x in labelled])
+        is_hard = torch.zeros_like(labels, dtype=torch.bool).index_fill(0, hard, True)
+        num_fg = int(self.batch_size_per_image * self.positive_fraction)
+        sizes = [len(x) for x in labelled]
+        drawn = []
+        for of_image, hard_of_image in zip(labels.split(sizes), is_hard.split(sizes)):
+            missing = num_fg - int((of_image[hard_of_image] < self.num_classes).sum())
+            fraction = (min(max(missing, 0), number) + 0.5) / number
+            left = of_image.masked_fill(hard_of_image, -1)
+            drawn.append(torch.cat(subsample_labels(left, number, fraction, self.num_classes)))
+        return drawn

@@ -5,6 +5,8 @@ from detectron2.utils.events import EventStorage
 from samplers import add_study_config
 from small_heads import NUM_CLASSES, SHAPES, make_batch, make_cfg, make_heads, train_step
 
+from ohem_d2.config import OHEMOptions
+
 BACKGROUND = NUM_CLASSES
 
 
@@ -70,3 +72,21 @@ def test_background_that_costs_too_much_comes_last():
     assert torch.cat(above(mined)).any()
     assert not torch.cat(above(capped)).any()
     assert all(a >= b for a, b in zip(foreground(capped), foreground(mined)))
+
+
+@pytest.mark.parametrize(("positive_fraction", "num_fg"), [(0.25, 4), (0.75, 6)])
+def test_foreground_is_drawn_only_where_the_hard_examples_hold_too_little(
+    positive_fraction, num_fg
+):
+    heads = study_heads(BALANCED=True)
+    heads.ohem, heads.positive_fraction = OHEMOptions(hard_fraction=0.5), positive_fraction
+    hard = []
+    heads.observers.append(hard.extend)
+    trained = step(heads, 0)
+
+    def foreground(chosen):
+        return [int((x.gt_classes < BACKGROUND).sum()) for x in chosen]
+
+    assert [len(x) for x in trained] == [heads.batch_size_per_image] * 2 == [8, 8]
+    assert foreground(hard) == [4, 4]
+    assert foreground(trained) == [num_fg, num_fg]
