@@ -102,27 +102,37 @@ def _study(
     return change
 
 
-def _budget(share: float) -> Callable[[CfgNode], None]:
+_HALF_RANDOM = _ohem(HARD_FRACTION=0.5)
+
+
+def _budget(share: float, way: Callable[[CfgNode], None]) -> Callable[[CfgNode], None]:
+    """With this share of the RoIs."""
+
     def change(cfg: CfgNode) -> None:
-        _ohem(HARD_FRACTION=0.5)(cfg)
-        cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = round(
-            share * cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
-        )
+        way(cfg)
+        heads = cfg.MODEL.ROI_HEADS
+        heads.BATCH_SIZE_PER_IMAGE = round(share * heads.BATCH_SIZE_PER_IMAGE)
 
     return change
 
 
-def _short(cfg: CfgNode) -> None:
-    _ohem()(cfg)
-    cfg.SOLVER.MAX_ITER = round(0.65 * cfg.SOLVER.MAX_ITER)
+def _short(way: Callable[[CfgNode], None]) -> Callable[[CfgNode], None]:
+    def change(cfg: CfgNode) -> None:
+        way(cfg)
+        cfg.SOLVER.MAX_ITER = round(0.65 * cfg.SOLVER.MAX_ITER)
+
+    return change
 
 
-def _sampled_first(cfg: CfgNode) -> None:
-    _study(WARMUP_ITERS=cfg.SOLVER.MAX_ITER // 4)(cfg)
+def _sampled_first(hard_fraction: float) -> Callable[[CfgNode], None]:
+    def change(cfg: CfgNode) -> None:
+        _study(hard_fraction, WARMUP_ITERS=cfg.SOLVER.MAX_ITER // 4)(cfg)
+
+    return change
 
 
 def _half_even(cfg: CfgNode) -> None:
-    _ohem(HARD_FRACTION=0.5)(cfg)
+    _HALF_RANDOM(cfg)
     cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION = 0.5
 
 
@@ -145,38 +155,42 @@ def _retinanet(cfg: CfgNode) -> None:
 VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
     SAMPLING: ("1:3 sampling (Detectron2)", _sampling),
     "ohem": ("OHEM as in the paper", _ohem()),
-    "short": ("OHEM, with a schedule of 0.65 of the iterations", _short),
+    "half_random": ("half of the budget at random (default)", _HALF_RANDOM),
+    "quarter_hard": ("three quarters of the budget at random", _ohem(HARD_FRACTION=0.25)),
+    "short": ("OHEM, with a schedule of 0.65 of the iterations", _short(_ohem())),
+    "short_half": ("default, with a schedule of 0.65 of the iterations", _short(_HALF_RANDOM)),
     "cls": ("ranked by classification loss", _ohem(LOSS_WEIGHT_BOX_REG=0.0)),
+    "half_cls": (
+        "default, ranked by classification loss",
+        _ohem(HARD_FRACTION=0.5, LOSS_WEIGHT_BOX_REG=0.0),
+    ),
     "ratio": ("at most 1:3 foreground", _ohem(POSITIVE_FRACTION=0.25)),
     "mmdet": (
         "as MMDetection: 1:3, classification loss, no suppression",
         _ohem(POSITIVE_FRACTION=0.25, LOSS_WEIGHT_BOX_REG=0.0, NMS_THRESH=1.0),
     ),
     "batch": ("budget of the whole batch", _ohem(SCOPE="batch")),
-    "half": ("1/2 of the budget", _budget(1 / 2)),
-    "quarter": ("1/4 of the budget", _budget(1 / 4)),
-    "eighth": ("1/8 of the budget", _budget(1 / 8)),
-    "sampled_first": ("1:3 sampling for the first quarter", _sampled_first),
-    "half_random": ("half of the budget at random (default)", _ohem(HARD_FRACTION=0.5)),
-    "quarter_hard": ("three quarters of the budget at random", _ohem(HARD_FRACTION=0.25)),
-    "half_cls": (
-        "half of the budget at random, ranked by classification loss",
-        _ohem(HARD_FRACTION=0.5, LOSS_WEIGHT_BOX_REG=0.0),
+    "half": ("default, with 1/2 of the RoIs", _budget(1 / 2, _HALF_RANDOM)),
+    "quarter": ("default, with 1/4 of the RoIs", _budget(1 / 4, _HALF_RANDOM)),
+    "eighth": ("default, with 1/8 of the RoIs", _budget(1 / 8, _HALF_RANDOM)),
+    "sampling_half": ("1:3 sampling, with 1/2 of the RoIs", _budget(1 / 2, _sampling)),
+    "sampling_quarter": ("1:3 sampling, with 1/4 of the RoIs", _budget(1 / 4, _sampling)),
+    "sampled_first": ("1:3 sampling for the first quarter", _sampled_first(1.0)),
+    "sampled_first_half": (
+        "1:3 sampling for the first quarter, then the default",
+        _sampled_first(0.5),
     ),
+    "staged": ("box loss weighs more and more (S-OHEM)", _study(STAGED=True)),
+    "capped": ("background with a classification loss above 3 ranks last", _study(MAX_LOSS=3.0)),
     "half_capped": (
-        "half at random, background with a classification loss above 1 last",
+        "default, background with a classification loss above 1 last",
         _study(0.5, MAX_LOSS=1.0),
     ),
     "balanced": (
-        "half at random, with less foreground where the hard half holds enough",
+        "default, with less foreground drawn where the hard half holds enough",
         _study(0.5, BALANCED=True),
     ),
-    "half_even": ("half at random, half of that foreground", _half_even),
-    "staged": ("box loss weighs more and more (S-OHEM)", _study(STAGED=True)),
-    "capped": (
-        "background with a classification loss above 3 ranks last",
-        _study(MAX_LOSS=3.0),
-    ),
+    "half_even": ("default, with as much foreground drawn as background", _half_even),
     "retinanet": ("RetinaNet (focal loss)", _retinanet),
 }
 
@@ -359,8 +373,9 @@ def run(args: argparse.Namespace, data: dict[str, tuple[str, list[str]]]) -> Non
     for key, cfg in tqdm(to_do, desc="runs", unit="run"):
         tqdm.write(f"{time.strftime('%H:%M')} {key[0]}, {key[1]}, seed {key[2]}")
         points = train(cfg, args.points)
-        result = dict(zip(("data", "variant", "seed"), key), machine=describe(), points=points)
-        _write(file, [*_read(file, []), {**result, "settings": settings_of(cfg)}])
+        result = dict(zip(("data", "variant", "seed"), key), points=points)
+        result |= {"machine": describe(cfg.MODEL.DEVICE), "settings": settings_of(cfg)}
+        _write(file, [*_read(file, []), result])
         report(args.output)
 
 
@@ -387,7 +402,8 @@ def measure_steps(data: str, cfgs: dict[str, CfgNode], file: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trainers = {variant: build_trainer(cfg, folder) for variant, cfg in cfgs.items()}
         seconds = time_steps(trainers)
-    _write(file, {**measured, data: {"machine": describe(), "seconds": seconds}})
+    machine = describe(next(iter(cfgs.values())).MODEL.DEVICE)
+    _write(file, {**measured, data: {"machine": machine, "seconds": seconds}})
 
 
 def _read(file: Path, otherwise: list | dict) -> list | dict:
@@ -562,7 +578,7 @@ def draw_curves(
     runs: dict[str, dict[int, list[dict]]], seconds: dict[str, list[float]], file: Path
 ) -> None:
     """AP by iterations and by the time of training: the mean of the seeds, and each of them."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(15, 4.5), sharey=True, layout="constrained")
     of_baseline = seconds.get(SAMPLING)
     for number, (variant, by_seed) in enumerate(runs.items()):
         scales = [1.0]
@@ -575,12 +591,11 @@ def draw_curves(
                 x = [scale * p["iteration"] for p in points]
                 axis.plot(x, [p["AP"] for p in points], lw=0.4, **style)
             mean = [statistics.mean(p["AP"] for p in at) for at in zip(*by_seed.values())]
-            axis.plot(x, mean, label=variant, **style)
+            axis.plot(x, mean, label=VARIANTS[variant][0], **style)
     axes[0].set_xlabel("iterations")
     axes[1].set_xlabel("seconds of training, at the speed of steps measured in turn")
     axes[0].set_ylabel("AP")
-    axes[0].legend(fontsize=7)
-    figure.tight_layout()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     figure.savefig(file, dpi=110)
     plt.close(figure)
 
