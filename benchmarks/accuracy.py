@@ -116,10 +116,12 @@ def _budget(share: float, way: Callable[[CfgNode], None]) -> Callable[[CfgNode],
     return change
 
 
-def _short(way: Callable[[CfgNode], None]) -> Callable[[CfgNode], None]:
+def _short(share: float, way: Callable[[CfgNode], None]) -> Callable[[CfgNode], None]:
+    """With this share of the iterations."""
+
     def change(cfg: CfgNode) -> None:
         way(cfg)
-        cfg.SOLVER.MAX_ITER = round(0.65 * cfg.SOLVER.MAX_ITER)
+        cfg.SOLVER.MAX_ITER = round(share * cfg.SOLVER.MAX_ITER)
 
     return change
 
@@ -157,8 +159,15 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
     "ohem": ("OHEM as in the paper", _ohem()),
     "half_random": ("half of the budget at random (default)", _HALF_RANDOM),
     "quarter_hard": ("three quarters of the budget at random", _ohem(HARD_FRACTION=0.25)),
-    "short": ("OHEM, with a schedule of 0.65 of the iterations", _short(_ohem())),
-    "short_half": ("default, with a schedule of 0.65 of the iterations", _short(_HALF_RANDOM)),
+    "short": ("OHEM, with a schedule of 0.65 of the iterations", _short(0.65, _ohem())),
+    "short_half": (
+        "default, with a schedule of 0.65 of the iterations",
+        _short(0.65, _HALF_RANDOM),
+    ),
+    "shorter_half": (
+        "default, with a schedule of 0.6 of the iterations",
+        _short(0.6, _HALF_RANDOM),
+    ),
     "cls": ("ranked by classification loss", _ohem(LOSS_WEIGHT_BOX_REG=0.0)),
     "half_cls": (
         "default, ranked by classification loss",

@@ -185,7 +185,8 @@ def test_all_variants_but_those_that_say_so_are_the_papers_way():
     fractions = {v: configure(v).MODEL.ROI_HEADS.OHEM.HARD_FRACTION for v in accuracy.VARIANTS}
     others = {v: x for v, x in fractions.items() if x != 1}
     halves = ("half", "quarter", "eighth", "half_random", "half_cls", "half_capped")
-    halves += ("balanced", "half_even", "short_half", "sampled_first_half")
+    halves += ("balanced", "half_even", "short_half", "shorter_half")
+    halves += ("sampled_first_half",)
     assert others == {"quarter_hard": 0.25} | dict.fromkeys(halves, 0.5)
 
 
