@@ -160,7 +160,7 @@ def test_when_to_use_it():
     )
     shorter = [gain(long, FEW, v) for v in ("short_half", "shorter_half")]
     assert (
-        "With 0.65 of the iterations it still ended {} ahead, with 0.6 even ({}).".format(*shorter)
+        "0.65 of the iterations it still ended {} ahead, with 0.6 even ({}).".format(*shorter)
         in text
     )
     assert f"behind 1:3 sampling by {loss(short, FEW, 'ratio')};" in text
