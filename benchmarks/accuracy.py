@@ -11,7 +11,8 @@ All runs of a data set and a seed have the same images in the same order, the sa
 schedule and budget. A run that is finished is kept in results.json and not repeated, so that the
 script may be stopped at any time and called again, with more of anything. After each it writes a
 page in Markdown and learning curves of all that is there. AP is COCO's, of every data set. What a
-step takes is measured before, of all variants in turn, so that other work does not count for one.
+step takes is measured before, of all variants in turn, so that other work does not count for one,
+and is in results.json too.
 
 With --pretrain, all runs of a seed start from a backbone that was trained by 1:3 sampling on the
 drawn data set `plain`, so that plain and few_plain are then data that it knows. Without, they start
@@ -360,7 +361,7 @@ def run(args: argparse.Namespace, data: dict[str, tuple[str, list[str]]]) -> Non
             cfg.DATASETS.TRAIN = spoil(cfg.DATASETS.TRAIN, args.remove, args.swap)
         return cfg
 
-    known = {(r["data"], r["variant"], r["seed"]): r for r in _read(file, [])}
+    known = {(r["data"], r["variant"], r["seed"]): r for r in _read(file)["runs"]}
     to_do = []
     for name, seed, variant in itertools.product(data, args.seeds, args.variants):
         key, cfg = (f"{name}{spoilt}", variant, seed), config_of(name, variant, seed)
@@ -378,13 +379,14 @@ def run(args: argparse.Namespace, data: dict[str, tuple[str, list[str]]]) -> Non
         cfgs = {
             v: config_of(name, v, args.seeds[0]) for v in (of_data | dict.fromkeys(args.variants))
         }
-        measure_steps(f"{name}{spoilt}", cfgs, args.output / "steps.json")
+        measure_steps(f"{name}{spoilt}", cfgs, file)
     for key, cfg in tqdm(to_do, desc="runs", unit="run"):
         tqdm.write(f"{time.strftime('%H:%M')} {key[0]}, {key[1]}, seed {key[2]}")
         points = train(cfg, args.points)
         result = dict(zip(("data", "variant", "seed"), key), points=points)
         result |= {"machine": describe(cfg.MODEL.DEVICE), "settings": settings_of(cfg)}
-        _write(file, [*_read(file, []), result])
+        content = _read(file)
+        _write(file, {**content, "runs": [*content["runs"], result]})
         report(args.output)
 
 
@@ -405,21 +407,23 @@ def check_leaves_backbone(opts: list[str], config_file: str) -> None:
 
 def measure_steps(data: str, cfgs: dict[str, CfgNode], file: Path) -> None:
     """Time the steps of all variants of a data set in turn, if those of one are not in the file."""
-    measured = _read(file, {})
-    if set(cfgs) <= set(measured.get(data, {}).get("seconds", ())):
+    content = _read(file)
+    if set(cfgs) <= set(content["steps"].get(data, {}).get("seconds", ())):
         return
     with tempfile.TemporaryDirectory() as folder:
         trainers = {variant: build_trainer(cfg, folder) for variant, cfg in cfgs.items()}
         seconds = time_steps(trainers)
     machine = describe(next(iter(cfgs.values())).MODEL.DEVICE)
-    _write(file, {**measured, data: {"machine": machine, "seconds": seconds}})
+    content["steps"][data] = {"machine": machine, "seconds": seconds}
+    _write(file, content)
 
 
-def _read(file: Path, otherwise: list | dict) -> list | dict:
-    return json.loads(file.read_text()) if file.exists() else otherwise
+def _read(file: Path) -> dict:
+    """All runs, and of each data set what a step of each variant takes."""
+    return json.loads(file.read_text()) if file.exists() else {"runs": [], "steps": {}}
 
 
-def _write(file: Path, content: list | dict) -> None:
+def _write(file: Path, content: dict) -> None:
     """Whole or not at all."""
     unfinished = file.with_suffix(".tmp")
     unfinished.write_text(json.dumps(content, indent=0))
@@ -466,7 +470,8 @@ def _flat(node: dict, prefix: str = "") -> dict[str, object]:
 
 def report(output: Path) -> str:
     """Write and return a page on all runs that are there, with curves beside it."""
-    results, steps = _read(output / "results.json", []), _read(output / "steps.json", {})
+    content = _read(output / "results.json")
+    results, steps = content["runs"], content["steps"]
     page = []
     for data in dict.fromkeys(r["data"] for r in results):
         runs = {}

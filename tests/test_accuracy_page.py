@@ -29,7 +29,7 @@ def words(name):
 def runs_of(folder, data):
     """The learning curve of each run of the study: {variant: {seed: points}}."""
     found = defaultdict(dict)
-    for r in json.loads(page(f"accuracy/{folder}/results.json")):
+    for r in json.loads(page(f"accuracy/{folder}/results.json"))["runs"]:
         if r["data"] == data:
             found[r["variant"]][r["seed"]] = r["points"]
     return found

@@ -35,6 +35,10 @@ def call(monkeypatch, output, *arguments, opts=()):
     accuracy.main()
 
 
+def runs_in(folder):
+    return json.loads((folder / "results.json").read_text())["runs"]
+
+
 def configure(variant):
     opts = accuracy.drawn_data("plain")
     return accuracy.configure("benchmarks/accuracy.yaml", opts, variant, seed=0)
@@ -65,7 +69,7 @@ def test_all_but_the_rois_is_the_same_and_no_run_is_repeated(monkeypatch, tmp_pa
     assert len(seen) == 16
     assert seen[0:4] == seen[4:8] != seen[8:12] == seen[12:16]
 
-    results = json.loads((tmp_path / "results.json").read_text())
+    results = runs_in(tmp_path)
     names = [(r["data"], r["variant"], r["seed"]) for r in results]
     assert names == [("plain", v, s) for s in (0, 1) for v in ("sampling", "ohem")]
     result = results[3]
@@ -91,13 +95,13 @@ def test_all_but_the_rois_is_the_same_and_no_run_is_repeated(monkeypatch, tmp_pa
     opts = ["MODEL.RPN.POST_NMS_TOPK_TEST", "1000"]  # Detectron2's default
     with pytest.raises(SystemExit, match=r"MODEL.RPN.POST_NMS_TOPK_TEST 64, expected 1000"):
         call(monkeypatch, tmp_path, "--variants", "sampling", opts=opts)
-    assert len(json.loads((tmp_path / "results.json").read_text())) == 5
+    assert len(runs_in(tmp_path)) == 5
 
 
 def test_steps_of_all_variants_are_timed(monkeypatch, tmp_path):
     monkeypatch.setattr("step_times.ROUNDS", 2)
     call(monkeypatch, tmp_path, "--variants", "sampling", "retinanet", "--seeds", "0")
-    seconds = json.loads((tmp_path / "steps.json").read_text())["plain"]["seconds"]
+    seconds = json.loads((tmp_path / "results.json").read_text())["steps"]["plain"]["seconds"]
     assert set(seconds) == {"sampling", "retinanet"}
     assert all(len(x) == 2 and min(x) > 0 for x in seconds.values())
     row = (tmp_path / "accuracy.md").read_text().splitlines()[7]
@@ -150,7 +154,7 @@ def test_a_backbone_is_trained_once_and_every_run_starts_from_it(monkeypatch, tm
 def test_every_variant_trains(monkeypatch, tmp_path, variant):
     monkeypatch.setattr("step_times.ROUNDS", 2)
     call(monkeypatch, tmp_path, "--variants", variant, "--seeds", "0")
-    (result,) = json.loads((tmp_path / "results.json").read_text())
+    (result,) = runs_in(tmp_path)
     assert result["variant"] == variant
 
 
@@ -199,7 +203,7 @@ def test_data_in_pascal_vocs_layout_is_evaluated_by_cocos_metric(monkeypatch, tm
     arguments = ["--seeds", "0", "--output", str(tmp_path), "--opts", *TINY]
     monkeypatch.setattr(sys, "argv", [*command, *arguments])
     accuracy.main()
-    (result,) = json.loads((tmp_path / "results.json").read_text())
+    (result,) = runs_in(tmp_path)
     assert {"AP", "AP50", "AP-circle"} <= set(result["points"][0])
 
 
