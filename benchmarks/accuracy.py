@@ -129,7 +129,7 @@ def _short(share: float, way: Callable[[CfgNode], None]) -> Callable[[CfgNode], 
 
 def _sampled_first(hard_fraction: float) -> Callable[[CfgNode], None]:
     def change(cfg: CfgNode) -> None:
-        _study(hard_fraction, WARMUP_ITERS=cfg.SOLVER.MAX_ITER // 4)(cfg)
+        _ohem(HARD_FRACTION=hard_fraction, WARMUP_ITERS=cfg.SOLVER.MAX_ITER // 4)(cfg)
 
     return change
 

@@ -14,15 +14,13 @@ from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
-from ohem_d2 import OHEMMixin, OHEMROIHeads
+from ohem_d2 import OHEMROIHeads
 
 
 def add_study_config(cfg: CfgNode) -> None:
     """Add the keys of `StudyROIHeads` to a config."""
     cfg.STUDY = CfgNode(
         {
-            # Before this iteration RoIs are sampled at random, as Detectron2 does it.
-            "WARMUP_ITERS": 0,
             # The weight of the box loss in the ranking rises from 0 to twice its own.
             "STAGED": False,
             # Background with a higher classification loss ranks last: it may be an object without a
@@ -41,20 +39,6 @@ class StudyROIHeads(OHEMROIHeads):
     def __init__(self, cfg: CfgNode, input_shape) -> None:
         super().__init__(cfg, input_shape)
         self.study, self.max_iter = cfg.STUDY, cfg.SOLVER.MAX_ITER
-
-    def _heads_of_this_step(self) -> super:
-        if get_event_storage().iter < self.study.WARMUP_ITERS:
-            return super(OHEMMixin, self)
-        return super()
-
-    def label_and_sample_proposals(
-        self, proposals: list[Instances], targets: list[Instances]
-    ) -> list[Instances]:
-        """See `OHEMMixin.label_and_sample_proposals`."""
-        return self._heads_of_this_step().label_and_sample_proposals(proposals, targets)
-
-    def _sample_proposals(self, *args: Tensor) -> tuple[Tensor, Tensor]:
-        return self._heads_of_this_step()._sample_proposals(*args)
 
     def _cost(self, features: dict[str, Tensor], labelled: list[Instances], *stage) -> Tensor:
         ohem = self.ohem

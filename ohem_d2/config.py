@@ -23,6 +23,7 @@ _RANGES: dict[str, tuple[Callable[[object], bool], str]] = {
         "None or a number in [0, 1]",
     ),
     "hard_fraction": (lambda v: _number(v) and 0 < v <= 1, "a number in (0, 1]"),
+    "warmup_iters": (lambda v: type(v) is int and v >= 0, "an integer of 0 or more"),
     "bg_iou_lo": (lambda v: _number(v) and 0 <= v < 1, "a number in [0, 1)"),
     "loss_weight_cls": (lambda v: _number(v) and v >= 0, "a number of 0 or more"),
     "loss_weight_box_reg": (lambda v: _number(v) and v >= 0, "a number of 0 or more"),
@@ -60,6 +61,9 @@ class OHEMOptions:
     # (MODEL.ROI_HEADS.POSITIVE_FRACTION). Other settings but bg_iou_lo do not apply to these. The
     # default is the study's (docs/accuracy.md); 1.0 is the paper's way.
     hard_fraction: float = 0.5
+    # Before this iteration RoIs are sampled as Detectron2 does it, and nothing is mined. bg_iou_lo
+    # applies to the proposals then too. SOLVER.REFERENCE_WORLD_SIZE does not change it.
+    warmup_iters: int = 0
     # A background RoI that overlaps every object by a lower IoU than this is left out. 0.1 gives
     # the range [0.1, 0.5) of Fast R-CNN; the paper found mining to do better without (0).
     bg_iou_lo: float = 0.0
@@ -115,6 +119,25 @@ class BoxVotingOptions:
                 raise InputError(
                     f"TEST.BOX_VOTING.{name.upper()} is {value!r}, expected a number in [0, 1]"
                 )
+
+
+def check_warmup(options: OHEMOptions, key: str, max_iter: int) -> None:
+    """
+    Make sure that a training does not end before mining starts.
+
+    Args:
+        options: those of the mining.
+        key: the name of ``warmup_iters`` in the config.
+        max_iter: the number of iterations of the training.
+
+    Raises:
+        InputError: it does.
+    """
+    if 0 < options.warmup_iters >= max_iter:
+        raise InputError(
+            f"{key} is {options.warmup_iters}, expected less than {max_iter}, the iterations of "
+            "the whole training: nothing would be mined"
+        )
 
 
 _Options = TypeVar("_Options", OHEMOptions, BoxVotingOptions)

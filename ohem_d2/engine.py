@@ -24,6 +24,7 @@ from .checks import (
     check_weights,
     named_weights,
 )
+from .config import check_warmup, config_key, ohem_options
 from .config_file import find_config, load_config
 from .data import register_datasets
 from .errors import InputError
@@ -45,7 +46,11 @@ class Trainer(DefaultTrainer):
         """
         Args:
             cfg: the config, with its data sets registered.
+
+        Raises:
+            InputError: it ends before it mines.
         """
+        check_warmup(ohem_options(cfg), config_key("warmup_iters"), cfg.SOLVER.MAX_ITER)
         with mock.patch.object(defaults, "create_ddp_model", wrap_ddp):
             super().__init__(cfg)
 

@@ -25,9 +25,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from .checks import check_batch_size, check_datasets, check_weights, named_weights
+from .config import check_warmup
 from .data import check_annotated, register_addresses
 from .errors import InputError
 from .evaluation import build_evaluator
+from .mixin import OHEMMixin
 from .parallel import wrap_ddp
 from .pictures import DetectionPictures, MinedPictures, detections_file
 
@@ -92,6 +94,8 @@ def run(args: Namespace) -> dict | None:
             checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
         return evaluate(cfg, model)
 
+    if isinstance(heads := getattr(model, "roi_heads", None), OHEMMixin):
+        check_warmup(heads.ohem, "model.roi_heads.ohem.warmup_iters", cfg.train.max_iter)
     trainer, checkpointer = build_trainer(cfg, model)
     with named_weights(*weights):
         checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)

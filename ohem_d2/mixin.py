@@ -11,6 +11,7 @@ from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, ROIHeads
 from detectron2.modeling.sampling import subsample_labels
 from detectron2.structures import Instances
+from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -47,7 +48,8 @@ class OHEMMixin(BoxVotingMixin):
 
     The RoIs that it returns carry, beside Detectron2's fields, what the mining knew of them:
     ``ohem_loss_cls`` and ``ohem_loss_box_reg``, the loss terms of each, and ``ohem_pred_classes``,
-    the class that the model takes it for.
+    the class that the model takes it for; but for those before ``warmup_iters``, which Detectron2
+    samples.
 
     A box predictor with losses of its own needs a method that says what each RoI costs::
 
@@ -62,9 +64,9 @@ class OHEMMixin(BoxVotingMixin):
     would rank by other losses than are trained on.
 
     Attributes:
-        observers: functions that are called in each step, with the hard examples of each image, as
-            they were ranked: masks and keypoints are looked up afterwards. Where several stages of
-            a cascade mine, they are called once for each.
+        observers: functions that are called in each step that mines, with the hard examples of
+            each image, as they were ranked: masks and keypoints are looked up afterwards. Where
+            several stages of a cascade mine, they are called once for each.
         class_names: names of the foreground classes, for what is logged of each. None: numbers.
     """
 
@@ -127,6 +129,8 @@ class OHEMMixin(BoxVotingMixin):
         self.class_names: Sequence[str] | None = None
         self._figures = {0: Figures()}  # of each stage that mines
         self._features, self._is_step = None, False
+        # Whether the last step was one of the warm-up; and whether RoIs are being sampled for it.
+        self._is_warmup, self._samples = False, False
 
     @classmethod
     def _check_kind(cls, cfg: CfgNode | None, arguments: dict) -> None:
@@ -157,6 +161,10 @@ class OHEMMixin(BoxVotingMixin):
         self._features = features
         # A loss without gradients, such as that of a validation, is no step of the training.
         self._is_step = torch.is_grad_enabled()
+        if self.training and self._is_step and self.ohem.warmup_iters > 0:
+            # Other passes, such as those of PreciseBN, choose RoIs as the last step did: the events
+            # that they store may have iterations of their own.
+            self._is_warmup = get_event_storage().iter < self.ohem.warmup_iters
         try:
             return super().__call__(images, features, *args, **kwargs)
         finally:
@@ -168,12 +176,19 @@ class OHEMMixin(BoxVotingMixin):
     ) -> list[Instances]:
         """
         Label all proposals, and return those to train on: the hard examples, and where
-        `hard_fraction` is below 1, others that are drawn at random.
+        `hard_fraction` is below 1, others that are drawn at random; or, before `warmup_iters`,
+        those that the extended head samples.
 
         Arguments and result are those of Detectron2's `ROIHeads.label_and_sample_proposals`.
         """
         if self._features is None:
             raise RuntimeError("expected a call of the heads themselves, not of their forward")
+        if self._is_warmup:
+            self._samples = True
+            try:
+                return super().label_and_sample_proposals(proposals, targets)
+            finally:
+                self._samples = False
         ranked = self.label_and_rank_proposals(self._features, proposals, targets)
         chosen = self._choose(*ranked, self._figures[0])
         return [_with_ground_truth(x, x_targets) for x, x_targets in zip(chosen, targets)]
@@ -317,6 +332,8 @@ class OHEMMixin(BoxVotingMixin):
         self, matched_idxs: Tensor, matched_labels: Tensor, gt_classes: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Takes every RoI that is not ignored, where Detectron2 draws some at random."""
+        if self._samples:
+            return super()._sample_proposals(matched_idxs, matched_labels, gt_classes)
         indices = torch.arange(len(matched_labels), device=matched_labels.device)
         # To look is to wait for the GPU; a matcher of another kind may ignore some as well.
         if -1 in getattr(self.proposal_matcher, "labels", [-1]):

@@ -174,7 +174,7 @@ class MinedPictures(HookBase):
         if self._watched is not None:
             self._watched.remove()
             self._heads.observers.remove(self._draw)
-            self._watched = None
+            self._watched, self._inputs = None, None
 
     def after_train(self) -> None:
         """Write the picture of the last steps."""

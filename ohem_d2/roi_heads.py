@@ -167,7 +167,7 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
         self, proposals: list[Instances], stage: int, targets: list[Instances]
     ) -> list[Instances]:
         """Label the boxes that the stage before predicted, and mine among them if asked to."""
-        if stage not in self.ohem.cascade_stages:
+        if self._is_warmup or stage not in self.ohem.cascade_stages:
             return super()._match_and_label_boxes(proposals, stage, targets)
         with read_only(self):
             labelled = super()._match_and_label_boxes(proposals, stage, targets)

@@ -232,6 +232,12 @@ def test_broken_weights_stop_the_training(tmp_path, voc):
             {"MODEL.ROI_HEADS.OHEM.SCOPE": "all"},
             "MODEL.ROI_HEADS.OHEM.SCOPE is 'all', expected 'image' or 'batch'",
         ),
+        (
+            [],
+            None,
+            {"MODEL.ROI_HEADS.OHEM.WARMUP_ITERS": 100000},
+            "MODEL.ROI_HEADS.OHEM.WARMUP_ITERS is 100000, expected less than ",
+        ),
     ],
 )
 def test_mistakes_are_answered_by_one_line(tmp_path, args, config, settings, message):

@@ -37,7 +37,7 @@ def test_the_counterpart_with_options(roi_heads):
 
 
 OTHERS = {"nms_thresh": 0.6, "scope": "batch", "positive_fraction": 0.25, "hard_fraction": 0.25,
-          "bg_iou_lo": 0.1, "loss_weight_cls": 2.0, "loss_weight_box_reg": 2.0,
+          "warmup_iters": 5, "bg_iou_lo": 0.1, "loss_weight_cls": 2.0, "loss_weight_box_reg": 2.0,
           "cascade_stages": (0, 2)}  # fmt: skip
 
 

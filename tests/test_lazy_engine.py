@@ -133,6 +133,19 @@ optimizer.params.overrides = {"pos_embed": {"weight_decay": 0.0}}
 """
 
 
+def test_a_warm_up(tmp_path, voc):
+    key = "model.roi_heads.ohem.warmup_iters"
+    opts = {**TINY_R50, **voc, key: 3}
+    run = run_train_net(tmp_path, *pairs(**opts), config=EXAMPLE)
+    assert run.returncode == 1
+    assert f"{key} is 3, expected less than 3, the iterations" in run.stderr
+    run = run_train_net(tmp_path, *pairs(**{**opts, key: 1}), config=EXAMPLE)
+    assert run.returncode == 0, run.stderr
+    lines = (tmp_path / "out" / "metrics.json").read_text().splitlines()
+    mines = ["ohem/cost_of_selected" in json.loads(line) for line in lines]
+    assert mines[:3] == [False, True, True]
+
+
 def test_a_vitdet(tmp_path, coco):
     pytest.importorskip("timm")
     (tmp_path / "vitdet.py").write_text(VITDET)

@@ -782,6 +782,66 @@ def test_a_loss_without_gradients_is_no_step():
     assert not [name for name in logged if "ohem" in name]
 
 
+WARMUP_ITERS = "MODEL.ROI_HEADS.OHEM.WARMUP_ITERS"
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [*((name, (0, 1, 2)) for name in FAMILIES), ("OHEMCascadeROIHeads", (1,))],
+)
+def test_during_the_warm_up_rois_are_sampled_as_by_the_extended_head(name, stages):
+    opts = []
+    if name == "OHEMCascadeROIHeads":
+        opts = ["MODEL.ROI_HEADS.OHEM.CASCADE_STAGES", stages]
+    batch = make_batch(0, [(3, 60), (0, 20), (2, 50)])
+    if name == "OHEMRROIHeads":
+        batch = rotated(batch, 0)
+    heads = make_heads(WARMUP_ITERS, 5, *opts, name=name)
+    seen = []
+    heads.observers.append(seen.extend)
+    plain, mining = make_heads(name=FAMILIES[name][0]), make_heads(*opts, name=name)
+    for iteration, other in ((0, plain), (4, plain), (5, mining), (6, mining)):
+        of_both = []
+        for h in (heads, other):
+            torch.manual_seed(iteration)
+            h.train()
+            with EventStorage(iteration) as storage:
+                of_both.append((h(None, *batch)[1], storage.latest()))
+        assert of_both[0] == of_both[1]
+        assert bool(seen) == (other is mining)
+
+
+def test_what_is_no_step_does_not_end_the_warm_up_nor_begin_it_again():
+    batch = make_batch(0, [(3, 60)])
+    heads, plain, mining = (
+        make_heads(WARMUP_ITERS, 5),
+        make_heads(name="StandardROIHeads"),
+        make_heads(),
+    )
+    for iteration, other in ((4, plain), (5, mining)):
+        with EventStorage(iteration):
+            heads.train()(None, *batch)
+        of_both = []
+        for h in (heads, other):
+            torch.manual_seed(0)
+            # As PreciseBN calls it, whose storage begins at 0; and a validation, at any number.
+            with torch.no_grad(), EventStorage(9 - iteration):
+                of_both.append(h.train()(None, *batch)[1])
+        assert of_both[0] == of_both[1]
+    heads.eval()(None, *batch[:2])  # where no events are stored
+
+
+def test_the_tools_mine_with_a_warm_up_too():
+    batch = make_batch(0, [(3, 60)])
+    heads = make_heads(WARMUP_ITERS, 5)
+    train_step(heads, *batch)
+    mined = []
+    for h in (heads, make_heads()):
+        with EventStorage():
+            mined += h.mine(*batch)
+    assert mined[0].proposal_boxes.tensor.equal(mined[1].proposal_boxes.tensor)
+
+
 def test_to_mine_without_training_leaves_no_trace():
     heads = make_heads("MODEL.ROI_HEADS.OHEM.CASCADE_STAGES", (0, 1), name="OHEMCascadeROIHeads")
     heads.observers.append(lambda mined: pytest.fail("is for training"))
@@ -958,6 +1018,7 @@ def test_the_mixin_comes_first():
         ("OHEM.POSITIVE_FRACTION", "none", r"None or a number in \[0, 1\]"),
         ("OHEM.HARD_FRACTION", 0.0, r"a number in \(0, 1\]"),
         ("OHEM.HARD_FRACTION", 50.0, r"a number in \(0, 1\]"),
+        ("OHEM.WARMUP_ITERS", -1, "an integer of 0 or more"),
         ("OHEM.BG_IOU_LO", -0.1, r"a number in \[0, 1\)"),
         ("OHEM.BG_IOU_LO", 0.5, "less than 0.5"),
         ("OHEM.LOSS_WEIGHT_CLS", -1.0, "a number of 0 or more"),

@@ -164,12 +164,12 @@ def test_a_key_that_was_not_there_yet_counts_as_its_default(tmp_path):
     result = {"settings": accuracy.settings_of(cfg), "data": "x", "variant": "y", "seed": 0}
     assert set(result["settings"]) == {f"STUDY.{key}" for key in cfg.STUDY}
     accuracy.check_same_settings(result, cfg, tmp_path)
-    del result["settings"]["STUDY.WARMUP_ITERS"]
+    del result["settings"]["STUDY.STAGED"]
     accuracy.check_same_settings(result, cfg, tmp_path)
-    cfg.STUDY.WARMUP_ITERS = 5
-    with pytest.raises(accuracy.InputError, match=r"STUDY.WARMUP_ITERS 0, expected 5"):
+    cfg.STUDY.STAGED = True
+    with pytest.raises(accuracy.InputError, match=r"STUDY.STAGED False, expected True"):
         accuracy.check_same_settings(result, cfg, tmp_path)
-    cfg.STUDY.WARMUP_ITERS = 0
+    cfg.STUDY.STAGED = False
     cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS = ((1.0, 1.0, 1.0, 1.0),)
     result["settings"] = json.loads(json.dumps(accuracy.settings_of(cfg)))
     accuracy.check_same_settings(result, cfg, tmp_path)

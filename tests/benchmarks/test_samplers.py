@@ -36,17 +36,6 @@ def test_by_default_it_mines_as_the_package_does():
     assert same(step(study_heads(), 0), mined)
 
 
-def test_at_first_rois_are_sampled_as_by_detectron2():
-    heads = study_heads(WARMUP_ITERS=5)
-    plain = make_heads("MODEL.ROI_HEADS.NAME", "StandardROIHeads")
-    sampled = []
-    for h in (heads, plain):
-        torch.manual_seed(0)
-        sampled.append(step(h, 4))
-    assert same(*sampled)
-    assert same(step(heads, 5), step(make_heads(), 5))
-
-
 @pytest.mark.parametrize(("iteration", "weight"), [(0, 0.0), (45000, 1.0), (90000, 2.0)])
 def test_the_box_loss_weighs_more_and_more(iteration, weight):
     heads = study_heads(STAGED=True)
