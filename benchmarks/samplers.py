@@ -1,7 +1,7 @@
 """
 Ways of choosing RoIs that the accuracy study compares with those of the package.
 
-They are here until the study says that one is worth a key of the package.
+The study found none of these worth a key of the package; they are here so that it can be repeated.
 """
 
 import dataclasses
