@@ -386,7 +386,8 @@ def run(args: argparse.Namespace, data: dict[str, tuple[str, list[str]]]) -> Non
         result = dict(zip(("data", "variant", "seed"), key), points=points)
         result |= {"machine": describe(cfg.MODEL.DEVICE), "settings": settings_of(cfg)}
         content = _read(file)
-        _write(file, {**content, "runs": [*content["runs"], result]})
+        content["runs"].append(result)
+        _write(file, content)
         report(args.output)
 
 

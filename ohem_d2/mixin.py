@@ -129,7 +129,7 @@ class OHEMMixin(BoxVotingMixin):
         self.class_names: Sequence[str] | None = None
         self._figures = {0: Figures()}  # of each stage that mines
         self._features, self._is_step = None, False
-        # Whether the last step was one of the warm-up; and whether RoIs are being sampled for it.
+        # Whether the last step was one of the warm-up; and whether the extended head is sampling.
         self._is_warmup, self._samples = False, False
 
     @classmethod
@@ -176,14 +176,14 @@ class OHEMMixin(BoxVotingMixin):
     ) -> list[Instances]:
         """
         Label all proposals, and return those to train on: the hard examples, and where
-        `hard_fraction` is below 1, others that are drawn at random; or, before `warmup_iters`,
-        those that the extended head samples.
+        `hard_fraction` is below 1, others that are drawn at random; or, before `warmup_iters` and
+        where proposals are not mined, those that the extended head samples.
 
         Arguments and result are those of Detectron2's `ROIHeads.label_and_sample_proposals`.
         """
         if self._features is None:
             raise RuntimeError("expected a call of the heads themselves, not of their forward")
-        if self._is_warmup:
+        if self._is_warmup or not self.mines_among_proposals():
             self._samples = True
             try:
                 return super().label_and_sample_proposals(proposals, targets)

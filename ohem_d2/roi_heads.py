@@ -124,21 +124,6 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
         """See `OHEMMixin.mines_among_proposals`: whether the first stage mines."""
         return 0 in self.ohem.cascade_stages
 
-    def _first_stage(self) -> super:
-        """What chooses the RoIs of the first stage: the mining, or the extended head."""
-        return super() if self.mines_among_proposals() else super(OHEMMixin, self)
-
-    def label_and_sample_proposals(
-        self, proposals: list[Instances], targets: list[Instances]
-    ) -> list[Instances]:
-        """See `OHEMMixin.label_and_sample_proposals`."""
-        return self._first_stage().label_and_sample_proposals(proposals, targets)
-
-    def _sample_proposals(
-        self, matched_idxs: Tensor, matched_labels: Tensor, gt_classes: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        return self._first_stage()._sample_proposals(matched_idxs, matched_labels, gt_classes)
-
     def read_boxes(
         self, features: dict[str, Tensor], proposals: list[Instances], stage: int = 0
     ) -> tuple[FastRCNNOutputLayers, tuple[Tensor, Tensor]]:
