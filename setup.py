@@ -15,7 +15,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["ohem_d2", "ohem_d2.*"]),
-    package_data={"ohem_d2": ["*.html"]},
+    package_data={"ohem_d2.report": ["*.html"]},
     python_requires=">=3.10",
     # Ranges in which the tests were run; requirements.txt holds one set of exact versions.
     # Detectron2 is on no package index: see README.md, "Install".

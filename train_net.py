@@ -15,8 +15,8 @@ from pathlib import Path
 from detectron2.engine import default_argument_parser, launch
 from torch.multiprocessing import ProcessRaisedException
 
-from ohem_d2.engine import run
 from ohem_d2.errors import InputError
+from ohem_d2.training.trainer import run
 
 
 def main() -> None:

@@ -44,13 +44,13 @@ from step_times import ratio, time_steps
 from tqdm import tqdm
 
 from ohem_d2 import add_ohem_config
-from ohem_d2.checks import check_datasets, check_weights, named_weights
-from ohem_d2.config_file import load_config
 from ohem_d2.data import register_datasets
 from ohem_d2.data.shapes import write_shapes
-from ohem_d2.engine import Trainer
 from ohem_d2.errors import InputError
-from ohem_d2.pictures import MinedPictures
+from ohem_d2.training.checks import check_datasets, check_weights, named_weights
+from ohem_d2.training.config_file import load_config
+from ohem_d2.training.trainer import Trainer
+from ohem_d2.visualization import MinedPictures
 
 # How the shapes of the data sets that come with the study are drawn; see `draw_image`.
 DRAWN = {

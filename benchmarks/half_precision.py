@@ -23,11 +23,11 @@ from detectron2.utils.events import EventStorage
 from environment import describe
 from torch.nn.modules.batchnorm import _NormBase
 
-from ohem_d2.checks import check_datasets, check_weights
-from ohem_d2.config_file import load_config
 from ohem_d2.data import register_datasets
 from ohem_d2.errors import InputError
-from ohem_d2.pooling import pooled_by_all_cores
+from ohem_d2.modeling.pooling import pooled_by_all_cores
+from ohem_d2.training.checks import check_datasets, check_weights
+from ohem_d2.training.config_file import load_config
 
 
 def measure(config_file: str, opts: list[str], dtype: torch.dtype, batches: int) -> str:

@@ -26,12 +26,12 @@ from environment import describe
 from spoilt_labels import ERRORS, spoil_labels
 from tqdm import tqdm
 
-from ohem_d2.checks import check_datasets
-from ohem_d2.config_file import load_config
 from ohem_d2.data import register_datasets
 from ohem_d2.errors import InputError
-from ohem_d2.hard_examples import Findings, HardExample, build_mapper, look_at
-from ohem_d2.label_errors import by_cleanlab, by_loss
+from ohem_d2.report.hard_examples import Findings, HardExample, build_mapper, look_at
+from ohem_d2.report.label_errors import by_cleanlab, by_loss
+from ohem_d2.training.checks import check_datasets
+from ohem_d2.training.config_file import load_config
 
 RANKINGS = {
     "by loss": by_loss,

@@ -20,7 +20,7 @@ from detectron2.utils.events import EventStorage, JSONWriter, TensorboardXWriter
 from environment import describe
 from tqdm import trange
 
-from ohem_d2.figures import PERIOD, Figures, add_up
+from ohem_d2.modeling.metrics import PERIOD, MiningMetrics, add_up
 
 NUMBERS_OF_CLASSES = (3, 80, 1203)  # the quick start's, COCO's, LVIS's
 _NUM_ROIS, _BUDGET = 2000, 512
@@ -52,7 +52,7 @@ def measure(num_classes: int) -> dict[str, float]:
     num_steps = 2 * max(PERIOD, num_classes)
     hard, trained = torch.arange(_BUDGET // 2), torch.arange(_BUDGET)
     seconds = dict.fromkeys(("count", "keep", "write", "write without mining"), 0.0)
-    figures, names = Figures(), [f"class {i}" for i in range(num_classes)]
+    figures, names = MiningMetrics(), [f"class {i}" for i in range(num_classes)]
     storages = {name: EventStorage() for name in ("write", "write without mining")}
     with tempfile.TemporaryDirectory() as folder:
         writers = {

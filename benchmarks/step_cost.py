@@ -39,10 +39,11 @@ from detectron2.utils.events import EventStorage
 from environment import describe
 from torch import Tensor, nn
 
-from ohem_d2 import OHEMROIHeads, losses_per_roi, mixin, pooling, select_hard_examples
-from ohem_d2.config_file import load_config
+from ohem_d2 import OHEMROIHeads, losses_per_roi, select_hard_examples
 from ohem_d2.errors import InputError
-from ohem_d2.lazy import COUNTERPARTS
+from ohem_d2.modeling import mixin, pooling
+from ohem_d2.modeling.lazy import COUNTERPARTS
+from ohem_d2.training.config_file import load_config
 
 POOLED = " pooled by all cores"
 MINING = {base.__name__: head.__name__ for base, head in COUNTERPARTS.items()}
@@ -207,7 +208,7 @@ class Contender:
             wrap(heads, "_cost", "loss")
             wrap(heads, "_choose", "selection")
             wrap(mixin, "add_up", "logging")
-            wrap(mixin.Figures, "log", "logging")
+            wrap(mixin.MiningMetrics, "log", "logging")
             parts = {"box_pooler": "pooling", "pooler": "pooling"}
             parts |= dict.fromkeys(("box_head", "res5", "box_predictor"), "head")
             for attribute, name in parts.items():

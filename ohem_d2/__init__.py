@@ -1,13 +1,13 @@
 """Online hard example mining for Detectron2."""
 
-from . import vgg  # noqa: F401  (registers the backbone and the box head)
 from .config import BoxVotingOptions, OHEMOptions, add_ohem_config
 from .data import register_datasets
-from .lazy import with_ohem
-from .losses import losses_per_roi
-from .mining import select_hard_examples
-from .mixin import OHEMMixin
-from .roi_heads import OHEMCascadeROIHeads, OHEMRes5ROIHeads, OHEMROIHeads, OHEMRROIHeads
+from .mining.losses import losses_per_roi
+from .mining.select import select_hard_examples
+from .modeling import vgg  # noqa: F401  (registers the backbone and the box head)
+from .modeling.lazy import with_ohem
+from .modeling.mixin import OHEMMixin
+from .modeling.roi_heads import OHEMCascadeROIHeads, OHEMRes5ROIHeads, OHEMROIHeads, OHEMRROIHeads
 
 __version__ = "0.1.0"
 __all__ = [

@@ -12,8 +12,8 @@ from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
 
 from ohem_d2 import add_ohem_config
-from ohem_d2.config_file import load_config
-from ohem_d2.lazy import COUNTERPARTS, with_ohem
+from ohem_d2.modeling.lazy import COUNTERPARTS, with_ohem
+from ohem_d2.training.config_file import load_config
 
 ZOO = Path(model_zoo.__file__).parent / "configs"
 NAMES = {base.__name__: head.__name__ for base, head in COUNTERPARTS.items()}

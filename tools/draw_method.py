@@ -19,11 +19,11 @@ from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
 
-from ohem_d2.config_file import load_config
 from ohem_d2.data import register_datasets
-from ohem_d2.kinds import KINDS, kinds_of_rois
-from ohem_d2.mining import select_hard_examples
-from ohem_d2.pictures import KIND_COLORS
+from ohem_d2.mining.error_types import ERROR_TYPES, error_types
+from ohem_d2.mining.select import select_hard_examples
+from ohem_d2.training.config_file import load_config
+from ohem_d2.visualization import ERROR_COLORS
 
 QUICK_START = Path(__file__).parent.parent / "configs" / "quick_start.yaml"
 
@@ -59,10 +59,12 @@ def main() -> None:
             share = float(losses[i]) / brightest
             color = plt.cm.plasma(share), 0.15 + 0.85 * share
             if by_kind:
-                color = KIND_COLORS[kind_of(model.roi_heads, rois, i)], 1.0
+                color = ERROR_COLORS[kind_of(model.roi_heads, rois, i)], 1.0
             draw_box(axis, rois.proposal_boxes.tensor[i], color)
     present = sorted({kind_of(model.roi_heads, rois, i) for i in steps[-1][1].tolist()})
-    handles = [plt.Line2D([], [], color=KIND_COLORS[k], lw=3, label=KINDS[k]) for k in present]
+    handles = [
+        plt.Line2D([], [], color=ERROR_COLORS[k], lw=3, label=ERROR_TYPES[k]) for k in present
+    ]
     axes[-1].legend(
         handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncol=2, frameon=False
     )
@@ -111,8 +113,8 @@ def mine(heads, rois, losses, budget: int) -> list[tuple[str, torch.Tensor, bool
 
 
 def kind_of(heads, rois, i: int) -> int:
-    """The kind of one RoI, as a position in KINDS."""
-    return kinds_of_rois(rois[[i]], heads.num_classes).item()
+    """The kind of one RoI, as a position in ERROR_TYPES."""
+    return error_types(rois[[i]], heads.num_classes).item()
 
 
 def draw_box(axis, box, color) -> None:

@@ -29,15 +29,20 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from tqdm import tqdm
 
-from ohem_d2.checks import check_datasets, check_proposal_files, check_weights, named_weights
-from ohem_d2.config_file import find_config, load_config
 from ohem_d2.data import register_datasets
 from ohem_d2.errors import InputError
-from ohem_d2.hard_examples import Findings, build_mapper, check_model, look_at
-from ohem_d2.label_errors import by_cleanlab, by_loss
-from ohem_d2.lazy import COUNTERPARTS, with_ohem
-from ohem_d2.lazy_engine import load_lazy_config, register_lazy_datasets
-from ohem_d2.report import as_coco, write_list, write_page
+from ohem_d2.modeling.lazy import COUNTERPARTS, with_ohem
+from ohem_d2.report.hard_examples import Findings, build_mapper, check_model, look_at
+from ohem_d2.report.label_errors import by_cleanlab, by_loss
+from ohem_d2.report.page import as_coco, write_list, write_page
+from ohem_d2.training.checks import (
+    check_datasets,
+    check_proposal_files,
+    check_weights,
+    named_weights,
+)
+from ohem_d2.training.config_file import find_config, load_config
+from ohem_d2.training.lazy_trainer import load_lazy_config, register_lazy_datasets
 
 logger = logging.getLogger("ohem_d2")
 

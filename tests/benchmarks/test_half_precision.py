@@ -2,7 +2,7 @@ import half_precision
 import torch
 from detectron2.modeling import build_model
 
-from ohem_d2.config_file import load_config
+from ohem_d2.training.config_file import load_config
 
 
 def test_it_tells_how_many_are_others(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 from detectron2.structures import BoxMode
 
 from ohem_d2.data.shapes import write_shapes
-from ohem_d2.hard_examples import HardExample
+from ohem_d2.report.hard_examples import HardExample
 
 HERE, THERE, AWAY = (0, 0, 10, 10), (5, 0, 15, 10), (50, 50, 60, 60)
 

@@ -9,7 +9,7 @@ import torch
 from small_models import SHRINK_OPTS
 
 from ohem_d2 import OHEMOptions, mixin
-from ohem_d2.config_file import load_config
+from ohem_d2.training.config_file import load_config
 
 FPN, C4, CASCADE = (
     "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
@@ -47,7 +47,7 @@ def test_peak_memory(name, monkeypatch):
     limit = plain.peak_memory()
     assert mining.peak_memory() <= 1.01 * limit
     # Without pieces it would, or this test could not fail.
-    monkeypatch.setattr(mixin, "read_in_pieces", lambda read, rois, size: read(rois))
+    monkeypatch.setattr(mixin, "read_in_chunks", lambda read, rois, size: read(rois))
     assert mining.peak_memory() > 2 * limit
 
 

@@ -19,12 +19,12 @@ from pycocotools.coco import COCO
 from small_data import write_voc
 from small_models import SHRINK_OPTS
 
-from ohem_d2.config_file import load_config
 from ohem_d2.data import register_datasets
 from ohem_d2.errors import InputError
-from ohem_d2.hard_examples import look_at
-from ohem_d2.label_errors import LABEL_ERRORS
-from ohem_d2.lazy_engine import load_lazy_config, register_lazy_datasets
+from ohem_d2.report.hard_examples import look_at
+from ohem_d2.report.label_errors import LABEL_ERRORS
+from ohem_d2.training.config_file import load_config
+from ohem_d2.training.lazy_trainer import load_lazy_config, register_lazy_datasets
 
 TOOL = ROOT / "tools" / "hard_examples.py"
 spec = importlib.util.spec_from_file_location("tool_of_hard_examples", TOOL)

@@ -1,0 +1,139 @@
+"""The loss of every single RoI, unreduced: exactly what the box predictor would charge for it."""
+
+from detectron2.layers import cat, ciou_loss, cross_entropy, diou_loss
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers
+from detectron2.structures import Instances
+from fvcore.nn import giou_loss, smooth_l1_loss
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import InputError
+
+_IOU_LOSSES = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
+
+
+def losses_per_roi(
+    predictor: FastRCNNOutputLayers, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
+) -> dict[str, Tensor]:
+    """
+    The terms of ``predictor.losses(predictions, proposals)``, before they are averaged over RoIs.
+
+    The mean of each over any set of RoIs is what ``predictor.losses`` reports for that set, its
+    loss weights included. Nothing is logged.
+
+    With the federated loss this holds for the set as a whole: the classes that count are drawn at
+    random for the set, those of its ground truth among them, so a part of it would draw others.
+
+    Args:
+        predictor: the box predictor, whose settings decide which losses are computed. If it has a
+            method ``losses_per_roi``, that is called instead.
+        predictions: what the predictor returned: class scores (R, K + 1) and box deltas (R, 4 * K),
+            or (R, 4) if class-agnostic (5 in place of 4 for rotated boxes).
+        proposals: one `Instances` for each image, R RoIs in all, with the fields
+            ``proposal_boxes``, ``gt_classes`` and, if the image has objects, ``gt_boxes``.
+
+    Returns:
+        ``loss_cls`` and ``loss_box_reg``, (R,) each. The second is 0 for background.
+    """
+    if hasattr(predictor, "losses_per_roi"):
+        return _checked(predictor, predictor.losses_per_roi(predictions, proposals), proposals)
+    scores, deltas = predictions
+    gt_classes = cat([p.gt_classes for p in proposals])
+    proposal_boxes = cat([p.proposal_boxes.tensor for p in proposals])
+    # An image without objects has background RoIs only, for which the box does not matter.
+    gt_boxes = cat(
+        [(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals]
+    )
+    losses = {
+        "loss_cls": _classification_losses(predictor, scores, gt_classes),
+        "loss_box_reg": _box_losses(predictor, deltas, proposal_boxes, gt_boxes, gt_classes),
+    }
+    return {k: v * predictor.loss_weight.get(k, 1.0) for k, v in losses.items()}
+
+
+def _checked(
+    predictor: nn.Module, losses: dict[str, Tensor], proposals: list[Instances]
+) -> dict[str, Tensor]:
+    shapes = {name: tuple(loss.shape) for name, loss in losses.items()}
+    number = sum(len(p) for p in proposals)
+    if shapes != {"loss_cls": (number,), "loss_box_reg": (number,)}:
+        raise ValueError(
+            f"{type(predictor).__name__}.losses_per_roi returned {shapes}, expected loss_cls and "
+            f"loss_box_reg, one value for each of {number} RoIs"
+        )
+    return losses
+
+
+def check_predictor(predictor: nn.Module) -> None:
+    """
+    Make sure that `losses_per_roi` knows what a box predictor charges.
+
+    Raises:
+        InputError: it computes losses of its own, and does not tell them for each RoI.
+    """
+    if hasattr(predictor, "losses_per_roi"):
+        return
+    for name in ("losses", "sigmoid_cross_entropy_loss", "box_reg_loss"):
+        if getattr(type(predictor), name, None) is not getattr(FastRCNNOutputLayers, name):
+            raise InputError(
+                f"the box predictor {type(predictor).__name__} has a method {name!r} of its own, "
+                "so what a single RoI costs is not known. Expected a method losses_per_roi("
+                "predictions, proposals) that returns loss_cls and loss_box_reg, a vector each"
+            )
+
+
+def predicted_classes(predictor: FastRCNNOutputLayers, scores: Tensor) -> Tensor:
+    """
+    Tell which class the model takes each RoI for.
+
+    Args:
+        predictor: the box predictor.
+        scores: its class scores, (R, K + 1).
+
+    Returns:
+        (R,) int64 in [0, K], K being background.
+    """
+    if getattr(predictor, "use_sigmoid_ce", False):
+        # Background has no score: it is where no class reaches 1/2.
+        scores = F.pad(scores[:, :-1], (0, 1), value=0.0)
+    return scores.argmax(dim=1)
+
+
+def _classification_losses(
+    predictor: FastRCNNOutputLayers, scores: Tensor, gt_classes: Tensor
+) -> Tensor:
+    if not predictor.use_sigmoid_ce:
+        return cross_entropy(scores, gt_classes, reduction="none")
+    num_classes = scores.shape[1] - 1
+    targets = F.one_hot(gt_classes, num_classes + 1)[:, :num_classes].to(scores.dtype)
+    losses = F.binary_cross_entropy_with_logits(scores[:, :-1], targets, reduction="none")
+    if predictor.use_fed_loss and len(gt_classes):
+        counting = predictor.get_fed_loss_classes(
+            gt_classes, predictor.fed_loss_num_classes, num_classes, predictor.fed_loss_cls_weights
+        )
+        losses = losses[:, counting[counting < num_classes]]
+    return losses.sum(dim=1)
+
+
+def _box_losses(
+    predictor: FastRCNNOutputLayers,
+    deltas: Tensor,
+    proposal_boxes: Tensor,
+    gt_boxes: Tensor,
+    gt_classes: Tensor,
+) -> Tensor:
+    box_dim = proposal_boxes.shape[1]
+    foreground = (gt_classes < predictor.num_classes).nonzero().squeeze(1)
+    proposal_boxes, gt_boxes = proposal_boxes[foreground], gt_boxes[foreground]
+    class_specific = deltas.view(len(deltas), deltas.shape[1] // box_dim, box_dim)
+    column = gt_classes[foreground] if class_specific.shape[1] > 1 else 0
+    deltas = class_specific[foreground, column]
+
+    transform = predictor.box2box_transform
+    if predictor.box_reg_loss_type == "smooth_l1":
+        targets = transform.get_deltas(proposal_boxes, gt_boxes)
+        losses = smooth_l1_loss(deltas, targets, beta=predictor.smooth_l1_beta).sum(dim=1)
+    else:
+        boxes = transform.apply_deltas(deltas, proposal_boxes)
+        losses = _IOU_LOSSES[predictor.box_reg_loss_type](boxes, gt_boxes)
+    return losses.new_zeros(len(gt_classes)).index_copy(0, foreground, losses)

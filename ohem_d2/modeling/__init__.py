@@ -1,0 +1,1 @@
+"""RoI heads that mine, and the parts of models that Detectron2 lacks."""

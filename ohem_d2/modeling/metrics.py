@@ -1,0 +1,141 @@
+"""What a training step logs of its mining, over the images of all processes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from detectron2.structures import Instances
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, cat, distributed
+
+from ..mining.error_types import ERROR_TYPES, error_types
+
+PERIOD = 100  # steps; where there are more classes than that, as many as there are classes
+# How many, of them foreground, and the loss: of all RoIs, and of the hard examples; and the first
+# two of those that are trained on.
+_NUM_TOTALS = 8
+_FIELDS = ("gt_classes", "ohem_pred_classes", "ohem_loss_cls", "ohem_loss_box_reg")
+
+
+@torch.no_grad()
+def add_up(
+    labelled: Sequence[Instances], hard: Tensor, trained: Tensor, num_classes: int
+) -> Tensor:
+    """
+    Add up what is logged, over the images of all processes, each of which has to call this.
+
+    Args:
+        labelled: all RoIs of each image of this process, R in all, with the fields that
+            `OHEMMixin.label_and_rank_proposals` adds.
+        hard: indices into R of the hard examples.
+        trained: indices into R of all that is trained on, the hard examples among them.
+        num_classes: number of foreground classes.
+
+    Returns:
+        a vector for `MiningMetrics.log`, on the device of the RoIs: to copy it takes time.
+    """
+    rois = Instances((0, 0), **{name: cat([x.get(name) for x in labelled]) for name in _FIELDS})
+    losses = (rois.ohem_loss_cls + rois.ohem_loss_box_reg).float()
+    foreground = rois.gt_classes < num_classes
+    of_all = torch.stack([torch.ones_like(losses), foreground, losses])
+
+    kinds = error_types(rois[hard], num_classes)
+    # Background concerns the class that it is taken for; else, the class of number num_classes.
+    concerned = torch.where(foreground, rois.gt_classes, rois.ohem_pred_classes)[hard]
+    of_kinds = losses.new_zeros((num_classes + 1) * len(ERROR_TYPES))
+    of_kinds.scatter_add_(0, concerned * len(ERROR_TYPES) + kinds, torch.ones_like(losses[hard]))
+    costs = losses.new_zeros(num_classes + 1).scatter_add_(0, concerned, losses[hard])
+    num_images = of_all.new_full((1,), len(labelled))
+    totals = of_all.sum(dim=1), of_all[:, hard].sum(dim=1), of_all[:2, trained].sum(dim=1)
+    sums = cat([num_images, *totals, of_kinds, costs])
+    if comm.get_world_size() > 1:
+        distributed.all_reduce(sums)
+    return sums
+
+
+class MiningMetrics:
+    """
+    Logs to Detectron2's event storage the hard examples, and what they were chosen from, of the
+    heads or of a stage of a cascade. What concerns each class is logged of `PERIOD` steps together,
+    since Detectron2 keeps every value, and there may be a thousand classes.
+    """
+
+    def __init__(self, on_console: bool = True) -> None:
+        """
+        Args:
+            on_console: whether Detectron2's printer is to show one figure, the ratio of losses.
+        """
+        self._ratio = "ohem/loss_ratio" if on_console else "ohem/cost_ratio"
+        self._clear()
+
+    def _clear(self) -> None:
+        self._num_images, self._numbers, self._costs = 0.0, 0.0, 0.0
+
+    def log(self, sums: Sequence[float], class_names: Sequence[str] | None = None) -> None:
+        """
+        Log a step, and what concerns each class if the period is over.
+
+        Args:
+            sums: what `add_up` returned.
+            class_names: those of the foreground classes; without them, classes have their numbers.
+        """
+        num_images, *rest = sums
+        numbers, costs = _of_classes(rest[_NUM_TOTALS:])
+        _log_step(num_images, rest[:_NUM_TOTALS], numbers.sum(axis=0), self._ratio)
+        self._num_images += num_images
+        self._numbers += numbers
+        self._costs += costs
+        storage = get_event_storage()
+        if storage.iter % max(PERIOD, len(numbers) - 1):
+            return
+        for i in np.flatnonzero(self._numbers[:-1].sum(axis=1)).tolist():
+            number = self._numbers[i].sum()
+            shares = _shares(self._numbers[i])
+            figures = {"selected": number / self._num_images, "cost": self._costs[i] / number}
+            for name, value in (figures | shares).items():
+                name = f"ohem_class/{_name(i, class_names)}/{name}"
+                # A median of the last steps, which Detectron2 would show, is not of one value.
+                storage.put_scalar(name, value, smoothing_hint=False)
+        self._clear()
+
+
+def _log_step(
+    num_images: float, totals: Sequence[float], numbers: np.ndarray, name_of_ratio: str
+) -> None:
+    """Of the hard examples of all classes, (len(ERROR_TYPES),) numbers."""
+    num_all, num_all_fg, all_cost, num, num_fg, cost, num_trained, num_trained_fg = totals
+    storage = get_event_storage()
+    # By these names Detectron2 logs what it samples.
+    storage.put_scalar("roi_head/num_fg_samples", num_trained_fg / num_images)
+    storage.put_scalar("roi_head/num_bg_samples", (num_trained - num_trained_fg) / num_images)
+    if num:
+        storage.put_scalar("ohem/cost_of_selected", cost / num)
+        storage.put_scalar("ohem/cost_of_all", all_cost / num_all)
+        for name, share in _shares(numbers).items():
+            storage.put_scalar(f"ohem/{name}", share)
+    if num and all_cost:
+        # Detectron2's console line shows all that is called a loss.
+        storage.put_scalar(name_of_ratio, (cost / num) / (all_cost / num_all))
+    if num_all_fg:
+        storage.put_scalar("ohem/share_of_fg_selected", num_fg / num_all_fg)
+
+
+def _name(number: int, class_names: Sequence[str] | None) -> str:
+    """That of a class, or its number if a figure of that name would be another's, or on console."""
+    # A model may have more classes than the data set has names.
+    name = class_names[number] if class_names and number < len(class_names) else ""
+    is_fit = name and class_names.count(name) == 1 and "loss" not in name  # as in "glossy ibis"
+    return name if is_fit else str(number)
+
+
+def _of_classes(sums: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """(K + 1, len(ERROR_TYPES)) numbers, and (K + 1,) losses, of the hard examples."""
+    of_classes = np.array(sums).reshape(len(ERROR_TYPES) + 1, -1)
+    return of_classes[:-1].reshape(-1, len(ERROR_TYPES)), of_classes[-1]
+
+
+def _shares(numbers: np.ndarray) -> dict[str, float]:
+    """Of each kind, (len(ERROR_TYPES),)."""
+    names = (f"share_of_{kind.replace(' ', '_')}" for kind in ERROR_TYPES)
+    return dict(zip(names, (numbers / numbers.sum()).tolist()))

@@ -1,0 +1,175 @@
+"""Detectron2's RoI heads with mining, by the names that a config gives."""
+
+import logging
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling.roi_heads import (
+    ROI_HEADS_REGISTRY,
+    CascadeROIHeads,
+    FastRCNNOutputLayers,
+    Res5ROIHeads,
+    RROIHeads,
+    StandardROIHeads,
+)
+from detectron2.structures import Instances, pairwise_iou
+from detectron2.utils.events import get_event_storage
+from torch import Tensor
+
+from ..config import config_key
+from ..errors import InputError
+from .metrics import MiningMetrics
+from .mixin import OHEMMixin
+from .reading import read_only
+
+logger = logging.getLogger(__name__)
+
+
+class _OfItsKind(OHEMMixin):
+    """Refuses the config of another head."""
+
+    @classmethod
+    def _check_kind(cls, cfg: CfgNode | None, arguments: dict) -> None:
+        known = (OHEMCascadeROIHeads, OHEMRes5ROIHeads, OHEMRROIHeads, OHEMROIHeads)
+        kind = next(k for k in known if issubclass(cls, k))
+        if cfg is None:
+            found, expected = "has neither 'res5' nor 'box_heads'", (OHEMROIHeads,)
+            for name, other in (("res5", OHEMRes5ROIHeads), ("box_heads", OHEMCascadeROIHeads)):
+                if name in arguments:
+                    found, expected = f"has {name!r}", (other,)
+            if kind is OHEMRROIHeads:
+                expected = (*expected, kind) if expected == (OHEMROIHeads,) else expected
+        else:
+            box_head = cfg.MODEL.ROI_BOX_HEAD
+            if not box_head.NAME:
+                found, expected = "NAME is empty, as for C4 models", (OHEMRes5ROIHeads,)
+            elif box_head.POOLER_TYPE == "ROIAlignRotated":
+                found, expected = "POOLER_TYPE is ROIAlignRotated", (OHEMRROIHeads,)
+            elif box_head.CLS_AGNOSTIC_BBOX_REG:
+                found = f"NAME is {box_head.NAME}"
+                expected = (OHEMROIHeads, OHEMCascadeROIHeads)
+            else:
+                is_cascade = kind is OHEMCascadeROIHeads
+                found = (
+                    "CLS_AGNOSTIC_BBOX_REG is False" if is_cascade else f"NAME is {box_head.NAME}"
+                )
+                expected = (OHEMROIHeads,)
+            found = f"MODEL.ROI_BOX_HEAD.{found}"
+        if kind not in expected:
+            names = " or ".join(k.__name__ for k in expected)
+            name = "model.roi_heads" if cfg is None else "MODEL.ROI_HEADS.NAME"
+            raise InputError(f"{name} is {cls.__name__}, but {found}: expected {names}")
+        if cfg is not None and kind is OHEMROIHeads and OHEMCascadeROIHeads in expected:
+            # All that a cascade's config has and another's has not; some others have it too.
+            logger.warning(
+                f"MODEL.ROI_HEADS.NAME is {cls.__name__}, and MODEL.ROI_BOX_HEAD."
+                "CLS_AGNOSTIC_BBOX_REG is True: if this is the config of a cascade, it needs "
+                "OHEMCascadeROIHeads, and is now trained with one stage only"
+            )
+
+
+@ROI_HEADS_REGISTRY.register()
+class OHEMROIHeads(_OfItsKind, StandardROIHeads):
+    """`StandardROIHeads` (box, mask and keypoint heads on FPN or dilated C5) with mining."""
+
+    # For TorchScript, as Detectron2 annotates StandardROIHeads: a head that is not there is not
+    # compiled.
+    mask_on: torch.jit.Final[bool]
+    keypoint_on: torch.jit.Final[bool]
+
+
+@ROI_HEADS_REGISTRY.register()
+class OHEMRes5ROIHeads(_OfItsKind, Res5ROIHeads):
+    """`Res5ROIHeads` (C4: box and mask heads share res5) with mining."""
+
+    _fewest_at_a_time = 0  # never more than the budget: what res5 makes of a RoI is large
+
+    def read_boxes(
+        self, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> tuple[FastRCNNOutputLayers, tuple[Tensor, Tensor]]:
+        """See `OHEMMixin.read_boxes`."""
+        features = [features[f] for f in self.in_features]
+        shared = self._shared_roi_transform(features, [x.proposal_boxes for x in proposals])
+        return self.box_predictor, self.box_predictor(shared.mean(dim=[2, 3]))
+
+
+@ROI_HEADS_REGISTRY.register()
+class OHEMRROIHeads(_OfItsKind, RROIHeads):
+    """`RROIHeads` (rotated boxes) with mining: rotated IoU in matching and in suppression."""
+
+
+@ROI_HEADS_REGISTRY.register()
+class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
+    """
+    `CascadeROIHeads` with mining in the stages that ``ohem.cascade_stages`` names.
+
+    The first stage mines among the proposals, or samples them as Detectron2 does. A later stage is
+    given the boxes that the stage before predicts, matched at its own IoU; it mines among these
+    with its own head and loss, or takes all of them as Detectron2 does.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        """See `OHEMMixin`."""
+        super().__init__(*args, **kwargs)
+        for stage in self.ohem.cascade_stages:
+            if stage >= self.num_cascade_stages:
+                raise InputError(
+                    f"{config_key('cascade_stages')} is {self.ohem.cascade_stages}, expected "
+                    f"stages in [0, {self.num_cascade_stages})"
+                )
+        first, *later = sorted({*self.ohem.cascade_stages})
+        self._figures = {first: MiningMetrics()} | {
+            x: MiningMetrics(on_console=False) for x in later
+        }
+
+    def mines_among_proposals(self) -> bool:
+        """See `OHEMMixin.mines_among_proposals`: whether the first stage mines."""
+        return 0 in self.ohem.cascade_stages
+
+    def read_boxes(
+        self, features: dict[str, Tensor], proposals: list[Instances], stage: int = 0
+    ) -> tuple[FastRCNNOutputLayers, tuple[Tensor, Tensor]]:
+        """See `OHEMMixin.read_boxes`."""
+        features = [features[f] for f in self.box_in_features]
+        pooled = self.box_pooler(features, [x.proposal_boxes for x in proposals])
+        predictor = self.box_predictor[stage]
+        return predictor, predictor(self.box_head[stage](pooled))
+
+    def detect_boxes(
+        self, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """See `OHEMMixin.detect_boxes`: the boxes of the last stage, the mean score of all."""
+        probs, boxes = [], None
+        for stage in range(self.num_cascade_stages):
+            if stage > 0:
+                sizes = [x.image_size for x in proposals]
+                proposals = self._create_proposals_from_boxes(boxes, sizes)
+            predictor, predictions = self.read_boxes(features, proposals, stage)
+            boxes = predictor.predict_boxes(predictions, proposals)
+            probs.append(predictor.predict_probs(predictions, proposals))
+        return boxes, [torch.stack(x).mean(dim=0) for x in zip(*probs)]
+
+    @torch.no_grad()
+    def _match_and_label_boxes(
+        self, proposals: list[Instances], stage: int, targets: list[Instances]
+    ) -> list[Instances]:
+        """Label the boxes that the stage before predicted, and mine among them if asked to."""
+        if self._is_warmup or stage not in self.ohem.cascade_stages:
+            return super()._match_and_label_boxes(proposals, stage, targets)
+        with read_only(self):
+            labelled = super()._match_and_label_boxes(proposals, stage, targets)
+            if self.ohem.bg_iou_lo > 0:
+                # The matchers of these stages have no label for what is to be left out.
+                labelled = [
+                    x[_best_iou(x, t) >= self.ohem.bg_iou_lo] for x, t in zip(labelled, targets)
+                ]
+            cost = self._cost(self._features, labelled, stage)
+        with get_event_storage().name_scope(f"stage{stage}"):
+            return self._choose(labelled, cost, self._figures[stage])
+
+
+def _best_iou(rois: Instances, targets: Instances) -> Tensor:
+    """(R,) the IoU of each RoI with the object that it overlaps most, 0 if there is none."""
+    if len(targets) == 0:
+        return torch.zeros_like(rois.gt_classes, dtype=torch.float)
+    return pairwise_iou(rois.proposal_boxes, targets.gt_boxes).max(dim=1).values

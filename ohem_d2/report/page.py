@@ -1,0 +1,264 @@
+"""A page to look through hard examples and label errors with, and both in COCO's format."""
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+
+import cv2
+import numpy as np
+from detectron2.data import MetadataCatalog
+from detectron2.data.detection_utils import read_image
+from detectron2.structures import BoxMode
+from tqdm import tqdm
+
+from ..mining.error_types import ERROR_TYPES
+from ..visualization import ERROR_COLORS
+from .hard_examples import Box, HardExample
+from .label_errors import LABEL_ERRORS
+
+logger = logging.getLogger(__name__)
+
+_TEMPLATE = Path(__file__).with_name("report.html")
+_MOST = 5000  # of each list are on the page
+_CROP_SIZE = 260  # pixels of the longer side of a crop, whatever it shows
+_CONTEXT = 0.6  # of the longer side of what is shown, on each side
+_TRUTH_COLOR = (255, 255, 255)
+# What the lists are called, and what kinds they have.
+_LISTS = {
+    "hard_examples": ("hard examples", ERROR_TYPES[:-1]),
+    "label_errors": ("suspected label errors", LABEL_ERRORS),
+}
+# An error in a label looks to the model like a mistake of its own, and has the colour of that.
+_COLORS = dict(zip(ERROR_TYPES[:-1], ERROR_COLORS)) | {
+    error: ERROR_COLORS[ERROR_TYPES.index(kind)]
+    for error, kind in zip(
+        LABEL_ERRORS, ("look-alike", "missed object", "confused class", "badly placed box")
+    )
+}
+
+
+def as_coco(
+    records: Sequence[dict],
+    ranked: Sequence[tuple[int, HardExample]],
+    dataset_name: str,
+    name: str,
+) -> dict:
+    """
+    Turn examples into COCO's format, each an annotation with fields of its own.
+
+    Args:
+        records: those of the images in Detectron2's catalog.
+        ranked: pairs of the index of an image and an example, in the order to show them.
+        dataset_name: the registered data set.
+        name: "hard_examples" or "label_errors".
+
+    Returns:
+        what a JSON file of COCO's has. An annotation has the box of the example, the class of the
+        object or, where there is none, that for which it is taken; and ``kind``, ``loss``,
+        ``score``, ``iou``, ``predicted_category_id`` (null: background), ``is_labelled``,
+        ``true_bbox``, ``predicted_bbox`` and ``crop``, a file beside the page (null: it is not one
+        of the first 5000).
+    """
+    ids = _category_ids(dataset_name)
+    image_ids = _image_ids(records)
+    annotations = []
+    for number, (image, x) in enumerate(ranked, 1):
+        is_labelled = x.true_class is not None
+        box = _xywh(x.box)
+        annotations.append(
+            {
+                "id": number,
+                "image_id": image_ids[image],
+                "category_id": ids[x.true_class if is_labelled else x.predicted_class],
+                "bbox": box,
+                "area": box[2] * box[3],
+                "iscrowd": 0,
+                "kind": x.kind,
+                "loss": x.loss,
+                "score": x.score,
+                "iou": x.iou,
+                "is_labelled": is_labelled,
+                "predicted_category_id": ids.get(x.predicted_class),
+                "true_bbox": _xywh(x.true_box),
+                "predicted_bbox": _xywh(x.predicted_box),
+                "crop": f"crops/{name}_{number:06d}.jpg" if number <= _MOST else None,
+            }
+        )
+    return {
+        "info": {"description": f"{_LISTS[name][0]} of {dataset_name}"},
+        "images": [
+            {
+                "id": i,
+                "file_name": os.path.abspath(r["file_name"]),  # wherever the file is read from
+                "height": r["height"],
+                "width": r["width"],
+                "original_id": r["image_id"],
+            }
+            for i, r in zip(image_ids, records)
+        ],
+        "categories": [
+            {"id": ids[i], "name": x}
+            for i, x in enumerate(MetadataCatalog.get(dataset_name).thing_classes)
+        ],
+        "annotations": annotations,
+    }
+
+
+def _category_ids(dataset_name: str) -> dict[int, int | str]:
+    """The ids that the classes have in the user's file, if it has any, or numbers from 1."""
+    metadata = MetadataCatalog.get(dataset_name)
+    contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
+    if contiguous:
+        return {v: k for k, v in contiguous.items()}
+    in_file = metadata.get("category_ids", {})
+    names = metadata.thing_classes
+    # A class of the training set alone has none.
+    unused = (i for i in count(1) if i not in in_file.values())
+    return {i: in_file[x] if x in in_file else next(unused) for i, x in enumerate(names)}
+
+
+def _image_ids(records: Sequence[dict]) -> list[int]:
+    """Those of the user's file where they are numbers, as COCO's are, or numbers from 1."""
+    ids = [r["image_id"] for r in records]
+    return ids if all(isinstance(i, int) for i in ids) else list(range(1, len(ids) + 1))
+
+
+def _xywh(box: Box | None) -> list[float] | None:
+    return None if box is None else BoxMode.convert(list(box), BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
+
+
+def write_list(folder: Path, name: str, coco: dict) -> None:
+    """
+    Write a list as JSON, whole or not at all.
+
+    Args:
+        folder: where to. It is made if need be.
+        name: "hard_examples" or "label_errors".
+        coco: what `as_coco` returned.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / f"{name}.json", json.dumps(coco, allow_nan=False))
+
+
+def _write(file: Path, text: str) -> None:
+    unfinished = file.with_name(f"{file.name}.tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(file)
+
+
+def write_page(folder: Path, dataset_name: str, hard_examples: dict, label_errors: dict) -> None:
+    """
+    Write crops of the first 5000 examples of each list, and a page that opens from disk and shows
+    these. What cannot be drawn is named and left out; if drawing is interrupted, the page has what
+    is there.
+
+    Args:
+        folder: where to. It is made if need be, and the crops of an earlier page go.
+        dataset_name: that of the data set.
+        hard_examples: what `as_coco` returned.
+        label_errors: the same, of the same images.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted; the page is written.
+    """
+    (folder / "crops").mkdir(parents=True, exist_ok=True)
+    lists = []
+    for (name, (title, kinds)), coco in zip(_LISTS.items(), (hard_examples, label_errors)):
+        for old in (folder / "crops").glob(f"{name}_*.jpg"):
+            old.unlink()
+        of = coco["annotations"]
+        lists.append({"name": title, "kinds": kinds, "number": len(of), "of": of[:_MOST]})
+    images = {x["id"]: x for x in hard_examples["images"]}
+    annotations = [x for each in lists for x in each["of"]]
+    try:
+        _write_crops(folder, images, annotations)
+    except KeyboardInterrupt:
+        logger.warning("Interrupted while drawing: the page has what is drawn")
+        raise
+    finally:
+        _write_html(folder, dataset_name, images, hard_examples["categories"], lists)
+
+
+def _write_html(
+    folder: Path, dataset_name: str, images: dict[int, dict], categories: list, lists: list[dict]
+) -> None:
+    """The page, with those examples of the lists that are drawn."""
+    for each in lists:
+        each["of"] = [x for x in each["of"] if (folder / x["crop"]).exists()]
+    shown = {x["image_id"] for each in lists for x in each["of"]}
+    data = {
+        "dataset": dataset_name,
+        "number_of_images": len(images),
+        "images": [x for x in images.values() if x["id"] in shown],
+        "categories": categories,
+        "lists": lists,
+        "colors": {
+            kind: f"rgb({', '.join(str(round(255 * c)) for c in color)})"
+            for kind, color in _COLORS.items()
+        },
+    }
+    # Nothing in a name can end the script element that holds it.
+    data = json.dumps(data).replace("<", "\\u003c")
+    page = _TEMPLATE.read_text(encoding="utf-8").replace(">DATA<", f">{data}<")
+    _write(folder / "index.html", page)
+
+
+def _write_crops(folder: Path, images: dict[int, dict], annotations: list[dict]) -> None:
+    """The images with the worst examples first, each of which is read once."""
+    of_images = {}
+    for x in sorted(annotations, key=lambda x: -x["loss"]):
+        of_images.setdefault(x["image_id"], []).append(x)
+    with tqdm(total=len(annotations), desc="drawing", unit="crop") as progress:
+        for image_id, of_image in of_images.items():
+            file = images[image_id]["file_name"]
+            try:
+                image = read_image(file, format="RGB")
+                for x in of_image:
+                    _write_crop(folder / x["crop"], draw_crop(image, x))
+                    progress.update()
+            except Exception as e:  # what reads images raises anything
+                logger.warning(f"Of {file} not all is on the page: {e}")
+
+
+def _write_crop(file: Path, crop: np.ndarray) -> None:
+    if not cv2.imwrite(str(file), crop[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85]):
+        raise OSError(f"{file} cannot be written")
+
+
+def draw_crop(image: np.ndarray, annotation: dict) -> np.ndarray:
+    """
+    Draw an example and what is around it: the box of the object in white, its own in the colour of
+    its kind, and that which the model predicts, thinner, in the same colour.
+
+    Args:
+        image: (H, W, 3) RGB of uint8.
+        annotation: one of those that `as_coco` returns.
+
+    Returns:
+        RGB of uint8.
+    """
+    color = tuple(round(255 * c) for c in _COLORS[annotation["kind"]])
+    # Where two are the same, the first is drawn.
+    styles = {"true_bbox": (_TRUTH_COLOR, 2), "bbox": (color, 2), "predicted_bbox": (color, 1)}
+    drawn = {}
+    for key, style in styles.items():
+        if annotation[key] is not None:
+            box = BoxMode.convert(annotation[key], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
+            drawn.setdefault(tuple(box), style)
+    boxes = np.array(list(drawn))
+    near, far = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+    margin = _CONTEXT * (far - near).max()
+    size = np.array(image.shape[1::-1])
+    # A pixel at least, also of a box that has no size or lies outside the image.
+    x0, y0 = np.floor((near - margin).clip(0, size - 1)).astype(int)
+    x1, y1 = np.ceil((far + margin).clip([x0 + 1, y0 + 1], size)).astype(int)
+    scale = _CROP_SIZE / max(x1 - x0, y1 - y0)
+    size = [max(1, round(scale * s)) for s in (x1 - x0, y1 - y0)]
+    crop = cv2.resize(image[y0:y1, x0:x1], size, interpolation=cv2.INTER_AREA)
+    for box, (box_color, width) in zip(boxes, drawn.values()):
+        corners = np.round((box.reshape(2, 2) - [x0, y0]) * scale).astype(int)
+        cv2.rectangle(crop, *corners.tolist(), box_color, width)
+    return crop

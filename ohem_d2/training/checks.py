@@ -1,0 +1,137 @@
+"""What a run checks before it starts, whatever the form of its config."""
+
+import os
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from urllib.parse import urlparse
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+
+from ..data import unknown_dataset
+from ..errors import InputError
+
+
+def check_datasets(*names: str) -> None:
+    """
+    Make sure that data sets are known, and that their files are here.
+
+    Raises:
+        InputError: one of them is not.
+    """
+    for name in dict.fromkeys(names):
+        if name not in DatasetCatalog:
+            raise unknown_dataset(name)
+        metadata = MetadataCatalog.get(name).as_dict()
+        keys = ("json_file", "image_root", "dirname", "image_dir", "gt_dir")
+        paths = [metadata.get(key) for key in keys]
+        if "dirname" in metadata and "split" in metadata:  # in the layout of PASCAL VOC
+            paths.append(f"{metadata['dirname']}/ImageSets/Main/{metadata['split']}.txt")
+        for path in paths:
+            if path is not None and not PathManager.exists(path):
+                raise InputError(
+                    f"the data set {name!r} is not here: {path} does not exist. Put it there, or "
+                    "set DETECTRON2_DATASETS to the folder that holds it (Detectron2's "
+                    "datasets/README.md shows the layout). To train on data of your own, give "
+                    "the addresses of both data sets (README.md, 'Your own data'); to see a first "
+                    "training without any, run 'python train_net.py'"
+                )
+
+
+def check_weights(key: str, weights: str, output_dir: str, resume: bool, training: bool) -> None:
+    """
+    Make sure that there are weights to start from, or to evaluate.
+
+    Args:
+        key: where the config names the weights.
+        weights: a path or address, or "".
+        output_dir: where ``resume`` finds a checkpoint, if there is one.
+        resume: as on the command line.
+        training: whether the weights are to be trained.
+
+    Raises:
+        InputError: there are none.
+    """
+    if resume and os.path.isfile(os.path.join(output_dir, "last_checkpoint")):
+        return
+    if not weights:
+        if training:
+            return
+        raise InputError(
+            f"there is nothing to evaluate: set {key} to a checkpoint, such as "
+            f"{os.path.join(output_dir, 'model_final.pth')} after a training"
+        )
+    # Detectron2 takes settings from behind a question mark.
+    reason = _missing(urlparse(weights)._replace(query="").geturl())
+    if reason:
+        advice = (
+            " To train without one, leave it empty; configs/quick_start.yaml has a small model "
+            "that learns from scratch, 'python train_net.py' alone shows that"
+        )
+        raise InputError(
+            f"{key}, {weights!r}, cannot be loaded ({reason}). Set it to a checkpoint that is here."
+            f"{advice if training else ''}"
+        )
+
+
+def check_proposal_files(key: str, files: Sequence[str], names: Sequence[str]) -> None:
+    """
+    Make sure that each data set has its file of precomputed proposals.
+
+    Args:
+        key: where the config names the files.
+        files: their paths or addresses.
+        names: the data sets.
+
+    Raises:
+        InputError: there are more or fewer files than data sets, or one of them is not here.
+    """
+    if len(files) != len(names):
+        raise InputError(
+            f"{key} has {len(files)} files, expected {len(names)}: with MODEL.LOAD_PROPOSALS, one "
+            f"for each of {', '.join(names)}"
+        )
+    for file in files:
+        reason = _missing(file)
+        if reason:
+            raise InputError(f"{key}: {file!r} cannot be loaded ({reason})")
+
+
+def check_batch_size(key: str, batch_size: int) -> None:
+    """
+    Make sure that each process gets the same number of images.
+
+    Args:
+        key: where the config says how many images there are in a step.
+        batch_size: their number.
+
+    Raises:
+        InputError: they cannot be divided evenly.
+    """
+    processes = comm.get_world_size()
+    if batch_size < 1 or batch_size % processes:
+        raise InputError(
+            f"{key} is {batch_size}, expected a multiple of {processes}, the number of processes"
+        )
+
+
+def _missing(path: str) -> str | None:
+    """Why there is no such file, here or at the address; None if there is."""
+    try:
+        return None if os.path.isfile(PathManager.get_local_path(path)) else "no such file"
+    except Exception as e:  # whatever a download can die of
+        return str(e)
+
+
+@contextmanager
+def named_weights(key: str, weights: str, output_dir: str) -> Iterator[None]:
+    """Say which file it was that could not be read. The arguments are those of `check_weights`."""
+    try:
+        yield
+    except (EOFError, pickle.UnpicklingError, RuntimeError, ValueError) as e:
+        raise InputError(
+            f"{key}, {weights!r}, or the checkpoint in {output_dir!r} that --resume takes, is no "
+            f"checkpoint of this model: {e}"
+        ) from e

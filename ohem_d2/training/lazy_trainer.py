@@ -1,0 +1,272 @@
+"""Training and evaluation of Detectron2's Python configs (LazyConfig)."""
+
+import logging
+import re
+import traceback
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import LazyConfig, instantiate
+from detectron2.data import MetadataCatalog
+from detectron2.engine import (
+    AMPTrainer,
+    HookBase,
+    SimpleTrainer,
+    default_setup,
+    default_writers,
+    hooks,
+)
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from ..config import check_warmup
+from ..data import check_annotated, register_addresses
+from ..errors import InputError
+from ..evaluation.evaluators import build_evaluator
+from ..modeling.mixin import OHEMMixin
+from ..visualization import DetectionPictures, MinedPictures, detections_file
+from .checks import check_batch_size, check_datasets, check_weights, named_weights
+from .distributed import wrap_ddp
+
+logger = logging.getLogger(__name__)
+
+_MISSING = object()
+_NEEDED_TO_EVALUATE = (
+    "model",
+    "dataloader.test",
+    "train.device",
+    "train.init_checkpoint",
+    "train.output_dir",
+)
+_NEEDED_TO_TRAIN = (
+    "dataloader.train",
+    "lr_multiplier",
+    "optimizer",
+    "train.amp.enabled",
+    "train.checkpointer",
+    "train.ddp",
+    "train.eval_period",
+    "train.log_period",
+    "train.max_iter",
+)
+
+
+def run(args: Namespace) -> dict | None:
+    """
+    Train or evaluate, as the command line says.
+
+    Args:
+        args: what Detectron2's `default_argument_parser` returns, with the path of a Python config
+            that has what those of Detectron2's model zoo have.
+
+    Returns:
+        the results of the evaluation if there is nothing else to do, on the main process.
+
+    Raises:
+        InputError: the config, a data set or the weights are wrong or missing.
+    """
+    cfg = load_lazy_config(args.config_file, args.opts, training=not args.eval_only)
+    output_dir = cfg.train.output_dir
+    setup_logger(output_dir, distributed_rank=comm.get_rank(), name="ohem_d2")
+    register_lazy_datasets(cfg)
+    train = () if args.eval_only else _names(cfg, "train")
+    check_datasets(*train, *_names(cfg, "test"))
+    if not args.eval_only:
+        batch_size = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+        if batch_size is not None:
+            check_batch_size("dataloader.train.total_batch_size", batch_size)
+    weights = ("train.init_checkpoint", cfg.train.init_checkpoint, output_dir)
+    check_weights(*weights, resume=args.resume, training=not args.eval_only)
+    default_setup(cfg, args)
+
+    try:
+        model = instantiate(cfg.model).to(cfg.train.device)
+    except ImportError as e:  # also of a package that Detectron2 does not install
+        raise InputError(f"the model cannot be built: {e}") from e
+    if args.eval_only:
+        checkpointer = DetectionCheckpointer(model, output_dir)
+        with named_weights(*weights):
+            checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+        return evaluate(cfg, model)
+
+    if isinstance(heads := getattr(model, "roi_heads", None), OHEMMixin):
+        check_warmup(heads.ohem, "model.roi_heads.ohem.warmup_iters", cfg.train.max_iter)
+    trainer, checkpointer = build_trainer(cfg, model)
+    with named_weights(*weights):
+        checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+    resumed = args.resume and checkpointer.has_checkpoint()
+    trainer.train(trainer.iter + 1 if resumed else 0, cfg.train.max_iter)
+    logger.info(f"Done: weights, logs and pictures are in {output_dir}")
+    return None
+
+
+def load_lazy_config(config_file: str, opts: list[str] = (), training: bool = True) -> DictConfig:
+    """
+    Load a Python config. It is a program, and is run.
+
+    Args:
+        config_file: a path.
+        opts: ``key=value`` for each key to change, and ``+key=value`` for one to add.
+        training: whether it is to be trained, not only evaluated.
+
+    Returns:
+        the config. Where there is no GPU, ``train.device`` is "cpu".
+
+    Raises:
+        InputError: the file does not run, or lacks something, or a key to change is not there.
+    """
+    try:
+        cfg = LazyConfig.load(config_file)
+    except Exception as e:  # it may raise anything
+        places = [f"line {x.lineno}: " for x in traceback.extract_tb(e.__traceback__)
+                  if x.filename == config_file]  # fmt: skip
+        error = e.__cause__ if isinstance(e, SyntaxError) else e
+        raise InputError(
+            f"{config_file} is no valid config: {''.join(places[-1:])}"
+            f"{type(error).__name__}: {error}"
+        ) from e
+    opts = list(opts)
+    for i, opt in enumerate(opts):
+        key, is_pair, value = opt.partition("=")
+        if opt.startswith("--"):
+            raise InputError(f"{opt} comes behind the settings, expected it before them")
+        if not is_pair:
+            raise InputError(f"in the settings {opt!r}: expected key=value, as for Python configs")
+        if not key.startswith("+") and OmegaConf.select(cfg, key, default=_MISSING) is _MISSING:
+            raise InputError(
+                f"in the settings {opt!r}: there is no {key} in {config_file}. To add it, write "
+                f"+{opt}"
+            )
+        if re.match(r"\w+://", value):
+            opts[i] = f"{key}={value!r}"  # which hydra does not take without quotes
+    try:
+        LazyConfig.apply_overrides(cfg, opts)
+    except Exception as e:  # hydra's, OmegaConf's and Detectron2's have no common base
+        raise InputError(f"in the settings {' '.join(opts)!r}: {e}") from None
+    for key in (*_NEEDED_TO_EVALUATE, *(_NEEDED_TO_TRAIN if training else ())):
+        if OmegaConf.select(cfg, key) is None:
+            raise InputError(
+                f"there is no {key} in {config_file}, expected what the Python configs of "
+                "Detectron2's model zoo have"
+            )
+    if cfg.train.device.startswith("cuda") and not torch.cuda.is_available():
+        cfg.train.device = "cpu"
+    if training and cfg.train.device == "cpu" and cfg.train.amp.enabled:
+        logger.warning("train.amp.enabled is turned off: Detectron2 needs a GPU for it")
+        cfg.train.amp.enabled = False
+    return cfg
+
+
+def register_lazy_datasets(cfg: DictConfig) -> None:
+    """
+    Register the data sets that a Python config names by address, in ``dataset.names`` of
+    ``dataloader.train`` and ``dataloader.test``; and set ``num_classes`` and ``num_keypoints`` of
+    ``model.roi_heads`` from them.
+
+    Raises:
+        InputError: see `ohem_d2.data.register_addresses`.
+    """
+    train, test = _names(cfg, "train"), _names(cfg, "test")
+    registered = register_addresses(train, test)
+    if registered is None:
+        return
+    if "roi_heads" not in cfg.model:
+        raise InputError("there is no model.roi_heads, expected a two-stage model")
+    if len(test) > 1:
+        raise InputError(
+            f"dataloader.test.dataset.names is {list(test)}, expected a single data set where one "
+            "is given by address: a Python config has one evaluator"
+        )
+    heads = cfg.model.roi_heads
+    heads.num_classes = len(registered.classes)
+    if registered.num_keypoints is not None and "keypoint_head" in heads:
+        heads.keypoint_head.num_keypoints = registered.num_keypoints
+    for name, field in (("mask", "segmentation"), ("keypoint", "keypoints")):
+        # What turns such a head off, where there is one: C4 heads have none of the first.
+        key = next((k for k in (f"{name}_in_features", f"{name}_head") if k in heads), None)
+        if key is not None and heads[key] is not None:
+            key = f"model.roi_heads.{key}"
+            check_annotated(train, field, f"{key} is set", f"{key}=null")
+    key = "dataloader.train.mapper.recompute_boxes"
+    if OmegaConf.select(cfg, key):
+        check_annotated(train, "segmentation", f"{key} is true", f"{key}=false")
+
+
+def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, DetectionCheckpointer]:
+    """
+    Build the trainer that a Python config describes, with Detectron2's hooks and this project's.
+
+    Args:
+        cfg: the config, with its data sets registered.
+        model: the model, on its device.
+
+    Returns:
+        the trainer, and what loads and saves its state.
+    """
+    # Of the bare model, by whose names of parameters some configs choose learning rates.
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    model = wrap_ddp(model, **cfg.train.ddp)
+    trainer_class = AMPTrainer if cfg.train.amp.enabled else SimpleTrainer
+    trainer = trainer_class(model, instantiate(cfg.dataloader.train), optimizer)
+    output_dir = cfg.train.output_dir
+    checkpointer = DetectionCheckpointer(model, output_dir, trainer=trainer)
+
+    on_all: list[HookBase] = [
+        hooks.IterationTimer(),
+        hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+    ]
+    on_main = []
+    if comm.is_main_process():
+        on_all.append(hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer))
+        writers = default_writers(output_dir, cfg.train.max_iter)
+        on_main.append(hooks.PeriodicWriter(writers, period=cfg.train.log_period))
+        if _names(cfg, "train"):
+            file = Path(output_dir) / "pictures" / "mined.jpg"
+            metadata = MetadataCatalog.get(_names(cfg, "train")[0])
+            image_format = OmegaConf.select(cfg, "model.input_format") or "BGR"
+            period = OmegaConf.select(cfg, "model.vis_period") or 0
+            on_main.append(MinedPictures(file, metadata, image_format, period))
+    evaluation = hooks.EvalHook(cfg.train.eval_period, lambda: evaluate(cfg, model))
+    trainer.register_hooks([*on_all, evaluation, *on_main])
+    return trainer, checkpointer
+
+
+def evaluate(cfg: DictConfig, model: nn.Module) -> dict | None:
+    """
+    Evaluate a model with ``dataloader.test``.
+
+    Returns:
+        the results, on the main process.
+    """
+    evaluators = _build_evaluators(cfg)
+    if not evaluators:
+        logger.warning("Nothing is evaluated: the config has no dataloader.evaluator")
+        return None
+    results = inference_on_dataset(model, instantiate(cfg.dataloader.test), evaluators)
+    if comm.is_main_process():
+        print_csv_format(results)
+    return results
+
+
+def _build_evaluators(cfg: DictConfig) -> list[DatasetEvaluator]:
+    """What a data set's address says, or what the config says; and pictures."""
+    names, output_dir = _names(cfg, "test"), cfg.train.output_dir
+    if names and "://" in names[0]:
+        return [build_evaluator(names[0], output_dir)]
+    if "evaluator" not in cfg.dataloader:
+        return []
+    evaluators = instantiate(cfg.dataloader.evaluator)
+    evaluators = [evaluators] if isinstance(evaluators, DatasetEvaluator) else list(evaluators)
+    return [*evaluators, *(DetectionPictures(n, detections_file(output_dir, n)) for n in names)]
+
+
+def _names(cfg: DictConfig, split: str) -> tuple[str, ...]:
+    """The data sets of ``dataloader.train`` or ``dataloader.test``, if they are given by name."""
+    names = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names") or ()
+    return (names,) if isinstance(names, str) else tuple(names)

@@ -1,0 +1,171 @@
+"""The trainer, and a run of it from the command line."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.engine import DefaultTrainer, HookBase, default_setup, defaults
+from detectron2.engine.hooks import EvalHook
+from detectron2.evaluation import DatasetEvaluator, verify_results
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from torch import nn
+
+from ..config import check_warmup, config_key, ohem_options
+from ..data import register_datasets
+from ..errors import InputError
+from ..evaluation.evaluators import build_evaluator, check_evaluator_type
+from ..evaluation.tta import TTA
+from ..visualization import MinedPictures
+from .checks import (
+    check_batch_size,
+    check_datasets,
+    check_proposal_files,
+    check_weights,
+    named_weights,
+)
+from .config_file import find_config, load_config
+from .distributed import wrap_ddp
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer(DefaultTrainer):
+    """
+    Detectron2's `DefaultTrainer` with evaluators, test-time augmentation and pictures of the mined
+    RoIs, which also trains on several processes without a GPU.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        """
+        Args:
+            cfg: the config, with its data sets registered.
+
+        Raises:
+            InputError: it ends before it mines.
+        """
+        check_warmup(ohem_options(cfg), config_key("warmup_iters"), cfg.SOLVER.MAX_ITER)
+        with mock.patch.object(defaults, "create_ddp_model", wrap_ddp):
+            super().__init__(cfg)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict]]:
+        """See Detectron2's `DefaultTrainer.build_train_loader`."""
+        with _named_proposals(cfg, "TRAIN"):
+            return super().build_train_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:
+        """See Detectron2's `DefaultTrainer.build_test_loader`."""
+        with _named_proposals(cfg, "TEST"):
+            return super().build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        """See `ohem_d2.evaluation.build_evaluator`."""
+        return build_evaluator(dataset_name, cfg.OUTPUT_DIR, cfg.TEST.KEYPOINT_OKS_SIGMAS)
+
+    @classmethod
+    def test_with_tta(cls, cfg: CfgNode, model: nn.Module) -> dict:
+        """
+        Evaluate with Detectron2's test-time augmentation, ``TEST.AUG``.
+
+        Returns:
+            the results of `test`, but for their names, which end with ``_TTA``.
+        """
+        logger.info("Evaluating with test-time augmentation")
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / "TTA")
+        results = cls.test(cfg, TTA(cfg, model))
+        return {f"{name}_TTA": value for name, value in results.items()}
+
+    def build_hooks(self) -> list[HookBase]:
+        """Add the picture of what was mined, and a last evaluation with test-time augmentation."""
+        added = []
+        if self.cfg.TEST.AUG.ENABLED:
+            added.append(EvalHook(0, lambda: self.test_with_tta(self.cfg, self.model)))
+        if comm.is_main_process():
+            file = Path(self.cfg.OUTPUT_DIR) / "pictures" / "mined.jpg"
+            metadata = MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0])
+            how = self.cfg.INPUT.FORMAT, self.cfg.VIS_PERIOD
+            added.append(MinedPictures(file, metadata, *how))
+        hooks = super().build_hooks()
+        # Before the last one, which writes what the others have logged.
+        return [*hooks[:-1], *added, *hooks[-1:]]
+
+
+@contextmanager
+def _named_proposals(cfg: CfgNode, split: str) -> Iterator[None]:
+    """Say which files have no proposals for an image."""
+    try:
+        yield
+    except KeyError as e:
+        if not cfg.MODEL.LOAD_PROPOSALS:
+            raise
+        raise InputError(
+            f"DATASETS.PROPOSAL_FILES_{split} is {cfg.DATASETS[f'PROPOSAL_FILES_{split}']}, where "
+            f"the image {e} is missing: expected the file of each data set, in the order of "
+            f"DATASETS.{split}"
+        ) from e
+
+
+def run(args) -> dict | None:
+    """
+    Train or evaluate, as the command line says.
+
+    Args:
+        args: what Detectron2's `default_argument_parser` returns.
+
+    Returns:
+        the results of the evaluation, on the main process.
+
+    Raises:
+        InputError: the config, a data set or the weights are wrong or missing.
+    """
+    args.config_file = find_config(args.config_file)
+    if args.config_file.endswith(".py"):
+        return lazy_trainer.run(args)
+    cfg = load_config(args.config_file, args.opts)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ohem_d2")
+    register_datasets(cfg)
+    splits = ("TEST",) if args.eval_only else ("TRAIN", "TEST")
+    if not cfg.DATASETS[splits[0]]:
+        raise InputError(f"DATASETS.{splits[0]} is empty, expected at least one data set")
+    for split in splits:
+        check_datasets(*cfg.DATASETS[split])
+        if cfg.MODEL.LOAD_PROPOSALS:
+            key = f"PROPOSAL_FILES_{split}"
+            check_proposal_files(f"DATASETS.{key}", cfg.DATASETS[key], cfg.DATASETS[split])
+    for name in cfg.DATASETS.TEST:
+        check_evaluator_type(name)
+    if not args.eval_only:
+        check_batch_size("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH)
+    weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
+    check_weights(*weights, resume=args.resume, training=not args.eval_only)
+    cfg.freeze()
+    default_setup(cfg, args)
+
+    if args.eval_only:
+        model = Trainer.build_model(cfg)
+        checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+        with named_weights(*weights):
+            checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        results = Trainer.test(cfg, model)
+        if cfg.TEST.AUG.ENABLED:
+            results.update(Trainer.test_with_tta(cfg, model))
+        if comm.is_main_process():
+            verify_results(cfg, results)
+        return results
+
+    trainer = Trainer(cfg)
+    with named_weights(*weights):
+        trainer.resume_or_load(resume=args.resume)
+    results = trainer.train()
+    logger.info(f"Done: weights, logs and pictures are in {cfg.OUTPUT_DIR}")
+    return results

@@ -1,0 +1,256 @@
+"""Pictures: detections beside the ground truth, and the RoIs that were mined: hard examples."""
+
+import logging
+import re
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
+from detectron2.data.detection_utils import convert_image_to_rgb, read_image
+from detectron2.engine import HookBase
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
+from detectron2.utils.visualizer import Visualizer
+from torch.nn.parallel import DistributedDataParallel
+
+from .mining.error_types import ERROR_TYPES, error_types
+from .modeling.mixin import OHEMMixin
+
+logger = logging.getLogger(__name__)
+
+# RGB in [0, 1], in the order of ERROR_TYPES. Told apart by people with colour blindness too
+# (Okabe and Ito, 2008).
+ERROR_COLORS = (
+    (0.84, 0.37, 0.00),  # missed object: vermilion
+    (0.00, 0.45, 0.70),  # look-alike: blue
+    (0.80, 0.47, 0.65),  # confused class: purple
+    (0.94, 0.89, 0.26),  # badly placed box: yellow
+    (0.60, 0.60, 0.60),  # right class: grey
+)
+_PANEL_HEIGHT = 400
+_FONT = (cv2.FONT_HERSHEY_SIMPLEX, 0.42)
+_MARGIN, _LINE_HEIGHT = 6, 18
+_CAPTION_HEIGHT = 2 * _LINE_HEIGHT + _MARGIN
+
+
+def file_name(dataset_name: str) -> str:
+    """Turn the name of a data set, which may be a long address, into a part of a file's name."""
+    name = re.sub(r"[^\w.-]+", "_", dataset_name)
+    if len(name) > 80:
+        name = f"{name[-80:]}_{zlib.crc32(dataset_name.encode()):08x}"
+    return name
+
+
+def detections_file(output_dir: str | Path, dataset_name: str) -> Path:
+    """Tell where the picture of a data set's detections goes."""
+    return Path(output_dir) / "pictures" / f"detections_{file_name(dataset_name)}.jpg"
+
+
+class DetectionPictures(DatasetEvaluator):
+    """Draws the first images of a data set while it is evaluated: ground truth | detections."""
+
+    def __init__(
+        self,
+        dataset_name: str,
+        file: Path,
+        num_images: int = 6,
+        score_thresh: float = 0.5,
+    ) -> None:
+        """
+        Args:
+            dataset_name: a registered data set.
+            file: the picture to write.
+            num_images: how many images to draw.
+            score_thresh: detections with a lower score are not drawn.
+        """
+        self._metadata = MetadataCatalog.get(dataset_name)
+        records = DatasetCatalog.get(dataset_name)[:num_images] if comm.is_main_process() else []
+        self._records = {r["image_id"]: r for r in records}
+        self._file = file
+        self._score_thresh = score_thresh
+
+    def reset(self) -> None:
+        """See Detectron2's `DatasetEvaluator.reset`."""
+        self._rows = []
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """See Detectron2's `DatasetEvaluator.process`."""
+        for x, output in zip(inputs, outputs):
+            record = self._records.get(x["image_id"])
+            if record is None or "instances" not in output:
+                continue
+            image = read_image(record["file_name"], format="RGB")
+            found = output["instances"].to("cpu")
+            found = found[found.scores >= self._score_thresh]
+            detections = _visualizer(image, self._metadata).draw_instance_predictions(found)
+            caption = f"detections (score >= {self._score_thresh})"
+            self._rows.append(
+                np.hstack(
+                    [
+                        _captioned(self._draw_truth(image, record), [("ground truth", None)]),
+                        _captioned(detections.get_image(), [(caption, None)]),
+                    ]
+                )
+            )
+
+    def _draw_truth(self, image: np.ndarray, record: dict) -> np.ndarray:
+        annotations = record.get("annotations", [])
+        boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
+        return _draw_objects(image, boxes, [a["category_id"] for a in annotations], self._metadata)
+
+    def evaluate(self) -> None:
+        """Write the picture."""
+        if comm.is_main_process() and self._rows:
+            _write(self._file, self._rows)
+
+
+class MinedPictures(HookBase):
+    """
+    Draws the RoIs that are mined, coloured by kind: now and then into Detectron2's event storage,
+    whose writer for TensorBoard shows them, and those of the last steps into a file.
+
+    The heads are also told the names of the classes, for what they log.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        metadata: Metadata,
+        image_format: str,
+        period: int = 0,
+        num_steps: int = 6,
+    ) -> None:
+        """
+        Args:
+            file: the picture to write.
+            metadata: that of the training set.
+            image_format: ``cfg.INPUT.FORMAT``.
+            period: ``cfg.VIS_PERIOD``, every how many steps to draw one. 0: never.
+            num_steps: how many of the last steps go to the file, one image each.
+        """
+        self._file, self._metadata = file, metadata
+        self._format, self._period, self._num_steps = image_format, period, num_steps
+        self._heads, self._watched, self._rows = None, None, []
+
+    def before_train(self) -> None:
+        """Find the heads that mine, if there are any."""
+        model = self.trainer.model
+        self._model = model.module if isinstance(model, DistributedDataParallel) else model
+        heads = getattr(self._model, "roi_heads", None)
+        if isinstance(heads, OHEMMixin):
+            self._heads = heads
+            heads.class_names = self._metadata.get("thing_classes")
+
+    def before_step(self) -> None:
+        """Watch a step that is to be drawn."""
+        iteration = self.trainer.iter
+        self._is_last = iteration >= self.trainer.max_iter - self._num_steps
+        self._is_due = self._period > 0 and iteration % self._period == 0
+        if self._heads is not None and (self._is_last or self._is_due):
+            self._heads.observers.append(self._draw)
+            self._watched = self._model.register_forward_pre_hook(self._keep_inputs)
+
+    def _keep_inputs(self, model, args) -> None:
+        self._inputs = args[0]
+
+    def _draw(self, mined: list[Instances]) -> None:
+        if self._inputs is None:
+            return  # drawn already: another stage of a cascade mines too
+        x, self._inputs = self._inputs[0], None
+        image = convert_image_to_rgb(x["image"].permute(1, 2, 0), self._format)
+        row = draw_mined(image, mined[0], x["instances"], self._metadata, self._heads.num_classes)
+        if self._is_last:
+            self._rows.append(row)
+        if self._is_due:
+            get_event_storage().put_image("ohem/mined", row.transpose(2, 0, 1))
+
+    def after_step(self) -> None:
+        """Stop to watch."""
+        if self._watched is not None:
+            self._watched.remove()
+            self._heads.observers.remove(self._draw)
+            self._watched, self._inputs = None, None
+
+    def after_train(self) -> None:
+        """Write the picture of the last steps."""
+        if self._rows:
+            _write(self._file, self._rows)
+
+
+@torch.no_grad()
+def draw_mined(
+    image: np.ndarray, mined: Instances, targets: Instances, metadata: Metadata, num_classes: int
+) -> np.ndarray:
+    """
+    Draw the mined RoIs of one image, and its ground truth beside them.
+
+    Args:
+        image: (H, W, 3) RGB of uint8, as the model sees it.
+        mined: the hard examples, as observers of a mining head are given them.
+        targets: the objects in the image.
+        metadata: that of the training set.
+        num_classes: number of foreground classes.
+
+    Returns:
+        RGB of uint8.
+    """
+    mined, targets = mined.to("cpu"), targets.to("cpu")
+    kinds = error_types(mined, num_classes)
+    visualizer = _visualizer(image, metadata)
+    is_mistake = kinds != ERROR_TYPES.index("right class")
+    for chosen, alpha in ((~is_mistake, 0.3), (is_mistake, 0.9)):
+        visualizer.overlay_instances(
+            boxes=mined.proposal_boxes[chosen],
+            assigned_colors=[ERROR_COLORS[k] for k in kinds[chosen]],
+            alpha=alpha,
+        )
+    rois = visualizer.output.get_image()
+    truth = _draw_objects(image, targets.gt_boxes, targets.gt_classes.tolist(), metadata)
+    counts = kinds.bincount(minlength=len(ERROR_TYPES)).tolist()
+    caption = [
+        (f"{n} {kind}", color) for n, kind, color in zip(counts, ERROR_TYPES, ERROR_COLORS) if n
+    ]
+    return np.hstack([_captioned(truth, [("ground truth", None)]), _captioned(rois, caption)])
+
+
+def _draw_objects(
+    image: np.ndarray, boxes: Boxes | list, classes: list[int], metadata: Metadata
+) -> np.ndarray:
+    names = metadata.get("thing_classes")
+    labels = [names[c] if names else str(c) for c in classes]
+    boxes = boxes if len(boxes) else None
+    return _visualizer(image, metadata).overlay_instances(boxes=boxes, labels=labels).get_image()
+
+
+def _visualizer(image: np.ndarray, metadata: Metadata) -> Visualizer:
+    return Visualizer(image, metadata, scale=_PANEL_HEIGHT / image.shape[0])
+
+
+def _captioned(panel: np.ndarray, words: list[tuple[str, tuple | None]]) -> np.ndarray:
+    """A panel of the usual height, with coloured words above it."""
+    height, width = panel.shape[:2]
+    width = round(width * _PANEL_HEIGHT / height)
+    panel = cv2.resize(panel, (width, _PANEL_HEIGHT), interpolation=cv2.INTER_AREA)
+    caption = np.full((_CAPTION_HEIGHT, width, 3), 32, np.uint8)
+    x, y = _MARGIN, _LINE_HEIGHT
+    for text, color in words:
+        (length, _), _ = cv2.getTextSize(text, *_FONT, 1)
+        if x > _MARGIN and x + length > width:
+            x, y = _MARGIN, y + _LINE_HEIGHT
+        color = [255 * c for c in color or (1, 1, 1)]
+        cv2.putText(caption, text, (x, y), *_FONT, color, 1, cv2.LINE_AA)
+        x += length + 2 * _MARGIN
+    return np.vstack([caption, panel])
+
+
+def _write(file: Path, rows: list[np.ndarray]) -> None:
+    width = max(row.shape[1] for row in rows)
+    rows = [np.pad(row, ((0, 6), (0, width - row.shape[1]), (0, 0))) for row in rows]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(file), np.vstack(rows)[:, :, ::-1])
+    logger.info(f"Wrote {file}")

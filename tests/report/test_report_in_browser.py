@@ -1,0 +1,269 @@
+"""The page of hard examples, used as its user would."""
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from browser import opened, requested
+from command_line import ROOT, run_train_net
+from detectron2.data import MetadataCatalog
+
+from ohem_d2.data.shapes import write_shapes
+from ohem_d2.report.hard_examples import HardExample
+from ohem_d2.report.page import as_coco, write_page
+
+HOSTILE = '</script><img src=x onerror=alert(1)> "it\'s" & ünï \u2028'
+SMALL, MEDIUM, LARGE = (2, 2, 22, 22), (30, 20, 80, 70), (5, 5, 125, 115)
+
+
+def example(kind, loss, box, true_class, predicted_class):
+    true_box = None if true_class is None else box
+    predicted_box = None if predicted_class is None else box
+    ends = (0.75, true_box, 0.5, predicted_box)
+    return HardExample(kind, loss, box, true_class, predicted_class, *ends)
+
+
+HARD = [
+    (0, example("missed object", 5.0, LARGE, 0, None)),
+    (1, example("look-alike", 4.0, SMALL, None, 0)),
+    (0, example("confused class", 3.0, MEDIUM, 1, 0)),
+    (0, example("badly placed box", 2.0, MEDIUM, 1, 1)),
+]
+ERRORS = [
+    (1, example("missing label", 4.5, LARGE, None, 1)),
+    (1, example("spurious label", 1.5, SMALL, 0, None)),
+]
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    name = f"data of {HOSTILE}"
+    MetadataCatalog.get(name).set(thing_classes=[HOSTILE, "dog"])
+    yield name
+    MetadataCatalog.remove(name)
+
+
+@pytest.fixture
+def records(tmp_path):
+    cv2.imwrite(str(tmp_path / "x.png"), np.full((120, 160, 3), 90, np.uint8))
+    files = [tmp_path / f"{i} {HOSTILE.replace('/', '_')}.png" for i in range(2)]
+    for file in files:
+        file.write_bytes((tmp_path / "x.png").read_bytes())
+    size = {"height": 120, "width": 160}
+    return [{"file_name": str(x), "image_id": i, **size} for i, x in enumerate(files)]
+
+
+@pytest.fixture
+def page(tmp_path, dataset, records):
+    folder = tmp_path / "a report"
+    lists = (
+        as_coco(records, HARD, dataset, "hard_examples"),
+        as_coco(records, ERRORS, dataset, "label_errors"),
+    )
+    write_page(folder, dataset, *lists)
+    with opened(folder / "index.html", tmp_path / "profile") as chrome:
+        yield chrome
+        assert [x for x in chrome.get_log("browser") if x["level"] == "SEVERE"] == []
+        assert requested(chrome) == {"file"}
+
+
+def texts(chrome, css):
+    return chrome.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].map(e => e.textContent)", css
+    )
+
+
+def kinds(chrome):
+    return texts(chrome, "figcaption b")
+
+
+def fill(chrome, name, value):
+    chrome.execute_script(
+        "const e = document.getElementById(arguments[0]); e.value = arguments[1];"
+        "e.dispatchEvent(new Event('input', {bubbles: true}))",
+        name,
+        value,
+    )
+
+
+def click(chrome, css, number=0):
+    chrome.execute_script(
+        "document.querySelectorAll(arguments[0])[arguments[1]].click()", css, number
+    )
+
+
+def check_pictures(chrome, number):
+    """That so many load, wherever they are: those that are not in view do not, before they are."""
+    script = (
+        "document.querySelectorAll('img').forEach(i => i.loading = 'eager');"
+        "return [...document.images].every(i => i.naturalWidth > 0)"
+    )
+    deadline = time.monotonic() + 30
+    while not chrome.execute_script(script):
+        assert time.monotonic() < deadline
+    assert chrome.execute_script("return document.images.length") == number
+
+
+def test_names_are_shown_as_they_are_and_every_picture_loads(page):
+    assert kinds(page) == [x.kind for _, x in HARD]
+    captions = texts(page, "figcaption")
+    assert f"{HOSTILE}, taken for background (0.75)" in captions[0]
+    assert f"no label, taken for {HOSTILE} (0.75)" in captions[1]
+    assert all(HOSTILE.replace("/", "_") in x for x in captions)
+    check_pictures(page, len(HARD))
+
+
+def test_filters(page):
+    hard = [x.kind for _, x in HARD]
+    click(page, "#kinds input", 0)
+    assert kinds(page) == hard[1:]
+    click(page, "#kinds input", 0)
+    for name, value, found in (
+        ("class", "2", hard[2:]),  # of it, or taken for it
+        ("class", "1", hard[:3]),
+        ("size", "small", [hard[1]]),
+        ("size", "medium", hard[2:]),
+        ("size", "large", [hard[0]]),
+        ("loss", "3", hard[:3]),
+        ("file", "1 <_SCR", [hard[1]]),
+    ):
+        fill(page, name, value)
+        assert kinds(page) == found, (name, value)
+        assert texts(page, "#count") == [f"{len(found)} examples"]
+        fill(page, name, "0" if name == "loss" else "")
+    assert kinds(page) == hard
+
+
+def test_label_errors_are_the_other_list(page):
+    assert texts(page, "#lists button") == ["hard examples (4)", "suspected label errors (2)"]
+    click(page, "#lists button", 1)
+    assert kinds(page) == [x.kind for _, x in ERRORS]
+    assert texts(page, "#kinds label")[0] == "missing label"
+    assert texts(page, "#by-class button") == ["dog", HOSTILE]
+    assert texts(page, "#by-class td.number") == ["1", "1"]
+    click(page, "#by-class button", 1)
+    assert kinds(page) == ["spurious label"]
+    click(page, "#lists button", 0)  # the class stays chosen
+    assert kinds(page) == [x.kind for _, x in HARD[:3]]
+
+
+def test_summaries_filter_too(page):
+    assert texts(page, "#by-image td:nth-child(2)") == ["3", "1"]
+    click(page, "#by-image button", 1)
+    assert kinds(page) == ["look-alike"]
+
+
+def write_one(file):
+    cv2.imwrite(str(file), np.zeros((9, 9, 3), np.uint8))
+
+
+def test_thousands_are_added_while_one_scrolls(tmp_path, dataset, records):
+    many = [(0, example("look-alike", 9 - i / 1000, MEDIUM, None, i % 2)) for i in range(8000)]
+    coco = as_coco(records, many, dataset, "hard_examples")
+    for x in coco["annotations"]:
+        x["crop"] = x["crop"] and "x.jpg"
+    folder = tmp_path / "report"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "ohem_d2.report.page._write_crops", lambda folder, *_: write_one(folder / "x.jpg")
+        )
+        write_page(folder, dataset, coco, as_coco(records, [], dataset, "label_errors"))
+
+    def number_of_cards():
+        return page.execute_script("return document.querySelectorAll('figure').length")
+
+    with opened(folder / "index.html", tmp_path / "profile") as page:
+        titles = ["hard examples (the first 5000 of 8000)", "suspected label errors (0)"]
+        assert texts(page, "#lists button") == titles
+        assert texts(page, "#class-title") == ["By class (of the first 5000)"]
+        assert 0 < number_of_cards() <= 120
+        deadline = time.monotonic() + 60
+        while number_of_cards() <= 300:
+            page.execute_script("window.scrollTo(0, document.body.scrollHeight)")
+            assert time.monotonic() < deadline
+        took = page.execute_script(
+            "const start = performance.now(); const e = document.getElementById('class');"
+            "e.value = '2'; e.dispatchEvent(new Event('input', {bubbles: true}));"
+            "return performance.now() - start"
+        )
+        assert took < 2000  # milliseconds; a tenth of it on an idle machine
+        assert texts(page, "#count") == ["2500 examples"]
+
+
+@pytest.mark.slow
+def test_report_of_a_model_that_was_trained(tmp_path):
+    write_shapes(tmp_path / "shapes", sizes={"train": 24, "test": 4})
+    train, test = (f"coco://shapes/{x}.json?images=shapes/JPEGImages" for x in ("train", "test"))
+    data = ["DATASETS.TRAIN", f"('{train}',)", "DATASETS.TEST", f"('{test}',)"]
+    few = ["SOLVER.MAX_ITER", 8, "OUTPUT_DIR", "output"]
+    run = run_train_net(tmp_path, *data, *few, config=ROOT / "configs" / "quick_start.yaml")
+    assert run.returncode == 0, run.stderr
+    given = ["--config-file", "output/config.yaml", "--dataset", test, "--output", "report"]
+    command = [sys.executable, ROOT / "tools/hard_examples.py", *given]
+    weights = ["MODEL.WEIGHTS", "output/model_final.pth"]
+    subprocess.run([*map(str, command), *weights], cwd=tmp_path, check=True, timeout=300)
+    check_report(tmp_path / "report", tmp_path / "profile")
+
+
+def test_report_of_ones_own(report_folder, tmp_path):
+    """With `pytest --report <folder>`."""
+    check_report(Path(report_folder).resolve(), tmp_path / "profile")
+
+
+def check_report(folder, profile):
+    """All that it shows of the lists beside it: each example and picture, by each filter."""
+    with opened(folder / "index.html", profile) as page:
+        for number, name in enumerate(("hard_examples", "label_errors")):
+            coco = json.loads((folder / f"{name}.json").read_text())
+            examples = coco["annotations"][:5000]
+            click(page, "#lists button", number)
+            check_count(page, len(examples))
+            check_kinds(page, Counter(x["kind"] for x in examples))
+            names = {x["id"]: x["name"] for x in coco["categories"]}
+            of_classes = Counter(
+                category
+                for x in examples
+                for category in {x["category_id"], x["predicted_category_id"]} - {None}
+            )
+            assert set(texts(page, "#by-class button")) == {names[i] for i in of_classes}
+            for category, of_class in of_classes.items():
+                check_filter(page, "class", category, "", of_class)
+            losses = sorted(x["loss"] for x in examples)
+            for loss in losses[:: len(losses) // 3 + 1]:
+                check_filter(page, "loss", loss, 0, sum(x >= loss for x in losses))
+            areas = [x["area"] for x in examples]
+            check_filter(page, "size", "small", "", sum(a < 32**2 for a in areas))
+            check_filter(page, "size", "large", "", sum(a > 96**2 for a in areas))
+            files = Counter(x["image_id"] for x in examples)
+            for image in [x for x in coco["images"] if x["id"] in files][:5]:
+                file = Path(image["file_name"]).name
+                check_filter(page, "file", file, "", files[image["id"]])
+            while page.execute_script("return document.images.length") < len(examples):
+                page.execute_script("window.scrollTo(0, document.body.scrollHeight)")
+            check_pictures(page, len(examples))
+        assert [x for x in page.get_log("browser") if x["level"] == "SEVERE"] == []
+        assert requested(page) == {"file"}
+
+
+def check_count(page, number):
+    assert texts(page, "#count") == [f"{number} examples"]
+
+
+def check_kinds(page, numbers):
+    for i, kind in enumerate(texts(page, "#kinds label")):
+        click(page, "#kinds input", i)
+        check_count(page, numbers.total() - numbers[kind])
+        click(page, "#kinds input", i)
+    check_count(page, numbers.total())
+
+
+def check_filter(page, name, value, nothing, number):
+    fill(page, name, str(value))
+    check_count(page, number)
+    fill(page, name, str(nothing))

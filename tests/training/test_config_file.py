@@ -1,0 +1,225 @@
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2 import model_zoo
+from detectron2.config import LazyConfig, get_cfg
+from detectron2.modeling import ROI_HEADS_REGISTRY
+
+from ohem_d2 import add_ohem_config
+from ohem_d2.errors import InputError
+from ohem_d2.training.config_file import load_config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [
+        ("faster_rcnn_ohem.yaml", "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"),
+        (
+            "PascalVOC/faster_rcnn_R_50_FPN_ohem.yaml",
+            "PascalVOC-Detection/faster_rcnn_R_50_FPN.yaml",
+        ),
+        (
+            "PascalVOC/faster_rcnn_R_50_C4_ohem.yaml",
+            "PascalVOC-Detection/faster_rcnn_R_50_C4.yaml",
+        ),
+    ],
+)
+def test_differs_from_detectron2_by_the_head_alone(mine, theirs):
+    ours, plain = load_config(str(CONFIGS / mine)), load_config(theirs)
+    extended = {"OHEMROIHeads": "StandardROIHeads", "OHEMRes5ROIHeads": "Res5ROIHeads"}
+    ours.MODEL.ROI_HEADS.NAME = extended[ours.MODEL.ROI_HEADS.NAME]
+    assert ours == plain
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: p.stem)
+def test_detectron2_itself_can_load_ours(file):
+    cfg = get_cfg()
+    add_ohem_config(cfg)
+    cfg.merge_from_file(str(file), allow_unsafe=False)
+    assert cfg.MODEL.ROI_HEADS.NAME in ROI_HEADS_REGISTRY
+
+
+def test_name_from_the_model_zoo_and_settings():
+    cfg = load_config(
+        "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
+        ["MODEL.ROI_HEADS.NAME", "OHEMROIHeads", "MODEL.ROI_HEADS.OHEM.NMS_THRESH", "0.6"],
+    )
+    assert cfg.MODEL.RESNETS.DEPTH == 50
+    assert cfg.MODEL.ROI_HEADS.OHEM.NMS_THRESH == 0.6
+
+
+def test_the_standard_head_in_the_config_of_a_cascade():
+    cascade = "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml"
+    assert load_config(cascade, ["MODEL.ROI_HEADS.NAME", "OHEMCascadeROIHeads"])
+    with pytest.raises(InputError, match=r"is OHEMROIHeads, but .*expected OHEMCascadeROIHeads"):
+        load_config(cascade, ["MODEL.ROI_HEADS.NAME", "OHEMROIHeads"])
+
+
+def test_the_standard_head_in_a_config_based_on_a_cascade(tmp_path):
+    cascade = model_zoo.get_config_file("Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml")
+    (tmp_path / "mine.yaml").write_text(
+        f"_BASE_: {cascade}\nMODEL: {{ROI_HEADS: {{NAME: OHEMROIHeads}}}}\n"
+    )
+    with pytest.raises(InputError, match=r"is OHEMROIHeads, but .*expected OHEMCascadeROIHeads"):
+        load_config(str(tmp_path / "mine.yaml"))
+    assert load_config("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
+                       ["MODEL.ROI_HEADS.NAME", "OHEMROIHeads"])  # fmt: skip
+
+
+def test_heads_whose_boxes_do_not_vote():
+    opts = ["TEST.BOX_VOTING.ROUNDS", "2", "MODEL.ROI_HEADS.NAME"]
+    with pytest.raises(InputError, match=r"is StandardROIHeads, whose boxes do not vote"):
+        load_config(str(CONFIGS / "quick_start.yaml"), [*opts, "StandardROIHeads"])
+    for head in ("BoxVotingROIHeads", "OHEMROIHeads"):
+        load_config(str(CONFIGS / "quick_start.yaml"), [*opts, head])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("MODEL.KEYPOINT_ON", "True", "that of keypoints"),
+        ("MODEL.META_ARCHITECTURE", "PanopticFPN", "a PanopticFPN"),
+    ],
+)
+def test_models_that_know_no_test_time_augmentation(key, value, found):
+    opts = ["TEST.AUG.ENABLED", "True", key, value]
+    with pytest.raises(InputError, match=f"TEST.AUG.ENABLED is True, but the model is {found}"):
+        load_config(str(CONFIGS / "quick_start.yaml"), opts)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+def test_mixed_precision_needs_a_gpu(caplog):
+    cfg = load_config(str(CONFIGS / "quick_start.yaml"), ["SOLVER.AMP.ENABLED", "True"])
+    assert not cfg.SOLVER.AMP.ENABLED
+    assert "SOLVER.AMP.ENABLED is turned off" in caplog.text
+
+
+def test_without_a_gpu_the_cpu_is_taken():
+    cfg = load_config("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml")
+    assert ("cuda" if torch.cuda.is_available() else "cpu") == cfg.MODEL.DEVICE
+
+
+@pytest.mark.parametrize("value", ["voc://a?split=b", "('voc://a?split=b',)"])
+def test_a_data_set_needs_no_parentheses(value):
+    cfg = load_config(str(CONFIGS / "quick_start.yaml"), ["DATASETS.TEST", value])
+    assert cfg.DATASETS.TEST == ("voc://a?split=b",)
+
+
+def test_a_config_file_cannot_run_code(tmp_path):
+    victim = tmp_path / "victim"
+    file = tmp_path / "evil.yaml"
+    file.write_text(f'OUTPUT_DIR: !!python/object/apply:os.mkdir ["{victim}"]\n')
+    with pytest.raises(InputError, match=r"evil.yaml was not loaded.*could run code"):
+        load_config(str(file))
+    (tmp_path / "child.yaml").write_text('_BASE_: "evil.yaml"\n')
+    with pytest.raises(InputError, match="could run code"):
+        load_config(str(tmp_path / "child.yaml"))
+    assert not victim.exists()
+
+
+def test_detectron2s_own_files_are_trusted(tmp_path):
+    retinanet = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"  # its base computes the anchors
+    expected = model_zoo.get_config(retinanet).MODEL.ANCHOR_GENERATOR.SIZES
+    assert expected == load_config(retinanet).MODEL.ANCHOR_GENERATOR.SIZES
+    child = tmp_path / "child.yaml"
+    child.write_text(f'_BASE_: "{model_zoo.get_config_file(retinanet)}"\n')
+    assert expected == load_config(str(child)).MODEL.ANCHOR_GENERATOR.SIZES
+
+
+def test_a_dumped_config_loads_again(tmp_path):
+    cfg = load_config(str(CONFIGS / "quick_start.yaml"), ["MODEL.ROI_HEADS.OHEM.SCOPE", "batch"])
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    loaded = load_config(str(tmp_path / "config.yaml"))
+    assert loaded.MODEL.ROI_HEADS == cfg.MODEL.ROI_HEADS
+    assert loaded.SOLVER == cfg.SOLVER
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("MODEL: {ROI_HEADS: {OHEM: {NMS_TRESH: 0.5}}}", "NMS_TRESH"),
+        ("MODEL: {ROI_HEADS: {BATCH_SIZE_PER_IMAGE: many}}", "many"),
+        ("MODEL: [", "while parsing a flow sequence"),
+        ("? [a]\n: b", "unhashable key"),
+        ("_BASE_: bad.yaml", "recursion"),
+        ("MODEL: 5", "MODEL"),
+        ("_BASE_: nothing.yaml", "nothing.yaml"),
+    ],
+)
+def test_wrong_files_are_named(tmp_path, content, message):
+    (tmp_path / "bad.yaml").write_text(content + "\nVERSION: 2\n")
+    with pytest.raises(InputError, match=rf"bad.yaml (.|\n)*: (?!')(.|\n)*{message}"):
+        load_config(str(tmp_path / "bad.yaml"))
+
+
+@pytest.mark.parametrize("content", ["", "- a", "text"])
+def test_files_that_are_no_config(tmp_path, content):
+    (tmp_path / "bad.yaml").write_text(content)
+    with pytest.raises(InputError, match="bad.yaml is no valid config"):
+        load_config(str(tmp_path / "bad.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("MODEL.ROI_HEADS.OHEM.NMS_THRESH", "1", 1.0),
+        ("SOLVER.BASE_LR", "1", 1.0),
+        ("SOLVER.MAX_ITER", "1", 1),
+        ("INPUT.MIN_SIZE_TRAIN", "240", (240,)),
+        ("MODEL.ROI_HEADS.OHEM.POSITIVE_FRACTION", "0.25", 0.25),
+        ("OUTPUT_DIR", "some/where", "some/where"),
+    ],
+)
+def test_settings_take_the_type_of_their_key(key, text, value):
+    cfg = load_config(str(CONFIGS / "quick_start.yaml"), [key, text])
+    for name in key.split("."):
+        cfg = cfg[name]
+    assert cfg == value
+    assert type(cfg) is type(value)
+
+
+def test_wrong_settings_are_named():
+    with pytest.raises(
+        InputError, match=r"in the settings .*Non-existent key: MODEL.ROI_HEAD\.NAME"
+    ):
+        load_config(str(CONFIGS / "quick_start.yaml"), ["MODEL.ROI_HEAD.NAME", "OHEMROIHeads"])
+    with pytest.raises(InputError, match="in the settings 'SEED'"):
+        load_config(str(CONFIGS / "quick_start.yaml"), ["SEED"])
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["SOLVER.MAX_ITER=5"], "in the settings 'SOLVER.MAX_ITER=5': expected KEY VALUE"),
+        (["SEED", "1", "--eval-only"], "--eval-only comes behind the settings"),
+    ],
+)
+def test_settings_of_another_form(opts, message):
+    with pytest.raises(InputError, match=message):
+        load_config(str(CONFIGS / "quick_start.yaml"), opts)
+
+
+def test_a_saved_python_config(tmp_path):
+    python = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py")
+    LazyConfig.save(python, str(tmp_path / "config.yaml"))
+    with pytest.raises(InputError, match=r"was saved from a Python config.*expected the \.py file"):
+        load_config(str(tmp_path / "config.yaml"))
+
+
+def test_no_such_head():
+    with pytest.raises(InputError, match=r"NAME is 'OHEMHeads', expected one of .*OHEMROIHeads"):
+        load_config(str(CONFIGS / "quick_start.yaml"), ["MODEL.ROI_HEADS.NAME", "OHEMHeads"])
+
+
+def test_a_model_without_roi_heads():
+    retinanet = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
+    with pytest.raises(InputError, match="config of a RetinaNet, which has no RoI heads"):
+        load_config(retinanet, ["MODEL.ROI_HEADS.NAME", "OHEMROIHeads"])
+
+
+def test_no_such_file():
+    with pytest.raises(InputError, match="no config file 'nothing.yaml', neither here nor in"):
+        load_config("nothing.yaml")

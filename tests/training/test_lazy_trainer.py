@@ -1,0 +1,247 @@
+"""Python configs, as their users run them, on trainings of seconds."""
+
+import json
+import math
+
+import cv2
+import pytest
+import torch
+from command_line import ROOT, run_train_net
+from detectron2 import model_zoo
+from detectron2.config import LazyConfig, instantiate
+from detectron2.modeling.roi_heads import StandardROIHeads
+from small_data import write_coco, write_voc
+
+from ohem_d2 import OHEMROIHeads
+from ohem_d2.errors import InputError
+from ohem_d2.training.lazy_trainer import load_lazy_config, register_lazy_datasets
+
+EXAMPLE = str(ROOT / "configs" / "mask_rcnn_R_50_FPN_1x_ohem.py")
+OBJECTS = [("dog", (5, 5, 30, 40), ""), ("cat", (40, 10, 70, 50), "")]
+TINY = {
+    "train.output_dir": "out",
+    "train.max_iter": 3,
+    "train.log_period": 1,
+    "train.checkpointer.period": 2,
+    "dataloader.train.total_batch_size": 2,
+    "dataloader.train.num_workers": 0,
+    "dataloader.test.num_workers": 0,
+    "model.proposal_generator.post_nms_topk": "[20,10]",
+    "model.roi_heads.batch_size_per_image": 8,
+}
+# Images are small, and a network without weights is tamed by batch normalization.
+TINY_R50 = {
+    **TINY,
+    "train.init_checkpoint": "''",
+    "model.backbone.bottom_up.freeze_at": 0,
+    "model.backbone.bottom_up.stem.norm": "BN",
+    "model.backbone.bottom_up.stages.norm": "BN",
+    "dataloader.train.mapper.augmentations.0.short_edge_length": "[64]",
+    "dataloader.test.mapper.augmentations.0.short_edge_length": 64,
+}
+
+
+def pairs(**settings):
+    return [f"{key}={value}" for key, value in settings.items()]
+
+
+def logged(folder):
+    lines = (folder / "out" / "metrics.json").read_text().splitlines()
+    return {key: value for line in lines for key, value in json.loads(line).items()}
+
+
+@pytest.fixture
+def voc(tmp_path):
+    write_voc(tmp_path / "voc", {f"image {i}": OBJECTS for i in range(4)})
+    spec = "voc://voc?split=trainval"
+    return {
+        "dataloader.train.dataset.names": spec,
+        "dataloader.test.dataset.names": spec,
+        "model.roi_heads.mask_in_features": "null",  # there are boxes only
+    }
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """With masks."""
+    images = {"a.jpg": [("dog", [5, 5, 25, 35])], "b.jpg": [("cat", [40, 10, 30, 40])]}
+    file = write_coco(tmp_path, images, {1: "dog", 2: "cat"})
+    content = json.loads(file.read_text())
+    for a in content["annotations"]:
+        x, y, w, h = a["bbox"]
+        a["segmentation"] = [[x, y, x + w, y, x + w, y + h]]
+    file.write_text(json.dumps(content))
+    spec = "coco://annotations.json?images=images"
+    return {"dataloader.train.dataset.names": spec, "dataloader.test.dataset.names": spec}
+
+
+def test_the_example_differs_from_detectron2_by_the_head_alone():
+    mine = LazyConfig.load(EXAMPLE)
+    theirs = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py")
+    assert mine.model.roi_heads._target_ is OHEMROIHeads
+    mine.model.roi_heads._target_ = StandardROIHeads
+    del mine.model.roi_heads.ohem, mine.model.roi_heads.box_voting
+    assert mine == theirs
+
+
+def test_train_resume_and_evaluate(tmp_path, voc):
+    opts = {**TINY_R50, **voc}
+    run = run_train_net(tmp_path, *pairs(**opts), config=EXAMPLE)
+    assert run.returncode == 0, run.stderr
+    assert "2 classes: cat, dog" in run.stdout
+    assert "PASCAL VOC 2012 metric" in run.stdout
+    figures = logged(tmp_path)
+    for name in ("roi_head/num_fg_samples", "ohem/cost_of_selected", "total_loss", "bbox/AP50"):
+        assert math.isfinite(figures[name])
+    pictures = sorted((tmp_path / "out" / "pictures").iterdir())
+    assert [p.name for p in pictures] == ["detections_voc_voc_split_trainval.jpg", "mined.jpg"]
+    assert all(cv2.imread(str(p)) is not None for p in pictures)
+
+    run = run_train_net(
+        tmp_path, "--resume", *pairs(**{**opts, "train.max_iter": 5}), config=EXAMPLE
+    )
+    assert run.returncode == 0, run.stderr
+    assert "Starting training from iteration 3" in run.stdout
+
+    opts["train.init_checkpoint"] = "out/model_final.pth"
+    run = run_train_net(tmp_path, "--eval-only", *pairs(**opts), config=EXAMPLE)
+    assert run.returncode == 0, run.stderr
+    assert "PASCAL VOC 2012 metric" in run.stdout
+
+
+VITDET = """
+from functools import partial
+
+from detectron2 import model_zoo
+from detectron2.modeling.backbone.vit import get_vit_lr_decay_rate
+from ohem_d2 import with_ohem
+
+_plain = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py")
+dataloader, lr_multiplier, train = _plain.dataloader, _plain.lr_multiplier, _plain.train
+model = model_zoo.get_config("common/models/mask_rcnn_vitdet.py").model
+model.backbone.net.update(
+    img_size=64, embed_dim=24, depth=2, num_heads=2, window_block_indexes=[0]
+)
+model.backbone.square_pad = 64
+model.roi_heads = with_ohem(model.roi_heads)
+train.init_checkpoint = ""
+train.amp.enabled = True
+train.ddp.fp16_compression = True
+optimizer = model_zoo.get_config("common/optim.py").AdamW
+optimizer.params.lr_factor_func = partial(get_vit_lr_decay_rate, num_layers=2, lr_decay_rate=0.7)
+optimizer.params.overrides = {"pos_embed": {"weight_decay": 0.0}}
+"""
+
+
+def test_a_warm_up(tmp_path, voc):
+    key = "model.roi_heads.ohem.warmup_iters"
+    opts = {**TINY_R50, **voc, key: 3}
+    run = run_train_net(tmp_path, *pairs(**opts), config=EXAMPLE)
+    assert run.returncode == 1
+    assert f"{key} is 3, expected less than 3, the iterations" in run.stderr
+    run = run_train_net(tmp_path, *pairs(**{**opts, key: 1}), config=EXAMPLE)
+    assert run.returncode == 0, run.stderr
+    lines = (tmp_path / "out" / "metrics.json").read_text().splitlines()
+    mines = ["ohem/cost_of_selected" in json.loads(line) for line in lines]
+    assert mines[:3] == [False, True, True]
+
+
+def test_a_vitdet(tmp_path, coco):
+    pytest.importorskip("timm")
+    (tmp_path / "vitdet.py").write_text(VITDET)
+    opts = {
+        **TINY,
+        **coco,
+        "dataloader.train.mapper.augmentations.0.short_edge_length": "[48]",
+        "dataloader.test.mapper.augmentations.0.short_edge_length": 48,
+    }
+    run = run_train_net(tmp_path, *pairs(**opts), config="vitdet.py")
+    assert run.returncode == 0, run.stderr
+    assert "train.amp.enabled is turned off" in run.stderr or torch.cuda.is_available()
+    assert math.isfinite(logged(tmp_path)["loss_mask"])
+
+
+def test_new_baselines_by_their_name(tmp_path, coco):
+    """A config of Detectron2's own, whose head is changed on the command line."""
+    pytest.importorskip("shapely")
+    opts = {
+        **TINY,
+        **coco,
+        "model.roi_heads._target_": "ohem_d2.OHEMROIHeads",
+        "train.max_iter": 1,
+        "dataloader.train.mapper.augmentations.0.target_height": 64,
+        "dataloader.train.mapper.augmentations.0.target_width": 64,
+        "dataloader.train.mapper.augmentations.1.crop_size": "[64,64]",
+        "dataloader.test.mapper.augmentations.0.short_edge_length": 64,
+    }
+    config = "new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ.py"
+    run = run_train_net(tmp_path, *pairs(**opts), config=config)
+    assert run.returncode == 0, run.stderr
+    assert math.isfinite(logged(tmp_path)["ohem/cost_of_selected"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("model = (", "SyntaxError"),
+        ("a = 1\nb = a / 0", "line 2: ZeroDivisionError: division by zero"),
+        ("from nothing import model", "line 1: ModuleNotFoundError: No module named 'nothing'"),
+        ("from .nothing import model", "line 1: ImportError: .*nothing.py does not exist"),
+        ("model = dict(a=1)", "there is no dataloader.test in .*, expected what the Python"),
+    ],
+)
+def test_wrong_files_are_named(tmp_path, content, message):
+    (tmp_path / "bad.py").write_text(content)
+    with pytest.raises(InputError, match=message):
+        load_lazy_config(str(tmp_path / "bad.py"))
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["SOLVER.MAX_ITER", "5"], "in the settings 'SOLVER.MAX_ITER': expected key=value"),
+        (["train.maxiter=5"], r"there is no train\.maxiter in .* write \+train\.maxiter=5"),
+        (["train.max_iter=[5"], "in the settings"),
+        (["+train.max_iter.x=5"], "in the settings .*train.max_iter is not a config"),
+    ],
+)
+def test_wrong_settings_are_named(opts, message):
+    with pytest.raises(InputError, match=message):
+        load_lazy_config(EXAMPLE, opts)
+
+
+def test_a_key_can_be_added():
+    assert load_lazy_config(EXAMPLE, ["+train.seed=5"]).train.seed == 5
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ("COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.py", "OHEMRes5ROIHeads"),
+        ("common/models/cascade_rcnn.py", "OHEMCascadeROIHeads"),
+    ],
+)
+def test_the_wrong_head(config, expected):
+    roi_heads = model_zoo.get_config(config).model.roi_heads
+    roi_heads._target_ = OHEMROIHeads
+    with pytest.raises(InputError, match=f"is OHEMROIHeads, but has .*: expected {expected}$"):
+        instantiate(roi_heads)
+
+
+def test_masks_that_the_data_do_not_have(tmp_path, voc):
+    voc = {k: v.replace("voc://voc", f"voc://{tmp_path}/voc") for k, v in voc.items()}
+    del voc["model.roi_heads.mask_in_features"]
+    cfg = load_lazy_config(EXAMPLE, pairs(**voc))
+    with pytest.raises(
+        InputError,
+        match=r"roi_heads\.mask_in_features is set, but no object .* expected "
+        r"model\.roi_heads\.mask_in_features=null",
+    ):
+        register_lazy_datasets(cfg)
+
+
+def test_one_test_set_by_address(tmp_path, voc):
+    spec = f"voc://{tmp_path}/voc?split=trainval"
+    cfg = load_lazy_config(EXAMPLE, [f"dataloader.test.dataset.names=['{spec}','{spec}']"])
+    with pytest.raises(InputError, match="expected a single data set"):
+        register_lazy_datasets(cfg)
