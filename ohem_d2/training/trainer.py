@@ -22,6 +22,7 @@ from ..errors import InputError
 from ..evaluation.evaluators import build_evaluator, check_evaluator_type
 from ..evaluation.tta import TTA
 from ..visualization import MinedPictures
+from . import lazy_trainer
 from .checks import (
     check_batch_size,
     check_datasets,

@@ -8,7 +8,8 @@ from detectron2.structures import RotatedBoxes, pairwise_iou_rotated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ohem_d2 import mining, select_hard_examples
+from ohem_d2 import select_hard_examples
+from ohem_d2.mining import select
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 NUM_CLASSES = 3
@@ -127,8 +128,8 @@ def test_many_groups_do_not_blur_the_boxes(drawn, label):
 
 
 def test_the_example_of_the_docstring():
-    assert doctest.testmod(mining).attempted > 0
-    assert doctest.testmod(mining).failed == 0
+    assert doctest.testmod(select).attempted > 0
+    assert doctest.testmod(select).failed == 0
 
 
 FG, BG = 0, NUM_CLASSES
