@@ -32,13 +32,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import samplers  # noqa: F401  (registers those of the study)
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase, hooks
 from detectron2.utils.env import seed_all_rng
 from environment import describe
-from samplers import StudyROIHeads, add_study_config
 from spoilt_labels import spoil_labels
 from step_times import ratio, time_steps
 from tqdm import tqdm
@@ -90,19 +90,6 @@ def _ohem(**keys: object) -> Callable[[CfgNode], None]:
     return change
 
 
-def _study(
-    hard_fraction: float = _PAPERS_HARD_FRACTION, **keys: object
-) -> Callable[[CfgNode], None]:
-    """With these keys of the study's own heads."""
-
-    def change(cfg: CfgNode) -> None:
-        _ohem(HARD_FRACTION=hard_fraction)(cfg)
-        cfg.MODEL.ROI_HEADS.NAME = StudyROIHeads.__name__
-        _set(cfg.STUDY, keys)
-
-    return change
-
-
 _HALF_RANDOM = _ohem(HARD_FRACTION=0.5)
 
 
@@ -129,9 +116,13 @@ def _short(share: float, way: Callable[[CfgNode], None]) -> Callable[[CfgNode], 
 
 def _sampled_first(hard_fraction: float) -> Callable[[CfgNode], None]:
     def change(cfg: CfgNode) -> None:
-        _ohem(HARD_FRACTION=hard_fraction, WARMUP_ITERS=cfg.SOLVER.MAX_ITER // 4)(cfg)
+        _ohem(HARD_FRACTION=hard_fraction, START_ITER=cfg.SOLVER.MAX_ITER // 4)(cfg)
 
     return change
+
+
+def _staged(cfg: CfgNode) -> None:
+    _ohem(SAMPLER=f"Staged(max_iter={cfg.SOLVER.MAX_ITER})")(cfg)
 
 
 def _half_even(cfg: CfgNode) -> None:
@@ -174,10 +165,10 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
         "default, ranked by classification loss",
         _ohem(HARD_FRACTION=0.5, LOSS_WEIGHT_BOX_REG=0.0),
     ),
-    "ratio": ("at most 1:3 foreground", _ohem(POSITIVE_FRACTION=0.25)),
+    "ratio": ("at most 1:3 foreground", _ohem(MAX_FOREGROUND_FRACTION=0.25)),
     "mmdet": (
         "as MMDetection: 1:3, classification loss, no suppression",
-        _ohem(POSITIVE_FRACTION=0.25, LOSS_WEIGHT_BOX_REG=0.0, NMS_THRESH=1.0),
+        _ohem(MAX_FOREGROUND_FRACTION=0.25, LOSS_WEIGHT_BOX_REG=0.0, NMS_THRESH=1.0),
     ),
     "batch": ("budget of the whole batch", _ohem(SCOPE="batch")),
     "half": ("default, with 1/2 of the RoIs", _budget(1 / 2, _HALF_RANDOM)),
@@ -190,15 +181,18 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
         "1:3 sampling for the first quarter, then the default",
         _sampled_first(0.5),
     ),
-    "staged": ("box loss weighs more and more (S-OHEM)", _study(STAGED=True)),
-    "capped": ("background with a classification loss above 3 ranks last", _study(MAX_LOSS=3.0)),
+    "staged": ("box loss weighs more and more (S-OHEM)", _staged),
+    "capped": (
+        "background with a classification loss above 3 ranks last",
+        _ohem(SAMPLER="Capped(max_loss=3.0)"),
+    ),
     "half_capped": (
         "default, background with a classification loss above 1 last",
-        _study(0.5, MAX_LOSS=1.0),
+        _ohem(SAMPLER="Capped(max_loss=1.0)", HARD_FRACTION=0.5),
     ),
     "balanced": (
         "default, with less foreground drawn where the hard half holds enough",
-        _study(0.5, BALANCED=True),
+        _ohem(SAMPLER="Balanced", HARD_FRACTION=0.5),
     ),
     "half_even": ("default, with as much foreground drawn as background", _half_even),
     "retinanet": ("RetinaNet (focal loss)", _retinanet),
@@ -333,7 +327,6 @@ def train_backbone(config_file: str, seed: int) -> None:
 def configure(config_file: str, opts: list[str], variant: str, seed: int) -> CfgNode:
     """The config of one run, its data sets registered."""
     cfg = load_config(config_file, [*opts, "SEED", str(seed)])
-    add_study_config(cfg)
     register_datasets(cfg)
     check_datasets(*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     test = cfg.DATASETS.TEST[0]
@@ -346,7 +339,12 @@ def configure(config_file: str, opts: list[str], variant: str, seed: int) -> Cfg
 
 
 def run(args: argparse.Namespace, data: dict[str, tuple[str, list[str]]]) -> None:
-    """Do all runs that are not there yet, and write what is there after each."""
+    """
+    Do all runs that are not there yet, and write what is there after each; or repeat old ones.
+
+    Raises:
+        InputError: a run that is repeated comes out otherwise, or settings are wrong.
+    """
     file = args.output / "results.json"
     spoilt = f"_removed_{args.remove}_swapped_{args.swap}" if args.remove or args.swap else ""
 
@@ -367,13 +365,17 @@ def run(args: argparse.Namespace, data: dict[str, tuple[str, list[str]]]) -> Non
         key, cfg = (f"{name}{spoilt}", variant, seed), config_of(name, variant, seed)
         if key in known:
             check_same_settings(known[key], cfg, file)
-        else:
+        if (key in known) == args.repeat:
             to_do.append((key, cfg))
     if not to_do:
         return
     for seed in args.seeds if args.pretrain else []:
         for config_file in dict.fromkeys(config_file for config_file, _ in data.values()):
             train_backbone(config_file, seed)
+    if args.repeat:
+        for key, cfg in tqdm(to_do, desc="runs", unit="run"):
+            check_same_points(known[key], train(cfg, args.points), describe(cfg.MODEL.DEVICE), file)
+        return
     for name in data:
         of_data = dict.fromkeys(v for n, v, _ in known if n == f"{name}{spoilt}")
         cfgs = {
@@ -447,7 +449,6 @@ def check_same_settings(result: dict, cfg: CfgNode, file: Path) -> None:
     """
     default = get_cfg()
     add_ohem_config(default)
-    add_study_config(default)
     default.MODEL.ROI_HEADS.OHEM.HARD_FRACTION = _PAPERS_HARD_FRACTION
     now = settings_of(cfg)
     for key, value in _flat(default).items():
@@ -457,6 +458,23 @@ def check_same_settings(result: dict, cfg: CfgNode, file: Path) -> None:
                 f"{file}: {result['data']}, {result['variant']}, seed {result['seed']} is there "
                 f"with {key} {found!r}, expected {expected!r}, or another --output"
             )
+
+
+def check_same_points(result: dict, points: list[dict], machine: str, file: Path) -> None:
+    """
+    Make sure that a run has come out as it did, to the last digit. On another processor, or with
+    another number of threads, it need not.
+
+    Raises:
+        InputError: it has not.
+    """
+    run = f"{result['data']}, {result['variant']}, seed {result['seed']}"
+    if points != result["points"]:
+        raise InputError(
+            f"{file}: {run} ended at {points[-1]['AP']} AP on {machine}, expected "
+            f"{result['points'][-1]['AP']} and the same curve, as on {result['machine']}"
+        )
+    tqdm.write(f"{run}: the same curve, to the last digit ({points[-1]['AP']:.1f} AP)")
 
 
 def _flat(node: dict, prefix: str = "") -> dict[str, object]:
@@ -640,6 +658,11 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=10, help="of each learning curve")
     parser.add_argument("--remove", type=float, default=0.0, help="share of labels to leave out")
     parser.add_argument("--swap", type=float, default=0.0, help="share of labels to exchange")
+    parser.add_argument(
+        "--repeat",
+        action="store_true",
+        help="train runs that are there once more, and fail unless they come out the same",
+    )
     parser.add_argument("--output", type=Path, default=Path("output/accuracy"))
     parser.add_argument("--opts", nargs="*", default=[], help="KEY VALUE pairs for all runs")
     args = parser.parse_args()

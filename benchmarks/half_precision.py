@@ -23,6 +23,7 @@ from detectron2.utils.events import EventStorage
 from environment import describe
 from torch.nn.modules.batchnorm import _NormBase
 
+from ohem_d2 import OHEMSampler
 from ohem_d2.data import register_datasets
 from ohem_d2.errors import InputError
 from ohem_d2.modeling.pooling import pooled_by_all_cores
@@ -86,10 +87,10 @@ def mine(
     start = time.perf_counter()
     autocast = torch.autocast(device, dtype, enabled=dtype != torch.float32)
     with autocast, pooled_by_all_cores(heads):
-        labelled, cost = heads.label_and_rank_proposals(features, proposals, targets)
-    _wait_for({"cost": cost})
+        _, candidates = heads.label_and_read_proposals(features, proposals, targets)
+    _wait_for({"loss": candidates.loss_cls})
     seconds = time.perf_counter() - start
-    selected, _ = heads._select(labelled, cost, heads.batch_size_per_image)
+    selected = OHEMSampler()(candidates, heads.batch_size_per_image).indices
     return seconds, set(selected.tolist())
 
 

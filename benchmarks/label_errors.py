@@ -100,7 +100,7 @@ def hits(
     errors = [x for x in errors if kind in (ANY, x["error"])]
     found, result = set(), []
     for place, suspect in suspects:
-        if kind == ANY or suspect.kind == KIND_OF[kind]:
+        if kind == ANY or suspect.error_type == KIND_OF[kind]:
             pointed_at = [i for i, x in enumerate(errors) if _points_at(suspect, x)]
             new = [i for i in pointed_at if i not in found]
             found |= set(new[:1])

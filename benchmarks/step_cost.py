@@ -62,7 +62,7 @@ class OnePassROIHeads(OHEMROIHeads):
         self, proposals: list[Instances], targets: list[Instances]
     ) -> list[Instances]:
         """All RoIs."""
-        return self._label_proposals(proposals, targets)
+        return self.label_proposals(proposals, targets)
 
     def _forward_box(self, features: dict[str, Tensor], proposals: list[Instances]):
         if not self.training:
@@ -204,9 +204,9 @@ class Contender:
 
         heads.label_and_sample_proposals = count
         if type(heads).__name__ in MINING.values():
-            wrap(heads, "_label_proposals", "labelling")
-            wrap(heads, "_cost", "loss")
-            wrap(heads, "_choose", "selection")
+            wrap(heads, "label_proposals", "labelling")
+            wrap(heads, "_read", "loss")
+            wrap(heads, "_sample", "selection")
             wrap(mixin, "add_up", "logging")
             wrap(mixin.MiningMetrics, "log", "logging")
             parts = {"box_pooler": "pooling", "pooler": "pooling"}

@@ -184,7 +184,8 @@ def add_ohem_config(cfg: CfgNode) -> None:
     ):
         node[key] = type(cfg)({f.name.upper(): f.default for f in fields(options)})
     for old, new in _RENAMED.items():
-        cfg.register_renamed_key(config_key(old), config_key(new))
+        if not cfg.key_is_renamed(config_key(old)):
+            cfg.register_renamed_key(config_key(old), config_key(new))
 
 
 def ohem_options(cfg: CfgNode | None) -> OHEMOptions:

@@ -9,6 +9,10 @@ from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
 from small_heads import FAMILIES, NUM_CLASSES, SIZE, make_batch, make_heads, rotated
 
+from ohem_d2 import OHEMOptions
+from ohem_d2.modeling.build_sampler import build_sampler
+from ohem_d2.report import hard_examples
+
 BACKGROUND = NUM_CLASSES
 
 
@@ -121,3 +125,27 @@ def copy_with_budget(heads, budget):
     other = copy.copy(heads)
     other.batch_size_per_image = budget
     return other
+
+
+def set_options(heads, **options):
+    """As if the heads had been built with these options of the mining."""
+    heads.ohem = OHEMOptions(**options)
+    heads.sampler = build_sampler(heads.ohem, heads.positive_fraction)
+
+
+def spy_on_sampler(heads):
+    """A list of what the sampler was given and what it chose, which gets longer with each call."""
+    seen, sampler = [], heads.sampler
+
+    def spy(candidates, num_samples):
+        seen.append((candidates, sampler(candidates, num_samples)))
+        return seen[-1][1]
+
+    heads.sampler = spy
+    return seen
+
+
+def mine(heads, features, proposals, targets):
+    """The hard examples of each image, with all of the budget."""
+    with EventStorage():
+        return hard_examples.mine(heads, features, proposals, targets)

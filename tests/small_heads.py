@@ -154,9 +154,9 @@ def rotated(batch, seed):
     return features, proposals, targets
 
 
-def train_step(heads, features, proposals, targets):
+def train_step(heads, features, proposals, targets, iteration=0):
     """One forward pass in training: the RoIs trained on, the losses, what was logged."""
     heads.train()
-    with EventStorage() as storage:
+    with EventStorage(iteration) as storage:
         mined, losses = heads(None, features, proposals, targets)
     return mined, losses, {name: value for name, (value, _) in storage.latest().items()}

@@ -60,9 +60,9 @@ def main() -> None:
             share = float(losses[i]) / brightest
             color = plt.cm.plasma(share), 0.15 + 0.85 * share
             if by_kind:
-                color = ERROR_COLORS[kind_of(model.roi_heads, rois, i)], 1.0
+                color = ERROR_COLORS[error_type_of(model.roi_heads, rois, i)], 1.0
             draw_box(axis, rois.proposal_boxes.tensor[i], color)
-    present = sorted({kind_of(model.roi_heads, rois, i) for i in steps[-1][1].tolist()})
+    present = sorted({error_type_of(model.roi_heads, rois, i) for i in steps[-1][1].tolist()})
     handles = [
         plt.Line2D([], [], color=ERROR_COLORS[k], lw=3, label=ERROR_TYPES[k]) for k in present
     ]
@@ -85,12 +85,12 @@ def read(model, x: dict) -> tuple[Instances, torch.Tensor]:
         targets = [x["instances"].to(model.device)]
         features = model.backbone(images.tensor)
         proposals, _ = model.proposal_generator(images, features, targets)
-        labelled, losses = model.roi_heads.label_and_rank_proposals(features, proposals, targets)
-    return labelled[0].to("cpu"), losses.cpu()
+        labelled, rois = model.roi_heads.label_and_read_proposals(features, proposals, targets)
+    return labelled[0].to("cpu"), (rois.loss_cls + rois.loss_box_reg).cpu()
 
 
 def mine(heads, rois, losses, budget: int) -> list[tuple[str, torch.Tensor, bool]]:
-    """Each step: its title, the RoIs that are left, costliest first, and whether to tell kinds."""
+    """Each step: its title, the RoIs that are left, costliest first, and whether to name errors."""
     settings = {
         "losses": losses,
         "boxes": rois.proposal_boxes.tensor,
@@ -113,7 +113,7 @@ def mine(heads, rois, losses, budget: int) -> list[tuple[str, torch.Tensor, bool
     ]
 
 
-def kind_of(heads, rois, i: int) -> int:
+def error_type_of(heads, rois, i: int) -> int:
     """The error type of one RoI, as a position in ERROR_TYPES."""
     return error_types_of(rois[[i]], heads.num_classes).item()
 

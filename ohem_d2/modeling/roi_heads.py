@@ -19,8 +19,8 @@ from torch import Tensor
 from ..config import config_key
 from ..errors import InputError
 from .metrics import MiningMetrics
-from .mixin import OHEMMixin, best_iou
-from .reading import read_only
+from .mixin import OHEMMixin
+from .reading import best_iou, read_only
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
                     f"stages in [0, {self.num_cascade_stages})"
                 )
         first, *later = sorted({*self.ohem.cascade_stages})
-        self._figures = {first: MiningMetrics()} | {
+        self._metrics = {first: MiningMetrics()} | {
             x: MiningMetrics(on_console=False) for x in later
         }
 

@@ -6,10 +6,10 @@ import sys
 import pytest
 import step_cost
 import torch
+from mined_rois import set_options
 from small_models import SHRINK_OPTS
 
-from ohem_d2 import OHEMOptions
-from ohem_d2.modeling import mixin
+from ohem_d2.modeling import mixin, reading
 from ohem_d2.training.config_file import load_config
 
 FPN, C4, CASCADE = (
@@ -48,7 +48,7 @@ def test_peak_memory(name, monkeypatch):
     limit = plain.peak_memory()
     assert mining.peak_memory() <= 1.01 * limit
     # Without pieces it would, or this test could not fail.
-    monkeypatch.setattr(mixin, "read_in_chunks", lambda read, rois, size: read(rois))
+    monkeypatch.setattr(reading, "read_in_chunks", lambda read, rois, size: read(rois))
     assert mining.peak_memory() > 2 * limit
 
 
@@ -59,7 +59,7 @@ def test_synchronizations(name, number):
         plain, mining = contenders(name, images, proposals=100, budget=128)  # one piece
         extra = mining.synchronizations() - plain.synchronizations()
         assert extra <= number + 2 + (images - 1)
-        mining.model.roi_heads.ohem = OHEMOptions(hard_fraction=1.0)
+        set_options(mining.model.roi_heads, hard_fraction=1.0)
         drawn = 2 * images
         assert mining.synchronizations() - plain.synchronizations() == extra - drawn
 

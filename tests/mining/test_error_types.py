@@ -1,10 +1,9 @@
 import torch
-from detectron2.structures import Instances
 
-from ohem_d2.mining.error_types import ERROR_TYPES, error_types
+from ohem_d2.mining.error_types import ERROR_TYPES, TIDE_NAMES, error_types
 
 
-def test_each_kind():
+def test_each_error_type():
     background = 3
     rows = [
         # label, taken for, classification loss, box loss
@@ -15,14 +14,11 @@ def test_each_kind():
         (1, 1, 0.5, 0.4, "right class"),
         (background, background, 0.5, 0.0, "right class"),
     ]
-    labels, predicted, cls, box, names = zip(*rows)
-    mined = Instances(
-        (10, 10),
-        gt_classes=torch.tensor(labels),
-        ohem_pred_classes=torch.tensor(predicted),
-        ohem_loss_cls=torch.tensor(cls),
-        ohem_loss_box_reg=torch.tensor(box),
-    )
-    kinds = error_types(mined, num_classes=3)
-    assert [ERROR_TYPES[k] for k in kinds] == list(names)
+    *columns, names = zip(*rows)
+    types = error_types(*map(torch.tensor, columns), num_classes=3)
+    assert [ERROR_TYPES[k] for k in types] == list(names)
     assert set(names) == set(ERROR_TYPES)
+
+
+def test_each_mistake_has_its_name_in_tide():
+    assert [*TIDE_NAMES] == [x for x in ERROR_TYPES if x != "right class"]

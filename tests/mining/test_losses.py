@@ -153,9 +153,18 @@ def test_nothing_is_logged():
 
 def test_predicted_classes():
     scores = torch.tensor([[1.0, -1.0, 3.0], [2.0, 5.0, 3.0], [-1.0, -2.0, -9.0]])
-    assert predicted_classes(make_predictor(2), scores).tolist() == [2, 1, 0]
+    softmax = make_predictor(2)
+    classes, probs = predicted_classes(softmax, scores)
+    assert classes.tolist() == [2, 1, 0]
+    of_all = softmax.predict_probs((scores, None), [range(3)])[0]
+    torch.testing.assert_close(probs, of_all.max(dim=1).values)
     sigmoid = make_predictor(2, use_sigmoid_ce=True)  # whose last column means nothing
-    assert predicted_classes(sigmoid, scores).tolist() == [0, 1, 2]
+    classes, probs = predicted_classes(sigmoid, scores)
+    assert classes.tolist() == [0, 1, 2]
+    of_all = sigmoid.predict_probs((scores, None), [range(3)])[0]
+    torch.testing.assert_close(
+        probs, torch.stack([of_all[0, 0], of_all[1, 1], 1 - of_all[2, :2].max()])
+    )
 
 
 def test_losses_of_a_wrong_shape_are_named():

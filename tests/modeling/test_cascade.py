@@ -16,8 +16,8 @@ from ohem_d2 import OHEMCascadeROIHeads
 def test_a_later_cascade_stage_is_given_what_is_drawn_too():
     opts = ["MODEL.ROI_HEADS.OHEM.CASCADE_STAGES", (1,), "MODEL.ROI_HEADS.OHEM.HARD_FRACTION", 0.25]
     heads = make_heads(*opts, name="OHEMCascadeROIHeads")
-    seen, choose = [], heads._choose
-    heads._choose = lambda *args: seen.append(choose(*args)) or seen[-1]
+    seen, sample = [], heads._sample
+    heads._sample = lambda *args: seen.append(sample(*args)) or seen[-1]
     for _ in range(2):
         torch.manual_seed(0)  # for the first stage, which samples
         train_step(heads, *make_batch(0, [(3, 40)]))
@@ -42,14 +42,14 @@ def test_later_cascade_stages_mine_with_their_own_head():
         predictor.losses = spy
     heads.batch_size_per_image = 40  # the first stage samples that many, as Detectron2 does
     labelled = []
-    choose = heads._choose
+    sample = heads._sample
 
-    def choose_few(rois, cost, figures):
-        labelled.append((rois, cost))
+    def sample_few(rois, candidates, stage):
+        labelled.append((rois, candidates.loss_cls + candidates.loss_box_reg))
         heads.batch_size_per_image = 6
-        return choose(rois, cost, figures)
+        return sample(rois, candidates, stage)
 
-    heads._choose = choose_few
+    heads._sample = sample_few
     features, proposals, targets = make_batch(4, [(3, 60)])
     _, losses, logged = train_step(heads, features, proposals, targets)
     assert [k for k, _ in trained] == [0, 1, 2]
@@ -91,8 +91,8 @@ def test_the_lower_bound_of_background_is_that_of_the_stages_that_mine():
     second = make_heads(*lo, stages, (1,), name="OHEMCascadeROIHeads")
     assert 0.3 not in second.proposal_matcher.thresholds
 
-    choose, seen = second._choose, []
-    second._choose = lambda labelled, *args: seen.extend(labelled) or choose(labelled, *args)
+    sample, seen = second._sample, []
+    second._sample = lambda labelled, *args: seen.extend(labelled) or sample(labelled, *args)
     batch = make_batch(0, [(3, 40), (0, 20)])
     train_step(second, *batch)
     iou = pairwise_iou(seen[0].proposal_boxes, batch[2][0].gt_boxes).max(dim=1).values

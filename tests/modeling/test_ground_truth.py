@@ -3,10 +3,8 @@
 import pytest
 import torch
 from detectron2.structures import Boxes, pairwise_iou
-from mined_rois import BACKGROUND, assert_mined, mine_slowly
+from mined_rois import BACKGROUND, assert_mined, mine_slowly, set_options
 from small_heads import make_batch, make_heads, train_step
-
-from ohem_d2 import OHEMOptions
 
 
 def test_background_below_the_lower_bound_is_not_drawn():
@@ -59,7 +57,7 @@ def test_images_without_objects_or_proposals(append_gt, sizes):
     assert_mined(mined, mine_slowly(heads, *batch), batch[2])
     sum(losses.values()).backward()
     assert all(loss.isfinite() for loss in losses.values())
-    heads.ohem = OHEMOptions(hard_fraction=0.5)
+    set_options(heads, hard_fraction=0.5)
     chosen, losses, _ = train_step(heads, *batch)
     sum(losses.values()).backward()
     assert all(loss.isfinite() for loss in losses.values())
@@ -84,7 +82,7 @@ def test_only_ignored_rois():
     mined, losses, _ = train_step(heads, features, proposals, targets)
     assert len(mined[0]) == 0
     sum(losses.values()).backward()
-    heads.ohem = OHEMOptions(hard_fraction=0.5)
+    set_options(heads, hard_fraction=0.5)
     chosen, _, _ = train_step(heads, features, proposals, targets)
     assert len(chosen[0]) == 0
 

@@ -36,8 +36,9 @@ def test_the_counterpart_with_options(roi_heads):
     assert instantiate(mining).ohem == OHEMOptions(nms_thresh=0.6, scope="batch")
 
 
-OTHERS = {"nms_thresh": 0.6, "scope": "batch", "positive_fraction": 0.25, "hard_fraction": 0.25,
-          "warmup_iters": 5, "bg_iou_lo": 0.1, "loss_weight_cls": 2.0, "loss_weight_box_reg": 2.0,
+OTHERS = {"sampler": "RandomSampler", "nms_thresh": 0.6, "scope": "batch",
+          "max_foreground_fraction": 0.25, "hard_fraction": 0.25,
+          "start_iter": 5, "bg_iou_lo": 0.1, "loss_weight_cls": 2.0, "loss_weight_box_reg": 2.0,
           "cascade_stages": (0, 2)}  # fmt: skip
 
 
@@ -63,7 +64,9 @@ def test_a_whole_model():
 
 
 def test_unknown_options(roi_heads):
-    with pytest.raises(InputError, match=r"nms_tresh is unknown, expected one of nms_thresh,"):
+    with pytest.raises(
+        InputError, match=r"nms_tresh is unknown, expected one of sampler,"
+    ):
         with_ohem(roi_heads, nms_tresh=0.5)
 
 

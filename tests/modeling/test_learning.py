@@ -6,16 +6,14 @@ import math
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from mined_rois import extras, make_family, watch
+from mined_rois import extras, make_family, set_options, watch
 from small_heads import FAMILIES, make_batch, make_heads, train_step
-
-from ohem_d2 import OHEMOptions
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_head_learns_what_the_plain_head_learns_of_the_same_rois(name, monkeypatch):
     heads, plain, batch = make_family(name, 3, [(3, 50), (1, 20)], **extras(name))
-    heads.ohem = OHEMOptions(hard_fraction=0.5)
+    set_options(heads, hard_fraction=0.5)
     seen = watch(heads)
     _, losses, _ = train_step(heads, *batch)
     sum(losses.values()).backward()

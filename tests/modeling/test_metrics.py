@@ -1,43 +1,51 @@
 import pytest
 import torch
-from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
 
+from ohem_d2 import Candidates
 from ohem_d2.mining.error_types import ERROR_TYPES
 from ohem_d2.modeling.metrics import PERIOD, MiningMetrics, add_up
 
 BACKGROUND = 3
 
 
-def rois(*rows):
-    """RoIs of an image: label, taken for, classification loss, box loss."""
-    labels, predicted, cls, box = zip(*rows)
-    return Instances(
-        (10, 10),
-        gt_classes=torch.tensor(labels),
-        ohem_pred_classes=torch.tensor(predicted),
-        ohem_loss_cls=torch.tensor(cls),
-        ohem_loss_box_reg=torch.tensor(box),
+def rois(*images, num_classes=BACKGROUND):
+    """The RoIs of each image: label, taken for, classification loss, box loss."""
+    rows = [(*row, i) for i, image in enumerate(images) for row in image]
+    labels, predicted, cls, box, image_ids = zip(*rows) if rows else [()] * 5
+    return Candidates(
+        boxes=torch.zeros(len(rows), 4),
+        labels=torch.tensor(labels, dtype=torch.int64),
+        image_ids=torch.tensor(image_ids, dtype=torch.int64),
+        pred_classes=torch.tensor(predicted, dtype=torch.int64),
+        loss_cls=torch.tensor(cls),
+        loss_box_reg=torch.tensor(box),
+        num_images=len(images),
+        num_classes=num_classes,
     )
 
 
-def logged(labelled, hard, names=None, drawn=()):
-    hard, drawn = (torch.tensor(x, dtype=torch.int64) for x in (hard, drawn))
+def add(candidates, hard, drawn=()):
+    indices = torch.tensor([*hard, *drawn], dtype=torch.int64)
+    return add_up(candidates, indices, torch.arange(len(indices)) < len(hard))
+
+
+def logged(candidates, hard, names=None, drawn=()):
     with EventStorage() as storage:
-        sums = add_up(labelled, hard, torch.cat([hard, drawn]), BACKGROUND)
+        sums = add(candidates, hard, drawn)
         MiningMetrics().log(sums.tolist(), names)
         return {name: value for name, (value, _) in storage.latest().items()}
 
 
 def test_by_hand():
-    labelled = [
-        rois(
+    labelled = rois(
+        [
             (1, BACKGROUND, 2.0, 1.0),  # 0, a missed object
             (BACKGROUND, 1, 4.0, 0.0),  # 1, a look-alike, and not of the last class either
             (BACKGROUND, BACKGROUND, 0.5, 0.0),  # 2, is easy
-        ),
-        rois((0, 1, 1.0, 0.5), (0, 0, 0.25, 0.75)),  # 3, another class; 4, a box out of place
-    ]
+        ],
+        [(0, 1, 1.0, 0.5), (0, 0, 0.25, 0.75)],  # 3, another class; 4, a box out of place
+    )
     figures = logged(labelled, [0, 1, 2, 3], ["cat", "dog", "bird"])
     assert figures == {
         "roi_head/num_fg_samples": 1.0,
@@ -79,27 +87,27 @@ def test_by_hand():
 def test_shares_of_all_kinds_are_one():
     torch.manual_seed(0)
     rows = torch.randint(0, BACKGROUND + 1, (50, 2)).tolist()
-    labelled = [rois(*((*row, *torch.rand(2).tolist()) for row in rows))]
+    labelled = rois([(*row, *torch.rand(2).tolist()) for row in rows])
     figures = logged(labelled, torch.randperm(50)[:20].tolist())
     shares = [figures[f"ohem/share_of_{kind.replace(' ', '_')}"] for kind in ERROR_TYPES]
     assert sum(shares) == pytest.approx(1)
 
 
 def test_nothing_selected_or_nothing_that_costs():
-    labelled = [rois((BACKGROUND, BACKGROUND, 0.0, 0.0))]
+    labelled = rois([(BACKGROUND, BACKGROUND, 0.0, 0.0)])
     assert "ohem/loss_ratio" not in logged(labelled, [0])
-    figures = logged([labelled[0][:0]], [])
+    figures = logged(rois([]), [])
     assert figures == {"roi_head/num_fg_samples": 0.0, "roi_head/num_bg_samples": 0.0}
 
 
 def test_the_console_line_gains_one_figure():
     """Of Detectron2's printer, which shows what has "loss" in its name."""
-    figures = logged([rois((1, 2, 1.0, 1.0))], [0], ["glossy", "loss", "x"])
+    figures = logged(rois([(1, 2, 1.0, 1.0)]), [0], ["glossy", "loss", "x"])
     assert [name for name in figures if "loss" in name] == ["ohem/loss_ratio"]
 
 
 def test_classes_of_one_name_do_not_share_their_figures():
-    labelled = [rois((0, 2, 1.0, 0.0), (1, 2, 2.0, 0.0), (2, 2, 3.0, 0.0))]
+    labelled = rois([(0, 2, 1.0, 0.0), (1, 2, 2.0, 0.0), (2, 2, 3.0, 0.0)])
     figures = logged(labelled, [0, 1, 2], ["cat", "cat"])  # and a class without a name
     costs = {name: x for name, x in figures.items() if "ohem_class" in name and "cost" in name}
     assert costs == {f"ohem_class/{i}/cost": i + 1.0 for i in range(3)}
@@ -107,8 +115,7 @@ def test_classes_of_one_name_do_not_share_their_figures():
 
 def test_many_classes_are_logged_less_often():
     num_classes = 3 * PERIOD
-    labelled = [rois((7, 7, 1.0, 0.0))]
-    sums = add_up(labelled, torch.tensor([0]), torch.tensor([0]), num_classes).tolist()
+    sums = add(rois([(7, 7, 1.0, 0.0)], num_classes=num_classes), [0]).tolist()
     figures = MiningMetrics()
     with EventStorage(start_iter=1) as storage:
         for _ in range(2 * num_classes):
@@ -121,12 +128,11 @@ def test_many_classes_are_logged_less_often():
 
 
 def test_classes_are_logged_of_many_steps_together():
-    labelled = [rois((1, 0, 1.0, 0.0), (0, 0, 3.0, 2.0), (1, 1, 2.0, 0.0))]
+    labelled = rois([(1, 0, 1.0, 0.0), (0, 0, 3.0, 2.0), (1, 1, 2.0, 0.0)])
     figures = MiningMetrics()
     with EventStorage(start_iter=1) as storage:
         for hard in ([0], [0, 1], [2]) * PERIOD:
-            sums = add_up(labelled, torch.tensor(hard), torch.tensor(hard), BACKGROUND)
-            figures.log(sums.tolist(), ["cat", "dog", "bird"])
+            figures.log(add(labelled, hard).tolist(), ["cat", "dog", "bird"])
             storage.step()
         logged = {name: history.values() for name, history in storage.histories().items()}
     assert [step for _, step in logged["ohem_class/dog/cost"]] == [100, 200, 300]

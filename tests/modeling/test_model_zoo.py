@@ -84,14 +84,15 @@ def test_mining_in(path):
     inputs = make_inputs(model, torch.Generator().manual_seed(1))
 
     seen = []
-    choose = model.roi_heads._choose
+    sample = model.roi_heads._sample
 
-    def spy(labelled, cost, figures):
-        chosen = choose(labelled, cost, figures)
+    def spy(labelled, candidates):
+        chosen = sample(labelled, candidates)
+        cost = candidates.loss_cls + candidates.loss_box_reg
         seen.append((labelled, cost, [x.proposal_boxes.tensor for x in chosen]))
         return chosen
 
-    model.roi_heads._choose = spy
+    model.roi_heads._sample = spy
     losses = step(model, inputs)
     assert all(loss.isfinite() for loss in losses.values())
     sum(losses.values()).backward()
@@ -113,7 +114,7 @@ def test_mining_in(path):
     assert torch.cat(hard).equal(torch.cat(boxes)[expected])
     assert all(n < len(x) <= BUDGET for n, x in zip(number, chosen))  # the rest is drawn
 
-    del model.roi_heads._choose
+    del model.roi_heads._sample
     model.load_state_dict(plain.state_dict())
     assert_same_inference(model, plain, inputs)
     PASSED[str(path.relative_to(ZOO))].add("mining")

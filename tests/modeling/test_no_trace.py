@@ -10,6 +10,7 @@ from small_heads import FAMILIES, NUM_CLASSES, make_batch, make_heads, rotated, 
 from torch import nn
 
 from ohem_d2 import OHEMMixin
+from ohem_d2.report.hard_examples import mine
 
 BOX_HEAD = "MODEL.ROI_BOX_HEAD"
 
@@ -88,14 +89,14 @@ def test_to_mine_without_training_leaves_no_trace():
     heads.observers.append(lambda mined: pytest.fail("is for training"))
     heads.train()
     with EventStorage() as storage:
-        (mined,) = heads.mine(*make_batch(0, [(3, 40)]))
+        (mined,) = mine(heads, *make_batch(0, [(3, 40)]))
     assert mined.has("ohem_loss_cls")
     assert storage.histories() == {}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("number", [2, 8])
-def test_rois_are_read_in_pieces_of_the_budget_or_of_the_fewest(name, number, monkeypatch):
+def test_rois_are_read_in_chunks_of_the_budget_or_of_the_fewest(name, number, monkeypatch):
     monkeypatch.setattr(OHEMMixin, "_fewest_at_a_time", 8)  # 4 of each of two images
     heads = make_heads("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", number, name=name)
     everything = make_heads("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 1000, name=name)
@@ -112,7 +113,8 @@ def test_rois_are_read_in_pieces_of_the_budget_or_of_the_fewest(name, number, mo
     costs = []
     for h in (heads, everything):
         with EventStorage():
-            costs.append(h.label_and_rank_proposals(features, proposals, targets)[1])
+            _, candidates = h.label_and_read_proposals(features, proposals, targets)
+            costs.append(candidates.loss_cls + candidates.loss_box_reg)
     torch.testing.assert_close(*costs)
     assert max(sizes) == (number if name == "OHEMRes5ROIHeads" else max(number, 4))
     assert sum(sizes) == len(costs[0])
@@ -144,6 +146,8 @@ def test_batch_normalization_without_a_single_roi():
     heads = make_heads(f"{BOX_HEAD}.NORM", "BN", f"{BOX_HEAD}.NUM_CONV", 1)
     features, proposals, targets = make_batch(0, [(0, 0), (0, 0)])
     with EventStorage():
-        labelled, cost = heads.label_and_rank_proposals(features, proposals, targets)
+        labelled, candidates = heads.label_and_read_proposals(features, proposals, targets)
     assert [len(x) for x in labelled] == [0, 0]
-    assert cost.shape == (0,)
+    assert candidates.loss_cls.shape == candidates.pred_scores.shape == (0,)
+    assert candidates.ious.shape == (0,)
+    assert candidates.pred_boxes.shape == (0, 4)

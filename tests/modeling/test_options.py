@@ -32,11 +32,11 @@ def test_built_from_arguments():
         ("OHEM.NMS_THRESH", -0.5, "a number of 0 or more"),
         ("OHEM.NMS_THRESH", math.nan, "a number of 0 or more"),
         ("OHEM.SCOPE", "batches", "'image' or 'batch'"),
-        ("OHEM.POSITIVE_FRACTION", 25, r"None or a number in \[0, 1\]"),
-        ("OHEM.POSITIVE_FRACTION", "none", r"None or a number in \[0, 1\]"),
+        ("OHEM.MAX_FOREGROUND_FRACTION", 25, r"None or a number in \[0, 1\]"),
+        ("OHEM.MAX_FOREGROUND_FRACTION", "none", r"None or a number in \[0, 1\]"),
         ("OHEM.HARD_FRACTION", 0.0, r"a number in \(0, 1\]"),
         ("OHEM.HARD_FRACTION", 50.0, r"a number in \(0, 1\]"),
-        ("OHEM.WARMUP_ITERS", -1, "an integer of 0 or more"),
+        ("OHEM.START_ITER", -1, "an integer of 0 or more"),
         ("OHEM.BG_IOU_LO", -0.1, r"a number in \[0, 1\)"),
         ("OHEM.BG_IOU_LO", 0.5, "less than 0.5"),
         ("OHEM.LOSS_WEIGHT_CLS", -1.0, "a number of 0 or more"),
@@ -64,5 +64,7 @@ def test_both_weights_zero_are_refused():
 def test_unknown_keys_are_refused():
     cfg = make_cfg()
     cfg.MODEL.ROI_HEADS.OHEM.NMS_TRESH = 0.5
-    with pytest.raises(ValueError, match=r"OHEM.NMS_TRESH is unknown, expected one of NMS_THRESH"):
+    with pytest.raises(
+        ValueError, match=r"OHEM.NMS_TRESH is unknown, expected one of SAMPLER, "
+    ):
         build_roi_heads(cfg, SHAPES)

@@ -5,10 +5,17 @@ import torch
 from detectron2.utils.events import EventStorage
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mined_rois import assert_mined, copy_with_budget, extras, make_family, mine_slowly, watch
+from mined_rois import (
+    assert_mined,
+    copy_with_budget,
+    extras,
+    make_family,
+    mine,
+    mine_slowly,
+    set_options,
+    watch,
+)
 from small_heads import FAMILIES, NUM_CLASSES, make_batch, make_heads, rotated, train_step
-
-from ohem_d2 import OHEMOptions
 
 images = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 30)), min_size=1, max_size=3)
 
@@ -21,7 +28,7 @@ images = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 30)), min_size=1, 
         {
             "nms_thresh": st.sampled_from([0.3, 0.7, 1.0]),
             "scope": st.sampled_from(["image", "batch"]),
-            "positive_fraction": st.sampled_from([None, 0.25]),
+            "max_foreground_fraction": st.sampled_from([None, 0.25]),
         }
     ),
     bg_iou_lo=st.sampled_from([0.0, 0.1]),
@@ -63,7 +70,7 @@ def test_what_is_not_hard_is_drawn_as_detectron2_does(name, scope):
     sizes = [(3, 40), (0, 3), (2, 25)]
     heads, _, batch = make_family(name, 0, sizes, **extras(name))
     budget, num_drawn = heads.batch_size_per_image, 6
-    heads.ohem = OHEMOptions(hard_fraction=0.25, scope=scope)
+    set_options(heads, hard_fraction=0.25, scope=scope)
     assert round(0.25 * budget) == budget - num_drawn == 2
     heads.batch_size_per_image = budget - num_drawn
     expected = mine_slowly(heads, *batch, scope=scope)
@@ -98,8 +105,7 @@ def test_what_is_not_hard_is_drawn_as_detectron2_does(name, scope):
     assert not all(of_all)  # another step draws others
     number = logged["roi_head/num_fg_samples"] + logged["roi_head/num_bg_samples"]
     assert number == pytest.approx(sum(map(len, first)) / len(first))
-    with EventStorage():  # to mine without training draws nothing
-        mined = heads.mine(*batch)
+    mined = mine(heads, *batch)  # to mine without training draws nothing
     all_hard = mine_slowly(heads, *batch, scope=scope)
     for x, rois in zip(mined, all_hard):
         assert x.gt_classes.tolist() == [label for _, label, _ in rois]
@@ -124,12 +130,12 @@ def test_every_roi_that_is_not_hard_is_drawn_as_often():
     heads.train()
     features, proposals, targets = make_batch(0, [(0, 24)])  # all background
     with EventStorage():
-        labelled, cost = heads.label_and_rank_proposals(features, proposals, targets)
+        labelled, candidates = heads.label_and_read_proposals(features, proposals, targets)
         labelled[0].number = torch.arange(24)
         times, rounds = torch.zeros(24), 4000
         torch.manual_seed(0)
         for _ in range(rounds):
-            (chosen,) = heads._choose(labelled, cost, heads._figures[0])
+            (chosen,) = heads._sample(labelled, candidates)
             times[chosen.number] += 1
     is_hard = times == rounds
     assert int(is_hard.sum()) == 4
@@ -146,7 +152,7 @@ def test_without_box_loss_the_true_class_decides():
     assert probability.tolist() == sorted(probability.tolist())
 
 
-WARMUP_ITERS = "MODEL.ROI_HEADS.OHEM.WARMUP_ITERS"
+START_ITER = "MODEL.ROI_HEADS.OHEM.START_ITER"
 
 
 @pytest.mark.parametrize(
@@ -160,7 +166,7 @@ def test_during_the_warm_up_rois_are_sampled_as_by_the_extended_head(name, stage
     batch = make_batch(0, [(3, 60), (0, 20), (2, 50)])
     if name == "OHEMRROIHeads":
         batch = rotated(batch, 0)
-    heads = make_heads(WARMUP_ITERS, 5, *opts, name=name)
+    heads = make_heads(START_ITER, 5, *opts, name=name)
     seen = []
     heads.observers.append(seen.extend)
     plain, mining = make_heads(name=FAMILIES[name][0]), make_heads(*opts, name=name)
@@ -178,7 +184,7 @@ def test_during_the_warm_up_rois_are_sampled_as_by_the_extended_head(name, stage
 def test_what_is_no_step_does_not_end_the_warm_up_nor_begin_it_again():
     batch = make_batch(0, [(3, 60)])
     heads, plain, mining = (
-        make_heads(WARMUP_ITERS, 5),
+        make_heads(START_ITER, 5),
         make_heads(name="StandardROIHeads"),
         make_heads(),
     )
@@ -197,10 +203,9 @@ def test_what_is_no_step_does_not_end_the_warm_up_nor_begin_it_again():
 
 def test_the_tools_mine_with_a_warm_up_too():
     batch = make_batch(0, [(3, 60)])
-    heads = make_heads(WARMUP_ITERS, 5)
+    heads = make_heads(START_ITER, 5)
     train_step(heads, *batch)
     mined = []
     for h in (heads, make_heads()):
-        with EventStorage():
-            mined += h.mine(*batch)
+        mined += mine(h, *batch)
     assert mined[0].proposal_boxes.tensor.equal(mined[1].proposal_boxes.tensor)

@@ -7,10 +7,10 @@ from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils.events import EventStorage
+from mined_rois import set_options
 from small_data import write_voc
 from small_models import SHRINK_OPTS
 
-from ohem_d2 import OHEMOptions
 from ohem_d2.data import register_datasets
 from ohem_d2.errors import InputError
 from ohem_d2.mining.error_types import ERROR_TYPES
@@ -63,7 +63,7 @@ def test_examples_are_what_training_mines(name, data):
 
     # The same by hand: all that training would mine of the whole budget, as the heads see it in the
     # small image.
-    model.roi_heads.ohem = OHEMOptions(hard_fraction=1.0)
+    set_options(model.roi_heads, hard_fraction=1.0)
     model.eval()
     model.proposal_generator.train()
     with EventStorage(), torch.no_grad():
@@ -81,10 +81,10 @@ def test_examples_are_what_training_mines(name, data):
     for e in examples:
         nearest = min(max(abs(a - b) for a, b in zip(e.box, box)) for box in boxes)
         assert nearest < 1  # the height is scaled by a little less, rounded to pixels
-        assert e.kind in ERROR_TYPES[:-1]
+        assert e.error_type in ERROR_TYPES[:-1]
         assert 0 <= e.score <= 1
-        assert (e.true_class is None) == (e.kind == "look-alike")
-        assert (e.predicted_class is None) == (e.kind == "missed object")
+        assert (e.true_class is None) == (e.error_type == "look-alike")
+        assert (e.predicted_class is None) == (e.error_type == "missed object")
         assert (e.predicted_box is None) == (e.predicted_class is None)
     check_labels_and_detections(findings, record)
 
@@ -140,7 +140,7 @@ def test_an_image_without_objects(data):
     findings = look_at(model, x)
     assert findings.label_boxes.shape == (0, 4)
     assert findings.hard_examples
-    assert {(e.kind, e.iou, e.true_box) for e in findings.hard_examples} == {
+    assert {(e.error_type, e.iou, e.true_box) for e in findings.hard_examples} == {
         ("look-alike", 0.0, None)
     }
 

@@ -33,7 +33,7 @@ def findings(labels=(), detections=(), crowds=()):
 
 def found(*images):
     return [
-        (i, x.kind, x.true_class, x.predicted_class, round(x.score, 4), round(x.loss, 4))
+        (i, x.error_type, x.true_class, x.predicted_class, round(x.score, 4), round(x.loss, 4))
         for i, x in by_loss(images)
     ]
 
@@ -66,7 +66,7 @@ def test_each_error_by_hand_and_the_worst_first():
     assert placed.true_box == PLACE
     assert placed.iou == pytest.approx(1 / 3)
     assert (missing.box, missing.true_box, missing.iou) == (FAR, None, 0)
-    assert set(LABEL_ERRORS) == {x.kind for _, x in by_loss(images)}
+    assert set(LABEL_ERRORS) == {x.error_type for _, x in by_loss(images)}
 
 
 def test_an_object_beside_its_label_is_neither_missing_nor_spurious():
@@ -91,7 +91,7 @@ def test_each_label_has_the_nearest_object():
     unsure = (0.3, 0.1, 0.6)
     detections = [((48, 0, 68, 20), CAT, 0.9), ((8, 0, 28, 20), CAT, 0.8)]
     ranked = by_loss([findings([(left, CAT, unsure), (right, CAT, unsure)], detections)])
-    assert [(x.kind, x.true_box, x.box[0]) for _, x in ranked] == [
+    assert [(x.error_type, x.true_box, x.box[0]) for _, x in ranked] == [
         ("badly placed label", right, 48),
         ("badly placed label", left, 8),
     ]
@@ -125,7 +125,7 @@ def test_cleanlab_by_hand():
     ranked = by_cleanlab(images)
     of_images = {}
     for i, x in ranked:
-        of_images.setdefault(i, []).append((x.kind, x.box))
+        of_images.setdefault(i, []).append((x.error_type, x.box))
     assert ("wrong class", PLACE) in of_images[0]
     assert ("missing label", FAR) in of_images[1]
     assert of_images[2][0] == ("badly placed label", (10, 0, 30, 20))  # where it is seen

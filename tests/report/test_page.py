@@ -76,7 +76,7 @@ def test_the_page_has_the_data_and_nothing_from_outside(tmp_path, dataset):
     data = json.loads(parser.scripts[0])
     assert data["categories"][0]["name"] == HOSTILE
     assert data["dataset"] == dataset
-    assert [x["kinds"] for x in data["lists"]] == [list(ERROR_TYPES[:-1]), list(LABEL_ERRORS)]
+    assert [x["error_types"] for x in data["lists"]] == [list(ERROR_TYPES[:-1]), list(LABEL_ERRORS)]
     assert set(data["colors"]) == {*ERROR_TYPES[:-1], *LABEL_ERRORS}
     assert "img" not in parser.elements
     assert not re.findall(r"(?:https?:)?//\w|@import|innerHTML|document\.write", page)
@@ -177,7 +177,7 @@ def test_crops_show_boxes_with_what_is_around_them(example, dataset):
     (annotation,) = as_coco([record], [(0, example)], dataset, "hard_examples")["annotations"]
     crop = draw_crop(image, annotation)
     assert max(crop.shape) == 260
-    kind = "confused class" if example is WRONG else example.kind
+    kind = "confused class" if example is WRONG else example.error_type
     color = np.round(255 * np.array(ERROR_COLORS[ERROR_TYPES.index(kind)]))
     # Where the label itself is the example, it is white.
     assert (np.abs(crop - color).max(axis=2) <= 1).any() == (example is not WRONG)
@@ -207,7 +207,7 @@ def test_coco_by_hand():
     first, second = coco["annotations"]
     assert first == {
         "id": 1, "image_id": 2, "category_id": 7, "bbox": [5, 5, 10, 20], "area": 200,
-        "iscrowd": 0, "kind": "missed object", "loss": 2.0, "score": 0.5, "iou": 0.9,
+        "iscrowd": 0, "error_type": "missed object", "loss": 2.0, "score": 0.5, "iou": 0.9,
         "is_labelled": True, "predicted_category_id": None, "true_bbox": [5, 5, 10, 22],
         "predicted_bbox": None, "crop": "crops/hard_examples_000001.jpg",
     }  # fmt: skip

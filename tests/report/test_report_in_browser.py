@@ -79,7 +79,7 @@ def texts(chrome, css):
     )
 
 
-def kinds(chrome):
+def error_types_shown(chrome):
     return texts(chrome, "figcaption b")
 
 
@@ -111,7 +111,7 @@ def check_pictures(chrome, number):
 
 
 def test_names_are_shown_as_they_are_and_every_picture_loads(page):
-    assert kinds(page) == [x.kind for _, x in HARD]
+    assert error_types_shown(page) == [x.error_type for _, x in HARD]
     captions = texts(page, "figcaption")
     assert f"{HOSTILE}, taken for background (0.75)" in captions[0]
     assert f"no label, taken for {HOSTILE} (0.75)" in captions[1]
@@ -120,10 +120,10 @@ def test_names_are_shown_as_they_are_and_every_picture_loads(page):
 
 
 def test_filters(page):
-    hard = [x.kind for _, x in HARD]
-    click(page, "#kinds input", 0)
-    assert kinds(page) == hard[1:]
-    click(page, "#kinds input", 0)
+    hard = [x.error_type for _, x in HARD]
+    click(page, "#error_types input", 0)
+    assert error_types_shown(page) == hard[1:]
+    click(page, "#error_types input", 0)
     for name, value, found in (
         ("class", "2", hard[2:]),  # of it, or taken for it
         ("class", "1", hard[:3]),
@@ -134,29 +134,29 @@ def test_filters(page):
         ("file", "1 <_SCR", [hard[1]]),
     ):
         fill(page, name, value)
-        assert kinds(page) == found, (name, value)
+        assert error_types_shown(page) == found, (name, value)
         assert texts(page, "#count") == [f"{len(found)} examples"]
         fill(page, name, "0" if name == "loss" else "")
-    assert kinds(page) == hard
+    assert error_types_shown(page) == hard
 
 
 def test_label_errors_are_the_other_list(page):
     assert texts(page, "#lists button") == ["hard examples (4)", "suspected label errors (2)"]
     click(page, "#lists button", 1)
-    assert kinds(page) == [x.kind for _, x in ERRORS]
-    assert texts(page, "#kinds label")[0] == "missing label"
+    assert error_types_shown(page) == [x.error_type for _, x in ERRORS]
+    assert texts(page, "#error_types label")[0] == "missing label"
     assert texts(page, "#by-class button") == ["dog", HOSTILE]
     assert texts(page, "#by-class td.number") == ["1", "1"]
     click(page, "#by-class button", 1)
-    assert kinds(page) == ["spurious label"]
+    assert error_types_shown(page) == ["spurious label"]
     click(page, "#lists button", 0)  # the class stays chosen
-    assert kinds(page) == [x.kind for _, x in HARD[:3]]
+    assert error_types_shown(page) == [x.error_type for _, x in HARD[:3]]
 
 
 def test_summaries_filter_too(page):
     assert texts(page, "#by-image td:nth-child(2)") == ["3", "1"]
     click(page, "#by-image button", 1)
-    assert kinds(page) == ["look-alike"]
+    assert error_types_shown(page) == ["look-alike"]
 
 
 def write_one(file):
@@ -224,7 +224,7 @@ def check_report(folder, profile):
             examples = coco["annotations"][:5000]
             click(page, "#lists button", number)
             check_count(page, len(examples))
-            check_kinds(page, Counter(x["kind"] for x in examples))
+            check_error_types(page, Counter(x["error_type"] for x in examples))
             names = {x["id"]: x["name"] for x in coco["categories"]}
             of_classes = Counter(
                 category
@@ -255,11 +255,12 @@ def check_count(page, number):
     assert texts(page, "#count") == [f"{number} examples"]
 
 
-def check_kinds(page, numbers):
-    for i, kind in enumerate(texts(page, "#kinds label")):
-        click(page, "#kinds input", i)
-        check_count(page, numbers.total() - numbers[kind])
-        click(page, "#kinds input", i)
+def check_error_types(page, numbers):
+    for i, label in enumerate(texts(page, "#error_types label")):
+        click(page, "#error_types input", i)
+        error_type, _, _ = label.partition(" (")  # behind it comes TIDE's name
+        check_count(page, numbers.total() - numbers[error_type])
+        click(page, "#error_types input", i)
     check_count(page, numbers.total())
 
 

@@ -72,9 +72,9 @@ def test_writes_what_pycocotools_reads(trained, capsys):
     assert names == ["image 0.jpg", "image 2.jpg"]
     annotations = json.loads((trained / "report/hard_examples.json").read_text())["annotations"]
     assert annotations
-    assert {"loss", "kind"} <= set(annotations[0])
+    assert {"loss", "error_type"} <= set(annotations[0])
     errors = json.loads((trained / "report/label_errors.json").read_text())["annotations"]
-    assert {x["kind"] for x in errors} <= set(LABEL_ERRORS)
+    assert {x["error_type"] for x in errors} <= set(LABEL_ERRORS)
     found = f"{len(annotations)} hard examples and {len(errors)} suspected label errors of 2 images"
     assert f"Wrote {found}" in run.stdout
     crops = [trained / "report" / x["crop"] for x in annotations + errors]

@@ -169,7 +169,7 @@ def test_files_that_are_no_config(tmp_path, content):
         ("SOLVER.BASE_LR", "1", 1.0),
         ("SOLVER.MAX_ITER", "1", 1),
         ("INPUT.MIN_SIZE_TRAIN", "240", (240,)),
-        ("MODEL.ROI_HEADS.OHEM.POSITIVE_FRACTION", "0.25", 0.25),
+        ("MODEL.ROI_HEADS.OHEM.MAX_FOREGROUND_FRACTION", "0.25", 0.25),
         ("OUTPUT_DIR", "some/where", "some/where"),
     ],
 )

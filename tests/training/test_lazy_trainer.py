@@ -134,7 +134,7 @@ optimizer.params.overrides = {"pos_embed": {"weight_decay": 0.0}}
 
 
 def test_a_warm_up(tmp_path, voc):
-    key = "model.roi_heads.ohem.warmup_iters"
+    key = "model.roi_heads.ohem.start_iter"
     opts = {**TINY_R50, **voc, key: 3}
     run = run_train_net(tmp_path, *pairs(**opts), config=EXAMPLE)
     assert run.returncode == 1

@@ -235,8 +235,8 @@ def test_broken_weights_stop_the_training(tmp_path, voc):
         (
             [],
             None,
-            {"MODEL.ROI_HEADS.OHEM.WARMUP_ITERS": 100000},
-            "MODEL.ROI_HEADS.OHEM.WARMUP_ITERS is 100000, expected less than ",
+            {"MODEL.ROI_HEADS.OHEM.START_ITER": 100000},
+            "MODEL.ROI_HEADS.OHEM.START_ITER is 100000, expected less than ",
         ),
     ],
 )
