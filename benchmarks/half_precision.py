@@ -26,7 +26,6 @@ from torch.nn.modules.batchnorm import _NormBase
 from ohem_d2 import OHEMSampler
 from ohem_d2.data import register_datasets
 from ohem_d2.errors import InputError
-from ohem_d2.modeling.pooling import pooled_by_all_cores
 from ohem_d2.training.checks import check_datasets, check_weights
 from ohem_d2.training.config_file import load_config
 
@@ -86,7 +85,7 @@ def mine(
     _wait_for(features)
     start = time.perf_counter()
     autocast = torch.autocast(device, dtype, enabled=dtype != torch.float32)
-    with autocast, pooled_by_all_cores(heads):
+    with autocast:
         _, candidates = heads.label_and_read_proposals(features, proposals, targets)
     _wait_for({"loss": candidates.loss_cls})
     seconds = time.perf_counter() - start

@@ -114,7 +114,8 @@ class Contender:
         self.model.proposal_generator = FixedProposals(self.model.proposal_generator, proposals)
         self.inputs, self.amp = inputs, cfg.SOLVER.AMP.ENABLED
         self.device = torch.device(cfg.MODEL.DEVICE)
-        self.pools_by_all_cores = head.endswith(POOLED)
+        if head.endswith(POOLED):
+            pooling.pool_on_all_cores(self.model.roi_heads)
 
     def step(self) -> float:
         """Train once, and return the seconds that it took."""
@@ -123,8 +124,6 @@ class Contender:
         self._synchronize()
         start = time.perf_counter()
         with ExitStack() as stack:
-            if self.pools_by_all_cores:
-                stack.enter_context(pooling.pooled_by_all_cores(self.model.roi_heads))
             stack.enter_context(torch.autocast(self.device.type, dtype, enabled=self.amp))
             stack.enter_context(EventStorage())
             losses = self.model(self.inputs)
@@ -155,7 +154,9 @@ class Contender:
 
     def synchronizations(self) -> int:
         """How often a step waits for the GPU, or would if there was one."""
-        with mock.patch.object(pooling, "_pool", ROIPooler.forward):  # as on a GPU
+        with mock.patch.object(
+            pooling.AllCoresROIPooler, "forward", ROIPooler.forward
+        ):  # as on a GPU
             return synchronizations(self.step, self.device)
 
     def look(self) -> tuple[str, dict[str, float]]:

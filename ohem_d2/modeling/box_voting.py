@@ -25,7 +25,7 @@ from detectron2.structures import (
 from torch import Tensor, nn
 
 from ..config import BoxVotingOptions, box_voting_options, options_by_name
-from .pooling import pooled_by_all_cores
+from .pooling import pool_on_all_cores
 
 # Boxes that are voted on at a time, so that memory does not grow with their number.
 _CHUNK = 256
@@ -186,6 +186,7 @@ class BoxVotingMixin:
             box_voting = options_by_name(BoxVotingOptions, box_voting)
         super().__init__(*args, **kwargs)
         self.box_voting = box_voting
+        pool_on_all_cores(self)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape) -> dict:
@@ -199,10 +200,9 @@ class BoxVotingMixin:
         self, images, features: dict[str, Tensor], proposals: list[Instances], *args, **kwargs
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         """See Detectron2's `ROIHeads.forward`, which stays as it is, and can be scripted."""
-        with pooled_by_all_cores(self):
-            if self.box_voting.rounds and not self.training:
-                return self._detect_with_voting(features, proposals), {}
-            return super().__call__(images, features, proposals, *args, **kwargs)
+        if self.box_voting.rounds and not self.training:
+            return self._detect_with_voting(features, proposals), {}
+        return super().__call__(images, features, proposals, *args, **kwargs)
 
     def read_boxes(
         self, features: dict[str, Tensor], proposals: list[Instances]

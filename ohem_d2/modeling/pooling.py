@@ -1,70 +1,99 @@
 """RoI pooling by all cores of a CPU, where torchvision's RoIAlign takes one."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 from itertools import pairwise
 from threading import Barrier
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 # How many channels are pooled at a time. With not too many, the features that RoIs share stay in
 # the cache, and there is less beside the result; with too few, the calls take longer than the work.
 _FEWEST_CHANNELS, _MOST_CHANNELS = 16, 64
 
 
-@contextmanager
-def pooled_by_all_cores(module: nn.Module) -> Iterator[None]:
+def pool_on_all_cores(module: nn.Module) -> None:
     """
-    Within, each `ROIPooler` of a module gives every core of a CPU a part of the channels.
+    Replace each `ROIPooler` in a module by one that gives every core of a CPU a part of the
+    channels. What it returns and the gradients are bitwise the same.
 
-    What it returns and the gradients are bitwise the same, since each channel is pooled for itself.
+    Left alone are subclasses, which may do anything else to the features, across channels too; and
+    poolers whose ``forward`` somebody has replaced.
     """
-    # Subclasses may do anything else to the features, across channels too; and so may a forward
-    # that somebody else has set.
-    poolers = [m for m in module.modules() if type(m) is ROIPooler and "forward" not in vars(m)]
-    for m in poolers:
-        m.forward = partial(_pool, m)
-    try:
-        yield
-    finally:
-        for m in poolers:
-            vars(m).pop("forward", None)
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if type(child) is ROIPooler and "forward" not in vars(child):
+                setattr(parent, name, AllCoresROIPooler(child))
 
 
-def _pool(pooler: ROIPooler, features: list[Tensor], boxes: list[Boxes]) -> Tensor:
-    """See `ROIPooler.forward`."""
-    is_eager = not (torch.jit.is_tracing() or torch.compiler.is_compiling())
-    if torch.get_num_threads() == 1 or not is_eager or features[0].device.type != "cpu":
-        return ROIPooler.forward(pooler, features, boxes)
-    if torch.is_grad_enabled() and any(x.requires_grad for x in features):
-        return _PoolByChannels.apply(pooler, boxes, *features)
-    pooled, _ = _pool_by_channels(pooler, boxes, features, with_graphs=False)
-    return pooled
+class AllCoresROIPooler(ROIPooler):
+    """Pools each channel for itself, several at a time."""
+
+    def __init__(self, pooler: ROIPooler) -> None:
+        """
+        Args:
+            pooler: the one to replace, whose settings and layers it takes over.
+        """
+        nn.Module.__init__(self)
+        vars(self).update(vars(pooler))
+
+    def __prepare_scriptable__(self) -> ROIPooler:
+        """What TorchScript compiles in its place."""
+        pooler = ROIPooler.__new__(ROIPooler)
+        vars(pooler).update(vars(self))
+        return pooler
+
+    def on_one_core(self, x: list[Tensor], box_lists: list[Boxes]) -> Tensor:
+        """What Detectron2's `ROIPooler` does."""
+        return super().forward(x, box_lists)
+
+    def forward(self, x: list[Tensor], box_lists: list[Boxes]) -> Tensor:
+        """See Detectron2's `ROIPooler.forward`."""
+        is_eager = not (torch.jit.is_tracing() or torch.compiler.is_compiling())
+        if torch.get_num_threads() == 1 or not is_eager or x[0].device.type != "cpu":
+            return self.on_one_core(x, box_lists)
+        if torch.is_grad_enabled() and any(features.requires_grad for features in x):
+            return _PoolByChannels.apply(self, box_lists, *x)
+        pooled, _ = _pool_by_channels(self, box_lists, x, with_graphs=False)
+        return pooled
+
+
+class _Graph(NamedTuple):
+    """The way back from what was pooled of some channels to their features."""
+
+    channels: slice
+    features: list[Tensor]
+    pooled: GradientEdge
 
 
 class _PoolByChannels(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, pooler: ROIPooler, boxes: list[Boxes], *features: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, pooler: AllCoresROIPooler, boxes: list[Boxes], *features: Tensor
+    ) -> Tensor:
         ctx.shapes = [x.shape for x in features]
         pooled, ctx.graphs = _pool_by_channels(pooler, boxes, features, with_graphs=True)
         return pooled
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         of_features = [gradient.new_empty(shape) for shape in ctx.shapes]
 
-        def differentiate(graph: tuple[slice, list[Tensor], Tensor]) -> None:
-            part, inputs, output = graph
+        def differentiate(graph: _Graph) -> None:
+            part = graph.channels
             # The outer graph may be gone through again, if its user retains it.
-            of_inputs = torch.autograd.grad(output, inputs, gradient[:, part], retain_graph=True)
+            of_inputs = torch.autograd.grad(
+                [graph.pooled], graph.features, [gradient[:, part]], retain_graph=True
+            )
             for whole, of_part in zip(of_features, of_inputs):
                 whole[:, part] = of_part
 
@@ -72,28 +101,45 @@ class _PoolByChannels(torch.autograd.Function):
         return None, None, *of_features
 
 
+class _Values(torch.autograd.Function):
+    """
+    Stands for features whose values the graph does not keep: RoIAlign's gradient needs neither the
+    features nor what was pooled.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, stand_in: Tensor, values: Tensor) -> Tensor:
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
 def _pool_by_channels(
-    pooler: ROIPooler, boxes: list[Boxes], features: Sequence[Tensor], with_graphs: bool
-) -> tuple[Tensor, list[tuple[slice, list[Tensor], Tensor]]]:
-    """What is pooled and, for each part of the channels, the graph from inputs to output."""
+    pooler: AllCoresROIPooler, boxes: list[Boxes], features: Sequence[Tensor], with_graphs: bool
+) -> tuple[Tensor, list[_Graph]]:
+    """What is pooled and, with ``with_graphs``, for each part of the channels the way back."""
     channels = features[0].shape[1]
     for_cores = min(torch.get_num_threads(), channels // _FEWEST_CHANNELS)
     number = max(1, for_cores, -(-channels // _MOST_CHANNELS))
     bounds = [channels * i // number for i in range(number + 1)]
     pooled = features[0].new_empty(sum(map(len, boxes)), channels, *pooler.output_size)
 
-    def pool(part: slice) -> tuple[slice, list[Tensor], Tensor]:
-        inputs = [x[:, part].detach().requires_grad_(with_graphs) for x in features]
-        with torch.set_grad_enabled(with_graphs):
-            output = ROIPooler.forward(pooler, inputs, boxes)
+    def pool(part: slice) -> _Graph | None:
+        values = [x[:, part].detach() for x in features]
+        if not with_graphs:
+            pooled[:, part] = pooler.on_one_core(values, boxes)
+            return None
+        with torch.enable_grad():
+            stand_ins = [x.new_empty(()).expand(x.shape).requires_grad_() for x in values]
+            inputs = [_Values.apply(x, v) for x, v in zip(stand_ins, values)]
+            output = pooler.on_one_core(inputs, boxes)
         pooled[:, part] = output.detach()
-        if with_graphs:  # which need neither the values that they lead to nor those they come from
-            output.untyped_storage().resize_(0)
-            for x in inputs:
-                x.data = x.new_empty(()).expand(x.shape)
-        return part, inputs, output
+        return _Graph(part, stand_ins, get_gradient_edge(output))
 
-    return pooled, _by_all_cores(pool, [slice(a, b) for a, b in pairwise(bounds)])
+    graphs = _by_all_cores(pool, [slice(a, b) for a, b in pairwise(bounds)])
+    return pooled, graphs
 
 
 @cache

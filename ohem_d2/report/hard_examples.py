@@ -23,7 +23,6 @@ from ..mining.error_types import ERROR_TYPES
 from ..mining.samplers import OHEMSampler
 from ..modeling.metrics import error_types_of
 from ..modeling.mixin import OHEMMixin
-from ..modeling.pooling import pooled_by_all_cores
 from ..modeling.roi_heads import OHEMRROIHeads
 
 # Of look-alikes that overlap by a higher IoU, only the hardest is an example.
@@ -171,7 +170,7 @@ def look_at(model: nn.Module, x: dict) -> Findings:
     """
     heads = model.roi_heads
     targets = [x["instances"].to(model.device)]
-    with _with_training_proposals(model), EventStorage(), pooled_by_all_cores(heads):
+    with _with_training_proposals(model), EventStorage():
         images = model.preprocess_image([x])
         features = model.backbone(images.tensor)
         if model.proposal_generator is None:

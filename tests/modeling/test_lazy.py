@@ -64,9 +64,7 @@ def test_a_whole_model():
 
 
 def test_unknown_options(roi_heads):
-    with pytest.raises(
-        InputError, match=r"nms_tresh is unknown, expected one of sampler,"
-    ):
+    with pytest.raises(InputError, match=r"nms_tresh is unknown, expected one of sampler,"):
         with_ohem(roi_heads, nms_tresh=0.5)
 
 

@@ -64,7 +64,5 @@ def test_both_weights_zero_are_refused():
 def test_unknown_keys_are_refused():
     cfg = make_cfg()
     cfg.MODEL.ROI_HEADS.OHEM.NMS_TRESH = 0.5
-    with pytest.raises(
-        ValueError, match=r"OHEM.NMS_TRESH is unknown, expected one of SAMPLER, "
-    ):
+    with pytest.raises(ValueError, match=r"OHEM.NMS_TRESH is unknown, expected one of SAMPLER, "):
         build_roi_heads(cfg, SHAPES)

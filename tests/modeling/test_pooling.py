@@ -1,6 +1,7 @@
 import os
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -13,7 +14,7 @@ from small_heads import make_batch, make_heads, train_step
 from torch import nn
 
 from ohem_d2.modeling import pooling
-from ohem_d2.modeling.pooling import pooled_by_all_cores
+from ohem_d2.modeling.pooling import AllCoresROIPooler, pool_on_all_cores
 
 
 @pytest.fixture(autouse=True)
@@ -56,10 +57,10 @@ def pool_and_differentiate(pooler, features, boxes):
 
 def assert_bitwise_equal(pooler, features, boxes):
     expected = pool_and_differentiate(pooler, features, boxes)
-    with pooled_by_all_cores(pooler):
-        found = pool_and_differentiate(pooler, features, boxes)
-        with torch.no_grad():
-            without_gradients = pooler(features, boxes)
+    pooler = AllCoresROIPooler(pooler)
+    found = pool_and_differentiate(pooler, features, boxes)
+    with torch.no_grad():
+        without_gradients = pooler(features, boxes)
     for mine, theirs in zip([*found, without_gradients], [*expected, expected[0]]):
         assert mine.equal(theirs)
         assert mine.dtype == theirs.dtype
@@ -88,9 +89,9 @@ def test_any_number_of_cores(threads):
 def test_each_core_has_work():
     pooler, channels = make_pooler(), []
     pooler.level_poolers[0].register_forward_hook(lambda m, x, _: channels.append(x[0].shape[1]))
-    with pooled_by_all_cores(pooler):
-        for number in (40, 192, 31):  # with fewer, a part would be too small
-            pooler(*make_input(0, [5], number))
+    pooler = AllCoresROIPooler(pooler)
+    for number in (40, 192, 31):  # with fewer, a part would be too small
+        pooler(*make_input(0, [5], number))
     assert channels == [20, 20, 64, 64, 64, 31]
 
 
@@ -102,9 +103,9 @@ def test_threads_are_kept_and_each_counts_for_one():
         seen.append((threading.current_thread(), torch.get_num_threads()))
 
     pooler.level_poolers[0].register_forward_hook(look)
-    with pooled_by_all_cores(pooler):
-        for _ in range(5):
-            pooler(*make_input(0, [5], 64))
+    pooler = AllCoresROIPooler(pooler)
+    for _ in range(5):
+        pooler(*make_input(0, [5], 64))
     assert len(seen) == 10
     assert len({thread for thread, _ in seen}) <= 2
     assert {number for _, number in seen} == {1}
@@ -130,8 +131,8 @@ def test_after_an_error_no_thread_goes_on():
 @pytest.mark.filterwarnings("ignore:.*fork")
 def test_a_forked_process_does_not_wait_for_threads_that_it_has_not():
     pooler = make_pooler()
-    with pooled_by_all_cores(pooler):
-        pooler(*make_input(0, [5], 64))
+    pooler = AllCoresROIPooler(pooler)
+    pooler(*make_input(0, [5], 64))
     assert pooling._executor.cache_info().currsize > 0
     child = os.fork()
     if child == 0:
@@ -150,8 +151,8 @@ def test_mixed_precision(dtype):
 
 def test_features_that_do_not_learn():
     pooler = make_pooler()
-    with pooled_by_all_cores(pooler):
-        assert not pooler(*make_input(0, [6], 40)).requires_grad
+    pooler = AllCoresROIPooler(pooler)
+    assert not pooler(*make_input(0, [6], 40)).requires_grad
 
 
 def test_a_graph_that_is_gone_through_twice():
@@ -159,8 +160,8 @@ def test_a_graph_that_is_gone_through_twice():
     features, boxes = make_input(0, [6], 40)
     for x in features:
         x.requires_grad_()
-    with pooled_by_all_cores(pooler):
-        total = pooler(features, boxes).square().sum()
+    pooler = AllCoresROIPooler(pooler)
+    total = pooler(features, boxes).square().sum()
     first = torch.autograd.grad(total, features, retain_graph=True)
     second = torch.autograd.grad(total, features)
     assert all(a.equal(b) for a, b in zip(first, second))
@@ -168,30 +169,38 @@ def test_a_graph_that_is_gone_through_twice():
 
 @pytest.mark.parametrize("levels", [1, 2])
 def test_graphs_keep_neither_features_nor_what_is_pooled(monkeypatch, levels):
-    graphs = []
-    by_channels = pooling._pool_by_channels
+    graphs, tensors = [], []
+    by_channels, on_one_core = pooling._pool_by_channels, AllCoresROIPooler.on_one_core
 
     def spy(*args, **kwargs):
         result = by_channels(*args, **kwargs)
         graphs.extend(result[1])
         return result
 
+    def spy_on_tensors(self, features, boxes):
+        pooled = on_one_core(self, features, boxes)
+        tensors.extend(map(weakref.ref, [*features, pooled]))
+        return pooled
+
     monkeypatch.setattr(pooling, "_pool_by_channels", spy)
+    monkeypatch.setattr(AllCoresROIPooler, "on_one_core", spy_on_tensors)
     pooler = make_pooler(levels=levels)
     features, boxes = make_input(0, [6], 40, levels=levels)
-    with pooled_by_all_cores(pooler):
-        pooler([x.requires_grad_() for x in features], boxes)
+    pooler = AllCoresROIPooler(pooler)
+    pooled = pooler([x.requires_grad_() for x in features], boxes)
+    assert pooled.requires_grad
     assert len(graphs) == 2
-    for _, inputs, output in graphs:
-        assert output.untyped_storage().nbytes() == 0
-        assert [x.untyped_storage().nbytes() for x in inputs] == [4] * levels
+    for graph in graphs:
+        assert [x.untyped_storage().nbytes() for x in graph.features] == [4] * levels
+    assert len(tensors) == 2 * (levels + 1)
+    assert not any(x() is not None for x in tensors)
 
 
 def test_without_gradients_what_hooks_saw_stays():
     pooler, outputs = make_pooler(levels=1), []
     pooler.level_poolers[0].register_forward_hook(lambda m, x, output: outputs.append(output))
-    with pooled_by_all_cores(pooler):
-        pooled = pooler(*make_input(0, [6], 40, levels=1))
+    pooler = AllCoresROIPooler(pooler)
+    pooled = pooler(*make_input(0, [6], 40, levels=1))
     # Which thread comes first is not known.
     orders = (outputs, outputs[::-1])
     assert len(outputs) == 2
@@ -202,7 +211,8 @@ def test_inference_mode():
     pooler = make_pooler()
     features, boxes = make_input(0, [6], 40)
     expected = pooler(features, boxes)
-    with torch.inference_mode(), pooled_by_all_cores(pooler):
+    pooler = AllCoresROIPooler(pooler)
+    with torch.inference_mode():
         pooled = pooler(features, boxes)
     assert pooled.equal(expected)
     assert pooled.is_inference()
@@ -212,33 +222,30 @@ def test_gradients_of_gradients_are_refused_as_by_torchvision():
     pooler = make_pooler()
     features, boxes = make_input(0, [6], 40)
     features = [x.requires_grad_() for x in features]
-    with pooled_by_all_cores(pooler):
-        total = pooler(features, boxes).square().sum()
+    pooler = AllCoresROIPooler(pooler)
+    total = pooler(features, boxes).square().sum()
     (gradient, _) = torch.autograd.grad(total, features, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
 
 
-def test_it_ends_with_the_context():
+def test_each_pooler_of_a_module_is_replaced_once():
     heads = nn.ModuleDict({"box_pooler": make_pooler(), "mask_pooler": make_pooler()})
-    patched = []
-    with pooled_by_all_cores(heads):
-        with pooled_by_all_cores(heads):
-            patched.append(["forward" in vars(m) for m in heads.values()])
-        patched.append(["forward" in vars(m) for m in heads.values()])
-    patched.append(["forward" in vars(m) for m in heads.values()])
-    assert patched == [[True, True], [True, True], [False, False]]
-    with pytest.raises(KeyError), pooled_by_all_cores(heads):
-        raise KeyError
-    assert not any("forward" in vars(m) for m in heads.values())
+    layers = heads.box_pooler.level_poolers
+    pool_on_all_cores(heads)
+    before = list(heads.values())
+    pool_on_all_cores(heads)
+    assert list(heads.values()) == before
+    assert [type(m) for m in before] == [AllCoresROIPooler] * 2
+    assert heads.box_pooler.level_poolers is layers
+    assert heads.state_dict() == {}
 
 
 def test_a_forward_that_somebody_has_set_stays():
-    pooler = make_pooler()
-    pooler.forward = lambda features, boxes: "theirs"
-    with pooled_by_all_cores(pooler):
-        assert pooler(*make_input(0, [6], 40)) == "theirs"
-    assert pooler(*make_input(0, [6], 40)) == "theirs"
+    heads = nn.ModuleDict({"box_pooler": make_pooler()})
+    heads.box_pooler.forward = lambda features, boxes: "theirs"
+    pool_on_all_cores(heads)
+    assert heads.box_pooler(*make_input(0, [6], 40)) == "theirs"
 
 
 @pytest.mark.parametrize("name", ["OHEMROIHeads", "OHEMCascadeROIHeads", "BoxVotingROIHeads"])
@@ -269,26 +276,27 @@ def test_poolers_of_ones_own_are_left_alone():
         def forward(self, x, box_lists):
             return super().forward([level / level.sum() for level in x], box_lists)
 
-    pooler = Normalizing((4, 4), [1 / 4, 1 / 8], 0, "ROIAlignV2")
-    features, boxes = make_input(0, [6], 40)
-    expected = pooler(features, boxes)
-    with pooled_by_all_cores(pooler):
-        assert pooler(features, boxes).equal(expected)
-        assert "forward" not in vars(pooler)
+    heads = nn.ModuleDict({"box_pooler": Normalizing((4, 4), [1 / 4, 1 / 8], 0, "ROIAlignV2")})
+    pool_on_all_cores(heads)
+    assert type(heads.box_pooler) is Normalizing
 
 
-def test_tracing():
-    class Pool(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.pooler = make_pooler(levels=1)
+class Pool(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.pooler = AllCoresROIPooler(make_pooler(levels=1))
 
-        def forward(self, features, boxes):
-            with pooled_by_all_cores(self):
-                return self.pooler([features], [Boxes(boxes)])
+    def forward(self, features: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+        return self.pooler([features], [Boxes(boxes)])
 
+
+@pytest.mark.parametrize("how", ["trace", "script"])
+def test_torchscript(how):
     (features,), (boxes,) = make_input(0, [6], 40, levels=1)
     module = Pool()
-    traced = torch.jit.trace(module, (features, boxes.tensor))
+    if how == "trace":
+        scripted = torch.jit.trace(module, (features, boxes.tensor))
+    else:
+        scripted = torch.jit.script(module)
     others = boxes.tensor[:3] * 0.5
-    assert traced(features, others).equal(module(features, others))
+    assert scripted(features, others).equal(module(features, others))
