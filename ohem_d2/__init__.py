@@ -2,22 +2,35 @@
 
 from .config import BoxVotingOptions, OHEMOptions, add_ohem_config
 from .data import register_datasets
+from .mining.candidates import Candidates, Selection
 from .mining.losses import losses_per_roi
+from .mining.samplers import SAMPLERS, MixedSampler, OHEMSampler, RandomSampler
 from .mining.select import select_hard_examples
 from .modeling import vgg  # noqa: F401  (registers the backbone and the box head)
 from .modeling.lazy import with_ohem
 from .modeling.mixin import OHEMMixin
-from .modeling.roi_heads import OHEMCascadeROIHeads, OHEMRes5ROIHeads, OHEMROIHeads, OHEMRROIHeads
+from .modeling.roi_heads import (
+    OHEMCascadeROIHeads,
+    OHEMRes5ROIHeads,
+    OHEMROIHeads,
+    OHEMRROIHeads,
+)
 
 __version__ = "0.1.0"
 __all__ = [
+    "SAMPLERS",
     "BoxVotingOptions",
+    "Candidates",
+    "MixedSampler",
     "OHEMCascadeROIHeads",
     "OHEMMixin",
     "OHEMOptions",
     "OHEMROIHeads",
     "OHEMRROIHeads",
     "OHEMRes5ROIHeads",
+    "OHEMSampler",
+    "RandomSampler",
+    "Selection",
     "add_ohem_config",
     "losses_per_roi",
     "register_datasets",

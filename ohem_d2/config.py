@@ -3,27 +3,31 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from detectron2.config import CfgNode
 
 from .errors import InputError
 
 
-def _number(value: object) -> bool:
+def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 # The range of each setting: a test, and the words for it.
-_RANGES: dict[str, tuple[Callable[[object], bool], str]] = {
+_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "sampler": (
+        lambda v: bool(v) and (isinstance(v, (str, Mapping)) or callable(v)),
+        "the name of a sampler, or in Python a class or a function",
+    ),
     "nms_thresh": (lambda v: _number(v) and v >= 0, "a number of 0 or more"),
     "scope": (lambda v: v in ("image", "batch"), "'image' or 'batch'"),
-    "positive_fraction": (
+    "max_foreground_fraction": (
         lambda v: v is None or (_number(v) and 0 <= v <= 1),
         "None or a number in [0, 1]",
     ),
     "hard_fraction": (lambda v: _number(v) and 0 < v <= 1, "a number in (0, 1]"),
-    "warmup_iters": (lambda v: type(v) is int and v >= 0, "an integer of 0 or more"),
+    "start_iter": (lambda v: type(v) is int and v >= 0, "an integer of 0 or more"),
     "bg_iou_lo": (lambda v: _number(v) and 0 <= v < 1, "a number in [0, 1)"),
     "loss_weight_cls": (lambda v: _number(v) and v >= 0, "a number of 0 or more"),
     "loss_weight_box_reg": (lambda v: _number(v) and v >= 0, "a number of 0 or more"),
@@ -34,10 +38,23 @@ _RANGES: dict[str, tuple[Callable[[object], bool], str]] = {
 }
 
 
+# The options that are passed to the sampler, where it has a parameter of that name.
+SAMPLER_OPTIONS = (
+    "nms_thresh",
+    "scope",
+    "max_foreground_fraction",
+    "hard_fraction",
+    "loss_weight_cls",
+    "loss_weight_box_reg",
+)
+# What keys were called before, and Detectron2 calls something else.
+_RENAMED = {"positive_fraction": "max_foreground_fraction", "warmup_iters": "start_iter"}
+
+
 @dataclass(frozen=True)
 class OHEMOptions:
     """
-    How hard examples are chosen. Each field is a key of ``MODEL.ROI_HEADS.OHEM``, in upper case.
+    How RoIs are chosen. Each field is a key of ``MODEL.ROI_HEADS.OHEM``, in upper case.
 
     The number of RoIs is not among them: it is Detectron2's own
     ``MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE``.
@@ -46,6 +63,11 @@ class OHEMOptions:
         InputError: a value lies outside its range.
     """
 
+    # What chooses: a name from `ohem_d2.SAMPLERS`, or "my_module.MySampler", see
+    # `ohem_d2.modeling.build_sampler`. "MixedSampler": hard_fraction of the budget goes to hard
+    # examples, the rest is drawn as Detectron2 does; "OHEMSampler": hard examples only, as in the
+    # paper; "RandomSampler": Detectron2's sampling.
+    sampler: str | Callable[..., Any] | Mapping[str, Any] = "MixedSampler"
     # Of two RoIs of the same image and label whose IoU is higher than this, the one with the lower
     # loss is no hard example (but it may be drawn). 1 or more: no suppression.
     nms_thresh: float = 0.7
@@ -55,23 +77,24 @@ class OHEMOptions:
     # None: loss alone decides, as in the paper. A number: at most this fraction of the budget for
     # hard examples goes to foreground, each side ranked by loss (as in MMDetection, whose default
     # is 0.25).
-    positive_fraction: float | None = None
+    max_foreground_fraction: float | None = None
     # The fraction of the budget that goes to hard examples (at least one). The rest is drawn at
     # random from the other RoIs of each image, duplicates among them, in Detectron2's ratio
-    # (MODEL.ROI_HEADS.POSITIVE_FRACTION). Other settings but bg_iou_lo do not apply to these. The
-    # default is the study's (docs/accuracy.md); 1.0 is the paper's way.
+    # (MODEL.ROI_HEADS.POSITIVE_FRACTION). The other options of the sampler do not apply to these.
+    # The default is the study's (docs/when_it_helps.md); 1.0 is the paper's way.
     hard_fraction: float = 0.5
-    # Before this iteration RoIs are sampled as Detectron2 does it, and nothing is mined. bg_iou_lo
-    # applies to the proposals then too. SOLVER.REFERENCE_WORLD_SIZE does not change it.
-    warmup_iters: int = 0
-    # A background RoI that overlaps every object by a lower IoU than this is left out. 0.1 gives
-    # the range [0.1, 0.5) of Fast R-CNN; the paper found mining to do better without (0).
-    bg_iou_lo: float = 0.0
     # RoIs are ranked by loss_weight_cls * classification loss + loss_weight_box_reg * box loss.
     # What is trained on is not changed by these. With loss_weight_box_reg 0, the probability of
     # the true class alone decides (with sigmoid losses: the classification loss).
     loss_weight_cls: float = 1.0
     loss_weight_box_reg: float = 1.0
+    # The iteration at which mining starts. Before it RoIs are sampled as Detectron2 does it.
+    # bg_iou_lo applies to the proposals then too. SOLVER.REFERENCE_WORLD_SIZE does not change it.
+    start_iter: int = 0
+    # A background RoI that overlaps every object by a lower IoU than this is left out, whatever the
+    # sampler. 0.1 gives the range [0.1, 0.5) of Fast R-CNN; the paper found mining to do better
+    # without (0).
+    bg_iou_lo: float = 0.0
     # The stages of Cascade R-CNN that mine, counted from 0 as in Detectron2's logs.
     cascade_stages: tuple[int, ...] = (0,)
 
@@ -121,21 +144,21 @@ class BoxVotingOptions:
                 )
 
 
-def check_warmup(options: OHEMOptions, key: str, max_iter: int) -> None:
+def check_start_iter(options: OHEMOptions, key: str, max_iter: int) -> None:
     """
     Make sure that a training does not end before mining starts.
 
     Args:
         options: those of the mining.
-        key: the name of ``warmup_iters`` in the config.
+        key: the name of ``start_iter`` in the config.
         max_iter: the number of iterations of the training.
 
     Raises:
         InputError: it does.
     """
-    if 0 < options.warmup_iters >= max_iter:
+    if 0 < options.start_iter >= max_iter:
         raise InputError(
-            f"{key} is {options.warmup_iters}, expected less than {max_iter}, the iterations of "
+            f"{key} is {options.start_iter}, expected less than {max_iter}, the iterations of "
             "the whole training: nothing would be mined"
         )
 
@@ -160,6 +183,8 @@ def add_ohem_config(cfg: CfgNode) -> None:
         (cfg.TEST, "BOX_VOTING", BoxVotingOptions),
     ):
         node[key] = type(cfg)({f.name.upper(): f.default for f in fields(options)})
+    for old, new in _RENAMED.items():
+        cfg.register_renamed_key(config_key(old), config_key(new))
 
 
 def ohem_options(cfg: CfgNode | None) -> OHEMOptions:
@@ -201,6 +226,9 @@ def options_by_name(
     """
     known = {f.name.upper() if of_config else f.name: f.name for f in fields(kind)}
     for name in values:
+        if kind is OHEMOptions and (new := _RENAMED.get(name.lower())):
+            new = new.upper() if of_config else new
+            raise InputError(f"{of_config}{name} is now called {new}, expected that name")
         if name not in known:
             raise InputError(f"{of_config}{name} is unknown, expected one of {', '.join(known)}")
     return kind(**{known[name]: value for name, value in values.items()})

@@ -18,7 +18,8 @@ from detectron2.utils.events import get_event_storage
 from detectron2.utils.visualizer import Visualizer
 from torch.nn.parallel import DistributedDataParallel
 
-from .mining.error_types import ERROR_TYPES, error_types
+from .mining.error_types import ERROR_TYPES
+from .modeling.metrics import error_types_of
 from .modeling.mixin import OHEMMixin
 
 logger = logging.getLogger(__name__)
@@ -111,8 +112,8 @@ class DetectionPictures(DatasetEvaluator):
 
 class MinedPictures(HookBase):
     """
-    Draws the RoIs that are mined, coloured by kind: now and then into Detectron2's event storage,
-    whose writer for TensorBoard shows them, and those of the last steps into a file.
+    Draws the RoIs that are mined, coloured by error type: now and then into Detectron2's event
+    storage, whose writer for TensorBoard shows them, and those of the last steps into a file.
 
     The heads are also told the names of the classes, for what they log.
     """
@@ -200,20 +201,20 @@ def draw_mined(
         RGB of uint8.
     """
     mined, targets = mined.to("cpu"), targets.to("cpu")
-    kinds = error_types(mined, num_classes)
+    types = error_types_of(mined, num_classes)
     visualizer = _visualizer(image, metadata)
-    is_mistake = kinds != ERROR_TYPES.index("right class")
+    is_mistake = types != ERROR_TYPES.index("right class")
     for chosen, alpha in ((~is_mistake, 0.3), (is_mistake, 0.9)):
         visualizer.overlay_instances(
             boxes=mined.proposal_boxes[chosen],
-            assigned_colors=[ERROR_COLORS[k] for k in kinds[chosen]],
+            assigned_colors=[ERROR_COLORS[k] for k in types[chosen]],
             alpha=alpha,
         )
     rois = visualizer.output.get_image()
     truth = _draw_objects(image, targets.gt_boxes, targets.gt_classes.tolist(), metadata)
-    counts = kinds.bincount(minlength=len(ERROR_TYPES)).tolist()
+    counts = types.bincount(minlength=len(ERROR_TYPES)).tolist()
     caption = [
-        (f"{n} {kind}", color) for n, kind, color in zip(counts, ERROR_TYPES, ERROR_COLORS) if n
+        (f"{n} {name}", color) for n, name, color in zip(counts, ERROR_TYPES, ERROR_COLORS) if n
     ]
     return np.hstack([_captioned(truth, [("ground truth", None)]), _captioned(rois, caption)])
 

@@ -63,7 +63,7 @@ def select(
     num_classes,
     nms_thresh=0.7,
     scope="image",
-    positive_fraction=None,
+    max_foreground_fraction=None,
     num_images=None,
 ):
     """The same arguments as `ohem_d2.select_hard_examples`, as plain lists; returns a list."""
@@ -93,11 +93,11 @@ def select(
 
     selected = []
     for pool in pools:
-        if positive_fraction is None:
+        if max_foreground_fraction is None:
             selected += pool[:budget]
         else:
             foreground = [i for i in pool if labels[i] < num_classes]
             background = [i for i in pool if labels[i] == num_classes]
-            foreground = foreground[: int(budget * positive_fraction)]
+            foreground = foreground[: int(budget * max_foreground_fraction)]
             selected += foreground + background[: budget - len(foreground)]
     return sorted(selected, key=lambda i: (image_ids[i], rank(i)))

@@ -20,8 +20,9 @@ from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
 
 from ohem_d2.data import register_datasets
-from ohem_d2.mining.error_types import ERROR_TYPES, error_types
+from ohem_d2.mining.error_types import ERROR_TYPES
 from ohem_d2.mining.select import select_hard_examples
+from ohem_d2.modeling.metrics import error_types_of
 from ohem_d2.training.config_file import load_config
 from ohem_d2.visualization import ERROR_COLORS
 
@@ -113,8 +114,8 @@ def mine(heads, rois, losses, budget: int) -> list[tuple[str, torch.Tensor, bool
 
 
 def kind_of(heads, rois, i: int) -> int:
-    """The kind of one RoI, as a position in ERROR_TYPES."""
-    return error_types(rois[[i]], heads.num_classes).item()
+    """The error type of one RoI, as a position in ERROR_TYPES."""
+    return error_types_of(rois[[i]], heads.num_classes).item()
 
 
 def draw_box(axis, box, color) -> None:

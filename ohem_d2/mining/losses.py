@@ -1,5 +1,9 @@
 """The loss of every single RoI, unreduced: exactly what the box predictor would charge for it."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
 from detectron2.layers import cat, ciou_loss, cross_entropy, diou_loss
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import Instances
@@ -82,7 +86,48 @@ def check_predictor(predictor: nn.Module) -> None:
             )
 
 
-def predicted_classes(predictor: FastRCNNOutputLayers, scores: Tensor) -> Tensor:
+def use_weights(predictor: nn.Module) -> None:
+    """
+    Let the ``losses`` of a box predictor weigh RoIs: where proposals have a field ``ohem_weights``,
+    the classification and the box loss of each RoI are multiplied by it before they are averaged
+    over RoIs. Other losses, and proposals without that field, are left as they are.
+
+    The predictor keeps its class and its weights; a second call changes nothing.
+
+    Args:
+        predictor: a box predictor that `losses_per_roi` knows.
+    """
+    losses = predictor.losses
+    if not (isinstance(losses, partial) and losses.func is _weighted_losses):
+        predictor.losses = partial(_weighted_losses, predictor, losses)
+
+
+def _weighted_losses(
+    predictor: nn.Module,
+    losses: Callable[..., dict[str, Tensor]],
+    predictions: tuple[Tensor, Tensor],
+    proposals: list[Instances],
+) -> dict[str, Tensor]:
+    """The losses of a predictor, with those of each RoI weighed."""
+    if not (proposals and proposals[0].has("ohem_weights")):
+        return losses(predictions, proposals)
+    weights = cat([x.ohem_weights for x in proposals])
+    # The predictor's own are called for what else they return and log. Where they draw at random,
+    # as the federated loss does, the weighted ones are to draw the same.
+    gpus = [weights.device] if weights.is_cuda else []
+    with torch.random.fork_rng(devices=gpus):
+        all_losses = losses(predictions, proposals)
+    for name, of_rois in losses_per_roi(predictor, predictions, proposals).items():
+        if name not in all_losses:
+            raise InputError(
+                f"the box predictor {type(predictor).__name__} returns the losses "
+                f"{', '.join(all_losses)}, expected {name} among them: the sampler weighs it"
+            )
+        all_losses[name] = (weights * of_rois).sum() / max(1, len(of_rois))
+    return all_losses
+
+
+def predicted_classes(predictor: nn.Module, scores: Tensor) -> tuple[Tensor, Tensor]:
     """
     Tell which class the model takes each RoI for.
 
@@ -91,12 +136,40 @@ def predicted_classes(predictor: FastRCNNOutputLayers, scores: Tensor) -> Tensor
         scores: its class scores, (R, K + 1).
 
     Returns:
-        (R,) int64 in [0, K], K being background.
+        (R,) int64 in [0, K], K being background; and (R,) how probable the model finds that class.
     """
     if getattr(predictor, "use_sigmoid_ce", False):
         # Background has no score: it is where no class reaches 1/2.
-        scores = F.pad(scores[:, :-1], (0, 1), value=0.0)
-    return scores.argmax(dim=1)
+        best, classes = F.pad(scores[:, :-1], (0, 1), value=0.0).max(dim=1)
+        is_background = classes == scores.shape[1] - 1
+        best = torch.where(is_background, -scores[:, :-1].max(dim=1).values, best)
+        return classes, best.sigmoid()
+    best, classes = scores.max(dim=1)
+    return classes, (best - scores.logsumexp(dim=1)).exp()
+
+
+def deltas_of_best_class(predictions: Sequence[Tensor], box_dim: int) -> Tensor | None:
+    """
+    Of the box deltas of a predictor, those of the most probable foreground class.
+
+    Args:
+        predictions: class scores (R, K + 1), then box deltas (R, K * B) or class-agnostic (R, B).
+        box_dim: B, 4 or for rotated boxes 5.
+
+    Returns:
+        (R, B), or None if the predictor returns something else.
+    """
+    scores, deltas = predictions[0], predictions[1] if len(predictions) > 1 else None
+    num_classes = scores.shape[1] - 1
+    if not isinstance(deltas, Tensor) or deltas.shape[1:] not in (
+        (box_dim,),
+        (num_classes * box_dim,),
+    ):
+        return None
+    if deltas.shape[1] == box_dim:
+        return deltas
+    best = scores[:, :-1].argmax(dim=1)
+    return deltas.view(-1, num_classes, box_dim)[torch.arange(len(best), device=best.device), best]
 
 
 def _classification_losses(

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import nms
+from torchvision.ops import batched_nms
 
 
 @torch.no_grad()
@@ -19,7 +19,7 @@ def select_hard_examples(
     num_classes: int,
     nms_thresh: float = 0.7,
     scope: str = "image",
-    positive_fraction: float | None = None,
+    max_foreground_fraction: float | None = None,
     num_images: int | None = None,
 ) -> Tensor:
     """
@@ -44,8 +44,8 @@ def select_hard_examples(
             with the lower loss is dropped. 1 or more turns this off.
         scope: "image": the ``num_samples`` costliest of each image; "batch": the
             ``num_samples * num_images`` costliest of all, wherever they lie.
-        positive_fraction: None: loss alone decides, as in the paper. A number in [0, 1]: at most
-            this fraction of the budget goes to foreground RoIs and the rest is filled with
+        max_foreground_fraction: None: loss alone decides, as in the paper. A number in [0, 1]: at
+            most this fraction of the budget goes to foreground RoIs and the rest is filled with
             background, each side ranked by loss.
         num_images: number of images in the batch; by default the highest image id + 1.
 
@@ -73,8 +73,10 @@ def select_hard_examples(
         raise ValueError(f"nms_thresh is {nms_thresh}, expected 0 or more")
     if scope not in ("image", "batch"):
         raise ValueError(f"scope is {scope!r}, expected 'image' or 'batch'")
-    if positive_fraction is not None and not 0 <= positive_fraction <= 1:
-        raise ValueError(f"positive_fraction is {positive_fraction}, expected None or [0, 1]")
+    if max_foreground_fraction is not None and not 0 <= max_foreground_fraction <= 1:
+        raise ValueError(
+            f"max_foreground_fraction is {max_foreground_fraction}, expected None or [0, 1]"
+        )
     if num_images is None:
         num_images = int(image_ids.max()) + 1 if len(image_ids) else 0
     labels, image_ids = labels.long(), image_ids.long()
@@ -84,12 +86,9 @@ def select_hard_examples(
     # Everything from here on is ordered by falling loss; stable, so that ties go by index.
     ranking = cost.argsort(descending=True, stable=True)
     if nms_thresh < 1:
-        ranked_boxes = boxes[ranking]
         groups = (image_ids * (num_classes + 1) + labels)[ranking]
-        survives = ~finite[ranking]
-        for part in _by_image(image_ids[ranking], num_images) if boxes.is_cpu else [...]:
-            survives[part] |= _survives_nms(ranked_boxes[part], groups[part], nms_thresh)
-        ranking = ranking[survives]
+        survives = _survives_nms(boxes[ranking], groups, nms_thresh)
+        ranking = ranking[survives | ~finite[ranking]]
 
     if scope == "image":
         shares, budget = image_ids[ranking], num_samples
@@ -97,24 +96,17 @@ def select_hard_examples(
     else:
         shares, budget = torch.zeros_like(ranking), num_samples * num_images
         num_shares = 1
-    if positive_fraction is None:
+    if max_foreground_fraction is None:
         selected = _rank_within(shares, num_shares) < budget
     else:
         foreground = labels[ranking] < num_classes
         rank = _rank_within(shares * 2 + foreground, num_shares * 2)
-        selected_fg = foreground & (rank < int(budget * positive_fraction))
-        num_fg = _count(shares, num_shares, selected_fg)
+        selected_fg = foreground & (rank < int(budget * max_foreground_fraction))
+        num_fg = shares[selected_fg].bincount(minlength=num_shares)
         selected = selected_fg | (~foreground & (rank < budget - num_fg[shares]))
 
     ranking = ranking[selected]
     return ranking[image_ids[ranking].argsort(stable=True)]
-
-
-def _by_image(image_ids: Tensor, num_images: int) -> tuple[Tensor, ...]:
-    """Where the RoIs of each image are. The kernel for the CPU, which compares a box with all that
-    follow, gets one image at a time."""
-    sizes = _count(image_ids, num_images, torch.ones_like(image_ids))
-    return image_ids.argsort(stable=True).split(sizes.tolist())
 
 
 def _survives_nms(boxes: Tensor, groups: Tensor, nms_thresh: float) -> Tensor:
@@ -128,38 +120,33 @@ def _survives_nms(boxes: Tensor, groups: Tensor, nms_thresh: float) -> Tensor:
     Returns:
         (R,) bool, True for the boxes that no earlier one suppresses.
     """
-    # One call for all groups: each is moved to a place of its own. In double precision, and by a
-    # whole number, so that the boxes keep their exact shape however many groups there are.
-    boxes = boxes.double().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    survives = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
     if len(boxes) == 0:
-        return boxes.new_zeros(0, dtype=torch.bool)
-    rotated = boxes.shape[1] == 5
-    spread = boxes[:, :4].abs().sum(dim=1).max().ceil() if rotated else boxes.abs().max().ceil()
-    offsets = groups.double() * (2 * spread + 1)
-    boxes[:, : 2 if rotated else 4] += offsets[:, None]
+        return survives
+    # In double precision, which holds any box of any group exactly.
+    boxes = boxes.double().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
     scores = torch.arange(len(boxes), 0, -1, dtype=torch.float64, device=boxes.device)
     # The kernels disagree on details (the threshold as float or double, "above" or "at least"):
     # the next float above it means the same to all of them.
     thresh = float(np.nextafter(np.float32(nms_thresh), np.float32(math.inf)))
-    if rotated:
+    if boxes.shape[1] == 5:
+        # Detectron2's batched_nms_rotated moves each group to a place of its own too, but in
+        # single precision, in which boxes far from the origin lose their shape.
         from detectron2.layers import nms_rotated  # torchvision has none
 
+        spread = boxes[:, :4].abs().sum(dim=1).max().ceil()
+        boxes[:, :2] += groups[:, None] * (2 * spread + 1)
         kept = nms_rotated(boxes, scores, thresh)
     else:
-        kept = nms(boxes, scores, thresh)
-    survives = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+        # Groups are told apart by what is added to their coordinates, which must not be negative.
+        kept = batched_nms(boxes - boxes.min().floor(), scores, groups, thresh)
     survives[kept] = True
     return survives
 
 
-def _count(groups: Tensor, num_groups: int, mask: Tensor) -> Tensor:
-    """How many elements of each group the mask holds: (num_groups,)."""
-    return groups.new_zeros(num_groups).scatter_add_(0, groups, mask.to(groups.dtype))
-
-
 def _rank_within(groups: Tensor, num_groups: int) -> Tensor:
     """The position of each element among those of its own group, in the order given: (R,)."""
-    sizes = _count(groups, num_groups, torch.ones_like(groups))
+    sizes = groups.bincount(minlength=num_groups)
     starts = sizes.cumsum(0) - sizes
     order = groups.argsort(stable=True)
     rank = torch.empty_like(groups)

@@ -1,7 +1,10 @@
 """Mining in Detectron2's Python configs (LazyConfig)."""
 
 import copy
+import inspect
+from collections.abc import Mapping
 from dataclasses import asdict
+from types import NoneType
 
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig
@@ -23,6 +26,8 @@ def with_ohem(roi_heads: DictConfig, **options: object) -> DictConfig:
     Turn the RoI heads of a Python config into their mining counterpart::
 
         model.roi_heads = with_ohem(model.roi_heads, nms_thresh=0.6)
+        model.roi_heads = with_ohem(model.roi_heads, sampler="my_module.MySampler")
+        model.roi_heads = with_ohem(model.roi_heads, sampler=L(MySampler)(num_bins=3))
 
     Args:
         roi_heads: the node ``model.roi_heads``.
@@ -51,6 +56,14 @@ def with_ohem(roi_heads: DictConfig, **options: object) -> DictConfig:
         target = COUNTERPARTS[target]
     mining = copy.deepcopy(roi_heads)
     mining["_target_"] = target
+    if inspect.isclass(sampler := options.get("sampler")):
+        # OmegaConf would take a dataclass for a schema.
+        options["sampler"] = f"{sampler.__module__}.{sampler.__qualname__}"
+    elif not isinstance(sampler, (str, Mapping, NoneType)):
+        raise InputError(
+            f"with_ohem was given the sampler {sampler!r}, expected a name, a class, or "
+            "L(MySampler)(...): a Python config holds what is to be built, not what was built"
+        )
     for key, kind, given in (("ohem", OHEMOptions, options), ("box_voting", BoxVotingOptions, {})):
         before = {k: v for k, v in mining.get(key, {}).items() if k != "_target_"}
         mining[key] = asdict(options_by_name(kind, {**before, **given}))

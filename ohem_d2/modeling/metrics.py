@@ -7,51 +7,74 @@ import torch
 from detectron2.structures import Instances
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
-from torch import Tensor, cat, distributed
+from torch import Tensor, distributed
 
+from ..mining.candidates import Candidates
 from ..mining.error_types import ERROR_TYPES, error_types
 
 PERIOD = 100  # steps; where there are more classes than that, as many as there are classes
 # How many, of them foreground, and the loss: of all RoIs, and of the hard examples; and the first
 # two of those that are trained on.
 _NUM_TOTALS = 8
-_FIELDS = ("gt_classes", "ohem_pred_classes", "ohem_loss_cls", "ohem_loss_box_reg")
 
 
 @torch.no_grad()
-def add_up(
-    labelled: Sequence[Instances], hard: Tensor, trained: Tensor, num_classes: int
-) -> Tensor:
+def add_up(candidates: Candidates, indices: Tensor, is_hard: Tensor) -> Tensor:
     """
     Add up what is logged, over the images of all processes, each of which has to call this.
 
     Args:
-        labelled: all RoIs of each image of this process, R in all, with the fields that
-            `OHEMMixin.label_and_rank_proposals` adds.
-        hard: indices into R of the hard examples.
-        trained: indices into R of all that is trained on, the hard examples among them.
-        num_classes: number of foreground classes.
+        candidates: all R RoIs of the images of this process.
+        indices: (S,) into R, those that are trained on.
+        is_hard: (S,) bool, which of these are hard examples.
 
     Returns:
         a vector for `MiningMetrics.log`, on the device of the RoIs: to copy it takes time.
     """
-    rois = Instances((0, 0), **{name: cat([x.get(name) for x in labelled]) for name in _FIELDS})
-    losses = (rois.ohem_loss_cls + rois.ohem_loss_box_reg).float()
-    foreground = rois.gt_classes < num_classes
+    num_classes = candidates.num_classes
+    losses = (candidates.loss_cls + candidates.loss_box_reg).float()
+    foreground = candidates.labels < num_classes
     of_all = torch.stack([torch.ones_like(losses), foreground, losses])
+    of_trained = of_all[:, indices]
+    # To look up which are hard is to wait for the GPU: the others count as 0.
+    of_hard = of_trained.masked_fill(~is_hard, 0)
 
-    kinds = error_types(rois[hard], num_classes)
+    types = error_types(
+        candidates.labels,
+        candidates.pred_classes,
+        candidates.loss_cls,
+        candidates.loss_box_reg,
+        num_classes,
+    )
     # Background concerns the class that it is taken for; else, the class of number num_classes.
-    concerned = torch.where(foreground, rois.gt_classes, rois.ohem_pred_classes)[hard]
-    of_kinds = losses.new_zeros((num_classes + 1) * len(ERROR_TYPES))
-    of_kinds.scatter_add_(0, concerned * len(ERROR_TYPES) + kinds, torch.ones_like(losses[hard]))
-    costs = losses.new_zeros(num_classes + 1).scatter_add_(0, concerned, losses[hard])
-    num_images = of_all.new_full((1,), len(labelled))
-    totals = of_all.sum(dim=1), of_all[:, hard].sum(dim=1), of_all[:2, trained].sum(dim=1)
-    sums = cat([num_images, *totals, of_kinds, costs])
+    concerned = torch.where(foreground, candidates.labels, candidates.pred_classes)
+    cells = (concerned * len(ERROR_TYPES) + types)[indices]
+    of_types = losses.new_zeros((num_classes + 1) * len(ERROR_TYPES))
+    of_types.scatter_add_(0, cells, of_hard[0])
+    costs = losses.new_zeros(num_classes + 1).scatter_add_(0, concerned[indices], of_hard[2])
+    num_images = of_all.new_full((1,), candidates.num_images)
+    totals = of_all.sum(dim=1), of_hard.sum(dim=1), of_trained[:2].sum(dim=1)
+    sums = torch.cat([num_images, *totals, of_types, costs])
     if comm.get_world_size() > 1:
         distributed.all_reduce(sums)
     return sums
+
+
+def error_types_of(rois: Instances, num_classes: int) -> Tensor:
+    """
+    See `error_types`.
+
+    Args:
+        rois: R RoIs of an image, as a mining head returns them.
+        num_classes: number of foreground classes.
+    """
+    return error_types(
+        rois.gt_classes,
+        rois.ohem_pred_classes,
+        rois.ohem_loss_cls,
+        rois.ohem_loss_box_reg,
+        num_classes,
+    )
 
 
 class MiningMetrics:
@@ -136,6 +159,6 @@ def _of_classes(sums: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _shares(numbers: np.ndarray) -> dict[str, float]:
-    """Of each kind, (len(ERROR_TYPES),)."""
-    names = (f"share_of_{kind.replace(' ', '_')}" for kind in ERROR_TYPES)
+    """Of each error type, (len(ERROR_TYPES),)."""
+    names = (f"share_of_{x.replace(' ', '_')}" for x in ERROR_TYPES)
     return dict(zip(names, (numbers / numbers.sum()).tolist()))

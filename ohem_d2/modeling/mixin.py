@@ -1,27 +1,31 @@
-"""RoI heads that mine, beside random sampling: label, rank, select, draw, train."""
+"""RoI heads that choose what they are trained on: label, read, sample, train."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import cat
-from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, ROIHeads
-from detectron2.modeling.sampling import subsample_labels
 from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..config import OHEMOptions, config_key, ohem_options, options_by_name
+from ..config import OHEMOptions, ohem_options, options_by_name
 from ..errors import InputError
-from ..mining.losses import check_predictor, losses_per_roi, predicted_classes
-from ..mining.select import select_hard_examples
+from ..mining.candidates import Candidates, check_selection
+from ..mining.losses import (
+    check_predictor,
+    use_weights,
+)
+from ..mining.samplers import Sampler
 from .box_voting import BoxVotingMixin, config_of, is_configured_above
+from .build_sampler import build_sampler
+from .labelling import LabellingMixin, ignore_below, with_ground_truth
 from .metrics import MiningMetrics, add_up
-from .reading import read_in_chunks, read_only
+from .reading import read_only, read_rois
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +36,7 @@ def _own_names(classes: Iterable[type]) -> set[str]:
     return {name for c in classes if not c.__module__.startswith(ours) for name in vars(c)}
 
 
-class OHEMMixin(BoxVotingMixin):
+class OHEMMixin(LabellingMixin, BoxVotingMixin):
     """
     Online hard example mining for a head that is based on Detectron2's `ROIHeads`.
 
@@ -45,33 +49,34 @@ class OHEMMixin(BoxVotingMixin):
     It replaces one step, ``label_and_sample_proposals``, by which Detectron2's heads choose the
     RoIs of a training step, and adds no weights. Inference is that of the extended head.
 
-    The RoIs that it returns carry, beside Detectron2's fields, what the mining knew of them:
-    ``ohem_loss_cls`` and ``ohem_loss_box_reg``, the loss terms of each, and ``ohem_pred_classes``,
-    the class that the model takes it for; but for those before ``warmup_iters``, which Detectron2
-    samples.
+    The RoIs that it returns carry, beside Detectron2's fields, what the model made of them:
+    ``ohem_loss_cls`` and ``ohem_loss_box_reg``, the loss terms of each, ``ohem_pred_classes``, the
+    class that the model takes it for, and ``ohem_weights`` where the sampler gives weights; but for
+    those before ``start_iter``, which Detectron2 samples.
 
     A box predictor with losses of its own needs a method that says what each RoI costs::
 
         def losses_per_roi(self, predictions, proposals) -> dict[str, Tensor]
 
     with the arguments of its ``losses``, returning ``loss_cls`` and ``loss_box_reg``, (R,) each;
-    and its predictions must begin with the class scores, (R, K + 1). It is given a part of the RoIs
-    at a time.
+    and its predictions must begin with the class scores, (R, K + 1). It is given a chunk of the
+    RoIs at a time.
 
     A head that does something of its own to the features of a RoI before they reach its predictor,
     in ``forward`` or in ``_forward_box``, needs a `read_boxes` that does the same, since the mining
     would rank by other losses than are trained on.
 
     Attributes:
+        sampler: what chooses, see `ohem_d2.mining.samplers`.
         observers: functions that are called in each step that mines, with the hard examples of
-            each image, as they were ranked: masks and keypoints are looked up afterwards. Where
-            several stages of a cascade mine, they are called once for each.
+            each image: masks and keypoints are looked up afterwards. Where several stages of a
+            cascade mine, they are called once for each.
         class_names: names of the foreground classes, for what is logged of each. None: numbers.
     """
 
-    # RoIs are read piece by piece, as many of each image as the budget, which takes no more memory
-    # than to train on them. Each piece takes some time however small it is: where the budget is
-    # small, a piece has at least this many RoIs, of all images together.
+    # RoIs are read in chunks, as many of each image as the budget, which takes no more memory than
+    # to train on them. Each chunk takes some time however small it is: where the budget is small, a
+    # chunk has at least this many RoIs, of all images together.
     _fewest_at_a_time = 512
 
     def __init_subclass__(cls, **kwargs) -> None:
@@ -101,8 +106,8 @@ class OHEMMixin(BoxVotingMixin):
         """
         Args:
             args: the config and the shapes of the features, unless all is given by name.
-            ohem: how hard examples are chosen, or those options that differ from their default, by
-                name. None: as the config says, or the defaults.
+            ohem: how RoIs are chosen, or those options that differ from their default, by name.
+                None: as the config says, or the defaults.
             kwargs: the arguments of the extended head.
 
         Raises:
@@ -120,16 +125,16 @@ class OHEMMixin(BoxVotingMixin):
                 "expected 1 or more: it is the number of RoIs to train on per image"
             )
         if ohem.bg_iou_lo > 0 and self.mines_among_proposals():
-            self.proposal_matcher = _ignore_below(self.proposal_matcher, ohem.bg_iou_lo)
+            self.proposal_matcher = ignore_below(self.proposal_matcher, ohem.bg_iou_lo)
         is_list = isinstance(self.box_predictor, nn.ModuleList)  # one for each stage of a cascade
         for predictor in self.box_predictor if is_list else [self.box_predictor]:
             check_predictor(predictor)
+        self.sampler: Sampler = build_sampler(ohem, self.positive_fraction)
         self.observers: list[Callable[[list[Instances]], None]] = []
         self.class_names: Sequence[str] | None = None
-        self._figures = {0: MiningMetrics()}  # of each stage that mines
+        self._metrics = {0: MiningMetrics()}  # of each stage that mines
         self._features, self._is_step = None, False
-        # Whether the last step was one of the warm-up; and whether the extended head is sampling.
-        self._is_warmup, self._samples = False, False
+        self._is_too_early = False  # whether the last step came before start_iter
 
     @classmethod
     def _check_kind(cls, cfg: CfgNode | None, arguments: dict) -> None:
@@ -160,10 +165,10 @@ class OHEMMixin(BoxVotingMixin):
         self._features = features
         # A loss without gradients, such as that of a validation, is no step of the training.
         self._is_step = torch.is_grad_enabled()
-        if self.training and self._is_step and self.ohem.warmup_iters > 0:
+        if self.training and self._is_step and self.ohem.start_iter > 0:
             # Other passes, such as those of PreciseBN, choose RoIs as the last step did: the events
             # that they store may have iterations of their own.
-            self._is_warmup = get_event_storage().iter < self.ohem.warmup_iters
+            self._is_too_early = get_event_storage().iter < self.ohem.start_iter
         try:
             return super().__call__(images, features, *args, **kwargs)
         finally:
@@ -174,107 +179,25 @@ class OHEMMixin(BoxVotingMixin):
         self, proposals: list[Instances], targets: list[Instances]
     ) -> list[Instances]:
         """
-        Label all proposals, and return those to train on: the hard examples, and where
-        `hard_fraction` is below 1, others that are drawn at random; or, before `warmup_iters` and
-        where proposals are not mined, those that the extended head samples.
+        Label and read all proposals, and return those to train on, which the sampler chooses; or,
+        before `start_iter` and where proposals are not mined, those that the extended head samples.
 
         Arguments and result are those of Detectron2's `ROIHeads.label_and_sample_proposals`.
         """
         if self._features is None:
             raise RuntimeError("expected a call of the heads themselves, not of their forward")
-        if self._is_warmup or not self.mines_among_proposals():
-            self._samples = True
-            try:
-                return super().label_and_sample_proposals(proposals, targets)
-            finally:
-                self._samples = False
-        ranked = self.label_and_rank_proposals(self._features, proposals, targets)
-        chosen = self._choose(*ranked, self._figures[0])
-        return [_with_ground_truth(x, x_targets) for x, x_targets in zip(chosen, targets)]
+        if self._is_too_early or not self.mines_among_proposals():
+            return super().label_and_sample_proposals(proposals, targets)
+        labelled, candidates = self.label_and_read_proposals(self._features, proposals, targets)
+        chosen = self._sample(labelled, candidates)
+        return [with_ground_truth(x, x_targets) for x, x_targets in zip(chosen, targets)]
 
     @torch.no_grad()
-    def mine(
+    def label_and_read_proposals(
         self, features: dict[str, Tensor], proposals: list[Instances], targets: list[Instances]
-    ) -> list[Instances]:
+    ) -> tuple[list[Instances], Candidates]:
         """
-        Label all proposals and choose the hard examples, as a step of training would, but with
-        nothing logged and no observer called, and of the whole budget: nothing is drawn at random.
-
-        Arguments are those of `label_and_rank_proposals`.
-
-        Returns:
-            the hard examples of each image, by falling loss, with the fields that it adds.
-        """
-        labelled, cost = self.label_and_rank_proposals(features, proposals, targets)
-        hard, bounds = self._select(labelled, cost, self.batch_size_per_image)
-        return [x[i] for x, i in zip(labelled, _by_image(labelled, hard, bounds.tolist()))]
-
-    def _choose(
-        self, labelled: list[Instances], cost: Tensor, figures: MiningMetrics
-    ) -> list[Instances]:
-        """
-        Of R labelled RoIs, and what each costs, (R,): the hard examples of each image, then what is
-        drawn at random. In a step of training they are logged, and the first shown to observers.
-        """
-        num_hard = max(1, round(self.ohem.hard_fraction * self.batch_size_per_image))
-        hard, bounds = self._select(labelled, cost, num_hard)
-        drawn = self._draw(labelled, hard, self.batch_size_per_image - num_hard)
-        if self._is_step:
-            starts = accumulate(map(len, labelled), initial=0)
-            trained = cat([hard, *(x + start for x, start in zip(drawn, starts))])
-            sums = add_up(labelled, hard, trained, self.num_classes)
-            # One transfer from the GPU for all images, and for all that is logged.
-            values = cat([bounds.to(sums.dtype), sums]).tolist()
-            bounds = [int(x) for x in values[: len(bounds)]]
-            figures.log(values[len(bounds) :], self.class_names)
-        else:
-            bounds = bounds.tolist()
-        hard = _by_image(labelled, hard, bounds)
-        chosen = [x[cat(indices)] for x, *indices in zip(labelled, hard, drawn)]
-        if self._is_step:
-            for observe in self.observers:
-                observe([x[: len(i)] for x, i in zip(chosen, hard)])
-        return chosen
-
-    def _select(
-        self, labelled: list[Instances], cost: Tensor, num_samples: int
-    ) -> tuple[Tensor, Tensor]:
-        """
-        Of R labelled RoIs, and what each costs, (R,): indices into R of the hard examples, ordered
-        by image and by falling loss; and for N images, (N + 1,) where those of each begin and end.
-        """
-        image_ids = cat([torch.full_like(x.gt_classes, i) for i, x in enumerate(labelled)])
-        selected = select_hard_examples(
-            cost,
-            cat([x.proposal_boxes.tensor for x in labelled]),
-            cat([x.gt_classes for x in labelled]),
-            image_ids,
-            num_samples=num_samples,
-            num_classes=self.num_classes,
-            nms_thresh=self.ohem.nms_thresh,
-            scope=self.ohem.scope,
-            positive_fraction=self.ohem.positive_fraction,
-            num_images=len(labelled),
-        )
-        images = torch.arange(len(labelled) + 1, device=selected.device)
-        return selected, torch.searchsorted(image_ids[selected], images)
-
-    def _draw(self, labelled: list[Instances], hard: Tensor, number: int) -> list[Tensor]:
-        """Indices of this many other RoIs of each image, drawn at random as Detectron2 does it."""
-        if number == 0:
-            return [hard[:0] for _ in labelled]
-        labels = cat([x.gt_classes for x in labelled]).index_fill(0, hard, -1)
-        return [
-            cat(subsample_labels(x, number, self.positive_fraction, self.num_classes))
-            for x in labels.split([len(x) for x in labelled])
-        ]
-
-    @torch.no_grad()
-    def label_and_rank_proposals(
-        self, features: dict[str, Tensor], proposals: list[Instances], targets: list[Instances]
-    ) -> tuple[list[Instances], Tensor]:
-        """
-        Label all proposals and tell what each costs, without learning from them.
+        Label all proposals and tell what the model makes of each, without learning from them.
 
         Args:
             features: as in `forward`.
@@ -282,105 +205,76 @@ class OHEMMixin(BoxVotingMixin):
             targets: as in `forward`.
 
         Returns:
-            all proposals of each image but for those that the matcher ignores, the appended
-            ground truth among them, R in all, with the fields that the class describes; and (R,)
-            the loss that each is ranked by.
+            all proposals of each image but for those that the matcher ignores, the appended ground
+            truth among them, R in all, with the fields that the class describes; and what a sampler
+            is given of them.
         """
         with read_only(self):
-            labelled = self._label_proposals(proposals, targets)
-            return labelled, self._cost(features, labelled)
+            labelled = self.label_proposals(proposals, targets)
+            return labelled, self._read(features, labelled, targets)
 
-    def _cost(self, features: dict[str, Tensor], labelled: list[Instances], *stage: int) -> Tensor:
-        """(R,) the loss that each RoI is ranked by; what it consists of is added to the fields."""
-
-        def read(piece: list[Instances]) -> tuple[Tensor, Tensor, Tensor]:
-            predictor, predictions = self.read_boxes(features, piece, *stage)
-            losses = losses_per_roi(predictor, predictions, piece)
-            pred_classes = predicted_classes(predictor, predictions[0])
-            return losses["loss_cls"], losses["loss_box_reg"], pred_classes
-
-        size = max(self.batch_size_per_image, self._fewest_at_a_time // max(1, len(labelled)))
+    def _read(
+        self,
+        features: dict[str, Tensor],
+        labelled: list[Instances],
+        targets: list[Instances],
+        *stage: int,
+    ) -> Candidates:
+        """What the model makes of R labelled RoIs, a part of which is added to their fields."""
+        chunk_size = max(self.batch_size_per_image, self._fewest_at_a_time // max(1, len(labelled)))
         if any(map(_needs_all_rois, self.modules())):
-            size = max(1, *map(len, labelled))
-        values = read_in_chunks(read, labelled, size)
-        for name, of_all in zip(("loss_cls", "loss_box_reg", "pred_classes"), values):
-            for x, of_image in zip(labelled, of_all.split([len(x) for x in labelled])):
-                x.set(f"ohem_{name}", of_image)
-        loss_cls, loss_box_reg, _ = values
-        return self.ohem.loss_weight_cls * loss_cls + self.ohem.loss_weight_box_reg * loss_box_reg
+            chunk_size = max(1, *map(len, labelled))
+        return read_rois(
+            lambda chunk: self.read_boxes(features, chunk, *stage),
+            labelled,
+            targets,
+            num_classes=self.num_classes,
+            chunk_size=chunk_size,
+        )
 
-    def _label_proposals(
-        self, proposals: list[Instances], targets: list[Instances]
+    def _sample(
+        self, labelled: list[Instances], candidates: Candidates, stage: int = 0
     ) -> list[Instances]:
         """
-        Every proposal, and the ground truth if it is appended, but for those that the matcher
-        ignores; with ``gt_classes``, ``gt_boxes`` and ``gt_index``, the object it is matched to.
+        Of R labelled RoIs, those that the sampler chooses: of each image the hard examples, then
+        the others. In a step of training they are logged, and the first shown to observers.
         """
-        # Detectron2 copies each gt_* field to every RoI, which is slow for masks: it is given what
-        # the ranking needs, and the rest follows for those that are trained on.
-        needed = [
-            Instances(
-                x.image_size,
-                gt_boxes=x.gt_boxes,
-                gt_classes=x.gt_classes,
-                gt_index=torch.arange(len(x), device=x.gt_classes.device),
-            )
-            for x in targets
-        ]
-        return super().label_and_sample_proposals(proposals, needed)
+        selection = self.sampler(candidates, self.batch_size_per_image)
+        indices, weights, is_hard = check_selection(selection, candidates, self.sampler)
+        if is_hard is None:
+            is_hard = torch.ones_like(indices, dtype=torch.bool)
+        # By image, hard examples first; a part is what is alike in both.
+        parts = 2 * candidates.image_ids[indices] + ~is_hard
+        order = parts.argsort(stable=True)
+        indices, is_hard, parts = indices[order], is_hard[order], parts[order]
+        bounds = torch.searchsorted(parts, torch.arange(2 * len(labelled) + 1, device=parts.device))
+        if self._is_step:
+            sums = add_up(candidates, indices, is_hard)
+            # One transfer from the GPU for all images, and for all that is logged.
+            values = cat([bounds.to(sums.dtype), sums]).tolist()
+            bounds = [int(x) for x in values[: len(bounds)]]
+            self._metrics[stage].log(values[len(bounds) :], self.class_names)
+        else:
+            bounds = bounds.tolist()
+        starts = accumulate(map(len, labelled), initial=0)
+        of_images = list(pairwise(bounds[::2]))
+        chosen = [x[indices[a:b] - s] for x, (a, b), s in zip(labelled, of_images, starts)]
+        if weights is not None:
+            use_weights(self._predictor(stage))
+            for x, (a, b) in zip(chosen, of_images):
+                x.ohem_weights = weights[order][a:b].to(x.ohem_loss_cls)
+        if self._is_step:
+            num_hard = [b - a for a, b in zip(bounds[::2], bounds[1::2])]
+            for observe in self.observers:
+                observe([x[:n] for x, n in zip(chosen, num_hard)])
+        return chosen
 
-    def _sample_proposals(
-        self, matched_idxs: Tensor, matched_labels: Tensor, gt_classes: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Takes every RoI that is not ignored, where Detectron2 draws some at random."""
-        if self._samples:
-            return super()._sample_proposals(matched_idxs, matched_labels, gt_classes)
-        indices = torch.arange(len(matched_labels), device=matched_labels.device)
-        # To look is to wait for the GPU; a matcher of another kind may ignore some as well.
-        if -1 in getattr(self.proposal_matcher, "labels", [-1]):
-            indices = indices[matched_labels != -1]
-        background = torch.full_like(indices, self.num_classes)
-        if len(gt_classes) == 0:
-            return indices, background
-        foreground = matched_labels[indices] == 1
-        return indices, torch.where(foreground, gt_classes[matched_idxs[indices]], background)
-
-
-def _by_image(labelled: list[Instances], indices: Tensor, bounds: Sequence[int]) -> list[Tensor]:
-    """Split indices into the RoIs of all images into those of each."""
-    starts = accumulate(map(len, labelled), initial=0)
-    return [indices[a:b] - start for a, b, start in zip(bounds, bounds[1:], starts)]
+    def _predictor(self, stage: int) -> nn.Module:
+        """The box predictor, or that of a stage of a cascade."""
+        is_list = isinstance(self.box_predictor, nn.ModuleList)
+        return self.box_predictor[stage] if is_list else self.box_predictor
 
 
 def _needs_all_rois(module: nn.Module) -> bool:
     """Whether what it makes of a RoI depends on the others: on their mean, or on their classes."""
     return isinstance(module, _BatchNorm) or getattr(module, "use_fed_loss", False)
-
-
-def _ignore_below(matcher: Matcher, bg_iou_lo: float) -> Matcher:
-    """
-    The same matcher, but for RoIs whose best IoU is below ``bg_iou_lo``: it ignores them.
-
-    Raises:
-        InputError: no background would be left.
-    """
-    thresholds = matcher.thresholds[1:-1]  # without the infinities at both ends
-    if bg_iou_lo >= thresholds[0]:
-        raise InputError(
-            f"{config_key('bg_iou_lo')} is {bg_iou_lo}, expected less than {thresholds[0]}, "
-            "the first of MODEL.ROI_HEADS.IOU_THRESHOLDS: no background would be left"
-        )
-    return Matcher(
-        [bg_iou_lo, *thresholds], [-1, *matcher.labels], matcher.allow_low_quality_matches
-    )
-
-
-def _with_ground_truth(mined: Instances, targets: Instances) -> Instances:
-    """The RoIs of one image, each with all the fields of the object that it is matched to."""
-    if mined.has("gt_index"):
-        matched = mined.gt_index
-        mined.remove("gt_index")
-        for name, values in targets.get_fields().items():
-            if name.startswith("gt_") and not mined.has(name):
-                mined.set(name, values[matched])
-    return mined

@@ -3,12 +3,16 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
-from detectron2.structures import Instances
+from detectron2.structures import Instances, RotatedBoxes, pairwise_iou, pairwise_iou_rotated
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+
+from ..mining.candidates import Candidates
+from ..mining.losses import deltas_of_best_class, losses_per_roi, predicted_classes
 
 
 @contextmanager
@@ -38,6 +42,81 @@ def read_only(module: nn.Module) -> Iterator[None]:
             m._forward_pre_hooks = m_hooks
         for buffer, value in before:
             buffer.copy_(value)
+
+
+def read_rois(
+    read_boxes: Callable[[list[Instances]], tuple[nn.Module, tuple[Tensor, ...]]],
+    rois: list[Instances],
+    targets: list[Instances],
+    *,
+    num_classes: int,
+    chunk_size: int,
+) -> Candidates:
+    """
+    Tell what the model makes of labelled RoIs.
+
+    Args:
+        read_boxes: from RoIs to the box predictor and what it returns for them.
+        rois: the RoIs of each image, R in all, with ``proposal_boxes``, ``gt_classes`` and, where
+            there are objects, ``gt_boxes``. They get the fields ``ohem_loss_cls``,
+            ``ohem_loss_box_reg`` and ``ohem_pred_classes``.
+        targets: the objects of each image.
+        num_classes: number of foreground classes.
+        chunk_size: how many RoIs of each image are read at a time.
+    """
+    boxes = torch.cat([x.proposal_boxes.tensor for x in rois])
+    predictors = []
+
+    def read(chunk: list[Instances]) -> tuple[Tensor, ...]:
+        predictor, predictions = read_boxes(chunk)
+        predictors.append(predictor)
+        losses = losses_per_roi(predictor, predictions, chunk)
+        deltas = deltas_of_best_class(predictions, boxes.shape[1])
+        return (
+            losses["loss_cls"],
+            losses["loss_box_reg"],
+            *predicted_classes(predictor, predictions[0]),
+            *([] if deltas is None else [deltas]),
+        )
+
+    loss_cls, loss_box_reg, pred_classes, pred_scores, *deltas = read_in_chunks(
+        read, rois, chunk_size
+    )
+    sizes = [len(x) for x in rois]
+    for x, *of_image in zip(
+        rois, *(v.split(sizes) for v in (loss_cls, loss_box_reg, pred_classes))
+    ):
+        x.ohem_loss_cls, x.ohem_loss_box_reg, x.ohem_pred_classes = of_image
+    has_objectness = all(x.has("objectness_logits") for x in rois)
+    return Candidates(
+        boxes=boxes,
+        labels=torch.cat([x.gt_classes for x in rois]),
+        image_ids=torch.cat([torch.full_like(x.gt_classes, i) for i, x in enumerate(rois)]),
+        loss_cls=loss_cls,
+        loss_box_reg=loss_box_reg,
+        num_classes=num_classes,
+        num_images=len(rois),
+        iteration=get_event_storage().iter,
+        ious=lambda: torch.cat([best_iou(x, t) for x, t in zip(rois, targets)]),
+        objectness=torch.cat([x.objectness_logits for x in rois]) if has_objectness else None,
+        pred_classes=pred_classes,
+        pred_scores=pred_scores,
+        pred_boxes=partial(_predicted_boxes, predictors[-1], *deltas, rois) if deltas else None,
+    )
+
+
+def best_iou(rois: Instances, targets: Instances) -> Tensor:
+    """(R,) the IoU of each RoI with the object that it overlaps most, 0 if there is none."""
+    boxes = rois.proposal_boxes
+    if len(targets) == 0:
+        return torch.zeros(len(rois), device=boxes.device)
+    iou = pairwise_iou_rotated if isinstance(boxes, RotatedBoxes) else pairwise_iou
+    return iou(boxes, targets.gt_boxes).max(dim=1).values
+
+
+def _predicted_boxes(predictor: nn.Module, deltas: Tensor, rois: list[Instances]) -> Tensor:
+    """(R, B) from class-agnostic deltas, (R, B)."""
+    return torch.cat(list(predictor.predict_boxes((None, deltas), rois)))
 
 
 def read_in_chunks(

@@ -12,14 +12,14 @@ from detectron2.modeling.roi_heads import (
     RROIHeads,
     StandardROIHeads,
 )
-from detectron2.structures import Instances, pairwise_iou
+from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from ..config import config_key
 from ..errors import InputError
 from .metrics import MiningMetrics
-from .mixin import OHEMMixin
+from .mixin import OHEMMixin, best_iou
 from .reading import read_only
 
 logger = logging.getLogger(__name__)
@@ -154,22 +154,15 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
         self, proposals: list[Instances], stage: int, targets: list[Instances]
     ) -> list[Instances]:
         """Label the boxes that the stage before predicted, and mine among them if asked to."""
-        if self._is_warmup or stage not in self.ohem.cascade_stages:
+        if self._is_too_early or stage not in self.ohem.cascade_stages:
             return super()._match_and_label_boxes(proposals, stage, targets)
         with read_only(self):
             labelled = super()._match_and_label_boxes(proposals, stage, targets)
             if self.ohem.bg_iou_lo > 0:
                 # The matchers of these stages have no label for what is to be left out.
                 labelled = [
-                    x[_best_iou(x, t) >= self.ohem.bg_iou_lo] for x, t in zip(labelled, targets)
+                    x[best_iou(x, t) >= self.ohem.bg_iou_lo] for x, t in zip(labelled, targets)
                 ]
-            cost = self._cost(self._features, labelled, stage)
+            candidates = self._read(self._features, labelled, targets, stage)
         with get_event_storage().name_scope(f"stage{stage}"):
-            return self._choose(labelled, cost, self._figures[stage])
-
-
-def _best_iou(rois: Instances, targets: Instances) -> Tensor:
-    """(R,) the IoU of each RoI with the object that it overlaps most, 0 if there is none."""
-    if len(targets) == 0:
-        return torch.zeros_like(rois.gt_classes, dtype=torch.float)
-    return pairwise_iou(rois.proposal_boxes, targets.gt_boxes).max(dim=1).values
+            return self._sample(labelled, candidates, stage)

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -18,7 +19,9 @@ from torchvision.ops import nms
 
 from ..config import config_key
 from ..errors import InputError
-from ..mining.error_types import ERROR_TYPES, error_types
+from ..mining.error_types import ERROR_TYPES
+from ..mining.samplers import OHEMSampler
+from ..modeling.metrics import error_types_of
 from ..modeling.mixin import OHEMMixin
 from ..modeling.pooling import pooled_by_all_cores
 from ..modeling.roi_heads import OHEMRROIHeads
@@ -44,7 +47,7 @@ class HardExample:
     """
 
     # One of `ERROR_TYPES`, but for "right class", or of `LABEL_ERRORS`.
-    kind: str
+    error_type: str
     # Of a RoI what it costs, classification and box together, as in training; of what may be an
     # error in the labels see `by_loss`.
     loss: float
@@ -175,12 +178,12 @@ def look_at(model: nn.Module, x: dict) -> Findings:
             proposals = [x["proposals"].to(model.device)]
         else:
             proposals, _ = model.proposal_generator(images, features, targets)
-        mined = heads.mine(features, proposals, targets)[0]
+        mined = mine(heads, features, proposals, targets)[0]
         _check_finite(mined.ohem_loss_cls, mined.ohem_loss_box_reg)
-        kinds = error_types(mined, heads.num_classes)
+        types = error_types_of(mined, heads.num_classes)
         ious = pairwise_iou(mined.proposal_boxes, targets[0].gt_boxes)
-        chosen = _one_of_each(mined, kinds, ious, heads.num_classes)
-        mined, kinds = mined[chosen], kinds[chosen]
+        chosen = _one_of_each(mined, types, ious, heads.num_classes)
+        mined, types = mined[chosen], types[chosen]
         predictor, predictions = heads.read_boxes(features, [mined])
         by_sigmoid = getattr(predictor, "use_sigmoid_ce", False)
         probs = predictor.predict_probs(predictions, [mined])[0]
@@ -202,7 +205,7 @@ def look_at(model: nn.Module, x: dict) -> Findings:
     probs_of_labels = with_background(probs_of_labels, by_sigmoid)
     return Findings(
         hard_examples=list(
-            _examples(mined, kinds, with_background(probs, by_sigmoid), boxes, objects, to_file)
+            _examples(mined, types, with_background(probs, by_sigmoid), boxes, objects, to_file)
         ),
         label_boxes=objects.tensor.cpu().numpy() * to_file,
         label_classes=label_classes,
@@ -234,6 +237,32 @@ def with_background(probs: Tensor, by_sigmoid: bool) -> np.ndarray:
     return probs
 
 
+@torch.no_grad()
+def mine(
+    heads: OHEMMixin,
+    features: dict[str, Tensor],
+    proposals: list[Instances],
+    targets: list[Instances],
+) -> list[Instances]:
+    """
+    Choose hard examples by the paper's rule, whatever the sampler of the heads, with all of the
+    budget. Nothing is logged and no observer called.
+
+    Args:
+        heads: mining heads.
+        features: as in their ``forward``, and so are the others.
+
+    Returns:
+        the hard examples of each image, by falling loss, with the fields that `OHEMMixin` adds.
+    """
+    labelled, candidates = heads.label_and_read_proposals(features, proposals, targets)
+    settings = {f.name: getattr(heads.ohem, f.name) for f in fields(OHEMSampler)}
+    hard = OHEMSampler(**settings)(candidates, heads.batch_size_per_image).indices
+    image_ids = candidates.image_ids[hard]
+    starts = accumulate(map(len, labelled), initial=0)
+    return [x[hard[image_ids == i] - start] for i, (x, start) in enumerate(zip(labelled, starts))]
+
+
 @contextmanager
 def _with_training_proposals(model: nn.Module) -> Iterator[None]:
     """The model as at test time, but for the number of its proposals."""
@@ -248,14 +277,14 @@ def _with_training_proposals(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _one_of_each(mined: Instances, kinds: Tensor, ious: Tensor, num_classes: int) -> Tensor:
+def _one_of_each(mined: Instances, types: Tensor, ious: Tensor, num_classes: int) -> Tensor:
     """Indices of the hardest RoI of each object, and of each place without one."""
     is_object = mined.gt_classes < num_classes
     best = ious.max(dim=1).values if ious.shape[1] else ious.new_zeros(len(mined))
     is_clear = torch.where(is_object, best >= _ON_AN_OBJECT, best < _ON_NONE)
-    is_mistake = is_clear & (kinds != ERROR_TYPES.index("right class"))
+    is_mistake = is_clear & (types != ERROR_TYPES.index("right class"))
     # RoIs come by falling loss, so that the first is the hardest.
-    order = torch.arange(len(mined), 0, -1, device=kinds.device).float()
+    order = torch.arange(len(mined), 0, -1, device=types.device).float()
     places = (is_mistake & ~is_object).nonzero()[:, 0]
     hardest = nms(mined.proposal_boxes.tensor[places], order[places], _SAME_THING)
     of_places = places[hardest].tolist()
@@ -263,12 +292,12 @@ def _one_of_each(mined: Instances, kinds: Tensor, ious: Tensor, num_classes: int
     for i in (is_mistake & is_object).nonzero()[:, 0].tolist():
         of_objects.setdefault(int(mined.gt_index[i]), i)
     chosen = sorted([*of_places, *of_objects.values()])
-    return torch.tensor(chosen, dtype=torch.int64, device=kinds.device)
+    return torch.tensor(chosen, dtype=torch.int64, device=types.device)
 
 
 def _examples(
     mined: Instances,
-    kinds: Tensor,
+    types: Tensor,
     scores: np.ndarray,
     boxes: Tensor,
     objects: Boxes,
@@ -277,7 +306,7 @@ def _examples(
     """
     Args:
         mined: R RoIs.
-        kinds: (R,) what they are.
+        types: (R,) their error types, positions in `ERROR_TYPES`.
         scores: (R, K + 1) how probable each class is, and background.
         boxes: (R, K * 4), or (R, 4) if class-agnostic: where each class is.
         objects: the boxes of all objects of the image.
@@ -294,13 +323,13 @@ def _examples(
     def in_file(boxes: Tensor) -> Box:
         return tuple((boxes.cpu().numpy() * to_file).tolist())
 
-    for i, kind in enumerate(kinds.tolist()):
+    for i, error_type in enumerate(types.tolist()):
         label, predicted = int(mined.gt_classes[i]), int(mined.ohem_pred_classes[i])
         is_bg = predicted == num_classes
         best = int(ious[i].argmax()) if len(objects) and ious[i].max() > 0 else None
         of_class = min(predicted, num_boxes - 1)  # the only one, if class-agnostic
         yield HardExample(
-            kind=ERROR_TYPES[kind],
+            error_type=ERROR_TYPES[error_type],
             loss=float(losses[i]),
             box=in_file(mined.proposal_boxes.tensor[i]),
             true_class=label if label < num_classes else None,

@@ -57,8 +57,8 @@ def _suspects(f: Findings) -> Iterator[HardExample]:
     for label in np.flatnonzero(f.seen_classes != f.label_classes).tolist():
         if label not in beside:
             is_background = f.seen_classes[label] == f.num_classes
-            kind = "spurious label" if is_background else "wrong class"
-            yield _of_label(f, kind, label)
+            error_type = "spurious label" if is_background else "wrong class"
+            yield _of_label(f, error_type, label)
     missing = (ious.max(axis=1, initial=0) < _ELSEWHERE) & ~_in_a_crowd(f)
     missing[list(beside.values())] = False
     missing = missing.nonzero()[0]
@@ -103,8 +103,8 @@ def by_cleanlab(
             None: cleanlab's own.
 
     Returns:
-        as `by_loss`, the worst of each kind in turn. By each score the worst is 0, and what has 0.8
-        or more is left out.
+        as `by_loss`, the worst of each error type in turn. By each score the worst is 0, and what
+        has 0.8 or more is left out.
 
     Raises:
         InputError: cleanlab is not installed.
@@ -121,7 +121,7 @@ def by_cleanlab(
     overlooked = rank.compute_overlooked_box_scores(**data, **sure)
     swapped = rank.compute_swap_box_scores(**data, **sure)
     badly_located = rank.compute_badloc_box_scores(**data)
-    ranked = {kind: [] for kind in LABEL_ERRORS}
+    ranked = {error_type: [] for error_type in LABEL_ERRORS}
     for i, f in enumerate(findings):
         ious = _iou(f.boxes, f.label_boxes)
         # cleanlab has the detections of one class after those of another.
@@ -132,7 +132,7 @@ def by_cleanlab(
                 example = _of_detection(f, "missing label", detection, None, ious)
                 ranked["missing label"].append((score, i, example))
         same_class = f.classes[:, None] == f.label_classes
-        for kind, scores, could_be in (
+        for error_type, scores, could_be in (
             ("wrong class", swapped[i], ~same_class),
             ("badly placed label", badly_located[i], same_class),
         ):
@@ -140,12 +140,12 @@ def by_cleanlab(
             for label in np.flatnonzero(scores < _AGREED).tolist():
                 if near[:, label].any():
                     seen = int(near[:, label].argmax())
-                    example = _of_detection(f, kind, seen, label, ious)
+                    example = _of_detection(f, error_type, seen, label, ious)
                 else:
-                    example = _of_label(f, kind, label)
-                ranked[kind].append((scores[label], i, example))
-    # The scores of different kinds do not compare: the worst of each come first, then the second.
-    ranked = [sorted(of_kind, key=lambda x: x[0]) for of_kind in ranked.values()]
+                    example = _of_label(f, error_type, label)
+                ranked[error_type].append((scores[label], i, example))
+    # Scores of different error types do not compare: the worst of each come first, then the second.
+    ranked = [sorted(of_type, key=lambda x: x[0]) for of_type in ranked.values()]
     in_turn = chain.from_iterable(zip_longest(*ranked))
     return [(i, example) for _, i, example in filter(None, in_turn)]
 
@@ -156,12 +156,12 @@ def _by_class(f: Findings) -> list[np.ndarray]:
     return [detections[f.classes == k] for k in range(f.num_classes)]
 
 
-def _of_label(f: Findings, kind: str, label: int) -> HardExample:
+def _of_label(f: Findings, error_type: str, label: int) -> HardExample:
     seen = int(f.seen_classes[label])
     is_background = seen == f.num_classes
     box = tuple(f.label_boxes[label].tolist())
     return HardExample(
-        kind=kind,
+        error_type=error_type,
         loss=_cost(f.label_probs[label]),
         box=box,
         true_class=int(f.label_classes[label]),
@@ -174,7 +174,7 @@ def _of_label(f: Findings, kind: str, label: int) -> HardExample:
 
 
 def _of_detection(
-    f: Findings, kind: str, detection: int, label: int | None, ious: np.ndarray
+    f: Findings, error_type: str, detection: int, label: int | None, ious: np.ndarray
 ) -> HardExample:
     """Of a detection that belongs to a label, or to none. IoUs: (D, L)."""
     box = tuple(f.boxes[detection].tolist())
@@ -183,7 +183,7 @@ def _of_detection(
     if near is None and of_box.any():
         near = int(of_box.argmax())
     return HardExample(
-        kind=kind,
+        error_type=error_type,
         loss=_cost(1 - f.scores[detection]),
         box=box,
         true_class=None if label is None else int(f.label_classes[label]),

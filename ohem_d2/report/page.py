@@ -14,7 +14,7 @@ from detectron2.data.detection_utils import read_image
 from detectron2.structures import BoxMode
 from tqdm import tqdm
 
-from ..mining.error_types import ERROR_TYPES
+from ..mining.error_types import ERROR_TYPES, TIDE_NAMES
 from ..visualization import ERROR_COLORS
 from .hard_examples import Box, HardExample
 from .label_errors import LABEL_ERRORS
@@ -26,15 +26,15 @@ _MOST = 5000  # of each list are on the page
 _CROP_SIZE = 260  # pixels of the longer side of a crop, whatever it shows
 _CONTEXT = 0.6  # of the longer side of what is shown, on each side
 _TRUTH_COLOR = (255, 255, 255)
-# What the lists are called, and what kinds they have.
+# What the lists are called, and which error types they have.
 _LISTS = {
     "hard_examples": ("hard examples", ERROR_TYPES[:-1]),
     "label_errors": ("suspected label errors", LABEL_ERRORS),
 }
 # An error in a label looks to the model like a mistake of its own, and has the colour of that.
 _COLORS = dict(zip(ERROR_TYPES[:-1], ERROR_COLORS)) | {
-    error: ERROR_COLORS[ERROR_TYPES.index(kind)]
-    for error, kind in zip(
+    error: ERROR_COLORS[ERROR_TYPES.index(error_type)]
+    for error, error_type in zip(
         LABEL_ERRORS, ("look-alike", "missed object", "confused class", "badly placed box")
     )
 }
@@ -57,7 +57,7 @@ def as_coco(
 
     Returns:
         what a JSON file of COCO's has. An annotation has the box of the example, the class of the
-        object or, where there is none, that for which it is taken; and ``kind``, ``loss``,
+        object or, where there is none, that for which it is taken; and ``error_type``, ``loss``,
         ``score``, ``iou``, ``predicted_category_id`` (null: background), ``is_labelled``,
         ``true_bbox``, ``predicted_bbox`` and ``crop``, a file beside the page (null: it is not one
         of the first 5000).
@@ -76,7 +76,7 @@ def as_coco(
                 "bbox": box,
                 "area": box[2] * box[3],
                 "iscrowd": 0,
-                "kind": x.kind,
+                "error_type": x.error_type,
                 "loss": x.loss,
                 "score": x.score,
                 "iou": x.iou,
@@ -166,11 +166,13 @@ def write_page(folder: Path, dataset_name: str, hard_examples: dict, label_error
     """
     (folder / "crops").mkdir(parents=True, exist_ok=True)
     lists = []
-    for (name, (title, kinds)), coco in zip(_LISTS.items(), (hard_examples, label_errors)):
+    for (name, (title, error_types)), coco in zip(_LISTS.items(), (hard_examples, label_errors)):
         for old in (folder / "crops").glob(f"{name}_*.jpg"):
             old.unlink()
         of = coco["annotations"]
-        lists.append({"name": title, "kinds": kinds, "number": len(of), "of": of[:_MOST]})
+        lists.append(
+            {"name": title, "error_types": error_types, "number": len(of), "of": of[:_MOST]}
+        )
     images = {x["id"]: x for x in hard_examples["images"]}
     annotations = [x for each in lists for x in each["of"]]
     try:
@@ -196,9 +198,10 @@ def _write_html(
         "categories": categories,
         "lists": lists,
         "colors": {
-            kind: f"rgb({', '.join(str(round(255 * c)) for c in color)})"
-            for kind, color in _COLORS.items()
+            error_type: f"rgb({', '.join(str(round(255 * c)) for c in color)})"
+            for error_type, color in _COLORS.items()
         },
+        "tide_names": TIDE_NAMES,
     }
     # Nothing in a name can end the script element that holds it.
     data = json.dumps(data).replace("<", "\\u003c")
@@ -231,7 +234,7 @@ def _write_crop(file: Path, crop: np.ndarray) -> None:
 def draw_crop(image: np.ndarray, annotation: dict) -> np.ndarray:
     """
     Draw an example and what is around it: the box of the object in white, its own in the colour of
-    its kind, and that which the model predicts, thinner, in the same colour.
+    its error type, and that which the model predicts, thinner, in the same colour.
 
     Args:
         image: (H, W, 3) RGB of uint8.
@@ -240,7 +243,7 @@ def draw_crop(image: np.ndarray, annotation: dict) -> np.ndarray:
     Returns:
         RGB of uint8.
     """
-    color = tuple(round(255 * c) for c in _COLORS[annotation["kind"]])
+    color = tuple(round(255 * c) for c in _COLORS[annotation["error_type"]])
     # Where two are the same, the first is drawn.
     styles = {"true_bbox": (_TRUTH_COLOR, 2), "bbox": (color, 2), "predicted_bbox": (color, 1)}
     drawn = {}

@@ -24,7 +24,7 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from ..config import check_warmup
+from ..config import check_start_iter
 from ..data import check_annotated, register_addresses
 from ..errors import InputError
 from ..evaluation.evaluators import build_evaluator
@@ -95,7 +95,7 @@ def run(args: Namespace) -> dict | None:
         return evaluate(cfg, model)
 
     if isinstance(heads := getattr(model, "roi_heads", None), OHEMMixin):
-        check_warmup(heads.ohem, "model.roi_heads.ohem.warmup_iters", cfg.train.max_iter)
+        check_start_iter(heads.ohem, "model.roi_heads.ohem.start_iter", cfg.train.max_iter)
     trainer, checkpointer = build_trainer(cfg, model)
     with named_weights(*weights):
         checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)

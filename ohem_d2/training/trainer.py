@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
-from ..config import check_warmup, config_key, ohem_options
+from ..config import check_start_iter, config_key, ohem_options
 from ..data import register_datasets
 from ..errors import InputError
 from ..evaluation.evaluators import build_evaluator, check_evaluator_type
@@ -50,7 +50,7 @@ class Trainer(DefaultTrainer):
         Raises:
             InputError: it ends before it mines.
         """
-        check_warmup(ohem_options(cfg), config_key("warmup_iters"), cfg.SOLVER.MAX_ITER)
+        check_start_iter(ohem_options(cfg), config_key("start_iter"), cfg.SOLVER.MAX_ITER)
         with mock.patch.object(defaults, "create_ddp_model", wrap_ddp):
             super().__init__(cfg)
 

@@ -8,7 +8,8 @@ import step_cost
 import torch
 from small_models import SHRINK_OPTS
 
-from ohem_d2 import OHEMOptions, mixin
+from ohem_d2 import OHEMOptions
+from ohem_d2.modeling import mixin
 from ohem_d2.training.config_file import load_config
 
 FPN, C4, CASCADE = (

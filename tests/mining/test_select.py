@@ -43,7 +43,7 @@ settings_of_mining = st.fixed_dictionaries(
     {
         "num_samples": st.integers(1, 12),
         "scope": st.sampled_from(["image", "batch"]),
-        "positive_fraction": st.one_of(st.none(), st.sampled_from([0.0, 0.25, 0.5, 1.0])),
+        "max_foreground_fraction": st.one_of(st.none(), st.sampled_from([0.0, 0.25, 0.5, 1.0])),
         "nms_thresh": st.sampled_from([0.0, 0.3, 0.7, 1.0]),
     }
 )
@@ -167,15 +167,15 @@ def test_worked_scope():
     assert run(rows, num_samples=1, scope="batch", num_images=3).tolist() == [0, 1, 2]
 
 
-def test_worked_positive_fraction():
+def test_worked_max_foreground_fraction():
     places = [(20.0 * i, 0.0, 20.0 * i + 9, 9.0) for i in range(8)]
     labels = [FG, FG, FG, BG, BG, BG, BG, BG]
     rows = [(8.0 - i, places[i], labels[i], 0) for i in range(8)]  # all foreground is costlier
     assert run(rows, num_samples=4).tolist() == [0, 1, 2, 3]
-    assert run(rows, num_samples=4, positive_fraction=0.25).tolist() == [0, 3, 4, 5]
+    assert run(rows, num_samples=4, max_foreground_fraction=0.25).tolist() == [0, 3, 4, 5]
     # What foreground leaves unused goes to background, never the other way round.
-    assert run(rows[2:], num_samples=4, positive_fraction=0.5).tolist() == [0, 1, 2, 3]
-    assert run(rows[:4], num_samples=4, positive_fraction=0.5).tolist() == [0, 1, 3]
+    assert run(rows[2:], num_samples=4, max_foreground_fraction=0.5).tolist() == [0, 1, 2, 3]
+    assert run(rows[:4], num_samples=4, max_foreground_fraction=0.5).tolist() == [0, 1, 3]
 
 
 def test_broken_losses_come_first_and_stay():
@@ -196,7 +196,10 @@ def test_ties_go_by_index():
 
 def test_nothing_to_select():
     assert run([], num_samples=4).tolist() == []
-    assert run([], num_samples=4, num_images=2, scope="batch", positive_fraction=0.5).numel() == 0
+    assert (
+        run([], num_samples=4, num_images=2, scope="batch", max_foreground_fraction=0.5).numel()
+        == 0
+    )
 
 
 def test_does_not_change_its_arguments_or_keep_their_graph():
@@ -246,7 +249,10 @@ def test_same_on_every_device():
         ({"nms_thresh": math.nan}, "nms_thresh is nan"),
         ({"nms_thresh": -0.1}, "nms_thresh is -0.1, expected 0 or more"),
         ({"scope": "all"}, "scope is 'all', expected 'image' or 'batch'"),
-        ({"positive_fraction": 1.5}, r"positive_fraction is 1.5, expected None or \[0, 1\]"),
+        (
+            {"max_foreground_fraction": 1.5},
+            r"max_foreground_fraction is 1.5, expected None or \[0, 1\]",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(changed, message):

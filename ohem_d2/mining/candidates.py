@@ -1,0 +1,184 @@
+"""All labelled RoIs of a batch and what the model makes of each; and a selection of them."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+_Value = Tensor | Callable[[], Tensor] | None
+
+
+class Candidates:
+    """
+    The R RoIs that a sampler chooses from: those of all images of the batch (of this process), but
+    for those that the matcher ignores. A sampler sees nothing else.
+
+    All tensors are flat, have a row for each RoI, and carry no gradients. Not to be changed in
+    place: what is logged and trained on comes from the same tensors.
+
+    Attributes:
+        boxes: (R, 4) as XYXY in pixels of the image as the model sees it, or (R, 5) rotated, as
+            (x_center, y_center, width, height, angle in degrees).
+        labels: (R,) int64 in [0, num_classes]; ``num_classes`` is background.
+        image_ids: (R,) int64 in [0, num_images), the image that each RoI lies in.
+        loss_cls: (R,) the classification loss of each RoI, as in training.
+        loss_box_reg: (R,) its box loss; 0 for background.
+        num_classes: number of foreground classes.
+        num_images: number of images in the batch.
+        iteration: that of the training, from 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        boxes: Tensor,
+        labels: Tensor,
+        image_ids: Tensor,
+        loss_cls: Tensor,
+        loss_box_reg: Tensor,
+        num_classes: int,
+        num_images: int | None = None,
+        iteration: int = 0,
+        ious: _Value = None,
+        objectness: _Value = None,
+        pred_classes: _Value = None,
+        pred_scores: _Value = None,
+        pred_boxes: _Value = None,
+    ) -> None:
+        """
+        Args:
+            boxes: and those up to ``iteration``: see the attributes. By default, ``num_images`` is
+                the highest image id + 1.
+            ious: and those below: see the properties. A function is called when the property is
+                first read. None: reading it is an error.
+        """
+        if num_images is None:
+            num_images = int(image_ids.max()) + 1 if len(image_ids) else 0
+        self.boxes, self.labels, self.image_ids = boxes, labels, image_ids
+        self.loss_cls, self.loss_box_reg = loss_cls, loss_box_reg
+        self.num_classes, self.num_images, self.iteration = num_classes, num_images, iteration
+        self._optional = {
+            "ious": ious,
+            "objectness": objectness,
+            "pred_classes": pred_classes,
+            "pred_scores": pred_scores,
+            "pred_boxes": pred_boxes,
+        }
+
+    def __len__(self) -> int:
+        """The number of RoIs, R."""
+        return len(self.labels)
+
+    @property
+    def ious(self) -> Tensor:
+        """(R,) the IoU of each RoI with the object that it overlaps most; 0 without objects."""
+        return self._get("ious")
+
+    @property
+    def objectness(self) -> Tensor:
+        """
+        (R,) what the proposal generator makes of each RoI, a logit. Appended ground truth has about
+        23. Boxes that an earlier stage of a cascade predicts have none: reading it is an error.
+        """
+        return self._get("objectness")
+
+    @property
+    def pred_classes(self) -> Tensor:
+        """(R,) int64 in [0, num_classes], the class that the model takes each RoI for."""
+        return self._get("pred_classes")
+
+    @property
+    def pred_scores(self) -> Tensor:
+        """(R,) in [0, 1], how probable the model finds that class (or background)."""
+        return self._get("pred_scores")
+
+    @property
+    def pred_boxes(self) -> Tensor:
+        """
+        (R, 4) or (R, 5), the box that the model predicts from each RoI: that of the predicted
+        class or, where it predicts background, of the most probable object. Computed when it is
+        first read, from what the box branch has returned already.
+        """
+        return self._get("pred_boxes")
+
+    def _get(self, name: str) -> Tensor:
+        value = self._optional[name]
+        if value is None:
+            raise InputError(
+                f"the sampler reads {name}, which these candidates do not have (in the stages of a "
+                "cascade after the first there is no objectness, for example)"
+            )
+        if not isinstance(value, Tensor):
+            value = self._optional[name] = value()
+        return value
+
+
+class Selection(NamedTuple):
+    """
+    The S RoIs that a sampler chose to train on.
+
+    Attributes:
+        indices: (S,) int64 into the R candidates. They are trained on image by image, hard examples
+            first, and otherwise in this order.
+        weights: (S,) of a float type, 0 or more: the classification and box loss of each is
+            multiplied by it in training. None: 1 each.
+        is_hard: (S,) bool, which of them are hard examples, for what is logged and drawn of the
+            mining. None: all.
+    """
+
+    indices: Tensor
+    weights: Tensor | None = None
+    is_hard: Tensor | None = None
+
+
+def check_selection(selection: object, candidates: Candidates, sampler: object) -> Selection:
+    """
+    Make sure that a sampler returned what can be trained on.
+
+    Whether indices and weights lie in their range is checked on the CPU only, where it costs
+    nothing.
+
+    Raises:
+        InputError: it did not.
+    """
+    name = getattr(sampler, "__name__", type(sampler).__name__)
+    if not isinstance(selection, Selection):
+        raise InputError(
+            f"the sampler {name} returned a {type(selection).__name__}, expected a Selection"
+        )
+    indices, weights, is_hard = selection
+    if indices.dim() != 1 or indices.dtype != torch.int64:
+        raise InputError(
+            f"the sampler {name} returned indices {_describe(indices)}, expected a vector of int64"
+        )
+    number = len(indices)
+    if weights is not None and (weights.shape != (number,) or not weights.is_floating_point()):
+        raise InputError(
+            f"the sampler {name} returned weights {_describe(weights)}, expected ({number},) of a "
+            "float type, one for each index"
+        )
+    if is_hard is not None and (is_hard.shape != (number,) or is_hard.dtype != torch.bool):
+        raise InputError(
+            f"the sampler {name} returned is_hard {_describe(is_hard)}, expected ({number},) of "
+            "torch.bool, one for each index"
+        )
+    if indices.is_cpu and number:
+        low, high = (int(x) for x in indices.aminmax())
+        if low < 0 or high >= len(candidates):
+            raise InputError(
+                f"the sampler {name} returned indices in [{low}, {high}], expected them in "
+                f"[0, {len(candidates)}), one of the candidates each"
+            )
+    if weights is not None and weights.is_cpu and not (weights.isfinite() & (weights >= 0)).all():
+        raise InputError(
+            f"the sampler {name} returned weights that are negative or no numbers, expected 0 or "
+            "more"
+        )
+    return selection
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} of {tensor.dtype}"

@@ -1,0 +1,163 @@
+"""
+Samplers: which RoIs are trained on. A sampler is called in each training step, with all candidates
+of the batch and the budget, and returns a selection::
+
+    @SAMPLERS.register()
+    class MySampler:
+        def __call__(self, candidates: Candidates, num_samples: int) -> Selection: ...
+
+The parameters of its constructor are settings: see `ohem_d2.modeling.build_sampler`.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from detectron2.modeling.sampling import subsample_labels
+from fvcore.common.registry import Registry
+from torch import Tensor
+
+from .candidates import Candidates, Selection
+from .select import select_hard_examples
+
+SAMPLERS = Registry("SAMPLERS")
+SAMPLERS.__doc__ = "Samplers by the names that MODEL.ROI_HEADS.OHEM.SAMPLER gives."
+
+
+class Sampler(Protocol):
+    """What `SAMPLERS` holds once it is built."""
+
+    def __call__(self, candidates: Candidates, num_samples: int) -> Selection:
+        """
+        Choose the RoIs to train on.
+
+        Args:
+            candidates: all R labelled RoIs of the batch.
+            num_samples: the budget, RoIs for each image.
+
+        Returns:
+            the chosen ones.
+        """
+        ...
+
+
+@SAMPLERS.register()
+@dataclass(frozen=True)
+class OHEMSampler:
+    """
+    The costliest RoIs, as in "Training Region-based Object Detectors with Online Hard Example
+    Mining" (Shrivastava, Gupta, Girshick, CVPR 2016). See `select_hard_examples`.
+    """
+
+    nms_thresh: float = 0.7
+    scope: str = "image"
+    max_foreground_fraction: float | None = None
+    loss_weight_cls: float = 1.0
+    loss_weight_box_reg: float = 1.0
+
+    def ranking_loss(self, candidates: Candidates) -> Tensor:
+        """(R,) what the RoIs are ranked by; training is not changed by the weights."""
+        return (
+            self.loss_weight_cls * candidates.loss_cls
+            + self.loss_weight_box_reg * candidates.loss_box_reg
+        )
+
+    def __call__(self, candidates: Candidates, num_samples: int) -> Selection:
+        """See `Sampler`."""
+        hard = select_hard_examples(
+            self.ranking_loss(candidates),
+            candidates.boxes,
+            candidates.labels,
+            candidates.image_ids,
+            num_samples=num_samples,
+            num_classes=candidates.num_classes,
+            nms_thresh=self.nms_thresh,
+            scope=self.scope,
+            max_foreground_fraction=self.max_foreground_fraction,
+            num_images=candidates.num_images,
+        )
+        return Selection(hard)
+
+
+@SAMPLERS.register()
+@dataclass(frozen=True)
+class RandomSampler:
+    """Detectron2's sampling: at random, in a fixed ratio of foreground to background."""
+
+    positive_fraction: float = 0.25
+
+    def __call__(self, candidates: Candidates, num_samples: int) -> Selection:
+        """See `Sampler`."""
+        drawn = draw(candidates, num_samples, self.positive_fraction)
+        return Selection(drawn, is_hard=torch.zeros_like(drawn, dtype=torch.bool))
+
+
+@SAMPLERS.register()
+@dataclass(frozen=True)
+class MixedSampler(OHEMSampler):
+    """
+    A part of the budget for the costliest RoIs, at least one; the rest is drawn at random from the
+    others of each image, duplicates among them, in Detectron2's ratio.
+    """
+
+    hard_fraction: float = 0.5
+    positive_fraction: float = 0.25
+
+    def __call__(self, candidates: Candidates, num_samples: int) -> Selection:
+        """See `Sampler`."""
+        num_hard = max(1, round(self.hard_fraction * num_samples))
+        hard = super().__call__(candidates, num_hard).indices
+        drawn = self.draw_rest(candidates, hard, num_samples - num_hard)
+        indices = torch.cat([hard, drawn])
+        is_hard = torch.arange(len(indices), device=indices.device) < len(hard)
+        return Selection(indices, is_hard=is_hard)
+
+    def draw_rest(self, candidates: Candidates, hard: Tensor, num_samples: int) -> Tensor:
+        """
+        Draw what is trained on beside the hard examples.
+
+        Args:
+            candidates: all R RoIs.
+            hard: (H,) indices of the hard examples.
+            num_samples: how many to draw of each image.
+
+        Returns:
+            indices into R.
+        """
+        return draw(candidates, num_samples, self.positive_fraction, hard)
+
+
+def draw(
+    candidates: Candidates,
+    num_samples: int,
+    positive_fraction: float,
+    without: Tensor | None = None,
+) -> Tensor:
+    """
+    Draw RoIs of each image at random, as Detectron2's `subsample_labels` does.
+
+    Args:
+        candidates: all R RoIs.
+        num_samples: how many to draw of each image.
+        positive_fraction: at most this fraction of them is foreground.
+        without: indices into R of those that are not to be drawn.
+
+    Returns:
+        indices into R, ordered by image, then foreground before background.
+    """
+    labels = candidates.labels
+    if without is not None:
+        labels = labels.index_fill(0, without, -1)
+    drawn = [labels.new_zeros(0)]
+    for rois in rois_by_image(candidates) if num_samples > 0 else ():
+        of_image = subsample_labels(
+            labels[rois], num_samples, positive_fraction, candidates.num_classes
+        )
+        drawn.append(rois[torch.cat(of_image)])
+    return torch.cat(drawn)
+
+
+def rois_by_image(candidates: Candidates) -> tuple[Tensor, ...]:
+    """The indices into R of the RoIs of each image, in their order."""
+    sizes = candidates.image_ids.bincount(minlength=candidates.num_images)
+    return candidates.image_ids.argsort(stable=True).split(sizes.tolist())

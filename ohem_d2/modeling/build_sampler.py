@@ -1,0 +1,112 @@
+"""From the keys of a config to a sampler."""
+
+import ast
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from detectron2.config import instantiate
+
+from ..config import SAMPLER_OPTIONS, OHEMOptions, config_key
+from ..errors import InputError
+from ..mining.samplers import SAMPLERS, Sampler
+
+_KEY = config_key("sampler")
+
+
+def build_sampler(options: OHEMOptions, positive_fraction: float) -> Sampler:
+    """
+    Build the sampler that ``options.sampler`` asks for:
+
+    - a name from `SAMPLERS`, or ``"my_module.MySampler"``, a class that can be imported; perhaps
+      with arguments of its constructor, as ``"my_module.MySampler(num_bins=3)"``
+    - such a class, or a node ``L(MySampler)(num_bins=3)`` of a Python config
+    - a sampler itself, which is any function of candidates and a budget
+
+    A parameter of the constructor that has the name of one of the sampler's options gets its value;
+    and ``positive_fraction`` gets Detectron2's.
+
+    Args:
+        options: those of the mining.
+        positive_fraction: ``MODEL.ROI_HEADS.POSITIVE_FRACTION``.
+
+    Raises:
+        InputError: there is no such sampler, it cannot be built, or an option that differs from its
+            default is none of it.
+    """
+    found, arguments = _find(options.sampler)
+    is_class = inspect.isclass(found)
+    if not callable(found) or (arguments and not is_class):
+        raise InputError(f"{_KEY} is {options.sampler!r}, which is no sampler: expected a class")
+    known = inspect.signature(found).parameters if is_class else {}
+    name = getattr(found, "__name__", type(found).__name__)
+    defaults = {f.name: f.default for f in fields(options)}
+    settings: dict[str, Any] = {}
+    for option in SAMPLER_OPTIONS:
+        value = getattr(options, option)
+        if option in known and option not in arguments:
+            settings[option] = value
+        elif value != defaults[option]:
+            reason = f"{_KEY} says it too" if option in arguments else f"{name} has no such setting"
+            raise InputError(
+                f"{config_key(option)} is {value!r}, but {reason}: expected {defaults[option]!r}, "
+                "the default"
+            )
+    if "positive_fraction" in known and "positive_fraction" not in arguments:
+        settings["positive_fraction"] = positive_fraction
+    if not is_class:
+        return found
+    try:
+        sampler = found(**settings, **arguments)
+    except (TypeError, ValueError) as e:
+        raise InputError(f"{_KEY} is {options.sampler!r}, which cannot be built: {e}") from e
+    if not callable(sampler):
+        raise InputError(
+            f"{_KEY} is {options.sampler!r}, expected a class with a method __call__(candidates, "
+            "num_samples)"
+        )
+    return sampler
+
+
+def _find(sampler: object) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """A class or a sampler, and arguments for the first."""
+    if isinstance(sampler, Mapping):  # a node of a Python config
+        target, arguments = sampler["_target_"], {k: v for k, v in sampler.items() if k[0] != "_"}
+        return (
+            _find_by_name(target) if isinstance(target, str) else target,
+            {k: instantiate(v) for k, v in arguments.items()},
+        )
+    if not isinstance(sampler, str):
+        return sampler, {}
+    try:
+        call = ast.parse(sampler.strip(), mode="eval").body
+        arguments = {}
+        if isinstance(call, ast.Call):
+            if call.args or not all(k.arg for k in call.keywords):
+                raise ValueError("its arguments have no names")
+            arguments = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+            call = call.func
+        if not isinstance(call, (ast.Name, ast.Attribute)):
+            raise ValueError("it is no name")
+    except (SyntaxError, ValueError) as e:
+        raise InputError(
+            f"{_KEY} is {sampler!r}, expected a name such as OHEMSampler or my_module.MySampler, "
+            f"perhaps with arguments, as in MySampler(num_bins=3) ({e})"
+        ) from None
+    return _find_by_name(ast.unparse(call)), arguments
+
+
+def _find_by_name(name: str) -> Callable[..., Any]:
+    if name in SAMPLERS:
+        return SAMPLERS.get(name)
+    module, _, attribute = name.rpartition(".")
+    registered = ", ".join(x for x, _ in SAMPLERS)
+    expected = f"expected one of {registered}, or a class as my_module.MySampler"
+    if not module:
+        raise InputError(f"{_KEY} is {name!r}, {expected}")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as e:
+        raise InputError(f"{_KEY} is {name!r}, which cannot be imported ({e}): {expected}") from e

@@ -1,0 +1,149 @@
+"""Reading all RoIs changes nothing but what is trained on."""
+
+import copy
+
+import pytest
+import torch
+from detectron2.utils.events import EventStorage
+from fvcore.nn.precise_bn import update_bn_stats
+from small_heads import FAMILIES, NUM_CLASSES, make_batch, make_heads, rotated, train_step
+from torch import nn
+
+from ohem_d2 import OHEMMixin
+
+BOX_HEAD = "MODEL.ROI_BOX_HEAD"
+
+
+def test_reading_all_rois_leaves_no_trace():
+    """Batch statistics are those of the training pass alone, and so is all that is logged."""
+    norm = (
+        "MODEL.ROI_BOX_HEAD.NORM",
+        "BN",
+        "MODEL.ROI_BOX_HEAD.NUM_CONV",
+        1,
+        "MODEL.ROI_BOX_HEAD.CONV_DIM",
+        4,
+    )
+    heads = make_heads(*norm)
+    before = copy.deepcopy(heads.state_dict())
+    features, proposals, targets = make_batch(3, [(3, 50)])
+    mined, _, logged = train_step(heads, features, proposals, targets)
+
+    after = heads.state_dict()
+    statistics = [k for k in after if "running_" in k or "num_batches" in k]
+    assert statistics
+    assert after["box_head.conv1.norm.num_batches_tracked"] == 1
+    heads.load_state_dict(before)
+    with EventStorage():
+        heads._forward_box(features, mined)
+    for name in statistics:
+        assert heads.state_dict()[name].equal(after[name])
+
+    assert {name for name in logged if not name.startswith(("ohem/share_of", "ohem_class"))} == {
+        "roi_head/num_fg_samples",
+        "roi_head/num_bg_samples",
+        "ohem/cost_of_selected",
+        "ohem/cost_of_all",
+        "ohem/loss_ratio",
+        "fast_rcnn/cls_accuracy",
+        "fast_rcnn/fg_cls_accuracy",
+        "fast_rcnn/false_negative",
+    }
+
+
+def test_precise_batch_normalization():
+    """It counts how often a layer is used in a step, and refuses one that is used twice."""
+    opts = f"{BOX_HEAD}.NORM", "BN", f"{BOX_HEAD}.NUM_CONV", 1
+    everything = (
+        *("MODEL.ROI_HEADS.OHEM.NMS_THRESH", 1.0, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 1000),
+        *("MODEL.ROI_HEADS.POSITIVE_FRACTION", 1.0),
+    )
+    statistics = []
+    for name in ("OHEMROIHeads", "StandardROIHeads"):
+        heads = make_heads(*opts, *everything, name=name)
+        heads.train()
+        step = nn.Module()
+        step.heads = heads
+        step.forward = lambda batch, heads=heads: heads(None, *copy.deepcopy(batch))
+        with EventStorage():
+            update_bn_stats(step, [make_batch(seed, [(3, 40)]) for seed in range(3)], 3)
+        statistics.append([b for n, b in heads.named_buffers() if "running" in n])
+    assert statistics[0]
+    for a, b in zip(*statistics):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_loss_without_gradients_is_no_step():
+    heads = make_heads("MODEL.ROI_HEADS.OHEM.CASCADE_STAGES", (0, 1), name="OHEMCascadeROIHeads")
+    heads.observers.append(lambda mined: pytest.fail("is for training"))
+    with torch.no_grad():
+        mined, losses, logged = train_step(heads, *make_batch(0, [(3, 40)]))
+    assert mined
+    assert "loss_cls_stage0" in losses
+    assert not [name for name in logged if "ohem" in name]
+
+
+def test_to_mine_without_training_leaves_no_trace():
+    heads = make_heads("MODEL.ROI_HEADS.OHEM.CASCADE_STAGES", (0, 1), name="OHEMCascadeROIHeads")
+    heads.observers.append(lambda mined: pytest.fail("is for training"))
+    heads.train()
+    with EventStorage() as storage:
+        (mined,) = heads.mine(*make_batch(0, [(3, 40)]))
+    assert mined.has("ohem_loss_cls")
+    assert storage.histories() == {}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("number", [2, 8])
+def test_rois_are_read_in_pieces_of_the_budget_or_of_the_fewest(name, number, monkeypatch):
+    monkeypatch.setattr(OHEMMixin, "_fewest_at_a_time", 8)  # 4 of each of two images
+    heads = make_heads("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", number, name=name)
+    everything = make_heads("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 1000, name=name)
+    batch = make_batch(0, [(3, 40), (2, 30)])
+    features, proposals, targets = rotated(batch, 0) if name == "OHEMRROIHeads" else batch
+    sizes = []
+    read_boxes = heads.read_boxes
+
+    def spy(features, proposals):
+        sizes.extend(len(x) for x in proposals)
+        return read_boxes(features, proposals)
+
+    heads.read_boxes = spy
+    costs = []
+    for h in (heads, everything):
+        with EventStorage():
+            costs.append(h.label_and_rank_proposals(features, proposals, targets)[1])
+    torch.testing.assert_close(*costs)
+    assert max(sizes) == (number if name == "OHEMRes5ROIHeads" else max(number, 4))
+    assert sum(sizes) == len(costs[0])
+
+
+def test_batch_normalization_sees_all_rois_together():
+    heads = make_heads(
+        *(f"{BOX_HEAD}.NORM", "BN", f"{BOX_HEAD}.NUM_CONV", 1),
+        *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 2),
+    )
+    sizes = []
+    heads.box_predictor.register_forward_hook(lambda m, args, output: sizes.append(len(args[0])))
+    train_step(heads, *make_batch(0, [(3, 40)]))
+    assert sizes == [43, 2]
+
+
+def test_the_federated_loss_chooses_its_classes_by_all_rois_together():
+    heads = make_heads("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 2)
+    predictor = heads.box_predictor
+    predictor.use_sigmoid_ce = predictor.use_fed_loss = True
+    predictor.fed_loss_num_classes, predictor.fed_loss_cls_weights = 2, torch.ones(NUM_CLASSES)
+    sizes = []
+    predictor.register_forward_hook(lambda m, args, output: sizes.append(len(args[0])))
+    train_step(heads, *make_batch(0, [(3, 40)]))
+    assert sizes == [43, 2]
+
+
+def test_batch_normalization_without_a_single_roi():
+    heads = make_heads(f"{BOX_HEAD}.NORM", "BN", f"{BOX_HEAD}.NUM_CONV", 1)
+    features, proposals, targets = make_batch(0, [(0, 0), (0, 0)])
+    with EventStorage():
+        labelled, cost = heads.label_and_rank_proposals(features, proposals, targets)
+    assert [len(x) for x in labelled] == [0, 0]
+    assert cost.shape == (0,)

@@ -1,0 +1,68 @@
+"""The options, from config keys and from arguments."""
+
+import math
+
+import pytest
+from detectron2.modeling.roi_heads import build_roi_heads
+from small_heads import SHAPES, make_batch, make_cfg, train_step
+
+from ohem_d2 import OHEMOptions, OHEMROIHeads
+
+
+def test_no_config_keys_needed():
+    cfg = make_cfg()
+    del cfg.MODEL.ROI_HEADS["OHEM"]
+    assert build_roi_heads(cfg, SHAPES).ohem == OHEMOptions()
+
+
+def test_built_from_arguments():
+    given = OHEMROIHeads.from_config(make_cfg(), SHAPES)
+    given["ohem"] = OHEMOptions(nms_thresh=0.5, scope="batch")
+    heads = OHEMROIHeads(**given)
+    assert heads.ohem.nms_thresh == 0.5
+    mined, _, _ = train_step(heads, *make_batch(1, [(2, 30)]))
+    assert len(mined[0]) == 8
+    del given["ohem"]
+    assert OHEMROIHeads(**given).ohem == OHEMOptions()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("OHEM.NMS_THRESH", -0.5, "a number of 0 or more"),
+        ("OHEM.NMS_THRESH", math.nan, "a number of 0 or more"),
+        ("OHEM.SCOPE", "batches", "'image' or 'batch'"),
+        ("OHEM.POSITIVE_FRACTION", 25, r"None or a number in \[0, 1\]"),
+        ("OHEM.POSITIVE_FRACTION", "none", r"None or a number in \[0, 1\]"),
+        ("OHEM.HARD_FRACTION", 0.0, r"a number in \(0, 1\]"),
+        ("OHEM.HARD_FRACTION", 50.0, r"a number in \(0, 1\]"),
+        ("OHEM.WARMUP_ITERS", -1, "an integer of 0 or more"),
+        ("OHEM.BG_IOU_LO", -0.1, r"a number in \[0, 1\)"),
+        ("OHEM.BG_IOU_LO", 0.5, "less than 0.5"),
+        ("OHEM.LOSS_WEIGHT_CLS", -1.0, "a number of 0 or more"),
+        ("OHEM.LOSS_WEIGHT_BOX_REG", math.inf, "a number of 0 or more"),
+        ("OHEM.CASCADE_STAGES", (), "a tuple of at least one stage"),
+        ("OHEM.CASCADE_STAGES", (0.5,), "a tuple of at least one stage"),
+        ("BATCH_SIZE_PER_IMAGE", 0, "1 or more"),
+    ],
+)
+def test_wrong_values_are_refused_when_the_model_is_built(key, value, expected):
+    cfg = make_cfg(f"MODEL.ROI_HEADS.{key}", value)
+    with pytest.raises(ValueError, match=f"MODEL.ROI_HEADS.{key} is .*, expected {expected}") as e:
+        build_roi_heads(cfg, SHAPES)
+    assert str(value) in str(e.value)
+
+
+def test_both_weights_zero_are_refused():
+    cfg = make_cfg(
+        "MODEL.ROI_HEADS.OHEM.LOSS_WEIGHT_CLS", 0.0, "MODEL.ROI_HEADS.OHEM.LOSS_WEIGHT_BOX_REG", 0.0
+    )
+    with pytest.raises(ValueError, match=r"LOSS_WEIGHT_CLS and .*LOSS_WEIGHT_BOX_REG are both 0"):
+        build_roi_heads(cfg, SHAPES)
+
+
+def test_unknown_keys_are_refused():
+    cfg = make_cfg()
+    cfg.MODEL.ROI_HEADS.OHEM.NMS_TRESH = 0.5
+    with pytest.raises(ValueError, match=r"OHEM.NMS_TRESH is unknown, expected one of NMS_THRESH"):
+        build_roi_heads(cfg, SHAPES)
