@@ -184,7 +184,7 @@ def readme_results() -> str:
         "blood cells, many unlabelled": CELLS,
     }
     return table(
-        ["data", "1:3", "**default**", "the paper's way"],
+        ["data", "1:3", "**default**", "the paper's rule"],
         [
             [
                 words,
@@ -393,13 +393,13 @@ QUICK_START = "The quick start's small model"
 MASKS = "Mask R-CNN, R50-FPN"
 COSTS = {
     FPN: "Faster R-CNN R50-FPN",
-    QUARTER: "the same, the paper's way, a quarter of the budget",
+    QUARTER: "the same, the paper's rule, a quarter of the budget",
     QUICK_START: "the quick start's small model",
     MASKS: "Mask R-CNN R50-FPN, untrained",
-    f"{MASKS}, the paper's way": "the same, the paper's way",
+    f"{MASKS}, the paper's way": "the same, the paper's rule",
     f"{MASKS}, at most a fourth of it foreground": "the same, at most a fourth of it foreground",
-    "R50-C4": "Faster R-CNN R50-C4, the paper's way",
-    "Mixed precision (bfloat16)": "Faster R-CNN R50-FPN, bfloat16, the paper's way",
+    "R50-C4": "Faster R-CNN R50-C4, the paper's rule",
+    "Mixed precision (bfloat16)": "Faster R-CNN R50-FPN, bfloat16, the paper's rule",
 }
 
 
@@ -570,8 +570,7 @@ def out_of_date(text: str) -> list[str]:
 
 
 def _block(name: str) -> str:
-    # Without the empty lines, Markdown would take a table for a part of the comment.
-    return f"<!-- figures: {name} -->\n\n{BLOCKS[name]()}\n\n<!-- end -->"
+    return f"<!-- figures: {name} -->\n{BLOCKS[name]()}\n<!-- end -->"
 
 
 def main() -> None:
