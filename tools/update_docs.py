@@ -32,6 +32,7 @@ from step_times import ratio  # noqa: E402
 # Names of variants.
 SAMPLING, DEFAULT, PAPER, LATE = "sampling", "half_random", "ohem", "sampled_first_half"
 NOT_RUN = "not run"
+SHARES = [f"{x} %" for x in (20, 40, 60, 80, 100)]  # of a training: the points of the curves
 _BLOCK = re.compile(r"<!-- figures: (\S+) -->\n.*?<!-- end -->", re.DOTALL)
 _MARK = re.compile(r"<!-- figures:|<!-- end -->")
 
@@ -251,8 +252,7 @@ def way() -> str:
             if curves(setting, variant):
                 gains = [mean_of(ahead(setting, variant, at=i)) for i in range(5)]
                 rows.append([setting.start, setting.words, words, *gains])
-    shares = [f"{x} %" for x in (20, 40, 60, 80, 100)]
-    return table(["start", "data", "sampling", *shares], rows)
+    return table(["start", "data", "sampling", *SHARES], rows)
 
 
 def tried(*tried_on: Setting) -> str:
@@ -271,17 +271,8 @@ def late_start() -> str:
         more = [ahead(setting, LATE, x, of=DEFAULT) for x in ("AP", "AP50", "AP75")]
         both = [with_each(ahead(setting, v)) for v in (DEFAULT, LATE)]
         rows.append([setting.link, *both, with_each(more[0]), *map(mean_of, more[1:])])
-    return table(
-        [
-            "data",
-            "default",
-            "late start",
-            "late start next to default",
-            "the same, AP50",
-            "the same, AP75",
-        ],
-        rows,
-    )
+    next_to_default = ["late start next to default", "the same, AP50", "the same, AP75"]
+    return table(["data", "default", "late start", *next_to_default], rows)
 
 
 def flat() -> str:
@@ -292,8 +283,7 @@ def flat() -> str:
         last_two = (values(setting, SAMPLING, at=i) for i in (-1, -2))
         last = [a - b for a, b in zip(*last_two)]
         rows.append([setting.start, setting.words, *(f"{x:.1f}" for x in points), with_each(last)])
-    shares = [f"{x} %" for x in (20, 40, 60, 80, 100)]
-    return table(["start", "data", *shares, "gained in the last fifth"], rows)
+    return table(["start", "data", *SHARES, "gained in the last fifth"], rows)
 
 
 def goal_no_harm() -> str:
@@ -423,19 +413,26 @@ def cost() -> str:
     rows = []
     for title, words in COSTS.items():
         plain, mining = _of_mining(title)
-        foreground = [re.search(r"\((\d+)\)", x.rois).group(1) for x in (plain, mining)]
-        rows.append([words, f"**{mining.same_pooling}**", mining.ratio, mining.memory, *foreground])
-    return table(
-        [
-            "model",
-            "time, same pooling",
-            "time, Detectron2's own pooling (lowest to highest)",
-            "peak memory",
-            "foreground, plain",
-            "foreground, mining",
-        ],
-        rows,
+        one_pass = step_costs(title).get("OnePassROIHeads")
+        foreground = (re.search(r"\((\d+)\)", x.rois).group(1) for x in (plain, mining))
+        rows.append(
+            [
+                words,
+                f"**{mining.same_pooling}**",
+                mining.ratio,
+                mining.memory,
+                ", ".join(foreground),
+                f"{one_pass.same_pooling}, {one_pass.memory}" if one_pass else "not measured",
+            ]
+        )
+    titles = (
+        "time, same pooling",
+        "time, Detectron2's own pooling (lowest to highest)",
+        "peak memory",
+        "foreground: plain, mining",
+        "one pass: time, memory",
     )
+    return table(["model", *titles], rows)
 
 
 def cost_goals() -> str:
@@ -465,20 +462,6 @@ def cost_goals() -> str:
     return table(["model", *titles], rows)
 
 
-def cost_one_pass() -> str:
-    """The simple way, next to mining."""
-    rows = []
-    for title in (FPN, QUICK_START):
-        by_head = step_costs(title)
-        for head, words in (("OHEMROIHeads", "mining"), ("OnePassROIHeads", "one pass")):
-            x = by_head[head]
-            rows.append([COSTS[title], words, x.same_pooling, x.ratio, x.memory])
-    return table(
-        ["model", "way", "time, same pooling", "time, Detectron2's own pooling", "peak memory"],
-        rows,
-    )
-
-
 def logging_cost() -> str:
     """One sentence."""
     section = _section("cost.md", "What logging takes")
@@ -500,16 +483,9 @@ def label_errors() -> str:
         ):
             average_precision, _, recall = cells.split(" | ")
             found[ranking] += [average_precision, recall]
-    return table(
-        [
-            "ranking",
-            "images trained on: average precision",
-            "recall",
-            "other images: average precision",
-            "recall",
-        ],
-        [[ranking, *cells] for ranking, cells in found.items()],
-    )
+    titles = ("images trained on: average precision", "recall")
+    titles += ("other images: average precision", "recall")
+    return table(["ranking", *titles], [[ranking, *cells] for ranking, cells in found.items()])
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
@@ -527,7 +503,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "goals": goals,
     "cost": cost,
     "cost-goals": cost_goals,
-    "cost-one-pass": cost_one_pass,
     "logging-cost": logging_cost,
     "label-errors": label_errors,
 }
