@@ -1,0 +1,124 @@
+"""The figures in README.md and docs/ are those that the benchmarks stored."""
+
+import importlib.util
+import json
+import shutil
+import sys
+from statistics import mean
+
+import pytest
+from command_line import ROOT
+
+TOOL = ROOT / "tools" / "update_docs.py"
+spec = importlib.util.spec_from_file_location("tool_of_figures", TOOL)
+tool = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tool)
+
+PAGE = "docs/when_it_helps.md"
+RESULTS = "docs/accuracy/pretrained_long/results.json"
+BLOCK = "<!-- figures: logging-cost -->\n<!-- end -->\n"
+
+
+def test_all_blocks_are_up_to_date():
+    of_page = {page.name: page.read_text(encoding="utf-8") for page in tool.pages()}
+    assert {name: tool.out_of_date(text) for name, text in of_page.items()} == {
+        name: [] for name in of_page
+    }
+
+
+def test_each_block_is_used_and_known():
+    used = {name for page in tool.pages() for name in tool.names_of_blocks(page.read_text("utf-8"))}
+    assert used == tool.BLOCKS.keys()
+
+
+def test_the_blocks_of_the_readme_are_in_it():
+    names = tool.names_of_blocks((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert sorted(names) == ["readme-cost", "readme-results"]
+    for name in names:
+        assert max(map(len, tool.BLOCKS[name]().splitlines())) <= 100
+
+
+def test_a_figure_that_is_changed_by_hand_is_noticed_and_mended():
+    text = (ROOT / PAGE).read_text(encoding="utf-8")
+    changed = text.replace("| +7.9 | +9.1 |", "| +7.9 | +9.2 |")
+    assert changed != text
+    assert tool.out_of_date(changed) == ["way"]
+    assert tool.update(changed) == text
+
+
+def test_a_run_that_is_changed_is_noticed(tmp_path, monkeypatch, capsys):
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    content = json.loads((tmp_path / RESULTS).read_text())
+    for run in content["runs"]:
+        if (run["data"], run["variant"]) == ("bccd", "half_random"):
+            run["points"][-1]["AP"] += 1
+    (tmp_path / RESULTS).write_text(json.dumps(content))
+    monkeypatch.setattr(tool, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", [TOOL.name, "--check"])
+    with pytest.raises(SystemExit, match=r"run python tools/update_docs\.py"):
+        tool.main()
+    named = [x for x in capsys.readouterr().out.splitlines() if PAGE in x]
+    assert named[0] == f"out of date: {PAGE}: settings"
+    assert f"out of date: {PAGE}: way" in named
+    assert f"out of date: {PAGE}: late-start" not in named
+    monkeypatch.setattr(sys, "argv", [TOOL.name])
+    tool.main()
+    assert f"written: {PAGE}: settings" in capsys.readouterr().out
+    assert tool.out_of_date((tmp_path / PAGE).read_text(encoding="utf-8")) == []
+
+
+def test_a_new_block_is_written_once():
+    text = tool.update(BLOCK)
+    assert "ms of a step" in text
+    assert tool.update(text) == text
+    assert tool.out_of_date(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<!-- figures: no-such -->\n<!-- end -->", "found a block 'no-such', expected one of"),
+        (f"{BLOCK}<!-- figures: way -->\n| 1 |\n", "found a mark without its other half"),
+        (f"{BLOCK}<!-- end -->\n", "found a mark without its other half"),
+    ],
+)
+def test_wrong_marks_are_refused(text, expected):
+    with pytest.raises(ValueError, match=expected):
+        tool.names_of_blocks(text)
+
+
+def test_what_the_page_says_in_words():
+    """Of the tables that it stands beside: if the study changes, its words have to, too."""
+    default, paper, late = tool.DEFAULT, tool.PAPER, tool.LATE
+
+    def gain(setting, variant, **kwargs):
+        return mean(tool.ahead(setting, variant, **kwargs))
+
+    lacking = (tool.LABELS_MISSING, tool.CELLS, tool.OTHER_MISSING, tool.OTHER_CELLS)
+    for setting in set(tool.SETTINGS) - set(lacking):  # "labels are complete: use the default"
+        assert gain(setting, default) > 1
+        share, _ = tool.costs(setting, default)
+        assert share < 1
+    assert mean(gain(x, default) for x in lacking) < 0  # "the default gains nothing on average"
+    assert max(gain(x, paper) for x in lacking[:2]) < -2  # "the paper's own rule loses"
+    both = [x for x in tool.SETTINGS if tool.curves(x, paper)]
+    better = [x for x in both if gain(x, paper) > gain(x, default) + 0.5]
+    assert better == [tool.MANY_LOOK_ALIKES]  # "clearly ahead of the default in one setting only"
+    shorter = [gain(tool.LOOK_ALIKES, x) for x in ("short_half", "shorter_half")]
+    assert shorter[0] > 1 > shorter[1] >= 0  # "still ended ahead", "it ended even"
+    short = tool.SHORT_LOOK_ALIKES
+    run = [x for x in tool.VARIANTS if x != tool.SAMPLING and tool.curves(short, x)]
+    of_1000 = {x: gain(short, x) for x in run}
+    assert max(of_1000, key=of_1000.get) == late  # "came out best"
+    fewer_rois = ("half", "quarter", "sampling_half", "sampling_quarter")
+    assert max(of_1000[x] for x in fewer_rois) < 0  # "cost AP, with mining and without"
+    assert of_1000["half"] > of_1000["sampling_half"]  # "ended closer to"
+    assert of_1000["ratio"] < 0  # "lost AP, or gained less"
+    assert of_1000["cls"] < of_1000[paper]
+    for setting in (tool.OTHER_MISSING, tool.OTHER_CELLS):  # "beat the default with every seed"
+        assert min(tool.ahead(setting, late, of=default)) > 0
+    assert gain(tool.OTHER_LOOK_ALIKES, late, of=default) < 0  # "slightly behind on average"
+    at_once = range(5)
+    assert min(gain(tool.OTHER_CELLS, late, at=i) for i in at_once) >= 0  # "never fell behind"
+    assert gain(tool.OTHER_CELLS, default, at=0) < -2  # "had lost several AP"

@@ -1,0 +1,49 @@
+"""What docs/keys.md and the README say of keys is what the config has."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from ohem_d2 import BoxVotingOptions, OHEMOptions
+
+ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+OHEM, BOX_VOTING = (ROOT / "docs/keys.md").read_text(encoding="utf-8").split("\n## Box voting\n")
+# cost.md quotes the settings of stored runs, by the names that keys had when they were made.
+PAGES = [p for p in sorted((ROOT / "docs").glob("*.md")) if p.name != "cost.md"]
+PAGES.append(ROOT / "README.md")
+
+
+def defaults_in(text):
+    """The keys in the tables of a page, and what the second column says."""
+    return dict(re.findall(r"^\| `(\w+)` \| `?(.+?)`? \|", text, re.MULTILINE))
+
+
+def defaults_of(options):
+    """The same of a class of options, written as in YAML."""
+    values = {f.name.upper(): f.default for f in fields(options)}
+    return {k: f'"{v}"' if isinstance(v, str) else str(v) for k, v in values.items()}
+
+
+@pytest.mark.parametrize(
+    ("text", "options"), [(OHEM, OHEMOptions), (BOX_VOTING, BoxVotingOptions)], ids=["ohem", "vote"]
+)
+def test_the_tables_have_every_key_with_its_default(text, options):
+    assert defaults_in(text) == defaults_of(options)
+
+
+def test_the_readme_has_five_keys_with_their_defaults():
+    shown = defaults_in(README)
+    assert len(shown) == 5
+    assert shown.items() <= defaults_of(OHEMOptions).items()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_key_that_a_page_names_exists(page):
+    text = page.read_text(encoding="utf-8")
+    named = set(re.findall(r"\bOHEM\.([A-Z_]+)", text))
+    named |= {x.upper() for x in re.findall(r"\broi_heads\.ohem\.([a-z_]+)", text)}
+    assert named <= defaults_of(OHEMOptions).keys()
+    assert {*re.findall(r"\bBOX_VOTING\.([A-Z_]+)", text)} <= defaults_of(BoxVotingOptions).keys()
