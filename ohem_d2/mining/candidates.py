@@ -47,6 +47,7 @@ class Candidates:
         pred_classes: _Value = None,
         pred_scores: _Value = None,
         pred_boxes: _Value = None,
+        pred_ious: _Value = None,
     ) -> None:
         """
         Args:
@@ -66,6 +67,7 @@ class Candidates:
             "pred_classes": pred_classes,
             "pred_scores": pred_scores,
             "pred_boxes": pred_boxes,
+            "pred_ious": pred_ious,
         }
 
     def __len__(self) -> int:
@@ -103,6 +105,11 @@ class Candidates:
         first read, from what the box branch has returned already.
         """
         return self._get("pred_boxes")
+
+    @property
+    def pred_ious(self) -> Tensor:
+        """(R,) the IoU of that box with the object that it overlaps most; 0 without objects."""
+        return self._get("pred_ious")
 
     def _get(self, name: str) -> Tensor:
         value = self._optional[name]

@@ -1,12 +1,18 @@
 """Reading many RoIs: chunk by chunk, and without the model being changed, or noticed."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache
 
 import torch
-from detectron2.structures import Instances, RotatedBoxes, pairwise_iou, pairwise_iou_rotated
+from detectron2.structures import (
+    Boxes,
+    Instances,
+    RotatedBoxes,
+    pairwise_iou,
+    pairwise_iou_rotated,
+)
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -87,6 +93,9 @@ def read_rois(
         rois, *(v.split(sizes) for v in (loss_cls, loss_box_reg, pred_classes))
     ):
         x.ohem_loss_cls, x.ohem_loss_box_reg, x.ohem_pred_classes = of_image
+    box_type = type(rois[0].proposal_boxes)
+    # Class-agnostic deltas of each RoI lead to a single box.
+    predicted = cache(lambda: predictors[-1].predict_boxes((None, *deltas), rois))
     has_objectness = all(x.has("objectness_logits") for x in rois)
     return Candidates(
         boxes=boxes,
@@ -97,26 +106,26 @@ def read_rois(
         num_classes=num_classes,
         num_images=len(rois),
         iteration=get_event_storage().iter,
-        ious=lambda: torch.cat([best_iou(x, t) for x, t in zip(rois, targets)]),
+        ious=lambda: _best_ious([x.proposal_boxes for x in rois], targets),
         objectness=torch.cat([x.objectness_logits for x in rois]) if has_objectness else None,
         pred_classes=pred_classes,
         pred_scores=pred_scores,
-        pred_boxes=partial(_predicted_boxes, predictors[-1], *deltas, rois) if deltas else None,
+        pred_boxes=(lambda: torch.cat(predicted())) if deltas else None,
+        pred_ious=(lambda: _best_ious(map(box_type, predicted()), targets)) if deltas else None,
     )
 
 
-def best_iou(rois: Instances, targets: Instances) -> Tensor:
-    """(R,) the IoU of each RoI with the object that it overlaps most, 0 if there is none."""
-    boxes = rois.proposal_boxes
+def best_iou(boxes: Boxes | RotatedBoxes, targets: Instances) -> Tensor:
+    """(R,) the IoU of each box with the object that it overlaps most, 0 if there is none."""
     if len(targets) == 0:
-        return torch.zeros(len(rois), device=boxes.device)
+        return torch.zeros(len(boxes), device=boxes.device)
     iou = pairwise_iou_rotated if isinstance(boxes, RotatedBoxes) else pairwise_iou
     return iou(boxes, targets.gt_boxes).max(dim=1).values
 
 
-def _predicted_boxes(predictor: nn.Module, deltas: Tensor, rois: list[Instances]) -> Tensor:
-    """(R, B) from class-agnostic deltas, (R, B)."""
-    return torch.cat(list(predictor.predict_boxes((None, deltas), rois)))
+def _best_ious(boxes: Iterable[Boxes | RotatedBoxes], targets: list[Instances]) -> Tensor:
+    """The same of the boxes of each image, R in all."""
+    return torch.cat([best_iou(x, t) for x, t in zip(boxes, targets)])
 
 
 def read_in_chunks(

@@ -161,7 +161,8 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
             if self.ohem.bg_iou_lo > 0:
                 # The matchers of these stages have no label for what is to be left out.
                 labelled = [
-                    x[best_iou(x, t) >= self.ohem.bg_iou_lo] for x, t in zip(labelled, targets)
+                    x[best_iou(x.proposal_boxes, t) >= self.ohem.bg_iou_lo]
+                    for x, t in zip(labelled, targets)
                 ]
             candidates = self._read(self._features, labelled, targets, stage)
         with get_event_storage().name_scope(f"stage{stage}"):

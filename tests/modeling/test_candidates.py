@@ -1,0 +1,101 @@
+"""What a sampler is given is what the model makes of each RoI."""
+
+import math
+
+import pytest
+import reference
+import torch
+from detectron2.structures import Instances
+from detectron2.utils.events import EventStorage
+from mined_rois import extras, make_family, read_one, spy_on_sampler
+from small_heads import FAMILIES, NUM_CLASSES, SIZE, make_batch, make_heads, train_step
+
+from ohem_d2 import RandomSampler
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("sigmoid", [False, True])
+@pytest.mark.parametrize("agnostic", [False, True])
+def test_each_roi_is_read_right(name, sigmoid, agnostic):
+    opts = ["MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", sigmoid]
+    if name != "OHEMCascadeROIHeads":  # which is always class-agnostic
+        opts += ["MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", agnostic]
+    heads, _, (features, proposals, targets) = make_family(name, 1, [(3, 12), (0, 5)])
+    heads = make_heads(*opts, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 4, name=name)
+    heads._fewest_at_a_time = 0  # so that there are several chunks
+    with EventStorage(7):
+        rois = heads.label_and_read_proposals(features, proposals, targets)[1]
+    assert len(rois) == 12 + 3 + 5
+    assert (rois.num_images, rois.num_classes, rois.iteration) == (2, NUM_CLASSES, 7)
+    for k in range(len(rois)):
+        i = int(rois.image_ids[k])
+        box = type(proposals[0].proposal_boxes)(rois.boxes[k : k + 1])
+        maps = [features[f][i : i + 1] for f in heads.in_features]
+        with torch.no_grad():
+            predictor, predictions = read_one(heads, maps, box)
+            x = Instances((SIZE, SIZE), proposal_boxes=box)
+            probs = predictor.predict_probs(predictions, [x])[0][0]
+            boxes = predictor.predict_boxes(predictions, [x])[0][0]
+        objects = targets[i].gt_boxes.tensor.tolist()
+
+        def best(box, objects=objects):
+            return max((reference.iou(box.tolist(), o) for o in objects), default=0.0)
+
+        foreground = probs[:NUM_CLASSES]
+        if sigmoid:
+            is_background = foreground.max() < 0.5
+            score = 1 - foreground.max() if is_background else foreground.max()
+        else:
+            is_background = probs.argmax() == NUM_CLASSES
+            score = probs.max()
+        expected = NUM_CLASSES if is_background else int(foreground.argmax())
+        assert rois.pred_classes[k] == expected
+        assert rois.pred_scores[k].item() == pytest.approx(score.item(), rel=1e-4)
+        boxes = boxes.view(-1, rois.boxes.shape[1])
+        box = boxes[int(foreground.argmax()) if len(boxes) > 1 else 0]
+        torch.testing.assert_close(rois.pred_boxes[k], box, rtol=1e-4, atol=1e-3)
+        assert rois.ious[k].item() == pytest.approx(best(rois.boxes[k]), abs=1e-4)
+        assert rois.pred_ious[k].item() == pytest.approx(best(box), abs=1e-4)
+    is_object = torch.isclose(rois.objectness, torch.tensor(math.log(1e10)), rtol=0.1)
+    assert int(is_object.sum()) == 3  # the appended ground truth
+
+
+def test_the_predicted_box_needs_no_second_read():
+    heads = make_heads()
+    heads._fewest_at_a_time = 0
+    calls = []
+    heads.box_predictor.register_forward_hook(lambda *_: calls.append(1))
+    with EventStorage():
+        rois = heads.label_and_read_proposals(*make_batch(0, [(3, 40)]))[1]
+    number = len(calls)
+    assert rois.pred_boxes.shape == rois.boxes.shape
+    assert rois.pred_ious.shape == rois.labels.shape
+    assert len(calls) == number == 6
+
+
+def test_later_stages_of_a_cascade_have_no_objectness():
+    heads = make_heads("MODEL.ROI_HEADS.OHEM.CASCADE_STAGES", (0, 1), name="OHEMCascadeROIHeads")
+    seen = spy_on_sampler(heads)
+    train_step(heads, *make_batch(0, [(3, 40)]))
+    (first, _), (second, _) = seen
+    assert len(first.objectness) == len(first)
+    assert second.pred_ious.shape == (len(second),)
+    with pytest.raises(ValueError, match="objectness, which these candidates do not have"):
+        second.objectness  # noqa: B018
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_random_sampling_is_that_of_the_extended_head(name):
+    heads, plain, batch = make_family(name, 4, [(3, 40), (0, 20), (2, 30)], **extras(name))
+    heads.sampler = RandomSampler(heads.positive_fraction)
+    found = []
+    for h in (heads, plain):
+        torch.manual_seed(2)
+        found.append(train_step(h, *batch))
+    (_, losses, logged), (_, plain_losses, plain_logged) = found
+    assert losses.keys() == plain_losses.keys()
+    for key, value in losses.items():
+        assert value.equal(plain_losses[key]), key
+    for key in ("roi_head/num_fg_samples", "roi_head/num_bg_samples"):
+        assert logged[key] == plain_logged[key]
+    assert "ohem/loss_ratio" not in logged
