@@ -1,17 +1,26 @@
 # make demo   install everything into .venv and run the quick start
-# make test   install everything into .venv and run the linter and the tests
+# make test   install everything into .venv and run the linter, the docs' build and the tests
+# make docs   build the docs into site/
 # make format let ruff mend what it can
 
 PYTHON ?= python3
 BIN := .venv/bin
 
 demo: .venv/installed
-	$(BIN)/python train_net.py
+	$(BIN)/ohem-d2 train
 
-test: .venv/installed
+# Two tests at a time, of one thread each: two processes of two threads would fight for the cores.
+# Tests of a file stay together, for the models and data that they share.
+test: export OMP_NUM_THREADS = 1
+test: .venv/installed docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+#	$(BIN)/mypy
+	$(BIN)/pip check
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+docs: .venv/installed
+	$(BIN)/mkdocs build --strict
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .
@@ -27,4 +36,4 @@ format: .venv/installed
 	$(BIN)/pip install --no-build-isolation --no-deps -e .
 	touch $@
 
-.PHONY: demo test format
+.PHONY: demo test docs format

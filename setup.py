@@ -1,22 +1,44 @@
-"""The package's name, what it needs, and nothing else: `pip install -e .`."""
+"""What pyproject.toml cannot say: the version, the dependencies, and where the configs are."""
 
 import re
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+OPENCV = (
+    "opencv-python",
+    "opencv-contrib-python",
+    "opencv-python-headless",
+    "opencv-contrib-python-headless",
+)
+
+
+def is_installed(name: str) -> bool:
+    """Whether pip has installed a package where this is built."""
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+# Four packages bring the same module cv2, and overwrite each other. Any of them will do, which a
+# requirement cannot say: so it is the one that is there, and opencv-python where there is none.
+opencv = next(filter(is_installed, OPENCV), OPENCV[0])
 
 setup(
-    name="ohem_d2",
     version=re.search(r'__version__ = "(.+)"', (HERE / "ohem_d2/__init__.py").read_text()).group(1),
-    description="Online hard example mining for Detectron2",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
-    long_description_content_type="text/markdown",
-    license="Apache-2.0",
-    packages=find_packages(include=["ohem_d2", "ohem_d2.*"]),
-    package_data={"ohem_d2.report": ["*.html"]},
-    python_requires=">=3.10",
+    # The configs lie beside the package, as Detectron2's do, and are installed inside of it.
+    packages=[*find_packages(include=["ohem_d2", "ohem_d2.*"]), "ohem_d2.configs"],
+    package_dir={"ohem_d2.configs": "configs"},
+    package_data={
+        "ohem_d2": ["py.typed"],
+        "ohem_d2.report": ["*.html"],
+        "ohem_d2.configs": ["**/*.yaml"],
+    },
+    include_package_data=False,
     # Ranges in which the tests were run; requirements.txt holds one set of exact versions.
     # Detectron2 is on no package index: see README.md, "Install".
     install_requires=[
@@ -24,20 +46,14 @@ setup(
         "torchvision>=0.19",
         "detectron2>=0.6",
         "fvcore>=0.1.5",
-        "pycocotools>=2.0.7",
-        "opencv-python>=4.8",
+        "iopath>=0.1.9",
+        "omegaconf>=2.1",
+        f"{opencv}>=4.8",
         "numpy>=1.26",
-        "Pillow",
-        "PyYAML",
-        "tqdm",
+        "pillow>=9.1",
+        "PyYAML>=5.4",
+        "tqdm>=4.60",
         # Detectron2's model zoo imports pkg_resources, which setuptools 81 removed.
         "setuptools<81",
     ],
-    extras_require={
-        # What Detectron2 needs for some of its Python configs: ViTDet, new_baselines.
-        "lazy": ["timm>=0.9", "shapely>=2"],
-        # What may rank suspected label errors, if asked for.
-        "cleanlab": ["cleanlab>=2.7"],
-        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "selenium>=4.20"],
-    },
 )

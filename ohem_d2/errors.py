@@ -5,5 +5,5 @@ class InputError(ValueError):
     """
     Something the user gave is wrong: a config key, a data set, a file.
 
-    The message says what was found, where, and what was expected; `train_net.py` prints it alone.
+    The message says what was found, where, and what was expected; the command line prints it alone.
     """

@@ -11,10 +11,10 @@ Their files are expected where Detectron2 expects those of the others, below the
 """
 
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES
@@ -101,25 +101,20 @@ def load_coco_with_voc_classes(json_file: str, image_root: str) -> list[dict]:
     return records
 
 
-def _register(root: Path) -> None:
+def datasets() -> dict[str, tuple[Callable[[], list[dict]], dict]]:
+    """Return what loads each of them, and its metadata."""
+    root = Path(os.getenv("DETECTRON2_DATASETS", "datasets")).expanduser()
     voc = root / "VOC2012"
-    DatasetCatalog.register("voc_2012_test", partial(load_images, voc, "test"))
-    MetadataCatalog.get("voc_2012_test").set(
-        thing_classes=list(CLASS_NAMES),
-        dirname=str(voc),
-        split="test",
-        year=2012,
-        evaluator_type="pascal_voc_server",
-    )
+    classes = list(CLASS_NAMES)
+    metadata = {"dirname": str(voc), "split": "test", "year": 2012}
+    metadata |= {"thing_classes": classes, "evaluator_type": "pascal_voc_server"}
+    known = {"voc_2012_test": (partial(load_images, voc, "test"), metadata)}
     for split in ("train", "val"):
         json_file = str(root / "coco" / "annotations" / f"instances_{split}2014.json")
         image_root = str(root / "coco" / f"{split}2014")
-        name = f"coco_2014_{split}_voc_classes"
         # No json_file in the metadata: it would be evaluated by, with all of COCO's classes.
-        DatasetCatalog.register(name, partial(load_coco_with_voc_classes, json_file, image_root))
-        MetadataCatalog.get(name).set(
-            thing_classes=list(CLASS_NAMES), image_root=image_root, evaluator_type="coco"
+        known[f"coco_2014_{split}_voc_classes"] = (
+            partial(load_coco_with_voc_classes, json_file, image_root),
+            {"thing_classes": classes, "image_root": image_root, "evaluator_type": "coco"},
         )
-
-
-_register(Path(os.getenv("DETECTRON2_DATASETS", "datasets")).expanduser())
+    return known

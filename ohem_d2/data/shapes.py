@@ -10,13 +10,13 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import cv2
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from tqdm import tqdm
 
 from .coco import load_coco
@@ -203,12 +203,12 @@ def _load(split: str, layout: str) -> list[dict]:
     return records
 
 
-for _name, _split, _layout in (
-    ("ohem_shapes_train", "train", "coco"),
-    ("ohem_shapes_test", "test", "coco"),
-    ("ohem_shapes_test_voc", "test", "voc"),
-):
-    DatasetCatalog.register(_name, partial(_load, _split, _layout))
-    MetadataCatalog.get(_name).set(
-        thing_classes=CLASSES, evaluator_type={"coco": "coco", "voc": "pascal_voc"}[_layout]
-    )
+def datasets() -> dict[str, tuple[Callable[[], list[dict]], dict]]:
+    """Return what loads each split in each layout, and its metadata."""
+    coco = {"thing_classes": CLASSES, "evaluator_type": "coco"}
+    voc = {"thing_classes": CLASSES, "evaluator_type": "pascal_voc"}
+    return {
+        "ohem_shapes_train": (partial(_load, "train", "coco"), coco),
+        "ohem_shapes_test": (partial(_load, "test", "coco"), coco),
+        "ohem_shapes_test_voc": (partial(_load, "test", "voc"), voc),
+    }

@@ -16,6 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from ..errors import InputError
+from .builtin import register_builtin
 from .coco import load_coco
 from .voc import load_voc
 
@@ -26,7 +27,8 @@ _SCHEMES: dict[str, tuple[str, Callable[[Path, str], tuple], str]] = {
     "coco": (r"(.+)\?images=(.+)", lambda a, b: load_coco(a, Path(b).expanduser()), "coco"),
     "voc": (r"(.+)\?split=(.+)", load_voc, "pascal_voc"),
 }
-_FORMS = "coco://<annotations.json>?images=<folder> or voc://<devkit folder>?split=<split>"
+# How the addresses look, for error messages.
+ADDRESSES = "coco://<annotations.json>?images=<folder> or voc://<devkit folder>?split=<split>"
 
 
 class Registered(NamedTuple):
@@ -38,8 +40,8 @@ class Registered(NamedTuple):
 
 def register_datasets(cfg: CfgNode) -> None:
     """
-    Register the data sets that the config names by address, and set ``NUM_CLASSES``, and
-    ``NUM_KEYPOINTS`` if they have any, from them.
+    Register the data sets that the config names: those by address, and those that come with the
+    project. Set ``NUM_CLASSES``, and ``NUM_KEYPOINTS`` if there are any, from those by address.
 
     The training sets decide the classes and their order; where none is given, the test sets.
 
@@ -50,7 +52,7 @@ def register_datasets(cfg: CfgNode) -> None:
         InputError: an address or a file behind it is wrong, or a test set has other classes than
             the training set.
     """
-    registered = register_addresses(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
+    registered = register_by_name(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
     if registered is None:
         return
     for field, switch in (("segmentation", "MASK_ON"), ("keypoints", "KEYPOINT_ON")):
@@ -63,9 +65,9 @@ def register_datasets(cfg: CfgNode) -> None:
         cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = registered.num_keypoints
 
 
-def register_addresses(train: Sequence[str], test: Sequence[str]) -> Registered | None:
+def register_by_name(train: Sequence[str], test: Sequence[str]) -> Registered | None:
     """
-    Register those of the data sets that are named by address; see `register_datasets`.
+    Register data sets by their names; see `register_datasets`.
 
     Args:
         train: names of the data sets to train on.
@@ -75,6 +77,7 @@ def register_addresses(train: Sequence[str], test: Sequence[str]) -> Registered 
         what follows for the model, or None if none of the names is an address.
     """
     names = (*train, *test)
+    register_builtin(names)
     loaded = {name: _load(name) for name in names if "://" in name}
     if not loaded:
         return None
@@ -122,7 +125,7 @@ def unknown_dataset(name: str) -> InputError:
     """Return what to raise for a data set that is neither registered nor an address."""
     return InputError(
         f"the data set {name!r} is not known, expected one that is registered with Detectron2, or "
-        f"{_FORMS}"
+        f"{ADDRESSES}"
     )
 
 
@@ -144,7 +147,7 @@ def _load(name: str) -> tuple[list[dict], list[str], dict]:
     pattern, load, _ = _SCHEMES.get(scheme, ("", None, None))
     match = re.fullmatch(pattern, rest)
     if load is None or match is None:
-        raise InputError(f"the data set {name!r} is not understood, expected {_FORMS}")
+        raise InputError(f"the data set {name!r} is not understood, expected {ADDRESSES}")
     records, names, metadata = load(Path(match[1]).expanduser(), match[2])
     _leave_out_bad_boxes(name, records)
     if not any(record["annotations"] for record in records):

@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from ..data import unknown_dataset
+from ..data import ADDRESSES, unknown_dataset
 from ..errors import InputError
 
 
@@ -33,10 +33,10 @@ def check_datasets(*names: str) -> None:
             if path is not None and not PathManager.exists(path):
                 raise InputError(
                     f"the data set {name!r} is not here: {path} does not exist. Put it there, or "
-                    "set DETECTRON2_DATASETS to the folder that holds it (Detectron2's "
-                    "datasets/README.md shows the layout). To train on data of your own, give "
-                    "the addresses of both data sets (README.md, 'Your own data'); to see a first "
-                    "training without any, run 'python train_net.py'"
+                    "set DETECTRON2_DATASETS to the folder that holds it (the page 'Use Builtin "
+                    "Datasets' of Detectron2's documentation shows the layout). To train on data "
+                    f"of your own, give the addresses of both data sets ({ADDRESSES}); to see a "
+                    "first training without any, run 'ohem-d2 train'"
                 )
 
 
@@ -67,8 +67,8 @@ def check_weights(key: str, weights: str, output_dir: str, resume: bool, trainin
     reason = _missing(urlparse(weights)._replace(query="").geturl())
     if reason:
         advice = (
-            " To train without one, leave it empty; configs/quick_start.yaml has a small model "
-            "that learns from scratch, 'python train_net.py' alone shows that"
+            " To train without one, leave it empty; 'ohem-d2 train' alone shows a small model that "
+            "learns from scratch"
         )
         raise InputError(
             f"{key}, {weights!r}, cannot be loaded ({reason}). Set it to a checkpoint that is here."

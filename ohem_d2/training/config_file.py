@@ -1,17 +1,18 @@
-"""A config file, by its path or by its name in Detectron2's model zoo, that cannot run code."""
+"""A config file, by its path or its name, that cannot run code."""
 
 import logging
 import os
 from ast import literal_eval
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 import yaml
 from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.utils.file_io import PathManager
+from fvcore.common.config import BASE_KEY
 
 from ..config import add_ohem_config, box_voting_options
 from ..errors import InputError
@@ -19,6 +20,11 @@ from ..modeling.box_voting import BoxVotingMixin
 
 logger = logging.getLogger(__name__)
 
+_PACKAGE = Path(__file__).parents[1]
+# The configs that come with the project: in the installed package, or beside it in a clone.
+CONFIGS = _PACKAGE / "configs"
+if not CONFIGS.is_dir():
+    CONFIGS = _PACKAGE.parent / "configs"
 _ZOO = (Path(model_zoo.__file__).parent / "configs").resolve()
 # Those of Detectron2's architectures that would ignore MODEL.ROI_HEADS.NAME.
 _WITHOUT_ROI_HEADS = ("RetinaNet", "FCOS", "ProposalNetwork", "SemanticSegmentor")
@@ -30,17 +36,11 @@ _REFUSED = (KeyError, ValueError, AssertionError, TypeError, AttributeError)
 class _SafeCfgNode(CfgNode):
     """Loads YAML safely, where Detectron2 would run what its tags say."""
 
-    # The heads that the file that was loaded last and those it is based on name.
-    heads: ClassVar[set[str]] = set()
-
     @classmethod
     def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict:
         # Detectron2's own files are as trusted as its code; one of them computes its anchors.
         trusted = Path(filename).resolve().is_relative_to(_ZOO)
-        loaded = super().load_yaml_with_base(filename, allow_unsafe=trusted)
-        with suppress(*_REFUSED):  # of what is no config, others will complain
-            cls.heads.add(loaded["MODEL"]["ROI_HEADS"]["NAME"])
-        return loaded
+        return super().load_yaml_with_base(filename, allow_unsafe=trusted)
 
 
 def load_config(config_file: str, opts: list[str] = ()) -> CfgNode:
@@ -48,8 +48,7 @@ def load_config(config_file: str, opts: list[str] = ()) -> CfgNode:
     Load a YAML config, with this project's keys known.
 
     Args:
-        config_file: a path, or a name from Detectron2's model zoo, such as
-            "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml".
+        config_file: a path or a name, see `find_config`.
         opts: keys and values that override those of the file, in turn. Where a key holds a tuple,
             a single value stands for a tuple of one, and where it holds a float, 1 for 1.0.
 
@@ -68,7 +67,6 @@ def load_config(config_file: str, opts: list[str] = ()) -> CfgNode:
                 f"{path} was saved from a Python config, and names functions to call: expected "
                 "the .py file itself, with the same settings"
             )
-    _SafeCfgNode.heads.clear()
     try:
         cfg.merge_from_file(path)
     except yaml.constructor.ConstructorError as e:
@@ -77,7 +75,7 @@ def load_config(config_file: str, opts: list[str] = ()) -> CfgNode:
         raise InputError(f"{path} was not loaded, because {reason}: {e}") from None
     except (yaml.YAMLError, OSError, RecursionError, *_REFUSED) as e:
         raise InputError(f"{path} is no valid config: {_text(e)}") from None
-    heads = {*_SafeCfgNode.heads, cfg.MODEL.ROI_HEADS.NAME}
+    heads = _named_heads(path)
     opts = list(opts)
     for opt in opts[::2]:
         if opt.startswith("--"):
@@ -134,19 +132,39 @@ def find_config(config_file: str) -> str:
     Tell the path of a config file.
 
     Args:
-        config_file: a path, or a name from Detectron2's model zoo.
+        config_file: a path; or a name of the project's own configs, such as
+            "faster_rcnn_ohem.yaml" or "configs/faster_rcnn_ohem.yaml"; or a name from Detectron2's
+            model zoo, such as "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml".
 
     Raises:
         InputError: there is no such file.
     """
     if os.path.isfile(config_file):
         return config_file
-    if (_ZOO / config_file).is_file():
-        return str(_ZOO / config_file)
+    for path in (CONFIGS / config_file.removeprefix("configs/"), _ZOO / config_file):
+        if path.is_file():
+            return str(path)
     raise InputError(
-        f"there is no config file {config_file!r}, neither here nor in Detectron2's model zoo "
-        f"({_ZOO}), where names look like 'COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml'"
+        f"there is no config file {config_file!r}, neither here nor in {CONFIGS}, where names look "
+        f"like 'faster_rcnn_ohem.yaml', nor in Detectron2's model zoo ({_ZOO}), where they look "
+        "like 'COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml'"
     )
+
+
+def _named_heads(path: str) -> set[str]:
+    """What a YAML config and those it is based on name as MODEL.ROI_HEADS.NAME."""
+    with PathManager.open(path) as file:
+        content = yaml.load(file, yaml.BaseLoader)  # of texts alone, whatever their tags say
+    bases = content.get(BASE_KEY, [])
+    heads = set()
+    for base in [bases] if isinstance(bases, str) else bases:
+        # As fvcore has it: an address, or a path relative to the file that names it.
+        is_address = base.startswith(("http://", "https://"))
+        base = base if is_address else os.path.join(os.path.dirname(path), os.path.expanduser(base))
+        heads |= _named_heads(base)
+    with suppress(KeyError, TypeError):  # most files name none
+        heads.add(content["MODEL"]["ROI_HEADS"]["NAME"])
+    return heads
 
 
 def _fit(cfg: CfgNode, key: str, text: str) -> str:

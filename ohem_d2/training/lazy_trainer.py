@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ..config import check_start_iter
-from ..data import check_annotated, register_addresses
+from ..data import check_annotated, register_by_name
 from ..errors import InputError
 from ..evaluation.evaluators import build_evaluator
 from ..modeling.mixin import OHEMMixin
@@ -164,15 +164,15 @@ def load_lazy_config(config_file: str, opts: list[str] = (), training: bool = Tr
 
 def register_lazy_datasets(cfg: DictConfig) -> None:
     """
-    Register the data sets that a Python config names by address, in ``dataset.names`` of
-    ``dataloader.train`` and ``dataloader.test``; and set ``num_classes`` and ``num_keypoints`` of
-    ``model.roi_heads`` from them.
+    Register the data sets that a Python config names in ``dataset.names`` of ``dataloader.train``
+    and ``dataloader.test``: those by address, and those that come with the project. Set
+    ``num_classes`` and ``num_keypoints`` of ``model.roi_heads`` from those by address.
 
     Raises:
-        InputError: see `ohem_d2.data.register_addresses`.
+        InputError: see `ohem_d2.data.register_by_name`.
     """
     train, test = _names(cfg, "train"), _names(cfg, "test")
-    registered = register_addresses(train, test)
+    registered = register_by_name(train, test)
     if registered is None:
         return
     if "roi_heads" not in cfg.model:

@@ -1,15 +1,22 @@
 """The trainer, and a run of it from the command line."""
 
 import logging
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from unittest import mock
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.engine import DefaultTrainer, HookBase, default_setup, defaults
+from detectron2.engine import (
+    AMPTrainer,
+    DefaultTrainer,
+    HookBase,
+    SimpleTrainer,
+    TrainerBase,
+    default_setup,
+)
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
@@ -51,8 +58,24 @@ class Trainer(DefaultTrainer):
             InputError: it ends before it mines.
         """
         check_start_iter(ohem_options(cfg), config_key("start_iter"), cfg.SOLVER.MAX_ITER)
-        with mock.patch.object(defaults, "create_ddp_model", wrap_ddp):
-            super().__init__(cfg)
+        # Not the constructor of DefaultTrainer, whose steps these are: it distributes on GPUs only.
+        TrainerBase.__init__(self)
+        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
+            setup_logger()
+        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        data_loader = self.build_train_loader(cfg)
+        model = wrap_ddp(model, broadcast_buffers=False)
+        step = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
+        self._trainer = step(model, data_loader, optimizer)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        # By a weak reference, since the trainer holds its checkpointer.
+        this = weakref.proxy(self)
+        self.checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR, trainer=this)
+        self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self.register_hooks(self.build_hooks())
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict]]:

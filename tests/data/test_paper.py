@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from small_data import HEIGHT, WIDTH, coco_content, write_image, write_voc
 
@@ -35,15 +35,6 @@ def test_all_of_vocs_classes_are_in_coco(tmp_path):
     (tmp_path / "coco.json").write_text(json.dumps(coco_content({"a.jpg": objects}, things)))
     (record,) = load_coco_with_voc_classes(str(tmp_path / "coco.json"), str(tmp_path))
     assert sorted(a["category_id"] for a in record["annotations"]) == list(range(20))
-
-
-@pytest.mark.parametrize(
-    "name", ["voc_2012_test", "coco_2014_train_voc_classes", "coco_2014_val_voc_classes"]
-)
-def test_they_are_registered(name):
-    assert name in DatasetCatalog
-    voc = MetadataCatalog.get("voc_2012_trainval").thing_classes
-    assert MetadataCatalog.get(name).thing_classes == list(voc)
 
 
 def test_what_is_missing_is_named(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
 
-from ohem_d2.data import shapes
+from ohem_d2.data import register_builtin, shapes
 from ohem_d2.data.shapes import CLASSES, IMAGE_SIZE, LOOK_ALIKES, draw_image, write_shapes
 
 SIZES = {"train": 4, "test": 3}
@@ -18,6 +18,7 @@ def registered(tmp_path, monkeypatch):
     monkeypatch.setattr(shapes, "SIZES", SIZES)
     write = shapes.write_shapes
     monkeypatch.setattr(shapes, "write_shapes", lambda folder: write(folder, SIZES))
+    register_builtin(shapes.datasets())
     return tmp_path / "ohem_shapes_v1"
 
 

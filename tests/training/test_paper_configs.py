@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_argument_parser
 from small_data import write_voc
 
+from ohem_d2.data import register_datasets
 from ohem_d2.training.config_file import load_config
 from ohem_d2.training.trainer import run
 
@@ -64,6 +65,7 @@ def test_two_steps_and_an_evaluation(path, voc, tmp_path):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_data_sets_are_there_with_proposals_and_classes(path):
     cfg = load_config(str(path))
+    register_datasets(cfg)
     for split in ("TRAIN", "TEST"):
         names = cfg.DATASETS[split]
         assert len(names) == len(cfg.DATASETS[f"PROPOSAL_FILES_{split}"]) > 0

@@ -1,6 +1,5 @@
 """What a model finds hard, written down as a user would."""
 
-import importlib.util
 import json
 import math
 import signal
@@ -19,17 +18,16 @@ from pycocotools.coco import COCO
 from small_data import write_voc
 from small_models import SHRINK_OPTS
 
+from ohem_d2 import cli
 from ohem_d2.data import register_datasets
 from ohem_d2.errors import InputError
+from ohem_d2.report import run as report_run
 from ohem_d2.report.hard_examples import look_at
 from ohem_d2.report.label_errors import LABEL_ERRORS
 from ohem_d2.training.config_file import load_config
 from ohem_d2.training.lazy_trainer import load_lazy_config, register_lazy_datasets
 
 TOOL = ROOT / "tools" / "hard_examples.py"
-spec = importlib.util.spec_from_file_location("tool_of_hard_examples", TOOL)
-tool = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tool)
 
 NAME = "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
 DATA = "voc://voc?split=trainval"
@@ -117,12 +115,11 @@ def test_what_was_found_is_written_whatever_happens(trained, monkeypatch, reason
         looked.append(x)
         return look_at(model, x)
 
-    monkeypatch.setattr(tool, "look_at", look)
+    monkeypatch.setattr(report_run, "look_at", look)
     given = ["--config-file", "config.yaml", "--dataset", DATA, "--output", "report"]
-    monkeypatch.setattr(sys, "argv", ["hard_examples.py", *given, "MODEL.WEIGHTS", "model.pth"])
     terminated = signal.getsignal(signal.SIGTERM)
     with pytest.raises(reason if reason is MemoryError else SystemExit) as stopped:
-        tool.main()
+        cli.report([*given, "MODEL.WEIGHTS", "model.pth"])
     assert reason is MemoryError or stopped.value.code == 130
     assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
     signal.signal(signal.SIGTERM, terminated)
@@ -148,12 +145,11 @@ def test_a_second_interrupt_leaves_the_list_that_is_there(trained, monkeypatch):
             raise found
         return found
 
-    monkeypatch.setitem(tool.RANKINGS, "loss", rank)
+    monkeypatch.setitem(report_run.RANKINGS, "loss", rank)
     given = ["--config-file", "config.yaml", "--dataset", DATA, "--output", "report"]
-    monkeypatch.setattr(sys, "argv", ["hard_examples.py", *given, "MODEL.WEIGHTS", "model.pth"])
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     with pytest.raises(SystemExit) as stopped:
-        tool.main()
+        cli.report([*given, "MODEL.WEIGHTS", "model.pth"])
     assert stopped.value.code == 130
     assert len(COCO("report/hard_examples.json").imgs) == 4
 
@@ -214,9 +210,9 @@ def test_classes_that_are_known_once_the_data_is_loaded(trained):
     (trained / "own.json").write_text(json.dumps(annotations))
     register_coco_instances("own", {}, "own.json", "voc/JPEGImages")
     assert MetadataCatalog.get("own").get("thing_classes") is None
-    tool.check_classes("NUM_CLASSES", 2, "own")
+    report_run.check_classes("NUM_CLASSES", 2, "own")
     with pytest.raises(InputError, match="NUM_CLASSES is 3, expected 2"):
-        tool.check_classes("NUM_CLASSES", 3, "own")
+        report_run.check_classes("NUM_CLASSES", 3, "own")
 
 
 def test_hostile_names(trained):

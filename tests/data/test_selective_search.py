@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import importlib.util
 import os
 import pickle
 import re
@@ -25,15 +24,12 @@ from PIL import Image
 from small_data import write_coco, write_voc
 from torch import from_numpy, tensor
 
+from ohem_d2.data import selective_search
 from ohem_d2.errors import InputError
 
 TOOL = ROOT / "tools" / "selective_search.py"
 HEADER = "selective search (fast) of voc://voc?split=trainval"  # of the part file, see `voc`
 RECTANGLE = (80, 60, 200, 150)  # XYXY
-
-spec = importlib.util.spec_from_file_location("selective_search", TOOL)
-tool = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tool)
 
 has_selective_search = pytest.mark.skipif(
     not hasattr(getattr(cv2, "ximgproc", None), "segmentation"),
@@ -70,8 +66,8 @@ def searched(monkeypatch):
         indices.append(index)
         return original(image, index, mode)
 
-    original = tool.search
-    monkeypatch.setattr(tool, "search", search)
+    original = selective_search.search
+    monkeypatch.setattr(selective_search, "search", search)
     return indices
 
 
@@ -92,10 +88,10 @@ def read(path):
 
 @has_selective_search
 @pytest.mark.parametrize("factor", [1, 4])  # 4: shrunk before the search
-@pytest.mark.parametrize("mode", tool.MODES)
+@pytest.mark.parametrize("mode", selective_search.MODES)
 def test_a_visible_object_is_proposed(factor, mode):
     image = draw(factor)
-    boxes = tool.search(image, 0, mode)
+    boxes = selective_search.search(image, 0, mode)
     assert boxes.dtype == np.float32
     assert best_iou(boxes, [factor * c for c in RECTANGLE]) > 0.9
     assert (boxes[:, 2:] > boxes[:, :2]).all()
@@ -107,11 +103,11 @@ def test_a_visible_object_is_proposed(factor, mode):
 @has_selective_search
 def test_the_order_is_random_but_always_the_same():
     image = cv2.resize(np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8), (320, 240))
-    first = tool.search(image, 0)
+    first = selective_search.search(image, 0)
     assert len(first) > 50
     assert len(np.unique(first, axis=0)) == len(first)
-    assert (tool.search(image, 0) == first).all()
-    other = tool.search(image, 1)
+    assert (selective_search.search(image, 0) == first).all()
+    other = selective_search.search(image, 1)
     assert (other != first).any()
     assert (np.unique(other, axis=0) == np.unique(first, axis=0)).all()
     area = (first[:, 2:] - first[:, :2]).prod(axis=1)
@@ -121,7 +117,7 @@ def test_the_order_is_random_but_always_the_same():
 @has_selective_search
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (1, 4000), (4000, 1)])
 def test_tiny_and_thin_images(size):
-    boxes = tool.search(np.zeros((*size, 3), np.uint8), 0)
+    boxes = selective_search.search(np.zeros((*size, 3), np.uint8), 0)
     assert boxes.tolist() == [[0, 0, size[1], size[0]]]
 
 
@@ -206,7 +202,7 @@ def test_stopped_and_going_on(tmp_path, monkeypatch, capsys, jobs, stop, min_don
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert "Traceback" not in errors
-    done, _ = tool.read_part(part, HEADER)
+    done, _ = selective_search.read_part(part, HEADER)
     assert min_done <= len(done) < 16
     assert not (tmp_path / "out.pkl").exists()
     if stop == "INT":
@@ -215,7 +211,7 @@ def test_stopped_and_going_on(tmp_path, monkeypatch, capsys, jobs, stop, min_don
             f"interrupted: {len(done)} of 16 images are done; the same command goes on from there"
         )
 
-    tool.compute_proposals(address, tmp_path / "out.pkl")
+    selective_search.compute_proposals(address, tmp_path / "out.pkl")
     assert (f"{len(done)} of 16 images are done" in capsys.readouterr().out) == bool(done)
     assert min(map(len, read(tmp_path / "out.pkl")["boxes"])) > 0
     assert not part.exists()
@@ -224,22 +220,22 @@ def test_stopped_and_going_on(tmp_path, monkeypatch, capsys, jobs, stop, min_don
 @has_selective_search
 @pytest.mark.parametrize("lost", [0, 1, 40])
 def test_a_cut_off_part_file_changes_nothing(tmp_path, voc, searched, monkeypatch, lost):
-    tool.compute_proposals(voc, tmp_path / "whole.pkl")
+    selective_search.compute_proposals(voc, tmp_path / "whole.pkl")
     assert searched == [0, 1, 2, 3]
 
     part = tmp_path / "out.pkl.part"
     searched.clear()
     with monkeypatch.context() as m:
-        m.setattr(tool, "_write_proposals", interrupt)
+        m.setattr(selective_search, "_write_proposals", interrupt)
         with pytest.raises(KeyboardInterrupt, match="4 of 4 images are done"):
-            tool.compute_proposals(voc, tmp_path / "out.pkl")
-    records, size = tool.read_part(part, HEADER)
+            selective_search.compute_proposals(voc, tmp_path / "out.pkl")
+    records, size = selective_search.read_part(part, HEADER)
     assert size == part.stat().st_size
     assert list(records) == [f"image {i}" for i in range(4)]
     part.write_bytes(part.read_bytes()[: size - lost])
 
     searched.clear()
-    tool.compute_proposals(voc, tmp_path / "out.pkl")
+    selective_search.compute_proposals(voc, tmp_path / "out.pkl")
     assert searched == ([3] if lost else [])
     assert (tmp_path / "out.pkl").read_bytes() == (tmp_path / "whole.pkl").read_bytes()
 
@@ -251,7 +247,7 @@ def interrupt(*_):
 @has_selective_search
 def test_an_empty_part_file(tmp_path, voc):
     (tmp_path / "out.pkl.part").touch()  # killed before the first write
-    tool.compute_proposals(voc, tmp_path / "out.pkl")
+    selective_search.compute_proposals(voc, tmp_path / "out.pkl")
     assert read(tmp_path / "out.pkl")["ids"] == [f"image {i}" for i in range(4)]
 
 
@@ -261,10 +257,12 @@ def test_bad_images_are_named_and_get_no_box(tmp_path, voc, capsys, searched):
     whole = (folder / "image 1.jpg").read_bytes()
     (folder / "image 1.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "image 2.jpg").write_text("no image")
-    records = [{"image_id": i, "file_name": f} for i, f in tool.list_images(voc).items()]
+    records = [
+        {"image_id": i, "file_name": f} for i, f in selective_search.list_images(voc).items()
+    ]
     (folder / "image 3.jpg").unlink()
     with registered("of_three_bad", records):
-        tool.compute_proposals("of_three_bad", tmp_path / "out.pkl")
+        selective_search.compute_proposals("of_three_bad", tmp_path / "out.pkl")
     out, err = capsys.readouterr()
     warnings = [line for line in err.replace("\r", "\n").splitlines() if "warning" in line]
     assert len(warnings) == 3
@@ -287,11 +285,11 @@ def test_a_mended_image_is_searched_after_all(tmp_path, voc, searched, monkeypat
     whole = image.read_bytes()
     image.write_bytes(whole[:100])
     with monkeypatch.context() as m:
-        m.setattr(tool, "_write_proposals", interrupt)
+        m.setattr(selective_search, "_write_proposals", interrupt)
         with pytest.raises(KeyboardInterrupt, match="3 of 4"):
-            tool.compute_proposals(voc, tmp_path / "out.pkl")
+            selective_search.compute_proposals(voc, tmp_path / "out.pkl")
     image.write_bytes(whole)
-    tool.compute_proposals(voc, tmp_path / "out.pkl")
+    selective_search.compute_proposals(voc, tmp_path / "out.pkl")
     assert searched == [0, 1, 3, 2]
     assert min(map(len, read(tmp_path / "out.pkl")["boxes"])) > 0
 
@@ -301,7 +299,7 @@ def test_no_image_can_be_read(tmp_path, voc):
     for path in (tmp_path / "voc" / "JPEGImages").iterdir():
         path.write_text("no image")
     with pytest.raises(InputError, match="none of the 4 images of 'voc://.+' can be read"):
-        tool.compute_proposals(voc, tmp_path / "out.pkl")
+        selective_search.compute_proposals(voc, tmp_path / "out.pkl")
     assert not (tmp_path / "out.pkl").exists()
 
 
@@ -322,16 +320,16 @@ def test_part_file_of_another_run(tmp_path, voc, searched, content):
         r"out\.pkl\.part is '.+', expected 'selective search \(fast\) of voc://voc\?split=trai"
     )
     with pytest.raises(InputError, match=message):
-        tool.compute_proposals(voc, tmp_path / "out.pkl")
+        selective_search.compute_proposals(voc, tmp_path / "out.pkl")
     assert part.read_bytes() == content
     assert searched == []
 
 
 @has_selective_search
 def test_a_process_that_dies(tmp_path, voc, monkeypatch):
-    monkeypatch.setattr(tool, "ProcessPoolExecutor", BrokenPool)
+    monkeypatch.setattr(selective_search, "ProcessPoolExecutor", BrokenPool)
     with pytest.raises(InputError, match="a process died.+--jobs 2.+0 of 4 images are done"):
-        tool.compute_proposals(voc, tmp_path / "out.pkl", jobs=2)
+        selective_search.compute_proposals(voc, tmp_path / "out.pkl", jobs=2)
 
 
 class BrokenPool:
@@ -361,7 +359,7 @@ class BrokenPool:
 def test_data_sets_that_are_not_there(tmp_path, monkeypatch, dataset, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
-        tool.compute_proposals(dataset, tmp_path / "new" / "out.pkl")
+        selective_search.compute_proposals(dataset, tmp_path / "new" / "out.pkl")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -372,18 +370,18 @@ def test_images_without_ids(tmp_path):
         registered("no_ids", [{"file_name": "a.jpg"}]),
         pytest.raises(InputError, match=message),
     ):
-        tool.compute_proposals("no_ids", tmp_path / "out.pkl")
+        selective_search.compute_proposals("no_ids", tmp_path / "out.pkl")
 
 
 @has_selective_search
 def test_output_that_cannot_be(tmp_path, voc, searched):
     (tmp_path / "there.pkl").touch()
     with pytest.raises(InputError, match=r"there\.pkl already exists"):
-        tool.compute_proposals(voc, tmp_path / "there.pkl")
+        selective_search.compute_proposals(voc, tmp_path / "there.pkl")
     with pytest.raises(InputError, match=r"--output .+/there\.pkl/out\.pkl cannot be written"):
-        tool.compute_proposals(voc, tmp_path / "there.pkl" / "out.pkl")
+        selective_search.compute_proposals(voc, tmp_path / "there.pkl" / "out.pkl")
     with pytest.raises(InputError, match="--jobs is 0, expected 1 or more"):
-        tool.compute_proposals(voc, tmp_path / "out.pkl", jobs=0)
+        selective_search.compute_proposals(voc, tmp_path / "out.pkl", jobs=0)
     assert searched == []
 
 
@@ -394,7 +392,7 @@ def test_opencv_without_selective_search(tmp_path, voc, monkeypatch, lacking):
         monkeypatch.delattr(cv2, "ximgproc")
     message = "pip uninstall opencv-python.+pip install opencv-contrib-python"
     with pytest.raises(InputError, match=message):
-        tool.compute_proposals(voc, tmp_path / "out.pkl")
+        selective_search.compute_proposals(voc, tmp_path / "out.pkl")
 
 
 @contextlib.contextmanager
@@ -411,4 +409,4 @@ def test_two_runs_that_write_the_same_file(tmp_path, voc):
     with part.open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="another run is writing"):
-            tool.compute_proposals(voc, tmp_path / "out.pkl")
+            selective_search.compute_proposals(voc, tmp_path / "out.pkl")

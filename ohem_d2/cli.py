@@ -1,0 +1,180 @@
+"""The commands: ``ohem-d2 train``, ``ohem-d2 report`` and ``ohem-d2 proposals``."""
+
+import argparse
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+
+from detectron2.engine import default_argument_parser, launch
+from detectron2.utils.logger import setup_logger
+from torch.multiprocessing import ProcessRaisedException
+
+from . import __version__
+from .data import ADDRESSES
+from .errors import InputError
+from .report.run import RANKINGS, write_report
+from .training.config_file import CONFIGS
+from .training.trainer import run
+
+DATASET_HELP = f"a registered name, {ADDRESSES.replace(' or ', ', or ')}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """
+    Run a command.
+
+    Args:
+        argv: the command line, without the name of the program; that of this process by default.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parser = argparse.ArgumentParser(
+        prog="ohem-d2",
+        description="Online hard example mining for Detectron2.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="commands:\n"
+        + "".join(f"  {name:<11}{command.__doc__}\n" for name, command in COMMANDS.items())
+        + "\n'ohem-d2 COMMAND --help' tells the arguments of a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="see below")
+    command = parser.parse_args(argv[:1]).command  # the rest is for the command's own parser
+    COMMANDS[command](argv[1:], f"{parser.prog} {command}")
+
+
+def train(argv: Sequence[str], prog: str | None = None) -> None:
+    """Train or evaluate a detector with online hard example mining."""
+    parser = default_argument_parser(
+        """
+examples:
+  %(prog)s                                           # the quick start: no data, no GPU
+  %(prog)s --config-file configs/faster_rcnn_ohem.yaml --num-gpus 8
+  %(prog)s --config-file COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml \\
+      MODEL.ROI_HEADS.NAME OHEMROIHeads
+  %(prog)s --config-file configs/mask_rcnn_R_50_FPN_1x_ohem.py train.max_iter=1000
+"""
+    )
+    parser.prog = prog or parser.prog
+    parser.description = train.__doc__
+    parser.set_defaults(config_file=str(CONFIGS / "quick_start.yaml"))
+    args = parser.parse_args(argv)
+    _find_own_modules()
+    errors = multiprocessing.get_context("spawn").SimpleQueue()  # as launch starts processes
+    try:
+        launch(
+            _run,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args, errors),
+        )
+    except InputError as e:
+        sys.exit(f"error: {e}")
+    except ProcessRaisedException:
+        if errors.empty():
+            raise
+        sys.exit(f"error: {errors.get()}")
+
+
+def _run(args: argparse.Namespace, errors: SimpleQueue) -> None:
+    """Train or evaluate in this process, and leave what the user can mend to the one that asked."""
+    try:
+        run(args)
+    except InputError as e:
+        errors.put(str(e))
+        raise
+
+
+def report(argv: Sequence[str], prog: str | None = None) -> None:
+    """Write down what a trained model finds hard in a data set, and labels that may be wrong."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=report.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="""
+RoIs are mined by the code that training mines with; each object and each look-alike that the model
+gets wrong is one example. Where model and labels disagree, the label may be wrong as well: these
+are ranked by what the label costs the model. index.html shows both, the worst first;
+hard_examples.json and label_errors.json beside it have them in COCO's format.
+
+example:
+  %(prog)s --config-file output/config.yaml --dataset ohem_shapes_test \\
+      --output report MODEL.WEIGHTS output/model_final.pth
+""",
+    )
+    parser.add_argument("--config-file", required=True, help="that of the training")
+    parser.add_argument("--dataset", required=True, help=DATASET_HELP)
+    parser.add_argument("--output", required=True, type=Path, help="the folder to write")
+    parser.add_argument("--max-images", type=int, help="look at the first ones only")
+    parser.add_argument(
+        "--label-errors",
+        choices=RANKINGS,
+        default="loss",
+        help="how label errors are found: by what labels cost the model, or by cleanlab's scores",
+    )
+    parser.add_argument(
+        "opts",
+        nargs="*",
+        help="KEY VALUE pairs, MODEL.WEIGHTS above all; key=value for a .py config",
+    )
+    args = parser.parse_intermixed_args(argv)
+    _find_own_modules()
+    setup_logger(name="fvcore")
+    setup_logger(name="ohem_d2")
+    try:
+        write_report(
+            args.config_file,
+            args.dataset,
+            args.output,
+            args.opts,
+            max_images=args.max_images,
+            ranking=args.label_errors,
+        )
+    except InputError as e:
+        sys.exit(f"error: {e}")
+    except KeyboardInterrupt:
+        sys.exit(130)  # as shells have it
+
+
+def proposals(argv: Sequence[str], prog: str | None = None) -> None:
+    """Compute the selective search proposals of a data set, as Fast R-CNN learns from."""
+    from .data.selective_search import MODES, compute_proposals  # which needs Unix
+
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=proposals.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="""
+The file is what DATASETS.PROPOSAL_FILES_TRAIN and PROPOSAL_FILES_TEST name. A run that was stopped
+goes on where it was when the same command is given again.
+
+example:
+  %(prog)s voc_2007_trainval --output proposals/voc_2007_trainval.pkl
+""",
+    )
+    parser.add_argument("dataset", metavar="DATASET", help=DATASET_HELP)
+    parser.add_argument("--output", required=True, type=Path, help="the file to write")
+    parser.add_argument("--mode", choices=MODES, default="fast", help="default: %(default)s")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count(), help="processes; default: one per core"
+    )
+    args = parser.parse_args(argv)
+    try:
+        compute_proposals(args.dataset, args.output, args.mode, args.jobs)
+    except InputError as e:
+        sys.exit(f"error: {e}")
+    except KeyboardInterrupt as e:
+        print(f"interrupted: {e}", file=sys.stderr)
+        sys.exit(130)  # as a shell has it of what Ctrl-C stops
+
+
+def _find_own_modules() -> None:
+    """Let configs name what modules in the current folder define, as Python itself would."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
+COMMANDS = {"train": train, "report": report, "proposals": proposals}

@@ -1,0 +1,277 @@
+"""
+A report of what a trained model finds hard in a data set.
+
+RoIs are mined by the code that training mines with; each object and each look-alike that the model
+gets wrong is one example. Where model and labels disagree, the label may be wrong as well: these
+are ranked by what the label costs the model.
+"""
+
+import logging
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode, instantiate
+from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, build_model
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from tqdm import tqdm
+
+from ..data import register_datasets
+from ..errors import InputError
+from ..modeling.lazy import COUNTERPARTS, with_ohem
+from ..training.checks import (
+    check_datasets,
+    check_proposal_files,
+    check_weights,
+    named_weights,
+)
+from ..training.config_file import find_config, load_config
+from ..training.lazy_trainer import load_lazy_config, register_lazy_datasets
+from .hard_examples import Findings, build_mapper, check_model, look_at
+from .label_errors import by_cleanlab, by_loss
+from .page import as_coco, write_list, write_page
+
+logger = logging.getLogger("ohem_d2")
+
+RANKINGS = {"loss": by_loss, "cleanlab": by_cleanlab}
+
+
+def write_report(
+    config_file: str,
+    dataset: str,
+    output: Path,
+    opts: Sequence[str] = (),
+    max_images: int | None = None,
+    ranking: str = "loss",
+) -> None:
+    """
+    Look at the images, and write what was found; also if that is interrupted, or fails.
+
+    ``index.html`` shows it, the worst first; ``hard_examples.json`` and ``label_errors.json``
+    beside it have it in COCO's format.
+
+    Args:
+        config_file: that of the training: a path or a name.
+        dataset: a registered name, or an address.
+        output: the folder to write.
+        opts: settings that override those of the config.
+        max_images: how many images to look at, the first ones; None for all.
+        ranking: how label errors are found, one of `RANKINGS`.
+
+    Raises:
+        InputError: the config, the data set or the weights are wrong or missing.
+        KeyboardInterrupt: it was interrupted, and what was found is written.
+    """
+    if max_images is not None and max_images < 1:
+        raise InputError(f"--max-images is {max_images}, expected 1 or more")
+    rank = RANKINGS[ranking]
+    rank([])  # if it is not installed, it says so now
+    config_file = find_config(config_file)
+    load = load_python_config if config_file.endswith(".py") else load_yaml_config
+    cfg, model, proposal_files = load(config_file, opts, dataset)
+    records = load_records(dataset, proposal_files)[:max_images]
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise InputError(f"--output {output} cannot be a folder ({e.strerror})") from e
+    for of_end in ("SIGTERM", "SIGHUP"):  # as Ctrl-C; the second where there is one
+        if hasattr(signal, of_end):
+            signal.signal(getattr(signal, of_end), signal.default_int_handler)
+    seen = []
+    try:
+        mapper = build_mapper(cfg)
+        for record in tqdm(records, desc="mining", unit="image"):
+            try:
+                x = mapper(record)
+            except Exception as e:  # what reads images raises anything
+                logger.warning(f"{record['file_name']} is left out: {e}")
+                continue
+            size = {"height": x["height"], "width": x["width"]}  # which a record may lack
+            seen.append(({**record, **size}, look_at(model, x)))
+    except FloatingPointError as e:
+        raise InputError(
+            f"{record['file_name']}: {e} The weights are those of a training that diverged, "
+            "expected some that detect objects"
+        ) from e
+    except KeyboardInterrupt:
+        logger.warning(f"Interrupted after {len(seen)} images, which are kept")
+        raise
+    finally:
+        if seen:
+            write(output, dataset, *zip(*seen), rank)
+    if not seen:
+        raise InputError(f"no image of {dataset} was looked at, expected one or more")
+
+
+def write(
+    output: Path,
+    dataset: str,
+    records: Sequence[dict],
+    findings: Sequence[Findings],
+    rank: Callable,
+) -> None:
+    """Rank what was found in the images, and write it."""
+    hard = [(i, example) for i, f in enumerate(findings) for example in f.hard_examples]
+    hard.sort(key=lambda x: -x[1].loss)
+    coco = as_coco(records, hard, dataset, "hard_examples")
+    write_list(output, "hard_examples", coco)
+    suspects = rank(findings)
+    errors = as_coco(records, suspects, dataset, "label_errors")
+    write_list(output, "label_errors", errors)
+    write_page(output, dataset, coco, errors)
+    logger.info(
+        f"Wrote {len(hard)} hard examples and {len(suspects)} suspected label errors of "
+        f"{len(records)} images: open {output / 'index.html'}"
+    )
+
+
+def find_proposals(cfg: CfgNode, dataset: str) -> list[str] | None:
+    """
+    The file of precomputed proposals of a data set, if the model needs one.
+
+    Raises:
+        InputError: the config does not name it, or it is not there.
+    """
+    if not cfg.MODEL.LOAD_PROPOSALS:
+        return None
+    for split in ("TEST", "TRAIN"):
+        names, files = cfg.DATASETS[split], cfg.DATASETS[f"PROPOSAL_FILES_{split}"]
+        if dataset in names:
+            check_proposal_files(f"DATASETS.PROPOSAL_FILES_{split}", files, names)
+            return [files[names.index(dataset)]]
+    raise InputError(
+        f"--dataset is {dataset}, expected one of DATASETS.TEST or DATASETS.TRAIN, which have a "
+        "file of proposals, since MODEL.LOAD_PROPOSALS is True"
+    )
+
+
+def load_records(dataset: str, proposal_files: list[str] | None) -> list[dict]:
+    """
+    The images of a data set, with their proposals.
+
+    Raises:
+        InputError: there are no annotations, or no proposals for an image.
+    """
+    try:
+        records = get_detection_dataset_dicts(
+            dataset, filter_empty=False, proposal_files=proposal_files
+        )
+    except KeyError as e:
+        raise InputError(f"{proposal_files} has no proposals of the image {e}") from e
+    if "annotations" not in records[0]:
+        raise InputError(f"--dataset {dataset} has no annotations, expected some")
+    return records
+
+
+def load_yaml_config(
+    config_file: str, opts: Sequence[str], dataset: str
+) -> tuple[CfgNode, nn.Module, list[str] | None]:
+    """
+    Build the model of a config, which gets mining heads if it has none, and load its weights.
+
+    Returns:
+        the config, the model, and the file of the data set's proposals if it needs one.
+
+    Raises:
+        InputError: it is no two-stage model, or not for this data set, or has no weights.
+    """
+    cfg = load_config(config_file, opts)
+    proposal_files = find_proposals(cfg, dataset)
+    cfg.DATASETS.TEST = (dataset,)
+    with _without_training_set(cfg.DATASETS.TRAIN, "DATASETS.TRAIN '()'"):
+        register_datasets(cfg)
+    check_classes("MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES, dataset)
+    weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
+    check_weights(*weights, resume=False, training=False)
+    for plain, mining in COUNTERPARTS.items():
+        if plain.__name__ == cfg.MODEL.ROI_HEADS.NAME:
+            cfg.MODEL.ROI_HEADS.NAME = mining.__name__
+    known = dict(META_ARCH_REGISTRY)
+    if not issubclass(known.get(cfg.MODEL.META_ARCHITECTURE, type(None)), GeneralizedRCNN):
+        raise InputError(
+            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}, expected GeneralizedRCNN: "
+            "hard examples are mined among the RoIs of a two-stage model"
+        )
+    model = build_model(cfg)
+    load_weights(model, *weights)
+    return cfg, model, proposal_files
+
+
+def load_python_config(
+    config_file: str, opts: Sequence[str], dataset: str
+) -> tuple[DictConfig, nn.Module, None]:
+    """
+    The same of a Python config, whose models find their proposals themselves.
+
+    Raises:
+        InputError: as `load_yaml_config`.
+    """
+    cfg = load_lazy_config(config_file, opts, training=False)
+    heads = cfg.model.get("roi_heads")
+    if heads is None:
+        raise InputError(
+            f"there is no model.roi_heads in {config_file}, expected a two-stage model: hard "
+            "examples are mined among its RoIs"
+        )
+    cfg.dataloader.test.dataset.names = dataset
+    train = OmegaConf.select(cfg, "dataloader.train.dataset.names")
+    with _without_training_set(train, "'dataloader.train.dataset.names=[]'"):
+        register_lazy_datasets(cfg)
+    check_classes("model.roi_heads.num_classes", heads.num_classes, dataset)
+    weights = ("train.init_checkpoint", cfg.train.init_checkpoint, cfg.train.output_dir)
+    check_weights(*weights, resume=False, training=False)
+    target = heads["_target_"]
+    if (locate(target) if isinstance(target, str) else target) in COUNTERPARTS:
+        cfg.model.roi_heads = with_ohem(heads)
+    model = instantiate(cfg.model).to(cfg.train.device)
+    load_weights(model, *weights)
+    return cfg, model, None
+
+
+@contextmanager
+def _without_training_set(names: Sequence[str], setting: str) -> Iterator[None]:
+    """Add to an error of the data sets how to do without those of the training, if any."""
+    try:
+        yield
+    except InputError as e:
+        if not names:
+            raise
+        raise InputError(
+            f"{e}. If it is the training set that is not here, leave it out: {setting} (the "
+            "classes are then in the order of --dataset, expected to be that of the training)"
+        ) from e
+
+
+def check_classes(key: str, number: int, dataset: str) -> None:
+    """
+    Make sure that a data set is there, and has as many classes as the model.
+
+    Raises:
+        InputError: it has not.
+    """
+    check_datasets(dataset)
+    if MetadataCatalog.get(dataset).get("thing_classes") is None:
+        DatasetCatalog.get(dataset)  # some say what classes they have only when they are loaded
+    names = MetadataCatalog.get(dataset).thing_classes
+    if len(names) != number:
+        raise InputError(
+            f"{key} is {number}, expected {len(names)}, as --dataset {dataset} has: "
+            f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+        )
+
+
+def load_weights(model: nn.Module, key: str, weights: str, output_dir: str) -> None:
+    """
+    Load the weights of a model that can be looked into; the others are as of `check_weights`.
+
+    Raises:
+        InputError: they are of another model, or it mines nothing.
+    """
+    check_model(model)
+    with named_weights(key, weights, output_dir):
+        DetectionCheckpointer(model).load(weights)
