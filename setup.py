@@ -42,10 +42,11 @@ setup(
     # Ranges in which the tests were run; requirements.txt holds one set of exact versions.
     # Detectron2 is on no package index: see README.md, "Install".
     install_requires=[
-        "torch>=2.4",
-        "torchvision>=0.19",
+        "torch>=2.5",
+        "torchvision>=0.20",
         "detectron2>=0.6",
         "fvcore>=0.1.5",
+        "pycocotools>=2.0.7",
         "iopath>=0.1.9",
         "omegaconf>=2.1",
         f"{opencv}>=4.8",
