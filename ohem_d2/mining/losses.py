@@ -17,7 +17,7 @@ _IOU_LOSSES = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
 
 
 def losses_per_roi(
-    predictor: FastRCNNOutputLayers, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
+    predictor: FastRCNNOutputLayers, predictions: tuple[Tensor, ...], proposals: list[Instances]
 ) -> dict[str, Tensor]:
     """
     The terms of ``predictor.losses(predictions, proposals)``, before they are averaged over RoIs.
@@ -86,7 +86,7 @@ def check_predictor(predictor: nn.Module) -> None:
             )
 
 
-def use_weights(predictor: nn.Module) -> None:
+def use_weights(predictor: FastRCNNOutputLayers) -> None:
     """
     Let the ``losses`` of a box predictor weigh RoIs: where proposals have a field ``ohem_weights``,
     the classification and the box loss of each RoI are multiplied by it before they are averaged
@@ -103,9 +103,9 @@ def use_weights(predictor: nn.Module) -> None:
 
 
 def _weighted_losses(
-    predictor: nn.Module,
+    predictor: FastRCNNOutputLayers,
     losses: Callable[..., dict[str, Tensor]],
-    predictions: tuple[Tensor, Tensor],
+    predictions: tuple[Tensor, ...],
     proposals: list[Instances],
 ) -> dict[str, Tensor]:
     """The losses of a predictor, with those of each RoI weighed."""
@@ -175,8 +175,10 @@ def deltas_of_best_class(predictions: Sequence[Tensor], box_dim: int) -> Tensor 
 def _classification_losses(
     predictor: FastRCNNOutputLayers, scores: Tensor, gt_classes: Tensor
 ) -> Tensor:
+    losses: Tensor
     if not predictor.use_sigmoid_ce:
-        return cross_entropy(scores, gt_classes, reduction="none")
+        losses = cross_entropy(scores, gt_classes, reduction="none")
+        return losses
     num_classes = scores.shape[1] - 1
     targets = F.one_hot(gt_classes, num_classes + 1)[:, :num_classes].to(scores.dtype)
     losses = F.binary_cross_entropy_with_logits(scores[:, :-1], targets, reduction="none")
@@ -202,6 +204,7 @@ def _box_losses(
     column = gt_classes[foreground] if class_specific.shape[1] > 1 else 0
     deltas = class_specific[foreground, column]
 
+    losses: Tensor
     transform = predictor.box2box_transform
     if predictor.box_reg_loss_type == "smooth_l1":
         targets = transform.get_deltas(proposal_boxes, gt_boxes)

@@ -160,4 +160,4 @@ def draw(
 def rois_by_image(candidates: Candidates) -> tuple[Tensor, ...]:
     """The indices into R of the RoIs of each image, in their order."""
     sizes = candidates.image_ids.bincount(minlength=candidates.num_images)
-    return candidates.image_ids.argsort(stable=True).split(sizes.tolist())
+    return torch.split(candidates.image_ids.argsort(stable=True), sizes.tolist())
