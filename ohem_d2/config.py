@@ -32,7 +32,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "loss_weight_cls": (lambda v: _number(v) and v >= 0, "a number of 0 or more"),
     "loss_weight_box_reg": (lambda v: _number(v) and v >= 0, "a number of 0 or more"),
     "cascade_stages": (
-        lambda v: isinstance(v, tuple) and v and all(type(s) is int and s >= 0 for s in v),
+        lambda v: isinstance(v, tuple) and bool(v) and all(type(s) is int and s >= 0 for s in v),
         "a tuple of at least one stage, counted from 0",
     ),
 }
@@ -163,7 +163,7 @@ def check_start_iter(options: OHEMOptions, key: str, max_iter: int) -> None:
         )
 
 
-_Options = TypeVar("_Options", OHEMOptions, BoxVotingOptions)
+_Options = TypeVar("_Options", bound=OHEMOptions | BoxVotingOptions)
 
 
 def config_key(option: str) -> str:
@@ -211,7 +211,7 @@ def box_voting_options(cfg: CfgNode | None) -> BoxVotingOptions:
 
 
 def options_by_name(
-    kind: type[_Options], values: Mapping[str, object], of_config: str = ""
+    kind: type[_Options], values: Mapping[str, Any], of_config: str = ""
 ) -> _Options:
     """
     Build options from those that are to differ from their default.

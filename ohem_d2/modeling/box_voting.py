@@ -25,6 +25,7 @@ from detectron2.structures import (
 from torch import Tensor, nn
 
 from ..config import BoxVotingOptions, box_voting_options, options_by_name
+from .extended_head import ExtendedHead
 from .pooling import pool_on_all_cores
 
 # Boxes that are voted on at a time, so that memory does not grow with their number.
@@ -162,7 +163,7 @@ def _mean_rotated(kept: Tensor, boxes: Tensor, weights: Tensor) -> Tensor:
     return torch.stack([(weights * v).sum(dim=1) for v in values], dim=1)
 
 
-class BoxVotingMixin:
+class BoxVotingMixin(ExtendedHead):
     """
     Box voting for a head that is based on Detectron2's `ROIHeads`, where ``TEST.BOX_VOTING`` asks
     for it. It adds no weights, and training is that of the extended head.
@@ -219,8 +220,8 @@ class BoxVotingMixin:
         Returns:
             the predictor that is trained on these RoIs, and what it returns for them.
         """
-        features = [features[f] for f in self.box_in_features]
-        pooled = self.box_pooler(features, [x.proposal_boxes for x in proposals])
+        maps = [features[f] for f in self.box_in_features]
+        pooled = self.box_pooler(maps, [x.proposal_boxes for x in proposals])
         return self.box_predictor, self.box_predictor(self.box_head(pooled))
 
     def detect_boxes(
@@ -248,7 +249,9 @@ class BoxVotingMixin:
     ) -> list[Instances]:
         """What the extended head does at test time, but for how boxes are found."""
         predictors = self.box_predictor
-        last = predictors[-1] if isinstance(predictors, nn.ModuleList) else predictors
+        last: FastRCNNOutputLayers = (
+            predictors[-1] if isinstance(predictors, nn.ModuleList) else predictors
+        )
         found = detect(
             lambda x: self.detect_boxes(features, x),
             proposals,
@@ -264,7 +267,7 @@ def config_of(*args: object, **kwargs: object) -> CfgNode | None:
     return args[0] if args else kwargs.get("cfg")
 
 
-def is_configured_above(cls: type) -> bool:
+def is_configured_above(cls: type[BoxVotingMixin]) -> bool:
     """Whether a subclass has an @configurable, so that no config reaches the __init__ above."""
     return hasattr(cls.__init__, "__wrapped__")
 

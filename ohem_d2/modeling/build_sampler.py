@@ -70,8 +70,8 @@ def build_sampler(options: OHEMOptions, positive_fraction: float) -> Sampler:
     return sampler
 
 
-def _find(sampler: object) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """A class or a sampler, and arguments for the first."""
+def _find(sampler: object) -> tuple[Any, dict[str, Any]]:
+    """What is to be a class or a sampler, and arguments for the first."""
     if isinstance(sampler, Mapping):  # a node of a Python config
         target, arguments = sampler["_target_"], {k: v for k, v in sampler.items() if k[0] != "_"}
         return (

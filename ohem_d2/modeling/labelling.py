@@ -7,9 +7,10 @@ from torch import Tensor
 
 from ..config import config_key
 from ..errors import InputError
+from .extended_head import ExtendedHead
 
 
-class LabellingMixin:
+class LabellingMixin(ExtendedHead):
     """Labels proposals, for a head that is based on Detectron2's `ROIHeads`."""
 
     # Whether `_sample_proposals` is to take all of them.

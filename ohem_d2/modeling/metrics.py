@@ -93,7 +93,8 @@ class MiningMetrics:
         self._clear()
 
     def _clear(self) -> None:
-        self._num_images, self._numbers, self._costs = 0.0, 0.0, 0.0
+        # Zeros of any shape, until there are the first to add.
+        self._num_images, self._numbers, self._costs = 0.0, np.zeros(()), np.zeros(())
 
     def log(self, sums: Sequence[float], class_names: Sequence[str] | None = None) -> None:
         """
@@ -107,8 +108,8 @@ class MiningMetrics:
         numbers, costs = _of_classes(rest[_NUM_TOTALS:])
         _log_step(num_images, rest[:_NUM_TOTALS], numbers.sum(axis=0), self._ratio)
         self._num_images += num_images
-        self._numbers += numbers
-        self._costs += costs
+        self._numbers = self._numbers + numbers
+        self._costs = self._costs + costs
         storage = get_event_storage()
         if storage.iter % max(PERIOD, len(numbers) - 1):
             return
@@ -147,9 +148,11 @@ def _log_step(
 def _name(number: int, class_names: Sequence[str] | None) -> str:
     """That of a class, or its number if a figure of that name would be another's, or on console."""
     # A model may have more classes than the data set has names.
-    name = class_names[number] if class_names and number < len(class_names) else ""
-    is_fit = name and class_names.count(name) == 1 and "loss" not in name  # as in "glossy ibis"
-    return name if is_fit else str(number)
+    if class_names and number < len(class_names):
+        name = class_names[number]
+        if name and class_names.count(name) == 1 and "loss" not in name:  # as in "glossy ibis"
+            return name
+    return str(number)
 
 
 def _of_classes(sums: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ from itertools import accumulate, pairwise
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import cat
+from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, ROIHeads
 from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
@@ -125,7 +126,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
                 "expected 1 or more: it is the number of RoIs to train on per image"
             )
         if ohem.bg_iou_lo > 0 and self.mines_among_proposals():
-            self.proposal_matcher = ignore_below(self.proposal_matcher, ohem.bg_iou_lo)
+            self.proposal_matcher: Matcher = ignore_below(self.proposal_matcher, ohem.bg_iou_lo)
         is_list = isinstance(self.box_predictor, nn.ModuleList)  # one for each stage of a cascade
         for predictor in self.box_predictor if is_list else [self.box_predictor]:
             check_predictor(predictor)
@@ -133,7 +134,8 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         self.observers: list[Callable[[list[Instances]], None]] = []
         self.class_names: Sequence[str] | None = None
         self._metrics = {0: MiningMetrics()}  # of each stage that mines
-        self._features, self._is_step = None, False
+        self._features: dict[str, Tensor] | None = None  # of the call that is under way
+        self._is_step = False
         self._is_too_early = False  # whether the last step came before start_iter
 
     @classmethod
@@ -184,13 +186,17 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
 
         Arguments and result are those of Detectron2's `ROIHeads.label_and_sample_proposals`.
         """
-        if self._features is None:
-            raise RuntimeError("expected a call of the heads themselves, not of their forward")
+        features = self._features_of_call()
         if self._is_too_early or not self.mines_among_proposals():
             return super().label_and_sample_proposals(proposals, targets)
-        labelled, candidates = self.label_and_read_proposals(self._features, proposals, targets)
+        labelled, candidates = self.label_and_read_proposals(features, proposals, targets)
         chosen = self._sample(labelled, candidates)
         return [with_ground_truth(x, x_targets) for x, x_targets in zip(chosen, targets)]
+
+    def _features_of_call(self) -> dict[str, Tensor]:
+        if self._features is None:
+            raise RuntimeError("expected a call of the heads themselves, not of their forward")
+        return self._features
 
     @torch.no_grad()
     def label_and_read_proposals(
@@ -247,15 +253,15 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         parts = 2 * candidates.image_ids[indices] + ~is_hard
         order = parts.argsort(stable=True)
         indices, is_hard, parts = indices[order], is_hard[order], parts[order]
-        bounds = torch.searchsorted(parts, torch.arange(2 * len(labelled) + 1, device=parts.device))
+        cuts = torch.searchsorted(parts, torch.arange(2 * len(labelled) + 1, device=parts.device))
         if self._is_step:
             sums = add_up(candidates, indices, is_hard)
             # One transfer from the GPU for all images, and for all that is logged.
-            values = cat([bounds.to(sums.dtype), sums]).tolist()
-            bounds = [int(x) for x in values[: len(bounds)]]
-            self._metrics[stage].log(values[len(bounds) :], self.class_names)
+            values = cat([cuts.to(sums.dtype), sums]).tolist()
+            bounds = [int(x) for x in values[: len(cuts)]]
+            self._metrics[stage].log(values[len(cuts) :], self.class_names)
         else:
-            bounds = bounds.tolist()
+            bounds = cuts.tolist()
         starts = accumulate(map(len, labelled), initial=0)
         of_images = list(pairwise(bounds[::2]))
         chosen = [x[indices[a:b] - s] for x, (a, b), s in zip(labelled, of_images, starts)]

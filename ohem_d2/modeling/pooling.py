@@ -43,7 +43,7 @@ class AllCoresROIPooler(ROIPooler):
             pooler: the one to replace, whose settings and layers it takes over.
         """
         nn.Module.__init__(self)
-        vars(self).update(vars(pooler))
+        self.__dict__.update(vars(pooler))
 
     def __prepare_scriptable__(self) -> ROIPooler:
         """What TorchScript compiles in its place."""

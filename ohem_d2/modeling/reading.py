@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from functools import cache
 
 import torch
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import (
     Boxes,
     Instances,
@@ -51,7 +52,7 @@ def read_only(module: nn.Module) -> Iterator[None]:
 
 
 def read_rois(
-    read_boxes: Callable[[list[Instances]], tuple[nn.Module, tuple[Tensor, ...]]],
+    read_boxes: Callable[[list[Instances]], tuple[FastRCNNOutputLayers, tuple[Tensor, ...]]],
     rois: list[Instances],
     targets: list[Instances],
     *,
@@ -71,7 +72,7 @@ def read_rois(
         chunk_size: how many RoIs of each image are read at a time.
     """
     boxes = torch.cat([x.proposal_boxes.tensor for x in rois])
-    predictors = []
+    predictors: list[FastRCNNOutputLayers] = []
 
     def read(chunk: list[Instances]) -> tuple[Tensor, ...]:
         predictor, predictions = read_boxes(chunk)

@@ -33,7 +33,8 @@ class _OfItsKind(OHEMMixin):
         known = (OHEMCascadeROIHeads, OHEMRes5ROIHeads, OHEMRROIHeads, OHEMROIHeads)
         kind = next(k for k in known if issubclass(cls, k))
         if cfg is None:
-            found, expected = "has neither 'res5' nor 'box_heads'", (OHEMROIHeads,)
+            expected: tuple[type[OHEMMixin], ...] = (OHEMROIHeads,)
+            found = "has neither 'res5' nor 'box_heads'"
             for name, other in (("res5", OHEMRes5ROIHeads), ("box_heads", OHEMCascadeROIHeads)):
                 if name in arguments:
                     found, expected = f"has {name!r}", (other,)
@@ -73,9 +74,9 @@ class OHEMROIHeads(_OfItsKind, StandardROIHeads):
     """`StandardROIHeads` (box, mask and keypoint heads on FPN or dilated C5) with mining."""
 
     # For TorchScript, as Detectron2 annotates StandardROIHeads: a head that is not there is not
-    # compiled.
-    mask_on: torch.jit.Final[bool]
-    keypoint_on: torch.jit.Final[bool]
+    # compiled. mypy misses the values, which StandardROIHeads sets.
+    mask_on: torch.jit.Final[bool]  # type: ignore[misc]
+    keypoint_on: torch.jit.Final[bool]  # type: ignore[misc]
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -88,8 +89,8 @@ class OHEMRes5ROIHeads(_OfItsKind, Res5ROIHeads):
         self, features: dict[str, Tensor], proposals: list[Instances]
     ) -> tuple[FastRCNNOutputLayers, tuple[Tensor, Tensor]]:
         """See `OHEMMixin.read_boxes`."""
-        features = [features[f] for f in self.in_features]
-        shared = self._shared_roi_transform(features, [x.proposal_boxes for x in proposals])
+        maps = [features[f] for f in self.in_features]
+        shared = self._shared_roi_transform(maps, [x.proposal_boxes for x in proposals])
         return self.box_predictor, self.box_predictor(shared.mean(dim=[2, 3]))
 
 
@@ -130,8 +131,8 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
         self, features: dict[str, Tensor], proposals: list[Instances], stage: int = 0
     ) -> tuple[FastRCNNOutputLayers, tuple[Tensor, Tensor]]:
         """See `OHEMMixin.read_boxes`."""
-        features = [features[f] for f in self.box_in_features]
-        pooled = self.box_pooler(features, [x.proposal_boxes for x in proposals])
+        maps = [features[f] for f in self.box_in_features]
+        pooled = self.box_pooler(maps, [x.proposal_boxes for x in proposals])
         predictor = self.box_predictor[stage]
         return predictor, predictor(self.box_head[stage](pooled))
 
@@ -139,7 +140,8 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
         self, features: dict[str, Tensor], proposals: list[Instances]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """See `OHEMMixin.detect_boxes`: the boxes of the last stage, the mean score of all."""
-        probs, boxes = [], None
+        probs: list[list[Tensor]] = []
+        boxes: list[Tensor] = []
         for stage in range(self.num_cascade_stages):
             if stage > 0:
                 sizes = [x.image_size for x in proposals]
@@ -164,6 +166,6 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
                     x[best_iou(x.proposal_boxes, t) >= self.ohem.bg_iou_lo]
                     for x, t in zip(labelled, targets)
                 ]
-            candidates = self._read(self._features, labelled, targets, stage)
+            candidates = self._read(self._features_of_call(), labelled, targets, stage)
         with get_event_storage().name_scope(f"stage{stage}"):
             return self._sample(labelled, candidates, stage)
