@@ -7,9 +7,11 @@ import sys
 import pytest
 from command_line import ROOT
 from small_data import write_voc
+from torch.multiprocessing import ProcessRaisedException
 
 import ohem_d2
 from ohem_d2 import cli
+from ohem_d2.errors import InputError
 from ohem_d2.training.config_file import CONFIGS
 
 # A sampler's stand-in: what counts is that the module in the current folder is found.
@@ -94,6 +96,31 @@ def test_settings_of_a_report_may_stand_anywhere(called):
     ((config_file, dataset, output, opts), _) = called[0]
     assert (config_file, dataset, str(output)) == ("a.yaml", "x", "out")
     assert opts == ["SEED", "1", "B", "2"]
+
+
+def fail(how):
+    """A stand-in for launch, of which a process fails."""
+
+    def launch(main, *_, args, **kwargs):
+        with pytest.raises(how):
+            main(*args)
+        raise ProcessRaisedException("a traceback", 1, 2)
+
+    return launch
+
+
+def test_a_mistake_that_another_process_meets_is_told_once(monkeypatch):
+    monkeypatch.setattr(cli, "launch", fail(InputError))
+    with pytest.raises(SystemExit) as done:
+        cli.main(["train", "--config-file", "nothing.yaml"])
+    assert done.value.code.startswith("error: there is no config file 'nothing.yaml'")
+
+
+def test_what_else_another_process_meets_is_told_in_full(monkeypatch):
+    monkeypatch.setattr(cli, "launch", fail(ZeroDivisionError))
+    monkeypatch.setattr(cli, "run", lambda _: 1 / 0)
+    with pytest.raises(ProcessRaisedException, match="a traceback"):
+        cli.main(["train"])
 
 
 @pytest.mark.parametrize(
