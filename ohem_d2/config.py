@@ -92,7 +92,7 @@ class OHEMOptions:
     # bg_iou_lo applies to the proposals then too. SOLVER.REFERENCE_WORLD_SIZE does not change it.
     start_iter: int = 0
     # A background RoI that overlaps every object by a lower IoU than this is left out, whatever the
-    # sampler. 0.1 gives the range [0.1, 0.5) of Fast R-CNN; the paper found mining to do better
+    # sampler; of an image without objects none is. 0.1 gives the range [0.1, 0.5) of Fast R-CNN; the paper found mining to do better
     # without (0).
     bg_iou_lo: float = 0.0
     # The stages of Cascade R-CNN that mine, counted from 0 as in Detectron2's logs.
@@ -196,6 +196,9 @@ def ohem_options(cfg: CfgNode | None) -> OHEMOptions:
         InputError: a value lies outside its range, or a key is unknown.
     """
     node = {} if cfg is None else cfg.MODEL.ROI_HEADS.get("OHEM", {})
+    if not isinstance(node, Mapping):
+        names = ", ".join(f.name.upper() for f in fields(OHEMOptions))
+        raise InputError(f"MODEL.ROI_HEADS.OHEM is {node!r}, expected keys below it: {names}")
     return options_by_name(OHEMOptions, node, of_config="MODEL.ROI_HEADS.OHEM.")
 
 

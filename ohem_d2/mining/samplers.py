@@ -9,6 +9,7 @@ of the batch and the budget, and returns a selection::
 The parameters of its constructor are settings: see `ohem_d2.modeling.build_sampler`.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -105,7 +106,7 @@ class MixedSampler(OHEMSampler):
 
     def __call__(self, candidates: Candidates, num_samples: int) -> Selection:
         """See `Sampler`."""
-        num_hard = max(1, round(self.hard_fraction * num_samples))
+        num_hard = max(1, math.floor(self.hard_fraction * num_samples + 0.5))
         hard = super().__call__(candidates, num_hard).indices
         drawn = self.draw_rest(candidates, hard, num_samples - num_hard)
         indices = torch.cat([hard, drawn])

@@ -1,8 +1,10 @@
 """Labelling all proposals with Detectron2's matcher, where Detectron2 keeps some of them."""
 
+from typing import Any
+
 import torch
 from detectron2.modeling.matcher import Matcher
-from detectron2.structures import Instances
+from detectron2.structures import BitMasks, Instances, PolygonMasks
 from torch import Tensor
 
 from ..config import config_key
@@ -17,42 +19,58 @@ class LabellingMixin(ExtendedHead):
     _takes_all = False
 
     def label_proposals(
-        self, proposals: list[Instances], targets: list[Instances]
+        self, proposals: list[Instances], targets: list[Instances], *args: Any, **kwargs: Any
     ) -> list[Instances]:
         """
         Every proposal, and the ground truth if it is appended, but for those that the matcher
-        ignores; with ``gt_classes``, ``gt_boxes`` and ``gt_index``, the object it is matched to.
+        ignores; with the fields of the object that it is matched to, ``gt_classes`` and
+        ``gt_boxes`` among them, and ``gt_index``, its number. Masks may be left out, which
+        `with_ground_truth` adds.
+
+        Args:
+            proposals: as in Detectron2's `ROIHeads.label_and_sample_proposals`.
+            targets: the same.
+            args: further arguments of that method, if the extended head's takes any.
+            kwargs: the same.
         """
-        # Detectron2 copies each gt_* field to every RoI, which is slow for masks: it is given what
-        # the ranking needs, and the rest follows for those that are trained on.
-        needed = [
-            Instances(
-                x.image_size,
-                gt_boxes=x.gt_boxes,
-                gt_classes=x.gt_classes,
-                gt_index=torch.arange(len(x), device=x.gt_classes.device),
-            )
-            for x in targets
-        ]
+        label = super().label_and_sample_proposals
+        # Detectron2 copies each gt_* field to every RoI, which is slow for masks. A method that is
+        # not its own may read them.
+        left_out: tuple[type, ...] = (PolygonMasks, BitMasks)
+        if not label.__func__.__module__.startswith("detectron2."):
+            left_out = ()
+        lean = []
+        for x in targets:
+            fields = {k: v for k, v in x.get_fields().items() if not isinstance(v, left_out)}
+            number = torch.arange(len(x), device=x.gt_classes.device)
+            lean.append(Instances(x.image_size, **fields, gt_index=number))
         self._takes_all = True
         try:
-            return super().label_and_sample_proposals(proposals, needed)
+            return label(proposals, lean, *args, **kwargs)
         finally:
             self._takes_all = False
 
     def _sample_proposals(
-        self, matched_idxs: Tensor, matched_labels: Tensor, gt_classes: Tensor
+        self,
+        matched_idxs: Tensor,
+        matched_labels: Tensor,
+        gt_classes: Tensor,
+        *args: Any,
+        **kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
         """Take every RoI that is not ignored, where Detectron2 draws some at random."""
         if not self._takes_all:
-            return super()._sample_proposals(matched_idxs, matched_labels, gt_classes)
+            return super()._sample_proposals(
+                matched_idxs, matched_labels, gt_classes, *args, **kwargs
+            )
         indices = torch.arange(len(matched_labels), device=matched_labels.device)
+        if len(gt_classes) == 0:
+            # Without objects the matcher knows nothing: all is background, as in Detectron2.
+            return indices, torch.full_like(indices, self.num_classes)
         # To look is to wait for the GPU; a matcher of another kind may ignore some as well.
         if -1 in getattr(self.proposal_matcher, "labels", [-1]):
             indices = indices[matched_labels != -1]
         background = torch.full_like(indices, self.num_classes)
-        if len(gt_classes) == 0:
-            return indices, background
         foreground = matched_labels[indices] == 1
         return indices, torch.where(foreground, gt_classes[matched_idxs[indices]], background)
 

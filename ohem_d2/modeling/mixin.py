@@ -3,16 +3,17 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import cat
-from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, ROIHeads
 from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 
 from ..config import OHEMOptions, ohem_options, options_by_name
 from ..errors import InputError
@@ -25,10 +26,13 @@ from ..mining.samplers import Sampler
 from .box_voting import BoxVotingMixin, config_of, is_configured_above
 from .build_sampler import build_sampler
 from .labelling import LabellingMixin, ignore_below, with_ground_truth
-from .metrics import MiningMetrics, add_up
-from .reading import read_only, read_rois
+from .metrics import PERIOD, MiningMetrics, add_up
+from .reading import Reading, features_of_forward, has_hooks_of_others, is_sharded, read_rois
 
 logger = logging.getLogger(__name__)
+
+# Losses of the same RoIs that differ by no more than this part are the same, also in half precision.
+_SAME = 0.05
 
 
 def _own_names(classes: Iterable[type]) -> set[str]:
@@ -73,8 +77,20 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
             each image: masks and keypoints are looked up afterwards. Where several stages of a
             cascade mine, they are called once for each.
         class_names: names of the foreground classes, for what is logged of each. None: numbers.
+        rois_see_each_other: whether what the box branch makes of a RoI depends on the other RoIs,
+            as with attention between them. All are read at once then. Batch normalization is known,
+            and others are noticed, with a warning, if the loss of a RoI depends on them.
+        mines_without_gradients: whether a pass in training mode without gradients mines. By default
+            it takes the RoIs that the extended head samples, so that a validation loss compares
+            with that of a model without mining. (But with batch normalization that learns in the
+            heads, it takes RoIs as a step does: they are what its statistics are to be of.)
+
+    RoIs come back in another order than from Detectron2's heads, whose foreground comes first: see
+    `Selection.indices`.
     """
 
+    rois_see_each_other = False
+    mines_without_gradients = False
     # RoIs are read in chunks, as many of each image as the budget, which takes no more memory than
     # to train on them. Each chunk takes some time however small it is: where the budget is small, a
     # chunk has at least this many RoIs, of all images together.
@@ -119,24 +135,38 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         if not isinstance(ohem, OHEMOptions):
             ohem = ohem_options(cfg) if ohem is None else options_by_name(OHEMOptions, ohem)
         super().__init__(*args, **kwargs)
+        self._matcher = self.proposal_matcher
         self.ohem = ohem
         if self.batch_size_per_image < 1:
             raise InputError(
                 f"MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE is {self.batch_size_per_image}, "
                 "expected 1 or more: it is the number of RoIs to train on per image"
             )
-        if ohem.bg_iou_lo > 0 and self.mines_among_proposals():
-            self.proposal_matcher: Matcher = ignore_below(self.proposal_matcher, ohem.bg_iou_lo)
         is_list = isinstance(self.box_predictor, nn.ModuleList)  # one for each stage of a cascade
         for predictor in self.box_predictor if is_list else [self.box_predictor]:
             check_predictor(predictor)
-        self.sampler: Sampler = build_sampler(ohem, self.positive_fraction)
         self.observers: list[Callable[[list[Instances]], None]] = []
         self.class_names: Sequence[str] | None = None
         self._metrics = {0: MiningMetrics()}  # of each stage that mines
-        self._features: dict[str, Tensor] | None = None  # of the call that is under way
-        self._is_step = False
+        self._reader = Reading()
         self._is_too_early = False  # whether the last step came before start_iter
+        self._num_steps = 0
+        # Of each stage that mines, what the RoIs cost that this step trains on.
+        self._read_losses: dict[int, float] = {}
+        self._warned: set[str] = set()
+
+    @property
+    def ohem(self) -> OHEMOptions:
+        """The options of the mining. New ones take effect in the next step."""
+        return self._ohem
+
+    @ohem.setter
+    def ohem(self, options: OHEMOptions) -> None:
+        self._ohem = options
+        self.sampler: Sampler = build_sampler(options, self.positive_fraction)
+        self.proposal_matcher = self._matcher
+        if options.bg_iou_lo > 0 and self.mines_among_proposals():
+            self.proposal_matcher = ignore_below(self._matcher, options.bg_iou_lo)
 
     @classmethod
     def _check_kind(cls, cfg: CfgNode | None, arguments: dict) -> None:
@@ -159,48 +189,66 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
             arguments["ohem"] = ohem_options(cfg)
         return arguments
 
-    def __call__(
-        self, images, features: dict[str, Tensor], *args, **kwargs
-    ) -> tuple[list[Instances], dict[str, Tensor]]:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """See Detectron2's `ROIHeads.forward`, which stays as it is, and can be scripted."""
-        # Detectron2 does not hand the features to label_and_sample_proposals, which ranks by them.
-        self._features = features
-        # A loss without gradients, such as that of a validation, is no step of the training.
-        self._is_step = torch.is_grad_enabled()
-        if self.training and self._is_step and self.ohem.start_iter > 0:
-            # Other passes, such as those of PreciseBN, choose RoIs as the last step did: the events
-            # that they store may have iterations of their own.
-            self._is_too_early = get_event_storage().iter < self.ohem.start_iter
-        try:
-            return super().__call__(images, features, *args, **kwargs)
-        finally:
-            self._features = None
+        self._read_losses.clear()
+        result = super().__call__(*args, **kwargs)
+        if self._read_losses:
+            self._compare_with_training(result[1])
+        return result
 
-    @torch.no_grad()
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, such as an average of the weights over time, is watched by nobody."""
+        return {**vars(self), "observers": []}
+
     def label_and_sample_proposals(
-        self, proposals: list[Instances], targets: list[Instances]
+        self, proposals: list[Instances], targets: list[Instances], *args: Any, **kwargs: Any
     ) -> list[Instances]:
         """
-        Label and read all proposals, and return those to train on, which the sampler chooses; or,
-        before `start_iter` and where proposals are not mined, those that the extended head samples.
+        Label and read all proposals, and return those to train on, which the sampler chooses; or
+        those that the extended head samples: before `start_iter`, where proposals are not mined,
+        and for a loss without gradients (see `mines_without_gradients`).
 
-        Arguments and result are those of Detectron2's `ROIHeads.label_and_sample_proposals`.
+        Arguments and result are those of Detectron2's `ROIHeads.label_and_sample_proposals`, or of
+        the extended head's own. RoIs come in another order: see `Selection.indices`.
         """
-        features = self._features_of_call()
-        if self._is_too_early or not self.mines_among_proposals():
-            return super().label_and_sample_proposals(proposals, targets)
-        labelled, candidates = self.label_and_read_proposals(features, proposals, targets)
-        chosen = self._sample(labelled, candidates)
-        return [with_ground_truth(x, x_targets) for x, x_targets in zip(chosen, targets)]
+        is_step = torch.is_grad_enabled()
+        features = features_of_forward(self)
+        with torch.no_grad():
+            if not (self.mines_among_proposals() and self._mines(is_step, features)):
+                return super().label_and_sample_proposals(proposals, targets, *args, **kwargs)
+            labelled, candidates = self.label_and_read_proposals(
+                features, proposals, targets, *args, **kwargs
+            )
+            chosen = self._sample(labelled, candidates, is_step)
+            return [with_ground_truth(x, x_targets) for x, x_targets in zip(chosen, targets)]
 
-    def _features_of_call(self) -> dict[str, Tensor]:
-        if self._features is None:
-            raise RuntimeError("expected a call of the heads themselves, not of their forward")
-        return self._features
+    def _mines(self, is_step: bool, features: Mapping[str, Tensor] | None) -> bool:
+        """Whether RoIs are mined, in a step of training or in a pass without gradients."""
+        if features is None:
+            self._warn_once(
+                "label_and_sample_proposals was not called by the forward of the heads, so the "
+                "features to rank by are not known: RoIs are sampled as the extended head does"
+            )
+            return False
+        # A checkpoint (torch.utils.checkpoint) goes through a step without gradients first, and
+        # once more with them, which has to take the same RoIs.
+        is_checkpoint = any(x.requires_grad for x in features.values())
+        if is_step or is_checkpoint:
+            # What is no step may store its events with iterations of their own.
+            self._is_too_early = get_event_storage().iter < self.ohem.start_iter
+        elif not self.mines_without_gradients and not any(map(_learns_statistics, self.modules())):
+            return False
+        return not self._is_too_early
 
     @torch.no_grad()
     def label_and_read_proposals(
-        self, features: dict[str, Tensor], proposals: list[Instances], targets: list[Instances]
+        self,
+        features: Mapping[str, Tensor],
+        proposals: list[Instances],
+        targets: list[Instances],
+        *args: Any,
+        **kwargs: Any,
     ) -> tuple[list[Instances], Candidates]:
         """
         Label all proposals and tell what the model makes of each, without learning from them.
@@ -209,37 +257,67 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
             features: as in `forward`.
             proposals: as in `forward`.
             targets: as in `forward`.
+            args: further arguments of the extended head's ``label_and_sample_proposals``.
+            kwargs: the same.
 
         Returns:
             all proposals of each image but for those that the matcher ignores, the appended ground
             truth among them, R in all, with the fields that the class describes; and what a sampler
             is given of them.
         """
-        with read_only(self):
-            labelled = self.label_proposals(proposals, targets)
+
+        def label_and_read() -> tuple[list[Instances], Candidates]:
+            labelled = self.label_proposals(proposals, targets, *args, **kwargs)
             return labelled, self._read(features, labelled, targets)
+
+        return self._reader.read(self, label_and_read)
 
     def _read(
         self,
-        features: dict[str, Tensor],
+        features: Mapping[str, Tensor],
         labelled: list[Instances],
         targets: list[Instances],
         *stage: int,
     ) -> Candidates:
         """What the model makes of R labelled RoIs, a part of which is added to their fields."""
+        most = max(1, *map(len, labelled))
         chunk_size = max(self.batch_size_per_image, self._fewest_at_a_time // max(1, len(labelled)))
-        if any(map(_needs_all_rois, self.modules())):
-            chunk_size = max(1, *map(len, labelled))
-        return read_rois(
-            lambda chunk: self.read_boxes(features, chunk, *stage),
-            labelled,
-            targets,
-            num_classes=self.num_classes,
-            chunk_size=chunk_size,
-        )
+        if (
+            self.rois_see_each_other
+            or is_sharded(self)
+            or any(map(_needs_all_rois, self.modules()))
+        ):
+            chunk_size = most
+
+        def read(rois: list[Instances], chunk_size: int) -> Candidates:
+            return read_rois(
+                lambda chunk: self.read_boxes(features, chunk, *stage),
+                rois,
+                targets,
+                num_classes=self.num_classes,
+                chunk_size=chunk_size,
+            )
+
+        candidates = read(labelled, chunk_size)
+        if chunk_size < most and self._num_steps % PERIOD == 0:
+            few = max(1, chunk_size // 2)
+            again = read([x[:few] for x in labelled], few).loss_cls
+            first = cat([x.ohem_loss_cls[:few] for x in labelled])
+            if (again - first).abs().mean() > _SAME * first.abs().mean():
+                self.rois_see_each_other = True
+                self._warn_once(
+                    f"what {type(self).__name__} makes of a RoI depends on the other RoIs: all are "
+                    "read at once from now on, and memory grows with their number"
+                )
+                candidates = read(labelled, most)
+        return candidates
 
     def _sample(
-        self, labelled: list[Instances], candidates: Candidates, stage: int = 0
+        self,
+        labelled: list[Instances],
+        candidates: Candidates,
+        is_step: bool = True,
+        stage: int = 0,
     ) -> list[Instances]:
         """
         Of R labelled RoIs, those that the sampler chooses: of each image the hard examples, then
@@ -253,13 +331,18 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         parts = 2 * candidates.image_ids[indices] + ~is_hard
         order = parts.argsort(stable=True)
         indices, is_hard, parts = indices[order], is_hard[order], parts[order]
+        weights = None if weights is None else weights[order].to(candidates.loss_cls)
         cuts = torch.searchsorted(parts, torch.arange(2 * len(labelled) + 1, device=parts.device))
-        if self._is_step:
+        if is_step:
             sums = add_up(candidates, indices, is_hard)
+            losses = (candidates.loss_cls + candidates.loss_box_reg)[indices].float()
+            loss = (losses if weights is None else losses * weights).sum() / max(1, len(losses))
             # One transfer from the GPU for all images, and for all that is logged.
-            values = cat([cuts.to(sums.dtype), sums]).tolist()
+            values = cat([cuts.to(sums.dtype), loss[None].to(sums.dtype), sums]).tolist()
             bounds = [int(x) for x in values[: len(cuts)]]
-            self._metrics[stage].log(values[len(cuts) :], self.class_names)
+            metrics = self._metrics.setdefault(stage, MiningMetrics(on_console=False))
+            metrics.log(values[len(cuts) + 1 :], self.class_names)
+            self._read_losses[stage] = values[len(cuts)]
         else:
             bounds = cuts.tolist()
         starts = accumulate(map(len, labelled), initial=0)
@@ -268,12 +351,42 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         if weights is not None:
             use_weights(self._predictor(stage))
             for x, (a, b) in zip(chosen, of_images):
-                x.ohem_weights = weights[order][a:b].to(x.ohem_loss_cls)
-        if self._is_step:
+                x.ohem_weights = weights[a:b]
+        if is_step:
             num_hard = [b - a for a, b in zip(bounds[::2], bounds[1::2])]
             for observe in self.observers:
                 observe([x[:n] for x, n in zip(chosen, num_hard)])
         return chosen
+
+    def _compare_with_training(self, losses: dict[str, Tensor]) -> None:
+        """Warn if RoIs cost something else in training than when they were read."""
+        self._num_steps += 1
+        if (self._num_steps - 1) % PERIOD or self.rois_see_each_other:
+            return
+        if any(_learns_statistics(m) or _needs_all_rois(m) or _drops(m) for m in self.modules()):
+            return  # which make the difference
+        for stage, read in self._read_losses.items():
+            names = [n for n in (f"loss_cls_stage{stage}", "loss_cls") if n in losses]
+            if not names:
+                continue
+            box_name = names[0].replace("cls", "box_reg")
+            trained = float(losses[names[0]] + losses.get(box_name, 0.0))
+            if abs(read - trained) <= _SAME * max(abs(read), abs(trained)):
+                continue
+            if not self._reader.calls_hooks and has_hooks_of_others(self):
+                self._reader.calls_hooks = True
+                advice = "forward hooks are called while RoIs are read too from now on"
+            else:
+                advice = "it needs a method read_boxes that does what its training does"
+            self._warn_once(
+                f"the RoIs that {type(self).__name__} trains on had a mean loss of {read:.4g} when "
+                f"they were chosen, and have {trained:.4g} in training: {advice}"
+            )
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            logger.warning(message)
 
     def _predictor(self, stage: int) -> nn.Module:
         """The box predictor, or that of a stage of a cascade."""
@@ -284,3 +397,12 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
 def _needs_all_rois(module: nn.Module) -> bool:
     """Whether what it makes of a RoI depends on the others: on their mean, or on their classes."""
     return isinstance(module, _BatchNorm) or getattr(module, "use_fed_loss", False)
+
+
+def _learns_statistics(module: nn.Module) -> bool:
+    """Whether a pass in training mode changes it, with gradients or without."""
+    return isinstance(module, _NormBase) and module.training and module.track_running_stats
+
+
+def _drops(module: nn.Module) -> bool:
+    return isinstance(module, _DropoutNd) and module.training and module.p > 0

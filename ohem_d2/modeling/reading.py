@@ -1,9 +1,11 @@
 """Reading many RoIs: chunk by chunk, and without the model being changed, or noticed."""
 
+import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from functools import cache
+from typing import Any, TypeVar
 
 import torch
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
@@ -16,39 +18,118 @@ from detectron2.structures import (
 )
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.tensor import DTensor
+from torch.nn.modules.dropout import _DropoutNd
 
 from ..mining.candidates import Candidates
 from ..mining.losses import deltas_of_best_class, losses_per_roi, predicted_classes
 
+_T = TypeVar("_T")
 
-@contextmanager
-def read_only(module: nn.Module) -> Iterator[None]:
+
+class Reading:
+    """Reads with a module so that it is as before, and that nobody notices."""
+
+    def __init__(self) -> None:
+        # Whether hooks of others are called too: see `read`.
+        self.calls_hooks = False
+
+    def read(self, module: nn.Module, function: Callable[[], _T]) -> _T:
+        """
+        Call a function that uses a module.
+
+        Within, buffers are copies (what batch normalization, spectral norm or an observer of
+        quantization learns is forgotten), random numbers are drawn from a copy of the random state,
+        dropout drops nothing, and what is logged is lost. Forward hooks are called if they come
+        with torch, as those that prune, quantize or gather weights do; hooks of others, which only
+        look on as a rule, only with ``calls_hooks``.
+
+        Args:
+            module: the module.
+            function: what to call, without gradients.
+
+        Returns:
+            what the function returns.
+        """
+        caller = _Caller(module, function)
+        buffers = {name: x.clone() for name, x in caller.named_buffers()}
+        gpus = {x.device for x in module.parameters() if x.is_cuda}
+        dropouts = [m for m in module.modules() if isinstance(m, _DropoutNd) and m.training]
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(torch.random.fork_rng(devices=gpus))
+            stack.enter_context(EventStorage(get_event_storage().iter))
+            # Some versions of torch (2.4 is one) remember the weights that autocast has converted
+            # inside, without gradients, and would train on these: that is, not at all.
+            stack.callback(torch.clear_autocast_cache)
+            for m in dropouts:
+                m.training = False
+                stack.callback(setattr, m, "training", True)
+            for m in () if self.calls_hooks else module.modules():
+                for name in ("_forward_hooks", "_forward_pre_hooks"):
+                    hooks = getattr(m, name)
+                    ours = OrderedDict((k, h) for k, h in hooks.items() if _is_torchs(h))
+                    if len(ours) < len(hooks):
+                        setattr(m, name, ours)
+                        stack.callback(setattr, m, name, hooks)
+            return torch.func.functional_call(caller, buffers, ())
+
+
+class _Caller(nn.Module):
+    """What `torch.func.functional_call` needs to call a function that is no forward."""
+
+    def __init__(self, module: nn.Module, function: Callable[[], Any]) -> None:
+        super().__init__()
+        self.module, self.function = module, function
+
+    def forward(self) -> Any:
+        return self.function()
+
+
+def _is_torchs(hook: Callable[..., Any]) -> bool:
+    return (getattr(hook, "__module__", None) or type(hook).__module__).startswith("torch.")
+
+
+def has_hooks_of_others(module: nn.Module) -> bool:
+    """Whether there are forward hooks that `Reading` does not call by itself."""
+    hooks = (
+        h
+        for m in module.modules()
+        for h in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())
+    )
+    return not all(map(_is_torchs, hooks))
+
+
+def features_of_forward(heads: nn.Module) -> Mapping[str, Tensor] | None:
     """
-    Within, forget what batch normalization learns, and drop what is logged.
+    The features that the ``forward`` of heads works with which is being run.
 
-    Hooks of batch normalization are not called either: PreciseBN counts by these how often a layer
-    is used in a step, and refuses one that is used twice.
+    Detectron2 does not hand them to ``label_and_sample_proposals``, which needs them to read RoIs.
+    Those that the heads were called with may be others: a hook, or the ``forward`` of a subclass,
+    may have changed them.
 
-    Args:
-        module: the module to read with.
+    Returns:
+        the argument ``features`` of the innermost ``forward``; None if there is none.
     """
-    norms = [m for m in module.modules() if isinstance(m, _NormBase)]
-    hooks = [m._forward_pre_hooks for m in norms]
-    before = [(b, b.clone()) for m in norms for b in m.buffers(recurse=False)]
-    for m in norms:
-        m._forward_pre_hooks = OrderedDict()
-    try:
-        with EventStorage(get_event_storage().iter):
-            yield
-    finally:
-        # Some versions of torch (2.4 is one) remember the weights that autocast has converted
-        # inside, without gradients, and would train on these: that is, not at all.
-        torch.clear_autocast_cache()
-        for m, m_hooks in zip(norms, hooks):
-            m._forward_pre_hooks = m_hooks
-        for buffer, value in before:
-            buffer.copy_(value)
+    frame = sys._getframe(1)
+    while frame is not None:
+        values = frame.f_locals
+        if frame.f_code.co_name == "forward" and values.get("self") is heads:
+            features = values.get("features")
+            return features if isinstance(features, Mapping) else None
+        frame = frame.f_back
+    return None
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """
+    Whether processes share the weights of a module (FSDP), which each read gathers: all have to
+    read as often as the others, however many RoIs they have.
+    """
+    return any(isinstance(p, DTensor) for p in module.parameters()) or any(
+        isinstance(m, FullyShardedDataParallel) for m in module.modules()
+    )
 
 
 def read_rois(

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from ..config import config_key
 from ..errors import InputError
+from ..mining.candidates import Candidates
 from .metrics import MiningMetrics
 from .mixin import OHEMMixin
-from .reading import best_iou, read_only
+from .reading import best_iou, features_of_forward
 
 logger = logging.getLogger(__name__)
 
@@ -151,21 +152,25 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
             probs.append(predictor.predict_probs(predictions, proposals))
         return boxes, [torch.stack(x).mean(dim=0) for x in zip(*probs)]
 
-    @torch.no_grad()
     def _match_and_label_boxes(
         self, proposals: list[Instances], stage: int, targets: list[Instances]
     ) -> list[Instances]:
         """Label the boxes that the stage before predicted, and mine among them if asked to."""
-        if self._is_too_early or stage not in self.ohem.cascade_stages:
-            return super()._match_and_label_boxes(proposals, stage, targets)
-        with read_only(self):
-            labelled = super()._match_and_label_boxes(proposals, stage, targets)
+        is_step, features = torch.is_grad_enabled(), features_of_forward(self)
+        label = super()._match_and_label_boxes
+        if stage not in self.ohem.cascade_stages or not self._mines(is_step, features):
+            return label(proposals, stage, targets)
+
+        def label_and_read() -> tuple[list[Instances], Candidates]:
+            labelled = label(proposals, stage, targets)
             if self.ohem.bg_iou_lo > 0:
                 # The matchers of these stages have no label for what is to be left out.
                 labelled = [
-                    x[best_iou(x.proposal_boxes, t) >= self.ohem.bg_iou_lo]
+                    x[best_iou(x.proposal_boxes, t) >= self.ohem.bg_iou_lo] if len(t) else x
                     for x, t in zip(labelled, targets)
                 ]
-            candidates = self._read(self._features_of_call(), labelled, targets, stage)
-        with get_event_storage().name_scope(f"stage{stage}"):
-            return self._sample(labelled, candidates, stage)
+            return labelled, self._read(features, labelled, targets, stage)
+
+        with torch.no_grad(), get_event_storage().name_scope(f"stage{stage}"):
+            labelled, candidates = self._reader.read(self, label_and_read)
+            return self._sample(labelled, candidates, is_step, stage)
