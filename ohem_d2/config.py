@@ -92,8 +92,8 @@ class OHEMOptions:
     # bg_iou_lo applies to the proposals then too. SOLVER.REFERENCE_WORLD_SIZE does not change it.
     start_iter: int = 0
     # A background RoI that overlaps every object by a lower IoU than this is left out, whatever the
-    # sampler; of an image without objects none is. 0.1 gives the range [0.1, 0.5) of Fast R-CNN; the paper found mining to do better
-    # without (0).
+    # sampler; of an image without objects none is. 0.1 gives the range [0.1, 0.5) of Fast R-CNN;
+    # the paper found mining to do better without (0).
     bg_iou_lo: float = 0.0
     # The stages of Cascade R-CNN that mine, counted from 0 as in Detectron2's logs.
     cascade_stages: tuple[int, ...] = (0,)

@@ -31,7 +31,7 @@ from .reading import Reading, features_of_forward, has_hooks_of_others, is_shard
 
 logger = logging.getLogger(__name__)
 
-# Losses of the same RoIs that differ by no more than this part are the same, also in half precision.
+# Losses that differ by no more than this part are the same, whatever the precision.
 _SAME = 0.05
 
 
