@@ -134,7 +134,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         self.observers: list[Callable[[list[Instances]], None]] = []
         self.class_names: Sequence[str] | None = None
         self._metrics = {0: MiningMetrics()}  # of each stage that mines
-        self._features: dict[str, Tensor] | None = None  # of the call that is under way
+        self._features: dict[str, Tensor] | None = None
         self._is_step = False
         self._is_too_early = False  # whether the last step came before start_iter
 
@@ -194,6 +194,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         return [with_ground_truth(x, x_targets) for x, x_targets in zip(chosen, targets)]
 
     def _features_of_call(self) -> dict[str, Tensor]:
+        """What the call that is under way was given."""
         if self._features is None:
             raise RuntimeError("expected a call of the heads themselves, not of their forward")
         return self._features
