@@ -22,6 +22,9 @@ from PIL import Image
 
 from ..errors import InputError
 
+# Data sets by name: what loads each of them, and its metadata.
+Known = dict[str, tuple[Callable[[], list[dict]], dict]]
+
 # COCO's name of a class -> PASCAL VOC's, where they differ.
 _RENAMED = {
     "airplane": "aeroplane",
@@ -101,14 +104,14 @@ def load_coco_with_voc_classes(json_file: str, image_root: str) -> list[dict]:
     return records
 
 
-def datasets() -> dict[str, tuple[Callable[[], list[dict]], dict]]:
-    """Return what loads each of them, and its metadata."""
+def datasets() -> Known:
+    """Return what is known of each of them."""
     root = Path(os.getenv("DETECTRON2_DATASETS", "datasets")).expanduser()
     voc = root / "VOC2012"
     classes = list(CLASS_NAMES)
     metadata = {"dirname": str(voc), "split": "test", "year": 2012}
     metadata |= {"thing_classes": classes, "evaluator_type": "pascal_voc_server"}
-    known = {"voc_2012_test": (partial(load_images, voc, "test"), metadata)}
+    known: Known = {"voc_2012_test": (partial(load_images, voc, "test"), metadata)}
     for split in ("train", "val"):
         json_file = str(root / "coco" / "annotations" / f"instances_{split}2014.json")
         image_root = str(root / "coco" / f"{split}2014")

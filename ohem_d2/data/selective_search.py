@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -102,8 +102,8 @@ def compute_proposals(dataset: str, output: Path, mode: str = "fast", jobs: int 
                 progress.update()
         if not done:
             raise InputError(f"none of the {len(images)} images of {dataset!r} can be read")
-        boxes, _ = read_part(part, header)
-        _write_proposals(output, list(images), boxes)
+        found, _ = read_part(part, header)
+        _write_proposals(output, list(images), found)
     except BrokenProcessPool:
         raise InputError(
             f"a process died, often for want of memory, at --jobs {jobs}: expected fewer. "
@@ -114,7 +114,7 @@ def compute_proposals(dataset: str, output: Path, mode: str = "fast", jobs: int 
             f"{len(done)} of {len(images)} images are done; the same command goes on from there"
         ) from None
     part.unlink()
-    mean = np.mean([len(boxes[image_id]) for image_id in done])
+    mean = np.mean([len(found[image_id]) for image_id in done])
     print(
         f"{output}: {len(images)} images, {mean:.0f} boxes on average, "
         f"{time.monotonic() - begin:.0f} s, {len(images) - len(done)} images skipped"
@@ -210,7 +210,7 @@ def read_part(part: Path, header: str) -> tuple[dict[int | str, np.ndarray], int
     Raises:
         InputError: the file is of a run that does something else.
     """
-    boxes = {}
+    boxes: dict[int | str, np.ndarray] = {}
     with part.open("rb") as file:
         if not file.peek(1):
             return boxes, 0
@@ -254,7 +254,7 @@ _Task = tuple[int, int | str, str, str]  # index, image_id, file, mode
 _Result = tuple[int | str, np.ndarray | None, str]  # image_id, boxes, or why there are none
 
 
-def _search_all(tasks: list[_Task], jobs: int) -> Iterator[_Result]:
+def _search_all(tasks: list[_Task], jobs: int) -> Generator[_Result, None, None]:
     """Do all tasks, in any order. Closed before the end, it stops those under way."""
     if jobs == 1:
         yield from map(_search_file, tasks)

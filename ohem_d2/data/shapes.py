@@ -48,7 +48,8 @@ def draw_image(
         a BGR image (`IMAGE_SIZE`, `IMAGE_SIZE`, 3) of uint8; and class and XYXY box of each object.
     """
     image = _background(rng)
-    objects, taken = [], []
+    objects = []
+    taken: list[tuple[np.ndarray, float]] = []  # centre and radius
     kinds = [str(rng.choice(CLASSES)) for _ in range(rng.integers(1, max_objects + 1))]
     kinds += [str(rng.choice(LOOK_ALIKES)) for _ in range(rng.integers(0, max_look_alikes + 1))]
     for kind in kinds:
@@ -99,12 +100,12 @@ def _draw(
 def _outline(kind: str, tilt: float) -> np.ndarray:
     """Corners of a shape in the unit circle, upright but for a tilt in radians."""
     if kind == "bar":
-        angles, radii = np.array([0.3, np.pi - 0.3, np.pi + 0.3, -0.3]), 1.0
+        angles, radii = np.array([0.3, np.pi - 0.3, np.pi + 0.3, -0.3]), np.ones(4)
     else:
         corners = {"triangle": 3, "square": 4, "pentagon": 5, "star": 10}[kind]
         up = np.pi / 4 if kind == "square" else np.pi / 2
         angles = 2 * np.pi * np.arange(corners) / corners - up
-        radii = np.where(np.arange(corners) % 2, 0.45, 1.0) if kind == "star" else 1.0
+        radii = np.where(np.arange(corners) % 2, 0.45 if kind == "star" else 1.0, 1.0)
     return (np.stack([np.cos(angles + tilt), np.sin(angles + tilt)]) * radii).T
 
 

@@ -129,10 +129,10 @@ def unknown_dataset(name: str) -> InputError:
     )
 
 
-def _decide_classes(names: tuple[str, ...], loaded: dict[str, tuple]) -> list[str]:
+def _decide_classes(names: Sequence[str], loaded: dict[str, tuple]) -> list[str]:
     for name in names:
-        if name not in loaded and _registered_classes(name) is not None:
-            return _registered_classes(name)
+        if name not in loaded and (classes := _registered_classes(name)) is not None:
+            return classes
     return list(dict.fromkeys(c for name in names if name in loaded for c in loaded[name][1]))
 
 

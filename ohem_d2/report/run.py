@@ -103,7 +103,7 @@ def write_report(
         raise
     finally:
         if seen:
-            write(output, dataset, *zip(*seen), rank)
+            write(output, dataset, seen, rank)
     if not seen:
         raise InputError(f"no image of {dataset} was looked at, expected one or more")
 
@@ -111,11 +111,11 @@ def write_report(
 def write(
     output: Path,
     dataset: str,
-    records: Sequence[dict],
-    findings: Sequence[Findings],
+    seen: Sequence[tuple[dict, Findings]],
     rank: Callable,
 ) -> None:
-    """Rank what was found in the images, and write it."""
+    """Rank what was found in the images that were looked at, and write it."""
+    records, findings = zip(*seen)
     hard = [(i, example) for i, f in enumerate(findings) for example in f.hard_examples]
     hard.sort(key=lambda x: -x[1].loss)
     coco = as_coco(records, hard, dataset, "hard_examples")

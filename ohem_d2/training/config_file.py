@@ -3,6 +3,7 @@
 import logging
 import os
 from ast import literal_eval
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class _SafeCfgNode(CfgNode):
         return super().load_yaml_with_base(filename, allow_unsafe=trusted)
 
 
-def load_config(config_file: str, opts: list[str] = ()) -> CfgNode:
+def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     """
     Load a YAML config, with this project's keys known.
 

@@ -4,6 +4,7 @@ import logging
 import re
 import traceback
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -105,7 +106,9 @@ def run(args: Namespace) -> dict | None:
     return None
 
 
-def load_lazy_config(config_file: str, opts: list[str] = (), training: bool = True) -> DictConfig:
+def load_lazy_config(
+    config_file: str, opts: Sequence[str] = (), training: bool = True
+) -> DictConfig:
     """
     Load a Python config. It is a program, and is run.
 

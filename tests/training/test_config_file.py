@@ -63,8 +63,12 @@ def test_the_standard_head_in_a_config_based_on_a_cascade(tmp_path):
     (tmp_path / "mine.yaml").write_text(
         f"_BASE_: {cascade}\nMODEL: {{ROI_HEADS: {{NAME: OHEMROIHeads}}}}\n"
     )
-    with pytest.raises(InputError, match=r"is OHEMROIHeads, but .*expected OHEMCascadeROIHeads"):
-        load_config(str(tmp_path / "mine.yaml"))
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "ours.yaml").write_text("_BASE_: ../mine.yaml\n")
+    (tmp_path / "several.yaml").write_text("_BASE_: [sub/ours.yaml, mine.yaml]\n")
+    for name in ("mine", "sub/ours", "several"):
+        with pytest.raises(InputError, match=r"OHEMROIHeads, but .*expected OHEMCascadeROIHeads"):
+            load_config(str(tmp_path / f"{name}.yaml"))
     assert load_config("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
                        ["MODEL.ROI_HEADS.NAME", "OHEMROIHeads"])  # fmt: skip
 
