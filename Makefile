@@ -15,7 +15,7 @@ test: export OMP_NUM_THREADS = 1
 test: .venv/installed docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-#	$(BIN)/mypy
+	$(BIN)/mypy
 	$(BIN)/pip check
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 

@@ -30,6 +30,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import samplers  # noqa: F401  (registers those of the study)
@@ -53,7 +54,7 @@ from ohem_d2.training.trainer import Trainer
 from ohem_d2.visualization import MinedPictures
 
 # How the shapes of the data sets that come with the study are drawn; see `draw_image`.
-DRAWN = {
+DRAWN: dict[str, dict[str, Any]] = {
     "plain": {"max_look_alikes": 0},
     "look_alikes": {"max_objects": 3, "max_look_alikes": 8},
     # The first images of these, to train on; the same test images.
@@ -203,7 +204,8 @@ class Curve(HookBase):
     """Evaluates now and then."""
 
     def __init__(self, period: int) -> None:
-        self.period, self.points = period, []
+        self.period = period
+        self.points: list[dict] = []
 
     def before_train(self) -> None:
         """Show how far it is."""
@@ -478,7 +480,7 @@ def check_same_points(result: dict, points: list[dict], machine: str, file: Path
 
 
 def _flat(node: dict, prefix: str = "") -> dict[str, object]:
-    flat = {}
+    flat: dict[str, object] = {}
     for key, value in node.items():
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}.")

@@ -111,7 +111,7 @@ def hits(
 
 def _points_at(suspect: HardExample, error: dict) -> bool:
     """Whether it is that label, or lies where the object is that has none, or has it elsewhere."""
-    if suspect.true_class is None:
+    if suspect.true_class is None or suspect.true_box is None:
         if error["error"] not in ("removed", "moved"):
             return False
         return _iou(suspect.box, error["true_bbox"]) >= 0.5
@@ -185,7 +185,7 @@ def measure(args: argparse.Namespace) -> Iterator[list[dict]]:
             looked = train_and_look(cfg, args.max_images)
         for what, (records, findings) in looked.items():
             for ranking, rank in RANKINGS.items():
-                of_images = [[] for _ in records]
+                of_images: list[list[tuple[int, HardExample]]] = [[] for _ in records]
                 for place, (image, example) in enumerate(rank(findings)):
                     of_images[image].append((place, example))
                 for error in (*ERRORS, ANY):

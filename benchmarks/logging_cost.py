@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 
 import torch
-from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage, JSONWriter, TensorboardXWriter
 from environment import describe
 from tqdm import trange
 
+from ohem_d2.mining.candidates import Candidates
 from ohem_d2.modeling.metrics import PERIOD, MiningMetrics, add_up
 
 NUMBERS_OF_CLASSES = (3, 80, 1203)  # the quick start's, COCO's, LVIS's
@@ -33,16 +33,18 @@ _PLAIN = (
 )
 
 
-def make_rois(num_classes: int, generator: torch.Generator) -> Instances:
+def make_candidates(num_classes: int, generator: torch.Generator) -> Candidates:
     """The RoIs of an image, with what the mining knows of them."""
-    labels = torch.randint(0, num_classes + 1, (2, _NUM_ROIS), generator=generator)
+    classes = torch.randint(0, num_classes + 1, (2, _NUM_ROIS), generator=generator)
     losses = torch.rand(2, _NUM_ROIS, generator=generator)
-    return Instances(
-        (1, 1),
-        gt_classes=labels[0],
-        ohem_pred_classes=labels[1],
-        ohem_loss_cls=losses[0],
-        ohem_loss_box_reg=losses[1],
+    return Candidates(
+        boxes=torch.zeros(_NUM_ROIS, 4),
+        labels=classes[0],
+        image_ids=torch.zeros(_NUM_ROIS, dtype=torch.int64),
+        loss_cls=losses[0],
+        loss_box_reg=losses[1],
+        num_classes=num_classes,
+        pred_classes=classes[1],
     )
 
 
@@ -50,7 +52,8 @@ def measure(num_classes: int) -> dict[str, float]:
     """Milliseconds of a step, on the mean, and how many values are kept of it."""
     generator = torch.Generator().manual_seed(0)
     num_steps = 2 * max(PERIOD, num_classes)
-    hard, trained = torch.arange(_BUDGET // 2), torch.arange(_BUDGET)
+    trained = torch.arange(_BUDGET)
+    is_hard = trained < _BUDGET // 2
     seconds = dict.fromkeys(("count", "keep", "write", "write without mining"), 0.0)
     figures, names = MiningMetrics(), [f"class {i}" for i in range(num_classes)]
     storages = {name: EventStorage() for name in ("write", "write without mining")}
@@ -60,14 +63,14 @@ def measure(num_classes: int) -> dict[str, float]:
             for name in storages
         }
         for step in trange(num_steps, desc=f"{num_classes} classes", leave=False):
-            rois = make_rois(num_classes, generator)
+            candidates = make_candidates(num_classes, generator)
             for name, storage in storages.items():
                 with storage:
                     for x in _PLAIN:
                         storage.put_scalar(x, 1.0)
                     start = time.perf_counter()
                     if name == "write":
-                        sums = add_up([rois], hard, trained, num_classes).tolist()
+                        sums = add_up(candidates, trained, is_hard).tolist()
                         counted = time.perf_counter()
                         figures.log(sums, names)
                         seconds["count"] += counted - start

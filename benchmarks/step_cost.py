@@ -22,9 +22,10 @@ import copy
 import statistics
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import matplotlib.pyplot as plt
@@ -71,7 +72,7 @@ class OnePassROIHeads(OHEMROIHeads):
         losses = losses_per_roi(predictor, predictions, proposals)
         image_ids = [torch.full_like(x.gt_classes, i) for i, x in enumerate(proposals)]
         hard = select_hard_examples(
-            sum(losses.values()).detach(),
+            (losses["loss_cls"] + losses["loss_box_reg"]).detach(),
             torch.cat([x.proposal_boxes.tensor for x in proposals]),
             torch.cat([x.gt_classes for x in proposals]),
             torch.cat(image_ids),
@@ -161,7 +162,8 @@ class Contender:
 
     def look(self) -> tuple[str, dict[str, float]]:
         """How many RoIs a step trains on, and its seconds by part of the mining, if it mines."""
-        heads, seconds, numbers, undo = self.model.roi_heads, Counter(), [], ExitStack()
+        heads, numbers, undo = self.model.roi_heads, [], ExitStack()
+        seconds: dict[str, float] = defaultdict(float)
 
         @contextmanager
         def timed(name: str):
@@ -283,7 +285,7 @@ def measure(
         )
         for head in heads
     }
-    seconds = {head: [] for head in heads}
+    seconds: dict[str, list[float]] = {head: [] for head in heads}
     for number in range(args.rounds + 1):
         first = number % len(heads)
         for head in heads[first:] + heads[:first]:
@@ -291,7 +293,7 @@ def measure(
             if number > 0:  # the first is for warming up
                 seconds[head].append(time_of_step)
         _report(f"round {number} of {args.rounds}")
-    results = {}
+    results: dict[str, dict[str, Any]] = {}
     for head, contender in contenders.items():
         ratios = [a / b for a, b in zip(seconds[head], seconds[plain])]
         same_pooling = [a / b for a, b in zip(seconds[head], seconds[heads[1]])]

@@ -23,7 +23,7 @@ def time_steps(trainers: dict[str, DefaultTrainer]) -> dict[str, list[float]]:
         seconds of each step, by name.
     """
     names = list(trainers)
-    seconds = {name: [] for name in names}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
     for i in tqdm(range(-_WARM_UP, ROUNDS), desc="timing", unit="round", leave=False):
         first = i % len(names)  # so that each comes after each
         for name in names[first:] + names[:first]:

@@ -3,6 +3,7 @@
 import logging
 import re
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from detectron2.utils.visualizer import Visualizer
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.hooks import RemovableHandle
 
 from .mining.error_types import ERROR_TYPES
 from .modeling.metrics import error_types_of
@@ -77,7 +79,7 @@ class DetectionPictures(DatasetEvaluator):
 
     def reset(self) -> None:
         """See Detectron2's `DatasetEvaluator.reset`."""
-        self._rows = []
+        self._rows: list[np.ndarray] = []
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """See Detectron2's `DatasetEvaluator.process`."""
@@ -136,7 +138,9 @@ class MinedPictures(HookBase):
         """
         self._file, self._metadata = file, metadata
         self._format, self._period, self._num_steps = image_format, period, num_steps
-        self._heads, self._watched, self._rows = None, None, []
+        self._heads: OHEMMixin | None = None
+        self._watched: RemovableHandle | None = None
+        self._rows: list[np.ndarray] = []
 
     def before_train(self) -> None:
         """Find the heads that mine, if there are any."""
@@ -144,7 +148,7 @@ class MinedPictures(HookBase):
         self._model = model.module if isinstance(model, DistributedDataParallel) else model
         heads = getattr(self._model, "roi_heads", None)
         if isinstance(heads, OHEMMixin):
-            self._heads = heads
+            self._heads, self._num_classes = heads, heads.num_classes
             heads.class_names = self._metadata.get("thing_classes")
 
     def before_step(self) -> None:
@@ -164,7 +168,7 @@ class MinedPictures(HookBase):
             return  # drawn already: another stage of a cascade mines too
         x, self._inputs = self._inputs[0], None
         image = convert_image_to_rgb(x["image"].permute(1, 2, 0), self._format)
-        row = draw_mined(image, mined[0], x["instances"], self._metadata, self._heads.num_classes)
+        row = draw_mined(image, mined[0], x["instances"], self._metadata, self._num_classes)
         if self._is_last:
             self._rows.append(row)
         if self._is_due:
@@ -172,7 +176,7 @@ class MinedPictures(HookBase):
 
     def after_step(self) -> None:
         """Stop to watch."""
-        if self._watched is not None:
+        if self._heads is not None and self._watched is not None:
             self._watched.remove()
             self._heads.observers.remove(self._draw)
             self._watched, self._inputs = None, None
@@ -232,7 +236,9 @@ def _visualizer(image: np.ndarray, metadata: Metadata) -> Visualizer:
     return Visualizer(image, metadata, scale=_PANEL_HEIGHT / image.shape[0])
 
 
-def _captioned(panel: np.ndarray, words: list[tuple[str, tuple | None]]) -> np.ndarray:
+def _captioned(
+    panel: np.ndarray, words: Sequence[tuple[str, Sequence[float] | None]]
+) -> np.ndarray:
     """A panel of the usual height, with coloured words above it."""
     height, width = panel.shape[:2]
     width = round(width * _PANEL_HEIGHT / height)
@@ -243,8 +249,8 @@ def _captioned(panel: np.ndarray, words: list[tuple[str, tuple | None]]) -> np.n
         (length, _), _ = cv2.getTextSize(text, *_FONT, 1)
         if x > _MARGIN and x + length > width:
             x, y = _MARGIN, y + _LINE_HEIGHT
-        color = [255 * c for c in color or (1, 1, 1)]
-        cv2.putText(caption, text, (x, y), *_FONT, color, 1, cv2.LINE_AA)
+        rgb = [255 * c for c in color or (1, 1, 1)]
+        cv2.putText(caption, text, (x, y), *_FONT, rgb, 1, cv2.LINE_AA)
         x += length + 2 * _MARGIN
     return np.vstack([caption, panel])
 

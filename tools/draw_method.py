@@ -7,6 +7,7 @@ Draw how mining goes, step by step, for one image and a trained model: the pictu
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -58,7 +59,7 @@ def main() -> None:
         axis.set_axis_off()
         for i in reversed(chosen.tolist()):
             share = float(losses[i]) / brightest
-            color = plt.cm.plasma(share), 0.15 + 0.85 * share
+            color: tuple[Sequence[float], float] = plt.cm.plasma(share), 0.15 + 0.85 * share
             if by_kind:
                 color = ERROR_COLORS[error_type_of(model.roi_heads, rois, i)], 1.0
             draw_box(axis, rois.proposal_boxes.tensor[i], color)
@@ -115,7 +116,7 @@ def mine(heads, rois, losses, budget: int) -> list[tuple[str, torch.Tensor, bool
 
 def error_type_of(heads, rois, i: int) -> int:
     """The error type of one RoI, as a position in ERROR_TYPES."""
-    return error_types_of(rois[[i]], heads.num_classes).item()
+    return int(error_types_of(rois[[i]], heads.num_classes))
 
 
 def draw_box(axis, box, color) -> None:

@@ -315,13 +315,17 @@ def goals() -> str:
     ):
         share, step = costs(setting, variant)
         end = f", ends {mean_of(ahead(setting, variant))}" if words else ""
+        found = "never"
+        if share is not None:
+            found = (
+                f"{share * step:.2f} ({share:.2f} of the iterations, each {step:.2f} times as long)"
+            )
         rows.append(
             [
                 "1:3 sampling's final AP in 0.75 of its time",
                 f"{setting.start}{words}",
-                f"{share * step:.2f} ({share:.2f} of the iterations, each {step:.2f} times as "
-                f"long){end}",
-                _is_met(share * step <= 0.75),
+                f"{found}{end}",
+                _is_met(share is not None and share * step <= 0.75),
             ]
         )
     for full, missing, variant in (
@@ -414,7 +418,7 @@ def cost() -> str:
     for title, words in COSTS.items():
         plain, mining = _of_mining(title)
         one_pass = step_costs(title).get("OnePassROIHeads")
-        foreground = (re.search(r"\((\d+)\)", x.rois).group(1) for x in (plain, mining))
+        foreground = (re.findall(r"\((\d+)\)", x.rois)[0] for x in (plain, mining))
         rows.append(
             [
                 words,
@@ -475,7 +479,7 @@ def logging_cost() -> str:
 
 def label_errors() -> str:
     """How well each ranking finds labels that are wrong in any way."""
-    found = defaultdict(list)
+    found: dict[str, list[str]] = defaultdict(list)
     for images in ("trained on", "others"):
         section = _section("label_errors.md", f"Images: {images}")
         for ranking, cells in re.findall(
@@ -483,9 +487,11 @@ def label_errors() -> str:
         ):
             average_precision, _, recall = cells.split(" | ")
             found[ranking] += [average_precision, recall]
-    titles = ("images trained on: average precision", "recall")
-    titles += ("other images: average precision", "recall")
-    return table(["ranking", *titles], [[ranking, *cells] for ranking, cells in found.items()])
+    trained_on = ("images trained on: average precision", "recall")
+    others = ("other images: average precision", "recall")
+    return table(
+        ["ranking", *trained_on, *others], [[ranking, *cells] for ranking, cells in found.items()]
+    )
 
 
 BLOCKS: dict[str, Callable[[], str]] = {

@@ -15,7 +15,9 @@ import time
 from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -279,8 +281,11 @@ def _search_all(tasks: list[_Task], jobs: int) -> Generator[_Result, None, None]
 def _end_with_parent() -> None:
     """Let this process end when its parent was killed, rather than wait for work for ever."""
 
+    # Only the process that a user starts has none.
+    parent = cast(BaseProcess, multiprocessing.parent_process())
+
     def wait() -> None:
-        multiprocessing.parent_process().join()
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -85,8 +85,8 @@ def _load_object(obj: ET.Element) -> dict:
         raise ValueError("an object has no <name>")
     corners = [obj.findtext(f"bndbox/{x}") for x in ("xmin", "ymin", "xmax", "ymax")]
     try:
-        x0, y0, x1, y1 = map(float, corners)
-    except (TypeError, ValueError):
+        x0, y0, x1, y1 = (float(x or "") for x in corners)
+    except ValueError:
         raise ValueError(
             f"the <bndbox> of an object {name!r} is {corners}, expected four numbers"
         ) from None

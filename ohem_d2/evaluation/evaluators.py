@@ -48,15 +48,13 @@ def build_evaluator(
     """
     check_evaluator_type(dataset_name)
     evaluator_type = MetadataCatalog.get(dataset_name).evaluator_type
-    output_dir = Path(output_dir)
+    folder = Path(output_dir)
     evaluators = [
-        build(dataset_name, output_dir / "inference", kpt_oks_sigmas)
+        build(dataset_name, folder / "inference", kpt_oks_sigmas)
         for build in _EVALUATORS[evaluator_type]
     ]
     if "sem_seg" not in evaluator_type:  # of which there are no boxes to draw
-        evaluators.append(
-            DetectionPictures(dataset_name, detections_file(output_dir, dataset_name))
-        )
+        evaluators.append(DetectionPictures(dataset_name, detections_file(folder, dataset_name)))
     return DatasetEvaluators(evaluators)
 
 
@@ -163,7 +161,7 @@ class VOCEvaluator(PascalVOCDetectionEvaluator):
         with _metadata(dataset_name, dirname=str(devkit), split="all", year=2012):
             super().__init__(dataset_name)
         num_classes = len(self._class_names)
-        self._class_names = [str(c) for c in present]
+        self._class_names: list[str] = [str(c) for c in present]
         self._position = torch.full((num_classes,), -1)
         self._position[present] = torch.arange(len(present))
         self._numbers = {record["image_id"]: i for i, record in enumerate(records)}

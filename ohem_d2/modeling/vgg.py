@@ -3,6 +3,7 @@
 import os
 import tempfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import fvcore.nn.weight_init as weight_init
@@ -167,4 +168,5 @@ class TorchvisionWeights(PathHandler):
         return PathManager.get_local_path(url)
 
 
-PathManager.register_handler(TorchvisionWeights())
+with suppress(KeyError):  # somebody has a handler of their own for these addresses
+    PathManager.register_handler(TorchvisionWeights())

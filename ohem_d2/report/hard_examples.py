@@ -10,6 +10,7 @@ import torch
 from detectron2.config import CfgNode, instantiate
 from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import build_augmentation
+from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Boxes, BoxMode, Instances, pairwise_iou
 from detectron2.utils.events import EventStorage
@@ -150,7 +151,7 @@ def check_model(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def look_at(model: nn.Module, x: dict) -> Findings:
+def look_at(model: GeneralizedRCNN, x: dict) -> Findings:
     """
     Mine one image, as a training step would with all of its budget for hard examples, and tell what
     the model gets wrong.
@@ -230,10 +231,10 @@ def with_background(probs: Tensor, by_sigmoid: bool) -> np.ndarray:
     Of (R, K + 1) probabilities, the last one that of background, which a head that tells each class
     for itself does not have: that of not being the most probable one.
     """
-    probs = probs.cpu().numpy()
+    values = probs.cpu().numpy()
     if by_sigmoid:
-        probs[:, -1] = 1 - probs[:, :-1].max(axis=1)
-    return probs
+        values[:, -1] = 1 - values[:, :-1].max(axis=1)
+    return values
 
 
 @torch.no_grad()
@@ -263,7 +264,7 @@ def mine(
 
 
 @contextmanager
-def _with_training_proposals(model: nn.Module) -> Iterator[None]:
+def _with_training_proposals(model: GeneralizedRCNN) -> Iterator[None]:
     """The model as at test time, but for the number of its proposals."""
     was_training = {module: module.training for module in model.modules()}
     model.eval()
@@ -287,7 +288,7 @@ def _one_of_each(mined: Instances, types: Tensor, ious: Tensor, num_classes: int
     places = (is_mistake & ~is_object).nonzero()[:, 0]
     hardest = nms(mined.proposal_boxes.tensor[places], order[places], _SAME_THING)
     of_places = places[hardest].tolist()
-    of_objects = {}
+    of_objects: dict[int, int] = {}
     for i in (is_mistake & is_object).nonzero()[:, 0].tolist():
         of_objects.setdefault(int(mined.gt_index[i]), i)
     chosen = sorted([*of_places, *of_objects.values()])
@@ -315,9 +316,9 @@ def _examples(
     num_boxes = boxes.shape[1] // 4
     ious = pairwise_iou(mined.proposal_boxes, objects)
     losses = mined.ohem_loss_cls + mined.ohem_loss_box_reg
-    boxes = Boxes(boxes.reshape(-1, 4))
-    boxes.clip(mined.image_size)
-    boxes = boxes.tensor.reshape(len(mined), num_boxes, 4)
+    clipped = Boxes(boxes.reshape(-1, 4))
+    clipped.clip(mined.image_size)
+    boxes = clipped.tensor.reshape(len(mined), num_boxes, 4)
 
     def in_file(boxes: Tensor) -> Box:
         return tuple((boxes.cpu().numpy() * to_file).tolist())

@@ -81,7 +81,7 @@ def _beside(f: Findings, ious: np.ndarray) -> dict[int, int]:
     """For each label whose object is seen beside it, the detection. IoUs: (D, L)."""
     same_class = f.classes[:, None] == f.label_classes
     is_at_place = ((ious >= _SAME) & same_class).any(axis=0)
-    beside = {}
+    beside: dict[int, int] = {}
     for detection in np.flatnonzero(~(ious >= _SAME).any(axis=1)).tolist():
         could_be = same_class[detection] & (ious[detection] >= _NEAR) & ~is_at_place
         could_be[list(beside)] = False
@@ -121,7 +121,7 @@ def by_cleanlab(
     overlooked = rank.compute_overlooked_box_scores(**data, **sure)
     swapped = rank.compute_swap_box_scores(**data, **sure)
     badly_located = rank.compute_badloc_box_scores(**data)
-    ranked = {error_type: [] for error_type in LABEL_ERRORS}
+    ranked: dict[str, list[tuple[float, int, HardExample]]] = {x: [] for x in LABEL_ERRORS}
     for i, f in enumerate(findings):
         ious = _iou(f.boxes, f.label_boxes)
         # cleanlab has the detections of one class after those of another.
@@ -145,8 +145,8 @@ def by_cleanlab(
                     example = _of_label(f, error_type, label)
                 ranked[error_type].append((scores[label], i, example))
     # Scores of different error types do not compare: the worst of each come first, then the second.
-    ranked = [sorted(of_type, key=lambda x: x[0]) for of_type in ranked.values()]
-    in_turn = chain.from_iterable(zip_longest(*ranked))
+    in_order = [sorted(of_type, key=lambda x: x[0]) for of_type in ranked.values()]
+    in_turn = chain.from_iterable(zip_longest(*in_order))
     return [(i, example) for _, i, example in filter(None, in_turn)]
 
 

@@ -66,13 +66,15 @@ def as_coco(
     image_ids = _image_ids(records)
     annotations = []
     for number, (image, x) in enumerate(ranked, 1):
-        is_labelled = x.true_class is not None
+        # Of a label and of what the model finds, no more than one is background.
+        classes = [k for k in (x.true_class, x.predicted_class) if k is not None]
+        predicted = None if x.predicted_class is None else ids.get(x.predicted_class)
         box = _xywh(x.box)
         annotations.append(
             {
                 "id": number,
                 "image_id": image_ids[image],
-                "category_id": ids[x.true_class if is_labelled else x.predicted_class],
+                "category_id": ids[classes[0]],
                 "bbox": box,
                 "area": box[2] * box[3],
                 "iscrowd": 0,
@@ -80,10 +82,10 @@ def as_coco(
                 "loss": x.loss,
                 "score": x.score,
                 "iou": x.iou,
-                "is_labelled": is_labelled,
-                "predicted_category_id": ids.get(x.predicted_class),
-                "true_bbox": _xywh(x.true_box),
-                "predicted_bbox": _xywh(x.predicted_box),
+                "is_labelled": x.true_class is not None,
+                "predicted_category_id": predicted,
+                "true_bbox": None if x.true_box is None else _xywh(x.true_box),
+                "predicted_bbox": None if x.predicted_box is None else _xywh(x.predicted_box),
                 "crop": f"crops/{name}_{number:06d}.jpg" if number <= _MOST else None,
             }
         )
@@ -126,8 +128,8 @@ def _image_ids(records: Sequence[dict]) -> list[int]:
     return ids if all(isinstance(i, int) for i in ids) else list(range(1, len(ids) + 1))
 
 
-def _xywh(box: Box | None) -> list[float] | None:
-    return None if box is None else BoxMode.convert(list(box), BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
+def _xywh(box: Box) -> list[float]:
+    return BoxMode.convert(list(box), BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
 
 
 def write_list(folder: Path, name: str, coco: dict) -> None:
@@ -204,14 +206,14 @@ def _write_html(
         "tide_names": TIDE_NAMES,
     }
     # Nothing in a name can end the script element that holds it.
-    data = json.dumps(data).replace("<", "\\u003c")
-    page = _TEMPLATE.read_text(encoding="utf-8").replace(">DATA<", f">{data}<")
+    text = json.dumps(data).replace("<", "\\u003c")
+    page = _TEMPLATE.read_text(encoding="utf-8").replace(">DATA<", f">{text}<")
     _write(folder / "index.html", page)
 
 
 def _write_crops(folder: Path, images: dict[int, dict], annotations: list[dict]) -> None:
     """The images with the worst examples first, each of which is read once."""
-    of_images = {}
+    of_images: dict[int, list[dict]] = {}
     for x in sorted(annotations, key=lambda x: -x["loss"]):
         of_images.setdefault(x["image_id"], []).append(x)
     with tqdm(total=len(annotations), desc="drawing", unit="crop") as progress:
@@ -246,7 +248,7 @@ def draw_crop(image: np.ndarray, annotation: dict) -> np.ndarray:
     color = tuple(round(255 * c) for c in _COLORS[annotation["error_type"]])
     # Where two are the same, the first is drawn.
     styles = {"true_bbox": (_TRUTH_COLOR, 2), "bbox": (color, 2), "predicted_bbox": (color, 1)}
-    drawn = {}
+    drawn: dict[tuple[float, ...], tuple[Sequence[float], int]] = {}
     for key, style in styles.items():
         if annotation[key] is not None:
             box = BoxMode.convert(annotation[key], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
@@ -259,9 +261,10 @@ def draw_crop(image: np.ndarray, annotation: dict) -> np.ndarray:
     x0, y0 = np.floor((near - margin).clip(0, size - 1)).astype(int)
     x1, y1 = np.ceil((far + margin).clip([x0 + 1, y0 + 1], size)).astype(int)
     scale = _CROP_SIZE / max(x1 - x0, y1 - y0)
-    size = [max(1, round(scale * s)) for s in (x1 - x0, y1 - y0)]
-    crop = cv2.resize(image[y0:y1, x0:x1], size, interpolation=cv2.INTER_AREA)
+    crop_size = [max(1, round(scale * s)) for s in (x1 - x0, y1 - y0)]
+    crop = cv2.resize(image[y0:y1, x0:x1], crop_size, interpolation=cv2.INTER_AREA)
     for box, (box_color, width) in zip(boxes, drawn.values()):
         corners = np.round((box.reshape(2, 2) - [x0, y0]) * scale).astype(int)
-        cv2.rectangle(crop, *corners.tolist(), box_color, width)
+        start, end = corners.tolist()
+        cv2.rectangle(crop, start, end, box_color, width)
     return crop

@@ -15,8 +15,9 @@ from detectron2.evaluation import (
 from detectron2.structures import Boxes, BoxMode, Instances
 from small_data import HEIGHT, WIDTH, write_image, write_voc
 
-from ohem_d2 import evaluation, register_datasets
+from ohem_d2 import register_datasets
 from ohem_d2.errors import InputError
+from ohem_d2.evaluation import evaluators
 from ohem_d2.evaluation.evaluators import VOCEvaluator, build_evaluator
 from ohem_d2.visualization import file_name
 
@@ -113,7 +114,7 @@ def test_other_evaluators(cfg, register, monkeypatch, evaluator_type, expected):
     for name in expected:
         if name not in ("DetectionPictures", "COCOEvaluator"):
             stand_in = type(name, (DatasetEvaluator,), {"__init__": lambda self, *a, **k: None})
-            monkeypatch.setattr(evaluation, name, stand_in)
+            monkeypatch.setattr(evaluators, name, stand_in)
     name = register("other", BOXES, evaluator_type=evaluator_type)
     assert [type(e).__name__ for e in build_evaluator(name, cfg.OUTPUT_DIR)._evaluators] == expected
 
