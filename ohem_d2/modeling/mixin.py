@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import cat
+from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, ROIHeads
 from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
@@ -77,6 +78,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
             each image: masks and keypoints are looked up afterwards. Where several stages of a
             cascade mine, they are called once for each.
         class_names: names of the foreground classes, for what is logged of each. None: numbers.
+        metrics: of each stage that mines, what logs: see `MiningMetrics`.
         rois_see_each_other: whether what the box branch makes of a RoI depends on the other RoIs,
             as with attention between them. All are read at once then. Batch normalization is known,
             and others are noticed, with a warning, if the loss of a RoI depends on them.
@@ -135,7 +137,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         if not isinstance(ohem, OHEMOptions):
             ohem = ohem_options(cfg) if ohem is None else options_by_name(OHEMOptions, ohem)
         super().__init__(*args, **kwargs)
-        self._matcher = self.proposal_matcher
+        self._matcher: Matcher = self.proposal_matcher
         self.ohem = ohem
         if self.batch_size_per_image < 1:
             raise InputError(
@@ -147,7 +149,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
             check_predictor(predictor)
         self.observers: list[Callable[[list[Instances]], None]] = []
         self.class_names: Sequence[str] | None = None
-        self._metrics = {0: MiningMetrics()}  # of each stage that mines
+        self.metrics = {0: MiningMetrics()}  # of each stage that mines
         self._reader = Reading()
         self._is_too_early = False  # whether the last step came before start_iter
         self._num_steps = 0
@@ -213,9 +215,9 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         the extended head's own. RoIs come in another order: see `Selection.indices`.
         """
         is_step = torch.is_grad_enabled()
-        features = features_of_forward(self)
+        features = self._features_to_mine(is_step) if self.mines_among_proposals() else None
         with torch.no_grad():
-            if not (self.mines_among_proposals() and self._mines(is_step, features)):
+            if features is None:
                 return super().label_and_sample_proposals(proposals, targets, *args, **kwargs)
             labelled, candidates = self.label_and_read_proposals(
                 features, proposals, targets, *args, **kwargs
@@ -223,14 +225,16 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
             chosen = self._sample(labelled, candidates, is_step)
             return [with_ground_truth(x, x_targets) for x, x_targets in zip(chosen, targets)]
 
-    def _mines(self, is_step: bool, features: Mapping[str, Tensor] | None) -> bool:
-        """Whether RoIs are mined, in a step of training or in a pass without gradients."""
+    def _features_to_mine(self, is_step: bool) -> dict[str, Tensor] | None:
+        """What RoIs are ranked by, in a step of training or in a pass without gradients; None where
+        they are not mined."""
+        features = features_of_forward(self)
         if features is None:
             self._warn_once(
                 "label_and_sample_proposals was not called by the forward of the heads, so the "
                 "features to rank by are not known: RoIs are sampled as the extended head does"
             )
-            return False
+            return None
         # A checkpoint (torch.utils.checkpoint) goes through a step without gradients first, and
         # once more with them, which has to take the same RoIs.
         is_checkpoint = any(x.requires_grad for x in features.values())
@@ -238,13 +242,13 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
             # What is no step may store its events with iterations of their own.
             self._is_too_early = get_event_storage().iter < self.ohem.start_iter
         elif not self.mines_without_gradients and not any(map(_learns_statistics, self.modules())):
-            return False
-        return not self._is_too_early
+            return None
+        return None if self._is_too_early else features
 
     @torch.no_grad()
     def label_and_read_proposals(
         self,
-        features: Mapping[str, Tensor],
+        features: dict[str, Tensor],
         proposals: list[Instances],
         targets: list[Instances],
         *args: Any,
@@ -274,7 +278,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
 
     def _read(
         self,
-        features: Mapping[str, Tensor],
+        features: dict[str, Tensor],
         labelled: list[Instances],
         targets: list[Instances],
         *stage: int,
@@ -340,8 +344,8 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
             # One transfer from the GPU for all images, and for all that is logged.
             values = cat([cuts.to(sums.dtype), loss[None].to(sums.dtype), sums]).tolist()
             bounds = [int(x) for x in values[: len(cuts)]]
-            metrics = self._metrics.setdefault(stage, MiningMetrics(on_console=False))
-            metrics.log(values[len(cuts) + 1 :], self.class_names)
+            metrics = self.metrics.setdefault(stage, MiningMetrics(on_console=False))
+            metrics.add(values[len(cuts) + 1 :], self.class_names)
             self._read_losses[stage] = values[len(cuts)]
         else:
             bounds = cuts.tolist()
