@@ -17,7 +17,7 @@ from detectron2.engine import (
     TrainerBase,
     default_setup,
 )
-from detectron2.engine.hooks import EvalHook
+from detectron2.engine.hooks import EvalHook, PeriodicWriter
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -119,9 +119,11 @@ class Trainer(DefaultTrainer):
             metadata = MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0])
             how = self.cfg.INPUT.FORMAT, self.cfg.VIS_PERIOD
             added.append(MinedPictures(file, metadata, *how))
-        hooks = super().build_hooks()
-        # Before the last one, which writes what the others have logged.
-        return [*hooks[:-1], *added, *hooks[-1:]]
+        # Writers come last, since they write what the others have logged. Only the main process has
+        # any: by type, so that all processes evaluate in the same order and gather the same thing.
+        return sorted(
+            [*super().build_hooks(), *added], key=lambda hook: isinstance(hook, PeriodicWriter)
+        )
 
 
 @contextmanager
