@@ -150,8 +150,8 @@ class MinedPictures(HookBase):
                 return
         if any(isinstance(m, OHEMMixin) for m in self.trainer.model.modules()):
             logger.warning(
-                f"No pictures of mined RoIs are drawn: no part of {type(self.trainer.model).__name__}"
-                " has mining heads as its roi_heads"
+                "No pictures of mined RoIs are drawn: no part of "
+                f"{type(self.trainer.model).__name__} has mining heads as its roi_heads"
             )
 
     def before_step(self) -> None:

@@ -55,14 +55,15 @@ def losses_per_roi(
 
 
 def losses_charged(
-    predictor: nn.Module, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
+    predictor: nn.Module, predictions: tuple[Tensor, ...], proposals: list[Instances]
 ) -> dict[str, Tensor]:
     """
     What a box predictor charges for each RoI: what its own method ``losses_per_roi`` says, if it
     has one, or `losses_per_roi`.
     """
-    if hasattr(predictor, "losses_per_roi"):
-        return _checked(predictor, predictor.losses_per_roi(predictions, proposals), proposals)
+    own = getattr(predictor, "losses_per_roi", None)
+    if callable(own):
+        return _checked(predictor, own(predictions, proposals), proposals)
     return losses_per_roi(predictor, predictions, proposals)
 
 

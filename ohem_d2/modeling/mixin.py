@@ -1,7 +1,7 @@
 """RoI heads that choose what they are trained on: label, read, sample, train."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -24,7 +24,7 @@ from ..mining.losses import (
     use_weights,
 )
 from ..mining.samplers import Sampler
-from .box_voting import BoxVotingMixin, config_of, is_configured_above
+from .box_voting import BoxVotingMixin, config_of, is_configured_above, own_names
 from .build_sampler import build_sampler
 from .labelling import LabellingMixin, ignore_below, with_ground_truth
 from .metrics import PERIOD, MiningMetrics, add_up
@@ -34,12 +34,6 @@ logger = logging.getLogger(__name__)
 
 # Losses that differ by no more than this part are the same, whatever the precision.
 _SAME = 0.05
-
-
-def _own_names(classes: Iterable[type]) -> set[str]:
-    """What those of the classes define that are neither Detectron2's nor this project's."""
-    ours = ("detectron2.", "ohem_d2.")
-    return {name for c in classes if not c.__module__.startswith(ours) for name in vars(c)}
 
 
 class OHEMMixin(LabellingMixin, BoxVotingMixin):
@@ -107,7 +101,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
                 f"class {cls.__name__} names {heads[0].__name__} before OHEMMixin, expected "
                 f"class {cls.__name__}(OHEMMixin, {heads[0].__name__})"
             )
-        own = _own_names(cls.__mro__)
+        own = own_names(cls.__mro__)
         if "_forward_box" in own and "read_boxes" not in own:
             logger.warning(
                 f"class {cls.__name__} has a _forward_box of its own, and no read_boxes: if the "

@@ -1,9 +1,12 @@
 """Logs of the mining, of all processes and of all calls of the heads in a step."""
 
+from contextlib import nullcontext
+
 import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from ..modeling.metrics import MiningMetrics
 from ..modeling.mixin import OHEMMixin
 
 
@@ -45,8 +48,9 @@ class MiningLogs(HookBase):
                     on_device = sums.to(device, torch.float32)
                     torch.distributed.all_reduce(on_device)
                     sums = on_device.cpu()
-                stage_prefix = f"stage{stage}/" if stage > 0 else ""
-                with self.trainer.storage.name_scope(f"{prefix}{stage_prefix}".rstrip("/")):
+                scope = f"{prefix}stage{stage}" if stage > 0 else prefix
+                storage = self.trainer.storage
+                with storage.name_scope(scope) if scope else nullcontext():
                     heads.metrics[stage].log_collected(sums.tolist())
 
     def after_train(self) -> None:
@@ -54,5 +58,5 @@ class MiningLogs(HookBase):
         for metrics in self._metrics():
             metrics.collects = False
 
-    def _metrics(self):
+    def _metrics(self) -> list[MiningMetrics]:
         return [m for heads in self._heads.values() for m in heads.metrics.values()]

@@ -39,6 +39,7 @@ from .checks import (
 )
 from .config_file import find_config, load_config
 from .distributed import wrap_ddp
+from .mining_logs import MiningLogs
 
 logger = logging.getLogger(__name__)
 
@@ -110,8 +111,8 @@ class Trainer(DefaultTrainer):
         return {f"{name}_TTA": value for name, value in results.items()}
 
     def build_hooks(self) -> list[HookBase]:
-        """Add the picture of what was mined, and a last evaluation with test-time augmentation."""
-        added = []
+        """Add logs and pictures of mining, and a last evaluation with test-time augmentation."""
+        added: list[HookBase] = [MiningLogs()]
         if self.cfg.TEST.AUG.ENABLED:
             added.append(EvalHook(0, lambda: self.test_with_tta(self.cfg, self.model)))
         if comm.is_main_process():
