@@ -84,8 +84,7 @@ class VGG16BoxHead(nn.Module):
     """
     fc6 and fc7 of torchvision's VGG16, each with ReLU and dropout, under torchvision's names.
 
-    Dropout is at work whenever the head is in training mode, so a mining head ranks with other
-    units dropped than it trains with. The authors' code does the same.
+    While a mining head reads RoIs, dropout drops nothing. In the authors' code it does.
     """
 
     @configurable

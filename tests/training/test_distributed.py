@@ -9,7 +9,9 @@ import pytest
 import torch
 from command_line import ROOT, run_train_net
 from detectron2.engine import launch
+from detectron2.engine.train_loop import TrainerBase
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
 from small_data import write_voc
 from small_heads import FAMILIES, make_batch, make_heads, rotated, train_step
 from small_models import SHRINK_OPTS
@@ -17,6 +19,7 @@ from small_models import SHRINK_OPTS
 from ohem_d2.data import register_datasets
 from ohem_d2.training.config_file import load_config
 from ohem_d2.training.distributed import wrap_ddp
+from ohem_d2.training.mining_logs import MiningLogs
 from ohem_d2.training.trainer import Trainer
 
 FULL, EMPTY = [(3, 40), (2, 30)], [(0, 0), (0, 0)]
@@ -51,10 +54,25 @@ def heads_and_batch(case, rank):
     return heads, batch if masks else rotated(batch, rank)
 
 
+class _Steps(TrainerBase):
+    """As a trainer of one step, for hooks."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.iter, self.start_iter, self.max_iter = model, 0, 0, 1
+
+
 def step(heads, batch):
     """What is trained on, what is learned from it, and what is logged."""
     torch.manual_seed(0)  # for what is drawn
-    mined, losses, logged = train_step(heads, *batch)
+    trainer, logs = _Steps(heads), MiningLogs()
+    logs.trainer = trainer
+    logs.before_train()
+    with EventStorage() as trainer.storage:
+        mined, losses = heads.train()(None, *batch)
+        logs.after_step()
+        logged = {name: value for name, (value, _) in trainer.storage.latest().items()}
+    logs.after_train()
     sum(losses.values()).backward()
     return {
         "mined": [x.proposal_boxes.tensor for x in mined],
