@@ -72,7 +72,7 @@ def measure(num_classes: int) -> dict[str, float]:
                     if name == "write":
                         sums = add_up(candidates, trained, is_hard).tolist()
                         counted = time.perf_counter()
-                        figures.log(sums, names)
+                        figures.add(sums, names)
                         seconds["count"] += counted - start
                         start, before = time.perf_counter(), counted
                         seconds["keep"] += start - before

@@ -211,7 +211,7 @@ class Contender:
             wrap(heads, "_read", "loss")
             wrap(heads, "_sample", "selection")
             wrap(mixin, "add_up", "logging")
-            wrap(mixin.MiningMetrics, "log", "logging")
+            wrap(mixin.MiningMetrics, "add", "logging")
             parts = {"box_pooler": "pooling", "pooler": "pooling"}
             parts |= dict.fromkeys(("box_head", "res5", "box_predictor"), "head")
             for attribute, name in parts.items():

@@ -17,7 +17,6 @@ from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from detectron2.utils.visualizer import Visualizer
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
 from .mining.error_types import ERROR_TYPES
@@ -143,13 +142,17 @@ class MinedPictures(HookBase):
         self._rows: list[np.ndarray] = []
 
     def before_train(self) -> None:
-        """Find the heads that mine, if there are any."""
-        model = self.trainer.model
-        self._model = model.module if isinstance(model, DistributedDataParallel) else model
-        heads = getattr(self._model, "roi_heads", None)
-        if isinstance(heads, OHEMMixin):
-            self._heads, self._num_classes = heads, heads.num_classes
-            heads.class_names = self._metadata.get("thing_classes")
+        """Find the heads that mine, if there are any, in whatever wraps the model."""
+        for module in self.trainer.model.modules():
+            if isinstance(heads := getattr(module, "roi_heads", None), OHEMMixin):
+                self._model, self._heads, self._num_classes = module, heads, heads.num_classes
+                heads.class_names = self._metadata.get("thing_classes")
+                return
+        if any(isinstance(m, OHEMMixin) for m in self.trainer.model.modules()):
+            logger.warning(
+                "No pictures of mined RoIs are drawn: no part of "
+                f"{type(self.trainer.model).__name__} has mining heads as its roi_heads"
+            )
 
     def before_step(self) -> None:
         """Watch a step that is to be drawn."""

@@ -43,7 +43,7 @@ def mine_slowly(heads, features, proposals, targets, bg_iou_lo=0.0, cls=1.0, box
             if best >= 0.5:
                 match = ious.index(best)
                 rois.append((i, b, t.gt_classes[match].item(), match))
-            elif best >= bg_iou_lo:
+            elif best >= bg_iou_lo or not objects:
                 rois.append((i, b, BACKGROUND, None))
 
     costs = []

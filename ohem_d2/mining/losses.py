@@ -29,8 +29,9 @@ def losses_per_roi(
     random for the set, those of its ground truth among them, so a part of it would draw others.
 
     Args:
-        predictor: the box predictor, whose settings decide which losses are computed. If it has a
-            method ``losses_per_roi``, that is called instead.
+        predictor: the box predictor, whose settings decide which losses are computed. If it charges
+            something else, and tells what by a method ``losses_per_roi``, that method may call this
+            function for Detectron2's terms: it is not called here.
         predictions: what the predictor returned: class scores (R, K + 1) and box deltas (R, 4 * K),
             or (R, 4) if class-agnostic (5 in place of 4 for rotated boxes).
         proposals: one `Instances` for each image, R RoIs in all, with the fields
@@ -39,8 +40,6 @@ def losses_per_roi(
     Returns:
         ``loss_cls`` and ``loss_box_reg``, (R,) each. The second is 0 for background.
     """
-    if hasattr(predictor, "losses_per_roi"):
-        return _checked(predictor, predictor.losses_per_roi(predictions, proposals), proposals)
     scores, deltas = predictions
     gt_classes = cat([p.gt_classes for p in proposals])
     proposal_boxes = cat([p.proposal_boxes.tensor for p in proposals])
@@ -53,6 +52,19 @@ def losses_per_roi(
         "loss_box_reg": _box_losses(predictor, deltas, proposal_boxes, gt_boxes, gt_classes),
     }
     return {k: v * predictor.loss_weight.get(k, 1.0) for k, v in losses.items()}
+
+
+def losses_charged(
+    predictor: nn.Module, predictions: tuple[Tensor, ...], proposals: list[Instances]
+) -> dict[str, Tensor]:
+    """
+    What a box predictor charges for each RoI: what its own method ``losses_per_roi`` says, if it
+    has one, or `losses_per_roi`.
+    """
+    own = getattr(predictor, "losses_per_roi", None)
+    if callable(own):
+        return _checked(predictor, own(predictions, proposals), proposals)
+    return losses_per_roi(predictor, predictions, proposals)
 
 
 def _checked(
@@ -117,7 +129,7 @@ def _weighted_losses(
     gpus = [weights.device] if weights.is_cuda else []
     with torch.random.fork_rng(devices=gpus):
         all_losses = losses(predictions, proposals)
-    for name, of_rois in losses_per_roi(predictor, predictions, proposals).items():
+    for name, of_rois in losses_charged(predictor, predictions, proposals).items():
         if name not in all_losses:
             raise InputError(
                 f"the box predictor {type(predictor).__name__} returns the losses "

@@ -18,6 +18,7 @@ from detectron2.modeling.sampling import subsample_labels
 from fvcore.common.registry import Registry
 from torch import Tensor
 
+from ..errors import InputError
 from .candidates import Candidates, Selection
 from .select import select_hard_examples
 
@@ -126,6 +127,52 @@ class MixedSampler(OHEMSampler):
             indices into R.
         """
         return draw(candidates, num_samples, self.positive_fraction, hard)
+
+
+class SharedSampler:
+    """
+    Lets several heads train on the same RoIs, such as those of a teacher and a student that are
+    given the same proposals::
+
+        shared = SharedSampler(student.roi_heads.sampler)
+        student.roi_heads.sampler = shared
+        teacher.roi_heads.sampler = shared.follower
+
+    A pass without gradients mines only if `OHEMMixin.mines_without_gradients` says so.
+    """
+
+    def __init__(self, sampler: Sampler) -> None:
+        """
+        Args:
+            sampler: what chooses.
+        """
+        self.sampler = sampler
+        self._last: tuple[Tensor, Selection] | None = None
+
+    def __call__(self, candidates: Candidates, num_samples: int) -> Selection:
+        """Choose, and remember the choice."""
+        selection = self.sampler(candidates, num_samples)
+        self._last = candidates.boxes, selection
+        return selection
+
+    def follower(self, candidates: Candidates, num_samples: int) -> Selection:
+        """
+        Take what was chosen last.
+
+        Raises:
+            InputError: it was chosen among other RoIs, or nothing was chosen yet.
+        """
+        if self._last is None:
+            raise InputError(
+                "a follower was asked before its SharedSampler, expected it after that"
+            )
+        boxes, selection = self._last
+        if boxes.shape != candidates.boxes.shape or not torch.allclose(boxes, candidates.boxes):
+            raise InputError(
+                f"a follower was given other RoIs ({len(candidates)}) than its SharedSampler "
+                f"({len(boxes)}), expected the same: both heads need the same proposals"
+            )
+        return selection
 
 
 def draw(

@@ -5,7 +5,8 @@ What the head finds is scored and refined again, round by round. All rounds toge
 non-maximum suppression; then each box that is left becomes the mean of those that overlap it.
 """
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from detectron2.config import CfgNode
@@ -27,6 +28,8 @@ from torch import Tensor, nn
 from ..config import BoxVotingOptions, box_voting_options, options_by_name
 from .extended_head import ExtendedHead
 from .pooling import pool_on_all_cores
+
+logger = logging.getLogger(__name__)
 
 # Boxes that are voted on at a time, so that memory does not grow with their number.
 _CHUNK = 256
@@ -187,6 +190,11 @@ class BoxVotingMixin(ExtendedHead):
             box_voting = options_by_name(BoxVotingOptions, box_voting)
         super().__init__(*args, **kwargs)
         self.box_voting = box_voting
+        if box_voting.rounds and "_forward_box" in own_names(type(self).__mro__):
+            logger.warning(
+                f"class {type(self).__name__} has a _forward_box of its own, which TEST.BOX_VOTING "
+                "does not call: what it does at test time needs a method detect_boxes"
+            )
         pool_on_all_cores(self)
 
     @classmethod
@@ -260,6 +268,12 @@ class BoxVotingMixin(ExtendedHead):
             last.test_topk_per_image,
         )
         return self.forward_with_given_boxes(features, found)
+
+
+def own_names(classes: Iterable[type]) -> set[str]:
+    """What those of the classes define that are neither Detectron2's nor this project's."""
+    ours = ("detectron2.", "ohem_d2.")
+    return {name for c in classes if not c.__module__.startswith(ours) for name in vars(c)}
 
 
 def config_of(*args: object, **kwargs: object) -> CfgNode | None:

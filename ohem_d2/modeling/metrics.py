@@ -1,13 +1,13 @@
-"""What a training step logs of its mining, over the images of all processes."""
+"""What a training step logs of its mining."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from detectron2.structures import Instances
-from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
-from torch import Tensor, distributed
+from torch import Tensor
 
 from ..mining.candidates import Candidates
 from ..mining.error_types import ERROR_TYPES, error_types
@@ -21,7 +21,7 @@ _NUM_TOTALS = 8
 @torch.no_grad()
 def add_up(candidates: Candidates, indices: Tensor, is_hard: Tensor) -> Tensor:
     """
-    Add up what is logged, over the images of all processes, each of which has to call this.
+    Add up what is logged, over the images of this process.
 
     Args:
         candidates: all R RoIs of the images of this process.
@@ -54,10 +54,7 @@ def add_up(candidates: Candidates, indices: Tensor, is_hard: Tensor) -> Tensor:
     costs = losses.new_zeros(num_classes + 1).scatter_add_(0, concerned[indices], of_hard[2])
     num_images = of_all.new_full((1,), candidates.num_images)
     totals = of_all.sum(dim=1), of_hard.sum(dim=1), of_trained[:2].sum(dim=1)
-    sums = torch.cat([num_images, *totals, of_types, costs])
-    if comm.get_world_size() > 1:
-        distributed.all_reduce(sums)
-    return sums
+    return torch.cat([num_images, *totals, of_types, costs])
 
 
 def error_types_of(rois: Instances, num_classes: int) -> Tensor:
@@ -82,6 +79,11 @@ class MiningMetrics:
     Logs to Detectron2's event storage the hard examples, and what they were chosen from, of the
     heads or of a stage of a cascade. What concerns each class is logged of `PERIOD` steps together,
     since Detectron2 keeps every value, and there may be a thousand classes.
+
+    Attributes:
+        collects: whether sums are kept for somebody who calls `log_collected`, as the hook
+            `MiningLogs` does, instead of being logged at once. Heads may be called several times in
+            a step, and processes may have to wait for each other.
     """
 
     def __init__(self, on_console: bool = True) -> None:
@@ -89,29 +91,58 @@ class MiningMetrics:
         Args:
             on_console: whether Detectron2's printer is to show one figure, the ratio of losses.
         """
+        self.collects = False
+        self._collected: np.ndarray | float = 0.0
+        self._class_names: Sequence[str] | None = None
         self._ratio = "ohem/loss_ratio" if on_console else "ohem/cost_ratio"
+        self._last_iter = -1
         self._clear()
 
     def _clear(self) -> None:
-        # Zeros of any shape, until there are the first to add.
-        self._num_images, self._numbers, self._costs = 0.0, np.zeros(()), np.zeros(())
+        self._num_images: float = 0.0
+        # Arrays, of each class, from the first step on.
+        self._numbers: Any = 0.0
+        self._costs: Any = 0.0
 
-    def log(self, sums: Sequence[float], class_names: Sequence[str] | None = None) -> None:
+    def add(self, sums: Sequence[float], class_names: Sequence[str] | None = None) -> None:
         """
-        Log a step, and what concerns each class if the period is over.
+        Log a step, or collect it.
 
         Args:
             sums: what `add_up` returned.
             class_names: those of the foreground classes; without them, classes have their numbers.
         """
+        self._class_names = class_names
+        if self.collects:
+            self._collected = self._collected + np.array(sums)
+        else:
+            self._log(sums)
+
+    def take_collected(self, num_classes: int) -> np.ndarray:
+        """The sums that were collected since the last time, 0 each if there are none."""
+        size = 1 + _NUM_TOTALS + (num_classes + 1) * (len(ERROR_TYPES) + 1)
+        collected, self._collected = self._collected + np.zeros(size), 0.0
+        return collected
+
+    def log_collected(self, sums: Sequence[float]) -> None:
+        """Log sums that were collected, perhaps over several processes."""
+        if sums[0]:
+            self._log(sums)
+
+    def _log(self, sums: Sequence[float]) -> None:
         num_images, *rest = sums
         numbers, costs = _of_classes(rest[_NUM_TOTALS:])
         _log_step(num_images, rest[:_NUM_TOTALS], numbers.sum(axis=0), self._ratio)
         self._num_images += num_images
-        self._numbers = self._numbers + numbers
-        self._costs = self._costs + costs
-        storage = get_event_storage()
-        if storage.iter % max(PERIOD, len(numbers) - 1):
+        self._numbers += numbers
+        self._costs += costs
+        iteration, period = get_event_storage().iter, max(PERIOD, len(numbers) - 1)
+        storage, class_names = get_event_storage(), self._class_names
+        is_over = iteration % period == 0 or iteration // period > self._last_iter // period
+        if self._last_iter < 0:
+            is_over = iteration % period == 0
+        self._last_iter = iteration
+        if not is_over:
             return
         for i in np.flatnonzero(self._numbers[:-1].sum(axis=1)).tolist():
             number = self._numbers[i].sum()

@@ -1,13 +1,14 @@
 """RoI heads that choose what they are trained on: label, read, sample, train."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import cat
+from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, ROIHeads
 from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
@@ -23,7 +24,7 @@ from ..mining.losses import (
     use_weights,
 )
 from ..mining.samplers import Sampler
-from .box_voting import BoxVotingMixin, config_of, is_configured_above
+from .box_voting import BoxVotingMixin, config_of, is_configured_above, own_names
 from .build_sampler import build_sampler
 from .labelling import LabellingMixin, ignore_below, with_ground_truth
 from .metrics import PERIOD, MiningMetrics, add_up
@@ -33,12 +34,6 @@ logger = logging.getLogger(__name__)
 
 # Losses that differ by no more than this part are the same, whatever the precision.
 _SAME = 0.05
-
-
-def _own_names(classes: Iterable[type]) -> set[str]:
-    """What those of the classes define that are neither Detectron2's nor this project's."""
-    ours = ("detectron2.", "ohem_d2.")
-    return {name for c in classes if not c.__module__.startswith(ours) for name in vars(c)}
 
 
 class OHEMMixin(LabellingMixin, BoxVotingMixin):
@@ -77,6 +72,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
             each image: masks and keypoints are looked up afterwards. Where several stages of a
             cascade mine, they are called once for each.
         class_names: names of the foreground classes, for what is logged of each. None: numbers.
+        metrics: of each stage that mines, what logs: see `MiningMetrics`.
         rois_see_each_other: whether what the box branch makes of a RoI depends on the other RoIs,
             as with attention between them. All are read at once then. Batch normalization is known,
             and others are noticed, with a warning, if the loss of a RoI depends on them.
@@ -105,7 +101,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
                 f"class {cls.__name__} names {heads[0].__name__} before OHEMMixin, expected "
                 f"class {cls.__name__}(OHEMMixin, {heads[0].__name__})"
             )
-        own = _own_names(cls.__mro__)
+        own = own_names(cls.__mro__)
         if "_forward_box" in own and "read_boxes" not in own:
             logger.warning(
                 f"class {cls.__name__} has a _forward_box of its own, and no read_boxes: if the "
@@ -135,7 +131,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         if not isinstance(ohem, OHEMOptions):
             ohem = ohem_options(cfg) if ohem is None else options_by_name(OHEMOptions, ohem)
         super().__init__(*args, **kwargs)
-        self._matcher = self.proposal_matcher
+        self._matcher: Matcher = self.proposal_matcher
         self.ohem = ohem
         if self.batch_size_per_image < 1:
             raise InputError(
@@ -147,7 +143,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
             check_predictor(predictor)
         self.observers: list[Callable[[list[Instances]], None]] = []
         self.class_names: Sequence[str] | None = None
-        self._metrics = {0: MiningMetrics()}  # of each stage that mines
+        self.metrics = {0: MiningMetrics()}  # of each stage that mines
         self._reader = Reading()
         self._is_too_early = False  # whether the last step came before start_iter
         self._num_steps = 0
@@ -213,9 +209,9 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         the extended head's own. RoIs come in another order: see `Selection.indices`.
         """
         is_step = torch.is_grad_enabled()
-        features = features_of_forward(self)
+        features = self._features_to_mine(is_step) if self.mines_among_proposals() else None
         with torch.no_grad():
-            if not (self.mines_among_proposals() and self._mines(is_step, features)):
+            if features is None:
                 return super().label_and_sample_proposals(proposals, targets, *args, **kwargs)
             labelled, candidates = self.label_and_read_proposals(
                 features, proposals, targets, *args, **kwargs
@@ -223,14 +219,16 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
             chosen = self._sample(labelled, candidates, is_step)
             return [with_ground_truth(x, x_targets) for x, x_targets in zip(chosen, targets)]
 
-    def _mines(self, is_step: bool, features: Mapping[str, Tensor] | None) -> bool:
-        """Whether RoIs are mined, in a step of training or in a pass without gradients."""
+    def _features_to_mine(self, is_step: bool) -> dict[str, Tensor] | None:
+        """What RoIs are ranked by, in a step of training or in a pass without gradients; None where
+        they are not mined."""
+        features = features_of_forward(self)
         if features is None:
             self._warn_once(
                 "label_and_sample_proposals was not called by the forward of the heads, so the "
                 "features to rank by are not known: RoIs are sampled as the extended head does"
             )
-            return False
+            return None
         # A checkpoint (torch.utils.checkpoint) goes through a step without gradients first, and
         # once more with them, which has to take the same RoIs.
         is_checkpoint = any(x.requires_grad for x in features.values())
@@ -238,13 +236,13 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
             # What is no step may store its events with iterations of their own.
             self._is_too_early = get_event_storage().iter < self.ohem.start_iter
         elif not self.mines_without_gradients and not any(map(_learns_statistics, self.modules())):
-            return False
-        return not self._is_too_early
+            return None
+        return None if self._is_too_early else features
 
     @torch.no_grad()
     def label_and_read_proposals(
         self,
-        features: Mapping[str, Tensor],
+        features: dict[str, Tensor],
         proposals: list[Instances],
         targets: list[Instances],
         *args: Any,
@@ -274,7 +272,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
 
     def _read(
         self,
-        features: Mapping[str, Tensor],
+        features: dict[str, Tensor],
         labelled: list[Instances],
         targets: list[Instances],
         *stage: int,
@@ -340,8 +338,8 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
             # One transfer from the GPU for all images, and for all that is logged.
             values = cat([cuts.to(sums.dtype), loss[None].to(sums.dtype), sums]).tolist()
             bounds = [int(x) for x in values[: len(cuts)]]
-            metrics = self._metrics.setdefault(stage, MiningMetrics(on_console=False))
-            metrics.log(values[len(cuts) + 1 :], self.class_names)
+            metrics = self.metrics.setdefault(stage, MiningMetrics(on_console=False))
+            metrics.add(values[len(cuts) + 1 :], self.class_names)
             self._read_losses[stage] = values[len(cuts)]
         else:
             bounds = cuts.tolist()

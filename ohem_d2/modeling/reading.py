@@ -2,9 +2,10 @@
 
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import cache
+from types import FrameType
 from typing import Any, TypeVar
 
 import torch
@@ -23,7 +24,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.modules.dropout import _DropoutNd
 
 from ..mining.candidates import Candidates
-from ..mining.losses import deltas_of_best_class, losses_per_roi, predicted_classes
+from ..mining.losses import deltas_of_best_class, losses_charged, predicted_classes
 
 _T = TypeVar("_T")
 
@@ -63,9 +64,9 @@ class Reading:
             # Some versions of torch (2.4 is one) remember the weights that autocast has converted
             # inside, without gradients, and would train on these: that is, not at all.
             stack.callback(torch.clear_autocast_cache)
-            for m in dropouts:
-                m.training = False
-                stack.callback(setattr, m, "training", True)
+            for dropout in dropouts:
+                dropout.training = False
+                stack.callback(setattr, dropout, "training", True)
             for m in () if self.calls_hooks else module.modules():
                 for name in ("_forward_hooks", "_forward_pre_hooks"):
                     hooks = getattr(m, name)
@@ -101,7 +102,7 @@ def has_hooks_of_others(module: nn.Module) -> bool:
     return not all(map(_is_torchs, hooks))
 
 
-def features_of_forward(heads: nn.Module) -> Mapping[str, Tensor] | None:
+def features_of_forward(heads: nn.Module) -> dict[str, Tensor] | None:
     """
     The features that the ``forward`` of heads works with which is being run.
 
@@ -112,12 +113,12 @@ def features_of_forward(heads: nn.Module) -> Mapping[str, Tensor] | None:
     Returns:
         the argument ``features`` of the innermost ``forward``; None if there is none.
     """
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         values = frame.f_locals
         if frame.f_code.co_name == "forward" and values.get("self") is heads:
             features = values.get("features")
-            return features if isinstance(features, Mapping) else None
+            return features if isinstance(features, dict) else None
         frame = frame.f_back
     return None
 
@@ -158,7 +159,7 @@ def read_rois(
     def read(chunk: list[Instances]) -> tuple[Tensor, ...]:
         predictor, predictions = read_boxes(chunk)
         predictors.append(predictor)
-        losses = losses_per_roi(predictor, predictions, chunk)
+        losses = losses_charged(predictor, predictions, chunk)
         deltas = deltas_of_best_class(predictions, boxes.shape[1])
         return (
             losses["loss_cls"],

@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..mining.candidates import Candidates
 from .metrics import MiningMetrics
 from .mixin import OHEMMixin
-from .reading import best_iou, features_of_forward
+from .reading import best_iou
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
                     f"stages in [0, {self.num_cascade_stages})"
                 )
         first, *later = sorted({*self.ohem.cascade_stages})
-        self._metrics = {first: MiningMetrics()} | {
+        self.metrics = {first: MiningMetrics()} | {
             x: MiningMetrics(on_console=False) for x in later
         }
 
@@ -156,9 +156,10 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
         self, proposals: list[Instances], stage: int, targets: list[Instances]
     ) -> list[Instances]:
         """Label the boxes that the stage before predicted, and mine among them if asked to."""
-        is_step, features = torch.is_grad_enabled(), features_of_forward(self)
-        label = super()._match_and_label_boxes
-        if stage not in self.ohem.cascade_stages or not self._mines(is_step, features):
+        is_step, label = torch.is_grad_enabled(), super()._match_and_label_boxes
+        mines = stage in self.ohem.cascade_stages
+        features = self._features_to_mine(is_step) if mines else None
+        if features is None:
             return label(proposals, stage, targets)
 
         def label_and_read() -> tuple[list[Instances], Candidates]:

@@ -33,6 +33,7 @@ from ..modeling.mixin import OHEMMixin
 from ..visualization import DetectionPictures, MinedPictures, detections_file
 from .checks import check_batch_size, check_datasets, check_weights, named_weights
 from .distributed import wrap_ddp
+from .mining_logs import MiningLogs
 
 logger = logging.getLogger(__name__)
 
@@ -223,6 +224,7 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, Det
     on_all: list[HookBase] = [
         hooks.IterationTimer(),
         hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+        MiningLogs(cfg.train.log_period),
     ]
     on_main = []
     if comm.is_main_process():

@@ -17,7 +17,7 @@ from detectron2.engine import (
     TrainerBase,
     default_setup,
 )
-from detectron2.engine.hooks import EvalHook
+from detectron2.engine.hooks import EvalHook, PeriodicWriter
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -39,6 +39,7 @@ from .checks import (
 )
 from .config_file import find_config, load_config
 from .distributed import wrap_ddp
+from .mining_logs import MiningLogs
 
 logger = logging.getLogger(__name__)
 
@@ -110,8 +111,8 @@ class Trainer(DefaultTrainer):
         return {f"{name}_TTA": value for name, value in results.items()}
 
     def build_hooks(self) -> list[HookBase]:
-        """Add the picture of what was mined, and a last evaluation with test-time augmentation."""
-        added = []
+        """Add logs and pictures of mining, and a last evaluation with test-time augmentation."""
+        added: list[HookBase] = [MiningLogs()]
         if self.cfg.TEST.AUG.ENABLED:
             added.append(EvalHook(0, lambda: self.test_with_tta(self.cfg, self.model)))
         if comm.is_main_process():
@@ -119,9 +120,11 @@ class Trainer(DefaultTrainer):
             metadata = MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0])
             how = self.cfg.INPUT.FORMAT, self.cfg.VIS_PERIOD
             added.append(MinedPictures(file, metadata, *how))
-        hooks = super().build_hooks()
-        # Before the last one, which writes what the others have logged.
-        return [*hooks[:-1], *added, *hooks[-1:]]
+        # Writers come last, since they write what the others have logged. Only the main process has
+        # any: by type, so that all processes evaluate in the same order and gather the same thing.
+        return sorted(
+            [*super().build_hooks(), *added], key=lambda hook: isinstance(hook, PeriodicWriter)
+        )
 
 
 @contextmanager

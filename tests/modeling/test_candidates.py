@@ -62,9 +62,9 @@ def test_each_roi_is_read_right(name, sigmoid, agnostic):
 
 def test_the_predicted_box_needs_no_second_read():
     heads = make_heads()
-    heads._fewest_at_a_time = 0
-    calls = []
-    heads.box_predictor.register_forward_hook(lambda *_: calls.append(1))
+    heads._fewest_at_a_time, heads._num_steps = 0, 1
+    calls, read_boxes = [], heads.read_boxes
+    heads.read_boxes = lambda *args: calls.append(1) or read_boxes(*args)
     with EventStorage():
         rois = heads.label_and_read_proposals(*make_batch(0, [(3, 40)]))[1]
     number = len(calls)

@@ -44,10 +44,10 @@ def test_later_cascade_stages_mine_with_their_own_head():
     labelled = []
     sample = heads._sample
 
-    def sample_few(rois, candidates, stage):
+    def sample_few(rois, candidates, *how):
         labelled.append((rois, candidates.loss_cls + candidates.loss_box_reg))
         heads.batch_size_per_image = 6
-        return sample(rois, candidates, stage)
+        return sample(rois, candidates, *how)
 
     heads._sample = sample_few
     features, proposals, targets = make_batch(4, [(3, 60)])
@@ -98,7 +98,7 @@ def test_the_lower_bound_of_background_is_that_of_the_stages_that_mine():
     iou = pairwise_iou(seen[0].proposal_boxes, batch[2][0].gt_boxes).max(dim=1).values
     assert len(iou) > 0
     assert iou.min() >= 0.3
-    assert len(seen[1]) == 0  # where there is no object, there is no overlap
+    assert len(seen[1]) > 0  # where there is no object, all is background
 
 
 def test_a_stage_that_does_not_mine_samples_as_the_extended_head_does():

@@ -33,7 +33,7 @@ def add(candidates, hard, drawn=()):
 def logged(candidates, hard, names=None, drawn=()):
     with EventStorage() as storage:
         sums = add(candidates, hard, drawn)
-        MiningMetrics().log(sums.tolist(), names)
+        MiningMetrics().add(sums.tolist(), names)
         return {name: value for name, (value, _) in storage.latest().items()}
 
 
@@ -119,7 +119,7 @@ def test_many_classes_are_logged_less_often():
     figures = MiningMetrics()
     with EventStorage(start_iter=1) as storage:
         for _ in range(2 * num_classes):
-            figures.log(sums)
+            figures.add(sums)
             storage.step()
         logged = storage.history("ohem_class/7/selected").values()
         # As they are, not as medians, which would take time.
@@ -132,7 +132,7 @@ def test_classes_are_logged_of_many_steps_together():
     figures = MiningMetrics()
     with EventStorage(start_iter=1) as storage:
         for hard in ([0], [0, 1], [2]) * PERIOD:
-            figures.log(add(labelled, hard).tolist(), ["cat", "dog", "bird"])
+            figures.add(add(labelled, hard).tolist(), ["cat", "dog", "bird"])
             storage.step()
         logged = {name: history.values() for name, history in storage.histories().items()}
     assert [step for _, step in logged["ohem_class/dog/cost"]] == [100, 200, 300]

@@ -86,8 +86,8 @@ def test_mining_in(path):
     seen = []
     sample = model.roi_heads._sample
 
-    def spy(labelled, candidates):
-        chosen = sample(labelled, candidates)
+    def spy(labelled, candidates, *how):
+        chosen = sample(labelled, candidates, *how)
         cost = candidates.loss_cls + candidates.loss_box_reg
         seen.append((labelled, cost, [x.proposal_boxes.tensor for x in chosen]))
         return chosen

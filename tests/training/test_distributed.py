@@ -3,6 +3,7 @@
 import json
 import math
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +12,12 @@ from detectron2.engine import launch
 from detectron2.utils import comm
 from small_data import write_voc
 from small_heads import FAMILIES, make_batch, make_heads, rotated, train_step
+from small_models import SHRINK_OPTS
 
+from ohem_d2.data import register_datasets
+from ohem_d2.training.config_file import load_config
 from ohem_d2.training.distributed import wrap_ddp
+from ohem_d2.training.trainer import Trainer
 
 FULL, EMPTY = [(3, 40), (2, 30)], [(0, 0), (0, 0)]
 # name -> the head, its settings, and for each process what its images hold
@@ -117,6 +122,45 @@ def test_synchronized_batch_normalization(results):
     assert all(g.isfinite().all() for g in first["gradients"])
     fresh = heads_and_batch(case, 0)[0]
     assert not all(a.equal(b) for a, b in zip(first["buffers"], fresh.buffers()))
+
+
+def train_and_note_evaluations(folder, data):
+    """One of the processes."""
+    torch.set_num_threads(1)
+    cfg = load_config(
+        "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
+        [
+            *SHRINK_OPTS, "MODEL.ROI_HEADS.NAME", "OHEMROIHeads", "DATASETS.TRAIN", data,
+            "DATASETS.TEST", data, "DATALOADER.NUM_WORKERS", "0", "INPUT.MIN_SIZE_TRAIN", "(64,)",
+            "SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "2", "TEST.EVAL_PERIOD", "1",
+            "TEST.AUG.ENABLED", "True", "OUTPUT_DIR", f"{folder}/out",
+        ],
+    )  # fmt: skip
+    register_datasets(cfg)
+    asked = []
+
+    class TrainerThatNotesEvaluations(Trainer):
+        @classmethod
+        def test(cls, cfg, model, evaluators=None):
+            asked.append("TTA" if cfg.OUTPUT_DIR.endswith("TTA") else "plain")
+            return {}
+
+    TrainerThatNotesEvaluations(cfg).train()
+    Path(f"{folder}/{comm.get_rank()}.json").write_text(json.dumps(asked))
+
+
+def test_all_processes_evaluate_in_the_same_order(tmp_path, voc):
+    data = voc.replace("voc://", f"voc://{tmp_path}/")
+    launch(
+        train_and_note_evaluations,
+        2,
+        dist_url="auto",
+        args=(tmp_path, data),
+        timeout=timedelta(minutes=3),
+    )
+    for rank in range(2):
+        asked = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert asked == ["plain", "plain", "TTA"]
 
 
 @pytest.fixture

@@ -1,0 +1,62 @@
+"""Logs of the mining, of all processes and of all calls of the heads in a step."""
+
+from contextlib import nullcontext
+
+import torch
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from ..modeling.metrics import MiningMetrics
+from ..modeling.mixin import OHEMMixin
+
+
+class MiningLogs(HookBase):
+    """
+    Collects what the heads would log, and logs it after the step: of all processes together, which
+    wait for each other here and not within the model, and once however often the heads were called.
+
+    Without it each process logs the images of its own. All processes need it, before the hook that
+    writes (`PeriodicWriter`).
+    """
+
+    def __init__(self, period: int = 20) -> None:
+        """
+        Args:
+            period: of how many steps the figures of several processes are brought together: that of
+                the writer. A single process logs each step.
+        """
+        self._period = period
+
+    def before_train(self) -> None:
+        """Find the heads. Where a model has several, each logs below its own name."""
+        named = self.trainer.model.named_modules()
+        self._heads = {n: m for n, m in named if isinstance(m, OHEMMixin)}
+        for metrics in self._metrics():
+            metrics.collects = True
+
+    def after_step(self) -> None:
+        """Log, if it is time to."""
+        done = self.trainer.iter + 1
+        if comm.get_world_size() > 1 and done % self._period and done < self.trainer.max_iter:
+            return
+        for name, heads in self._heads.items():
+            prefix = f"{name}/" if len(self._heads) > 1 else ""
+            device = next(heads.parameters()).device
+            for stage in sorted(heads.metrics):
+                sums = torch.from_numpy(heads.metrics[stage].take_collected(heads.num_classes))
+                if comm.get_world_size() > 1:
+                    on_device = sums.to(device, torch.float32)
+                    torch.distributed.all_reduce(on_device)
+                    sums = on_device.cpu()
+                scope = f"{prefix}stage{stage}" if stage > 0 else prefix
+                storage = self.trainer.storage
+                with storage.name_scope(scope) if scope else nullcontext():
+                    heads.metrics[stage].log_collected(sums.tolist())
+
+    def after_train(self) -> None:
+        """Let the heads log by themselves again."""
+        for metrics in self._metrics():
+            metrics.collects = False
+
+    def _metrics(self) -> list[MiningMetrics]:
+        return [m for heads in self._heads.values() for m in heads.metrics.values()]
