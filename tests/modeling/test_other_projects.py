@@ -16,6 +16,7 @@ from mined_rois import assert_mined, mine_slowly
 from small_heads import SHAPES, make_batch, make_cfg, make_heads, train_step
 
 import ohem_d2
+from ohem_d2.mining.samplers import SharedSampler
 
 SIZES = [(3, 40), (0, 40), (2, 50)]
 
@@ -75,8 +76,9 @@ def test_heads_that_are_told_the_branch_mine():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_a_loss_for_validation_is_that_of_the_heads_without_mining(training):
-    heads, plain = _pair(_OHEMSemiSupervised, _SemiSupervised)
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_a_loss_for_validation_is_that_of_the_heads_without_mining(training, rounds):
+    heads, plain = _pair(_OHEMSemiSupervised, _SemiSupervised, "TEST.BOX_VOTING.ROUNDS", rounds)
     batch = make_batch(3, SIZES)
     losses = []
     for h in (heads, plain):
@@ -103,6 +105,26 @@ def test_pseudo_labels_of_a_teacher_in_training_mode_are_those_without_mining():
         assert mine.pred_boxes.tensor.equal(theirs.pred_boxes.tensor)
 
 
+@pytest.mark.parametrize("iteration", [4, 5])
+def test_a_teacher_looks_at_the_rois_that_its_student_chose(iteration):
+    # As aldi's: both are given the student's proposals, and draw with the same random state.
+    student, teacher = (make_heads("MODEL.ROI_HEADS.OHEM.START_ITER", 5, seed=s) for s in (0, 1))
+    shared = SharedSampler(student.sampler)
+    student.sampler = shared
+    teacher.sampler = shared.follower
+    teacher.mines_without_gradients = True
+    batch = make_batch(3, SIZES)
+    torch.manual_seed(5)
+    chosen, _, _ = train_step(student, *batch, iteration=iteration)
+    assert chosen[0].has("ohem_loss_cls") == (iteration == 5)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        taken, _, _ = train_step(teacher, *batch, iteration=iteration)
+    for x, y in zip(chosen, taken):
+        assert x.proposal_boxes.tensor.equal(y.proposal_boxes.tensor)
+        assert x.gt_classes.equal(y.gt_classes)
+
+
 class _WithIoUs(_SemiSupervised):
     """As Omni3D's: its sampling is given the IoUs too, and ignores what hardly overlaps."""
 
@@ -113,9 +135,7 @@ class _WithIoUs(_SemiSupervised):
             ious = pairwise_iou(t.gt_boxes, x.proposal_boxes)
             matched, labels = self.proposal_matcher(ious)
             best = ious.max(dim=0).values if len(t) else torch.zeros(len(x))
-            kept, classes = self._sample_proposals(
-                matched, labels, t.gt_classes, matched_ious=best
-            )
+            kept, classes = self._sample_proposals(matched, labels, t.gt_classes, matched_ious=best)
             x = x[kept]
             x.gt_classes = classes
             x.gt_boxes = t.gt_boxes[matched[kept]] if len(t) else Boxes(torch.zeros(len(x), 4))
