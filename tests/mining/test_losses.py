@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ohem_d2 import losses_per_roi
-from ohem_d2.mining.losses import predicted_classes
+from ohem_d2.mining.losses import losses_charged, predicted_classes
 
 CLASSIFICATION = {
     "softmax": {},
@@ -174,4 +174,4 @@ def test_losses_of_a_wrong_shape_are_named():
 
     proposals = [Instances((9, 9), gt_classes=torch.zeros(3))]
     with pytest.raises(ValueError, match=r"returned \{'loss_cls': \(1,\)\}, expected loss_cls and"):
-        losses_per_roi(Predictor(), None, proposals)
+        losses_charged(Predictor(), None, proposals)

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import reference
 import torch
@@ -74,7 +76,7 @@ def test_hard_examples_are_those_of_the_reference(
     assert selection.is_hard is None  # all of them
 
     mixed = MixedSampler(**sampler_settings, hard_fraction=hard_fraction)(rois, budget)
-    number = max(1, round(hard_fraction * budget))
+    number = max(1, math.floor(hard_fraction * budget + 0.5))
     expected = select_slowly(rois, *weights, num_samples=number, **how)
     assert mixed.indices[mixed.is_hard].tolist() == expected
     drawn = mixed.indices[~mixed.is_hard].tolist()
