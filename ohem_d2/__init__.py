@@ -4,7 +4,13 @@ from .config import BoxVotingOptions, OHEMOptions, add_ohem_config
 from .data import register_datasets
 from .mining.candidates import Candidates, Selection
 from .mining.losses import losses_per_roi
-from .mining.samplers import SAMPLERS, MixedSampler, OHEMSampler, RandomSampler
+from .mining.samplers import (
+    SAMPLERS,
+    MixedSampler,
+    OHEMSampler,
+    RandomSampler,
+    SharedSampler,
+)
 from .mining.select import select_hard_examples
 from .modeling import vgg  # noqa: F401  (registers the backbone and the box head)
 from .modeling.lazy import with_ohem
@@ -31,6 +37,7 @@ __all__ = [
     "OHEMSampler",
     "RandomSampler",
     "Selection",
+    "SharedSampler",
     "add_ohem_config",
     "losses_per_roi",
     "register_datasets",

@@ -209,7 +209,9 @@ class BoxVotingMixin(ExtendedHead):
         self, images, features: dict[str, Tensor], proposals: list[Instances], *args, **kwargs
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         """See Detectron2's `ROIHeads.forward`, which stays as it is, and can be scripted."""
-        if self.box_voting.rounds and not self.training:
+        targets = args[0] if args else kwargs.get("targets")
+        # With objects to compare with, a loss is asked for, as of a validation.
+        if self.box_voting.rounds and not self.training and targets is None:
             return self._detect_with_voting(features, proposals), {}
         return super().__call__(images, features, proposals, *args, **kwargs)
 

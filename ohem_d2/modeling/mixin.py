@@ -232,7 +232,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         # A checkpoint (torch.utils.checkpoint) goes through a step without gradients first, and
         # once more with them, which has to take the same RoIs.
         is_checkpoint = any(x.requires_grad for x in features.values())
-        if is_step or is_checkpoint:
+        if is_step or is_checkpoint or self.mines_without_gradients:
             # What is no step may store its events with iterations of their own.
             self._is_too_early = get_event_storage().iter < self.ohem.start_iter
         elif not self.mines_without_gradients and not any(map(_learns_statistics, self.modules())):
@@ -368,7 +368,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
             if not names:
                 continue
             box_name = names[0].replace("cls", "box_reg")
-            trained = float(losses[names[0]] + losses.get(box_name, 0.0))
+            trained = sum(float(losses[n].detach()) for n in (names[0], box_name) if n in losses)
             if abs(read - trained) <= _SAME * max(abs(read), abs(trained)):
                 continue
             if not self._reader.calls_hooks and has_hooks_of_others(self):
