@@ -235,7 +235,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         if is_step or is_checkpoint or self.mines_without_gradients:
             # What is no step may store its events with iterations of their own.
             self._is_too_early = get_event_storage().iter < self.ohem.start_iter
-        elif not self.mines_without_gradients and not any(map(_learns_statistics, self.modules())):
+        elif not any(map(_learns_statistics, self.modules())):
             return None
         return None if self._is_too_early else features
 
