@@ -303,8 +303,8 @@ def _captioned(panel: np.ndarray, words: Sequence[tuple[str, tuple | None]]) -> 
         (length, _), _ = cv2.getTextSize(text, *_FONT, 1)
         if x > _MARGIN and x + length > width:
             x, y = _MARGIN, y + _LINE_HEIGHT
-        color = [255 * c for c in color or (1, 1, 1)]
-        cv2.putText(caption, text, (x, y), *_FONT, color, 1, cv2.LINE_AA)
+        rgb = [255 * c for c in color or (1, 1, 1)]
+        cv2.putText(caption, text, (x, y), *_FONT, rgb, 1, cv2.LINE_AA)
         x += length + 2 * _MARGIN
     return np.vstack([caption, panel])
 
