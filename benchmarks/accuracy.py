@@ -9,10 +9,11 @@ Does mining help? Trains ways of choosing RoIs on data sets, with several seeds,
 
 All runs of a data set and a seed have the same images in the same order, the same initial weights,
 schedule and budget. A run that is finished is kept in results.json and not repeated, so that the
-script may be stopped at any time and called again, with more of anything. After each it writes a
-page in Markdown and learning curves of all that is there. AP is COCO's, of every data set. What a
-step takes is measured before, of all variants in turn, so that other work does not count for one,
-and is in results.json too.
+script may be stopped at any time and called again, with more of anything. Several may write to the
+same --output at a time, such as one for each seed. After each run it writes a page in Markdown and
+learning curves of all that is there. AP is COCO's, of every data set. What a step takes is measured
+before, of all variants in turn, so that other work does not count for one, and is in results.json
+too.
 
 With --pretrain, all runs of a seed start from a backbone that was trained by 1:3 sampling on the
 drawn data set `plain`, so that plain and few_plain are then data that it knows. Without, they start
@@ -28,7 +29,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,7 @@ from ohem_d2 import add_ohem_config
 from ohem_d2.data import register_datasets
 from ohem_d2.data.shapes import write_shapes
 from ohem_d2.errors import InputError
+from ohem_d2.files import locked, write_whole
 from ohem_d2.training.checks import check_datasets, check_weights, named_weights
 from ohem_d2.training.config_file import load_config
 from ohem_d2.training.trainer import Trainer
@@ -297,8 +300,10 @@ def _register_again(name: str, what: str, records: list[dict]) -> str:
 def drawn_data(name: str) -> list[str]:
     """The settings for a data set that comes with the study, drawn if need be."""
     folder = DRAWN_FOLDER / name
-    if not folder.exists():
-        write_shapes(folder, **DRAWN[name])
+    DRAWN_FOLDER.mkdir(parents=True, exist_ok=True)
+    with locked(DRAWN_FOLDER / f".{name}.lock"):  # else another study would take half of it
+        if not folder.exists():
+            write_shapes(folder, **DRAWN[name])
     addresses = [f"coco://{folder}/{x}.json?images={folder}/JPEGImages" for x in ("train", "test")]
     return ["DATASETS.TRAIN", f"('{addresses[0]}',)", "DATASETS.TEST", f"('{addresses[1]}',)"]
 
@@ -311,19 +316,19 @@ def backbone_file(config_file: str, seed: int) -> Path:
 def train_backbone(config_file: str, seed: int) -> None:
     """Train a backbone on drawn shapes without look-alikes, if it is not there yet."""
     file = backbone_file(config_file, seed)
-    if file.exists():
-        return
-    tqdm.write(f"{time.strftime('%H:%M')} training {file}")
     cfg = configure(config_file, [*drawn_data("plain"), *PRETRAINING], SAMPLING, seed)
-    with tempfile.TemporaryDirectory() as folder:
+    with locked(file.with_name(f".{file.name}.lock")), tempfile.TemporaryDirectory() as folder:
+        if file.exists():
+            return
+        tqdm.write(f"{time.strftime('%H:%M')} training {file}")
         trainer = build_trainer(cfg, folder)
         trainer.train()
-    weights = trainer.model.state_dict()
-    unfinished = file.with_suffix(".tmp")
-    torch.save(
-        {"model": {k: v for k, v in weights.items() if k.startswith("backbone.")}}, unfinished
-    )
-    unfinished.rename(file)
+        weights = trainer.model.state_dict()
+        unfinished = file.with_suffix(".tmp")
+        torch.save(
+            {"model": {k: v for k, v in weights.items() if k.startswith("backbone.")}}, unfinished
+        )
+        unfinished.rename(file)
 
 
 def configure(config_file: str, opts: list[str], variant: str, seed: int) -> CfgNode:
@@ -361,7 +366,7 @@ def run(args: argparse.Namespace, data: dict[str, tuple[str, list[str]]]) -> Non
             cfg.DATASETS.TRAIN = spoil(cfg.DATASETS.TRAIN, args.remove, args.swap)
         return cfg
 
-    known = {(r["data"], r["variant"], r["seed"]): r for r in _read(file)["runs"]}
+    known = _known(_read(file))
     to_do = []
     for name, seed, variant in itertools.product(data, args.seeds, args.variants):
         key, cfg = (f"{name}{spoilt}", variant, seed), config_of(name, variant, seed)
@@ -385,13 +390,15 @@ def run(args: argparse.Namespace, data: dict[str, tuple[str, list[str]]]) -> Non
         }
         measure_steps(f"{name}{spoilt}", cfgs, file)
     for key, cfg in tqdm(to_do, desc="runs", unit="run"):
+        if key in _known(_read(file)):
+            continue  # another study with this --output has done it
         tqdm.write(f"{time.strftime('%H:%M')} {key[0]}, {key[1]}, seed {key[2]}")
         points = train(cfg, args.points)
         result = dict(zip(("data", "variant", "seed"), key), points=points)
         result |= {"machine": describe(cfg.MODEL.DEVICE), "settings": settings_of(cfg)}
-        content = _read(file)
-        content["runs"].append(result)
-        _write(file, content)
+        with _changes(file) as content:
+            if key not in _known(content):
+                content["runs"].append(result)
         report(args.output)
 
 
@@ -419,8 +426,8 @@ def measure_steps(data: str, cfgs: dict[str, CfgNode], file: Path) -> None:
         trainers = {variant: build_trainer(cfg, folder) for variant, cfg in cfgs.items()}
         seconds = time_steps(trainers)
     machine = describe(next(iter(cfgs.values())).MODEL.DEVICE)
-    content["steps"][data] = {"machine": machine, "seconds": seconds}
-    _write(file, content)
+    with _changes(file) as content:
+        content["steps"][data] = {"machine": machine, "seconds": seconds}
 
 
 def _read(file: Path) -> dict:
@@ -428,11 +435,18 @@ def _read(file: Path) -> dict:
     return json.loads(file.read_text()) if file.exists() else {"runs": [], "steps": {}}
 
 
-def _write(file: Path, content: dict) -> None:
-    """Whole or not at all."""
-    unfinished = file.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(content, indent=0))
-    unfinished.rename(file)
+@contextmanager
+def _changes(file: Path) -> Iterator[dict]:
+    """What is there, to be changed. Other studies that write to the same file wait."""
+    with locked(file.with_name(".lock")):
+        content = _read(file)
+        yield content
+        write_whole(file, json.dumps(content, indent=0))
+
+
+def _known(content: dict) -> dict[tuple[str, str, int], dict]:
+    """The runs by data set, variant and seed."""
+    return {(r["data"], r["variant"], r["seed"]): r for r in content["runs"]}
 
 
 def settings_of(cfg: CfgNode) -> dict[str, object]:
@@ -491,6 +505,11 @@ def _flat(node: dict, prefix: str = "") -> dict[str, object]:
 
 def report(output: Path) -> str:
     """Write and return a page on all runs that are there, with curves beside it."""
+    with locked(output / ".lock"):
+        return _report(output)
+
+
+def _report(output: Path) -> str:
     content = _read(output / "results.json")
     results, steps = content["runs"], content["steps"]
     page = []
@@ -507,7 +526,7 @@ def report(output: Path) -> str:
         tables = table(runs, seconds)
         page += [f"## {data}", "; ".join(machines), tables, f"![Learning curves]({plot.name})"]
     text = "\n\n".join(page)
-    (output / "accuracy.md").write_text(f"{text}\n")
+    write_whole(output / "accuracy.md", f"{text}\n")
     return text
 
 

@@ -1,6 +1,7 @@
 """The commands: ``ohem-d2 train``, ``ohem-d2 report`` and ``ohem-d2 proposals``."""
 
 import argparse
+import logging
 import multiprocessing
 import os
 import sys
@@ -9,8 +10,9 @@ from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 from detectron2.engine import default_argument_parser, launch
+from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
-from torch.multiprocessing import ProcessRaisedException
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from . import __version__
 from .data import ADDRESSES
@@ -19,6 +21,15 @@ from .report.run import RANKINGS, write_report
 from .training.config_file import CONFIGS
 from .training.trainer import run
 
+logger = logging.getLogger("ohem_d2")  # which each run gives a file
+
+# Of what a process dies without an exception of its own.
+_LIKELY_CAUSES = {
+    "SIGKILL": ", as systems do when memory runs out",
+    "SIGBUS": ", as systems do when shared memory (/dev/shm) runs out",
+    "SIGSEGV": " (a crash in compiled code: a driver, torch or an extension)",
+    "SIGABRT": " (a check failed in compiled code, whose message is above)",
+}
 DATASET_HELP = f"a registered name, {ADDRESSES.replace(' or ', ', or ')}"
 
 
@@ -73,19 +84,47 @@ examples:
         )
     except InputError as e:
         sys.exit(f"error: {e}")
-    except ProcessRaisedException:
-        if errors.empty():
-            raise
-        sys.exit(f"error: {errors.get()}")
+    except ProcessExitedException as e:
+        rank = args.machine_rank * args.num_gpus + e.error_index
+        how = f"was killed by {e.signal_name}" if e.signal_name else f"exited with {e.exit_code}"
+        cause = _LIKELY_CAUSES.get(e.signal_name or "", "")
+        sys.exit(f"error: the process of rank {rank} {how}{cause}; the others were stopped")
+    except ProcessRaisedException as e:
+        if errors.empty():  # before anything was run in it
+            print(e, file=sys.stderr)
+            rank = args.machine_rank * args.num_gpus + e.error_index
+            sys.exit(f"error: rank {rank} did not start: {str(e).strip().splitlines()[-1]}")
+        sys.exit(f"error: {errors.get()}")  # what the first one met; others may have missed it
 
 
 def _run(args: argparse.Namespace, errors: SimpleQueue) -> None:
-    """Train or evaluate in this process, and leave what the user can mend to the one that asked."""
+    """
+    Train or evaluate in this process. What fails is left to the process that asked for it: of
+    several, it names the one that failed first, and the traceback is in the log of that one.
+    """
     try:
         run(args)
     except InputError as e:
         errors.put(str(e))
         raise
+    except Exception as e:
+        if comm.get_world_size() > 1:
+            what = f"rank {comm.get_rank()} failed: {_in_one_line(e)}"
+            logger.exception(what)
+            errors.put(f"{what}{_where_logged()}; the others were stopped")
+        raise
+
+
+def _in_one_line(e: Exception) -> str:
+    text = " ".join(str(e).split())
+    return f"{type(e).__name__}: {text if len(text) <= 300 else text[:300] + '...'}"
+
+
+def _where_logged() -> str:
+    """The file that the log of this process goes to, if there is one yet."""
+    streams = (getattr(handler, "stream", None) for handler in logger.handlers)
+    names = (str(getattr(stream, "name", "")) for stream in streams)
+    return next((f" (traceback in {name})" for name in names if os.path.isfile(name)), "")
 
 
 def report(argv: Sequence[str], prog: str | None = None) -> None:

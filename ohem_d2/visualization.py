@@ -3,8 +3,10 @@
 import logging
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -13,17 +15,20 @@ from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.data.detection_utils import convert_image_to_rgb, read_image
 from detectron2.engine import HookBase
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.structures import Boxes, BoxMode, Instances, RotatedBoxes
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
-from detectron2.utils.visualizer import Visualizer
+from detectron2.utils.visualizer import VisImage, Visualizer
 from torch.utils.hooks import RemovableHandle
 
+from .files import write_whole
 from .mining.error_types import ERROR_TYPES
 from .modeling.metrics import error_types_of
 from .modeling.mixin import OHEMMixin
 
 logger = logging.getLogger(__name__)
+
+BoxesType = TypeVar("BoxesType", Boxes, RotatedBoxes)
 
 # RGB in [0, 1], in the order of ERROR_TYPES. Told apart by people with colour blindness too
 # (Okabe and Ito, 2008).
@@ -34,7 +39,7 @@ ERROR_COLORS = (
     (0.94, 0.89, 0.26),  # badly placed box: yellow
     (0.60, 0.60, 0.60),  # right class: grey
 )
-_PANEL_HEIGHT = 400
+_PANEL_HEIGHT, _MAX_PANEL_WIDTH = 400, 1600
 _FONT = (cv2.FONT_HERSHEY_SIMPLEX, 0.42)
 _MARGIN, _LINE_HEIGHT = 6, 18
 _CAPTION_HEIGHT = 2 * _LINE_HEIGHT + _MARGIN
@@ -86,19 +91,20 @@ class DetectionPictures(DatasetEvaluator):
             record = self._records.get(x["image_id"])
             if record is None or "instances" not in output:
                 continue
-            image = read_image(record["file_name"], format="RGB")
-            found = output["instances"].to("cpu")
-            found = found[found.scores >= self._score_thresh]
-            detections = _visualizer(image, self._metadata).draw_instance_predictions(found)
-            caption = f"detections (score >= {self._score_thresh})"
-            self._rows.append(
-                np.hstack(
-                    [
-                        _captioned(self._draw_truth(image, record), [("ground truth", None)]),
-                        _captioned(detections.get_image(), [(caption, None)]),
-                    ]
-                )
-            )
+            with _trying(f"{record['file_name']} is not drawn"):
+                self._rows.append(self._draw(record, output["instances"].to("cpu")))
+
+    def _draw(self, record: dict, found: Instances) -> np.ndarray:
+        image = read_image(record["file_name"], format="RGB")
+        found = found[found.scores >= self._score_thresh]
+        detections = _Panel(image, self._metadata).draw_instance_predictions(found)
+        caption = f"detections (score >= {self._score_thresh})"
+        return np.hstack(
+            [
+                _captioned(self._draw_truth(image, record), [("ground truth", None)]),
+                _captioned(detections.get_image(), [(caption, None)]),
+            ]
+        )
 
     def _draw_truth(self, image: np.ndarray, record: dict) -> np.ndarray:
         annotations = record.get("annotations", [])
@@ -169,13 +175,16 @@ class MinedPictures(HookBase):
     def _draw(self, mined: list[Instances]) -> None:
         if self._inputs is None:
             return  # drawn already: another stage of a cascade mines too
-        x, self._inputs = self._inputs[0], None
-        image = convert_image_to_rgb(x["image"].permute(1, 2, 0), self._format)
-        row = draw_mined(image, mined[0], x["instances"], self._metadata, self._num_classes)
-        if self._is_last:
-            self._rows.append(row)
-        if self._is_due:
-            get_event_storage().put_image("ohem/mined", row.transpose(2, 0, 1))
+        inputs, self._inputs = self._inputs, None
+        x = inputs[0]
+        name = x.get("file_name", f"an image of step {self.trainer.iter}")
+        with _trying(f"{name} is not drawn"):
+            image = convert_image_to_rgb(x["image"].permute(1, 2, 0), self._format)
+            row = draw_mined(image, mined[0], x["instances"], self._metadata, self._num_classes)
+            if self._is_last:
+                self._rows.append(row)
+            if self._is_due:
+                get_event_storage().put_image("ohem/mined", row.transpose(2, 0, 1))
 
     def after_step(self) -> None:
         """Stop to watch."""
@@ -205,19 +214,19 @@ def draw_mined(
         num_classes: number of foreground classes.
 
     Returns:
-        RGB of uint8.
+        RGB of uint8, no larger for a larger image.
     """
     mined, targets = mined.to("cpu"), targets.to("cpu")
     types = error_types_of(mined, num_classes)
-    visualizer = _visualizer(image, metadata)
+    panel = _Panel(image, metadata)
     is_mistake = types != ERROR_TYPES.index("right class")
     for chosen, alpha in ((~is_mistake, 0.3), (is_mistake, 0.9)):
-        visualizer.overlay_instances(
-            boxes=mined.proposal_boxes[chosen],
+        panel.overlay_instances(
+            boxes=panel.scaled(mined.proposal_boxes[chosen]),
             assigned_colors=[ERROR_COLORS[k] for k in types[chosen]],
             alpha=alpha,
         )
-    rois = visualizer.output.get_image()
+    rois = panel.output.get_image()
     truth = _draw_objects(image, targets.gt_boxes, targets.gt_classes.tolist(), metadata)
     counts = types.bincount(minlength=len(ERROR_TYPES)).tolist()
     caption = [
@@ -231,21 +240,69 @@ def _draw_objects(
 ) -> np.ndarray:
     names = metadata.get("thing_classes")
     labels = [names[c] if names else str(c) for c in classes]
-    boxes = boxes if len(boxes) else None
-    return _visualizer(image, metadata).overlay_instances(boxes=boxes, labels=labels).get_image()
+    panel = _Panel(image, metadata)
+    boxes = panel.scaled(Boxes(boxes) if isinstance(boxes, list) else boxes)
+    return panel.overlay_instances(boxes=boxes, labels=labels).get_image()
 
 
-def _visualizer(image: np.ndarray, metadata: Metadata) -> Visualizer:
-    return Visualizer(image, metadata, scale=_PANEL_HEIGHT / image.shape[0])
+class _Panel(Visualizer):
+    """
+    Detectron2's `Visualizer`, on an image that is scaled to a panel first, so that no image takes
+    more memory than another. Of a very long one, a line is left.
+    """
+
+    def __init__(self, image: np.ndarray, metadata: Metadata) -> None:
+        """
+        Args:
+            image: (H, W, 3) RGB of uint8.
+            metadata: the names of the classes.
+        """
+        height, width = image.shape[:2]
+        scale = min(_PANEL_HEIGHT / height, _MAX_PANEL_WIDTH / width)
+        size = [max(1, round(scale * side)) for side in (width, height)]
+        self._scale = size[0] / width, size[1] / height
+        super().__init__(cv2.resize(image, size, interpolation=cv2.INTER_AREA), metadata)
+
+    def scaled(self, boxes: BoxesType) -> BoxesType:
+        """From pixels of the image to those of the panel."""
+        boxes = boxes.clone()
+        boxes.scale(*self._scale)
+        return boxes
+
+    def draw_instance_predictions(self, predictions: Instances) -> VisImage:
+        """See Detectron2's `Visualizer.draw_instance_predictions`. In pixels of the image."""
+        size = self.output.height, self.output.width
+        fields = dict(predictions.get_fields())
+        fields["pred_boxes"] = self.scaled(predictions.pred_boxes)
+        if "pred_masks" in fields:
+            # Row by row and column by column, which takes no memory but that of the panel.
+            for axis, (old, new) in enumerate(zip(fields["pred_masks"].shape[1:], size), 1):
+                nearest = ((torch.arange(new) + 0.5) * old / new).long()
+                fields["pred_masks"] = fields["pred_masks"].index_select(axis, nearest)
+        if "pred_keypoints" in fields:
+            scale = fields["pred_keypoints"].new_tensor([*self._scale, 1.0])
+            fields["pred_keypoints"] = fields["pred_keypoints"] * scale
+        return super().draw_instance_predictions(Instances(size, **fields))
+
+    def draw_text(self, text: str, position: tuple, **kwargs: object) -> VisImage:
+        """See Detectron2's `Visualizer.draw_text`. Nothing in the name of a class is a formula."""
+        return super().draw_text(text.replace("$", r"\$"), position, **kwargs)
+
+
+@contextmanager
+def _trying(what: str) -> Iterator[None]:
+    """Nothing that draws may end a training: say what failed, and go on."""
+    try:
+        yield
+    except Exception as e:  # whatever readers of images, matplotlib and OpenCV raise
+        logger.warning(f"{what}: {type(e).__name__}: {e}")
 
 
 def _captioned(
     panel: np.ndarray, words: Sequence[tuple[str, Sequence[float] | None]]
 ) -> np.ndarray:
-    """A panel of the usual height, with coloured words above it."""
-    height, width = panel.shape[:2]
-    width = round(width * _PANEL_HEIGHT / height)
-    panel = cv2.resize(panel, (width, _PANEL_HEIGHT), interpolation=cv2.INTER_AREA)
+    """A panel with coloured words above it."""
+    width = panel.shape[1]
     caption = np.full((_CAPTION_HEIGHT, width, 3), 32, np.uint8)
     x, y = _MARGIN, _LINE_HEIGHT
     for text, color in words:
@@ -259,8 +316,11 @@ def _captioned(
 
 
 def _write(file: Path, rows: list[np.ndarray]) -> None:
-    width = max(row.shape[1] for row in rows)
-    rows = [np.pad(row, ((0, 6), (0, width - row.shape[1]), (0, 0))) for row in rows]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(file), np.vstack(rows)[:, :, ::-1])
-    logger.info(f"Wrote {file}")
+    """Write a picture whole, or say why it is not written."""
+    with _trying(f"{file} is not written"):
+        width = max(row.shape[1] for row in rows)
+        rows = [np.pad(row, ((0, 6), (0, width - row.shape[1]), (0, 0))) for row in rows]
+        _, encoded = cv2.imencode(file.suffix, np.vstack(rows)[:, :, ::-1])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, encoded.tobytes())
+        logger.info(f"Wrote {file}")

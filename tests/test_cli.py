@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from command_line import ROOT
+from command_line import ROOT, run_train_net
 from small_data import write_voc
-from torch.multiprocessing import ProcessRaisedException
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 import ohem_d2
 from ohem_d2 import cli
@@ -116,11 +116,95 @@ def test_a_mistake_that_another_process_meets_is_told_once(monkeypatch):
     assert done.value.code.startswith("error: there is no config file 'nothing.yaml'")
 
 
-def test_what_else_another_process_meets_is_told_in_full(monkeypatch):
+def test_what_another_process_dies_of_is_told_in_one_line(monkeypatch):
     monkeypatch.setattr(cli, "launch", fail(ZeroDivisionError))
     monkeypatch.setattr(cli, "run", lambda _: 1 / 0)
-    with pytest.raises(ProcessRaisedException, match="a traceback"):
+    monkeypatch.setattr(cli.comm, "get_world_size", lambda: 4)
+    monkeypatch.setattr(cli.comm, "get_rank", lambda: 3)
+    with pytest.raises(SystemExit) as done:
         cli.main(["train"])
+    assert done.value.code == (
+        "error: rank 3 failed: ZeroDivisionError: division by zero; the others were stopped"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            ProcessExitedException("x", 1, 5, -9, "SIGKILL"),
+            "error: the process of rank 5 was killed by SIGKILL, as systems do when memory runs "
+            "out; the others were stopped",
+        ),
+        (
+            ProcessExitedException("x", 0, 5, 3),
+            "error: the process of rank 4 exited with 3; the others were stopped",
+        ),
+        (
+            ProcessRaisedException("\n\nTraceback ...\nValueError: in use\n", 1, 5),
+            "error: rank 5 did not start: ValueError: in use",
+        ),
+    ],
+)
+def test_a_process_without_a_word_of_its_own(monkeypatch, error, line):
+    def launch(*_, **kwargs):
+        raise error
+
+    monkeypatch.setattr(cli, "launch", launch)
+    with pytest.raises(SystemExit) as done:
+        cli.main(["train", "--num-gpus", "4", "--num-machines", "2", "--machine-rank", "1"])
+    assert done.value.code == line
+
+
+def test_alone_an_error_is_told_in_full(monkeypatch):
+    monkeypatch.setattr(cli, "run", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["train"])
+
+
+# Rank 1 dies in its second step.
+DYING = """
+import os, signal
+from detectron2.utils import comm
+from ohem_d2 import OHEMSampler
+
+class Dying:
+    def __call__(self, candidates, num_samples):
+        if comm.get_rank() == 1 and candidates.iteration == 1:
+            {how}
+        return OHEMSampler()(candidates, num_samples)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "line"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "the process of rank 1 was killed by SIGKILL"),
+        ("raise ValueError('broken\\nin two')", "rank 1 failed: ValueError: broken in two"),
+    ],
+)
+def test_a_rank_that_dies_is_named(tmp_path, how, line):
+    write_voc(tmp_path / "voc", {f"image {i}": [("dog", (5, 5, 30, 40), "")] for i in range(4)})
+    (tmp_path / "my_module.py").write_text(DYING.format(how=how))
+    data = "voc://voc?split=trainval"
+    opts = {
+        "MODEL.ROI_HEADS.OHEM.SAMPLER": "my_module.Dying",
+        "DATASETS.TRAIN": data,
+        "DATASETS.TEST": data,
+        "DATALOADER.NUM_WORKERS": 0,
+        "SOLVER.IMS_PER_BATCH": 2,
+        "SOLVER.MAX_ITER": 1000,
+        "OUTPUT_DIR": "out",
+    }
+    opts = [x for pair in opts.items() for x in pair]
+    run = run_train_net(tmp_path, "--num-gpus", 2, "--dist-url", "auto", *opts)
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1].startswith(f"error: {line}")
+    assert "Traceback" not in run.stderr
+    if "ValueError" in line:
+        assert "(traceback in out/log.txt.rank1); the others" in run.stderr
+        assert "ValueError: broken" in (tmp_path / "out" / "log.txt.rank1").read_text()
 
 
 @pytest.mark.parametrize(

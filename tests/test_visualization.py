@@ -1,16 +1,22 @@
+from types import SimpleNamespace
+
+import cv2
 import numpy as np
 import pytest
 import torch
-from detectron2.data import Metadata
-from detectron2.structures import Boxes, Instances
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
+from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.utils.events import EventStorage
+from full_disk import fill_disk
+from small_heads import make_batch, make_heads
+from torch import nn
 
+from ohem_d2 import visualization
 from ohem_d2.mining.error_types import ERROR_TYPES
-from ohem_d2.visualization import ERROR_COLORS, draw_mined
+from ohem_d2.visualization import ERROR_COLORS, DetectionPictures, MinedPictures, draw_mined
 
 
-@pytest.fixture
-def drawn():
-    image = np.zeros((100, 120, 3), np.uint8)
+def draw(image, names=("dog", "cat")):
     mined = Instances((100, 120))
     mined.proposal_boxes = Boxes(torch.tensor([[5.0, 5, 25, 25], [35, 5, 55, 25], [65, 5, 85, 25]]))
     mined.gt_classes = torch.tensor([0, 2, 1])
@@ -19,8 +25,12 @@ def drawn():
     mined.ohem_loss_box_reg = torch.tensor([1.0, 0.0, 0.7])
     targets = Instances((100, 120), gt_boxes=Boxes([[5.0, 5, 25, 25]]))
     targets.gt_classes = torch.tensor([0])
-    metadata = Metadata(thing_classes=["dog", "cat"])
-    return draw_mined(image, mined, targets, metadata, num_classes=2)
+    return draw_mined(image, mined, targets, Metadata(thing_classes=names), num_classes=2)
+
+
+@pytest.fixture
+def drawn():
+    return draw(np.zeros((100, 120, 3), np.uint8))
 
 
 def test_truth_and_rois_side_by_side(drawn):
@@ -45,3 +55,115 @@ def test_coloured_by_kind(drawn, column, kind):
     color = np.array(ERROR_COLORS[ERROR_TYPES.index(kind)]) * 255
     cosine = brightest @ color / np.linalg.norm(brightest) / np.linalg.norm(color)
     assert cosine > 0.98
+
+
+@pytest.mark.parametrize("name", [r"$\alpha_{$", "$$", r"\$x_$y^$", "a $5 and a $6"])
+def test_no_name_of_a_class_is_a_formula(name):
+    image = np.zeros((100, 120, 3), np.uint8)
+    assert draw(image, [name, "cat"]).shape == draw(image).shape
+
+
+@pytest.mark.parametrize("size", [(10, 20000), (20000, 10), (1, 1), (3000, 4000)])
+def test_panels_are_bounded_whatever_the_image(size):
+    height, width, _ = draw(np.full((*size, 3), 90, np.uint8)).shape
+    assert height <= 448
+    assert width <= 2 * 1600
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data set of two images of one object, whose first file is not there."""
+    name = f"pictures of {tmp_path}"
+    cv2.imwrite(str(tmp_path / "b.png"), np.zeros((200, 600, 3), np.uint8))
+    box = {"bbox": [300, 100, 450, 150], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
+    records = [{"file_name": str(tmp_path / x), "image_id": x, "annotations": [box]}
+               for x in ("a.png", "b.png")]  # fmt: skip
+    DatasetCatalog.register(name, lambda: records)
+    MetadataCatalog.get(name).set(thing_classes=["dog"])
+    yield name
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+def detections():
+    found = Instances((200, 600), pred_boxes=Boxes([[300.0, 100, 450, 150]]))
+    found.scores, found.pred_classes = torch.tensor([0.9]), torch.tensor([0])
+    found.pred_masks = torch.zeros(1, 200, 600, dtype=torch.bool)
+    found.pred_masks[0, 100:150, 300:450] = True
+    found.pred_keypoints = torch.tensor([[[310.0, 110.0, 1.0], [440.0, 140.0, 1.0]]])
+    return found
+
+
+def evaluate(data, file):
+    pictures = DetectionPictures(data, file)
+    pictures.reset()
+    for name in ("a.png", "b.png"):
+        pictures.process([{"image_id": name}], [{"instances": detections()}])
+    pictures.evaluate()
+
+
+def test_what_cannot_be_drawn_is_named_and_the_rest_is_drawn(tmp_path, data, caplog):
+    evaluate(data, tmp_path / "pictures" / "x.jpg")
+    assert f"{tmp_path / 'a.png'} is not drawn: FileNotFoundError: " in caplog.text
+    picture = cv2.imread(str(tmp_path / "pictures" / "x.jpg"))
+    # Truth and detection, each of 1200 x 400 pixels below its caption, and a margin.
+    assert picture.shape == (42 + 400 + 6, 2400, 3)
+    found = picture[42:442, 1200:].max(axis=2) > 30
+    rows, columns = np.flatnonzero(found.any(axis=1)), np.flatnonzero(found.any(axis=0))
+    assert rows.max() == pytest.approx(300, abs=8)
+    assert columns.max() == pytest.approx(900, abs=8)
+    assert columns.min() == pytest.approx(600, abs=8)
+    assert found[210:290, 610:890].mean() > 0.95  # the mask
+
+
+def test_a_picture_that_is_not_written_is_not_said_to_be(tmp_path, data, caplog, monkeypatch):
+    caplog.set_level("INFO")
+    file = tmp_path / "pictures" / "x.jpg"
+    evaluate(data, file)
+    assert f"Wrote {file}" in caplog.text
+    caplog.clear()
+    before = file.read_bytes()
+    with monkeypatch.context() as patched:
+        fill_disk(patched)
+        evaluate(data, file)
+    assert file.read_bytes() == before
+    assert list(file.parent.iterdir()) == [file]
+    assert f"{file} is not written: OSError: [Errno 28] No space left" in caplog.text
+
+    evaluate(data, tmp_path / "b.png" / "x.jpg")  # below a file
+    assert f"{tmp_path / 'b.png' / 'x.jpg'} is not written: " in caplog.text
+    monkeypatch.setattr(cv2, "imencode", lambda *_: (False, None))
+    evaluate(data, file)
+    assert "Wrote" not in caplog.text
+
+
+class Model(nn.Module):
+    """Mining heads in a model."""
+
+    def __init__(self):
+        super().__init__()
+        self.roi_heads = make_heads()
+        self.batch = make_batch(0, [(3, 40)])
+
+    def forward(self, inputs):
+        return self.roi_heads(None, *self.batch)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_step_is_stopped_by_a_drawing(tmp_path, monkeypatch, caplog, fails):
+    if fails:
+        monkeypatch.setattr(visualization, "draw_mined", lambda *_: 1 / 0)
+    model = Model()
+    metadata = Metadata(thing_classes=["a", "b", "c"])
+    hook = MinedPictures(tmp_path / "mined.jpg", metadata, "RGB")
+    hook.trainer = SimpleNamespace(model=model, iter=0, max_iter=1)
+    targets = model.batch[2][0]
+    image = {"image": torch.zeros(3, *targets.image_size), "instances": targets}
+    hook.before_train()
+    hook.before_step()
+    with EventStorage():
+        model([{**image, "file_name": "a.jpg"}])
+    hook.after_step()
+    hook.after_train()
+    assert ("a.jpg is not drawn: ZeroDivisionError: division by zero" in caplog.text) == fails
+    assert (tmp_path / "mined.jpg").exists() == (not fails)

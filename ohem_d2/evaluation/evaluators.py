@@ -27,6 +27,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 
 from ..errors import InputError
+from ..files import write_whole
 from ..visualization import DetectionPictures, detections_file, file_name
 
 logger = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ def _coco(name: str, folder: Path, kpt_oks_sigmas: Sequence[float]) -> COCOEvalu
     folder.mkdir(parents=True, exist_ok=True)
     json_file = folder / f"{file_name(name)}_annotations.json"
     if comm.is_main_process():
-        json_file.write_text(json.dumps(convert_to_coco_dict(name)))
+        write_whole(json_file, json.dumps(convert_to_coco_dict(name)))
     comm.synchronize()
     with _metadata(name, json_file=str(json_file)):
         return COCOEvaluator(name, **how)
@@ -208,9 +209,8 @@ class VOCServerFiles(PascalVOCDetectionEvaluator):
         for label, name in enumerate(self._class_names):
             lines = [line for of_process in predictions for line in of_process.get(label, [])]
             # comp4: detection, trained on data other than the challenge's as well, ImageNet's.
-            (self._folder / f"comp4_det_{split}_{name}.txt").write_text(
-                "".join(f"{line}\n" for line in lines)
-            )
+            file = self._folder / f"comp4_det_{split}_{name}.txt"
+            write_whole(file, "".join(f"{line}\n" for line in lines))
         logger.info(f"Wrote {self._folder}/comp4_det_{split}_*.txt for PASCAL VOC's server")
         return {}
 

@@ -3,7 +3,9 @@
 import json
 import logging
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from detectron2.data.detection_utils import read_image
 from detectron2.structures import BoxMode
 from tqdm import tqdm
 
+from ..files import write_whole
 from ..mining.error_types import ERROR_TYPES, TIDE_NAMES
 from ..visualization import ERROR_COLORS
 from .hard_examples import Box, HardExample
@@ -59,8 +62,7 @@ def as_coco(
         what a JSON file of COCO's has. An annotation has the box of the example, the class of the
         object or, where there is none, that for which it is taken; and ``error_type``, ``loss``,
         ``score``, ``iou``, ``predicted_category_id`` (null: background), ``is_labelled``,
-        ``true_bbox``, ``predicted_bbox`` and ``crop``, a file beside the page (null: it is not one
-        of the first 5000).
+        ``true_bbox``, ``predicted_bbox`` and ``crop``, for which see `write_page`.
     """
     ids = _category_ids(dataset_name)
     image_ids = _image_ids(records)
@@ -86,7 +88,7 @@ def as_coco(
                 "predicted_category_id": predicted,
                 "true_bbox": None if x.true_box is None else _xywh(x.true_box),
                 "predicted_bbox": None if x.predicted_box is None else _xywh(x.predicted_box),
-                "crop": f"crops/{name}_{number:06d}.jpg" if number <= _MOST else None,
+                "crop": None,
             }
         )
     return {
@@ -142,48 +144,68 @@ def write_list(folder: Path, name: str, coco: dict) -> None:
         coco: what `as_coco` returned.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / f"{name}.json", json.dumps(coco, allow_nan=False))
-
-
-def _write(file: Path, text: str) -> None:
-    unfinished = file.with_name(f"{file.name}.tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(file)
+    write_whole(folder / f"{name}.json", json.dumps(coco, allow_nan=False))
 
 
 def write_page(folder: Path, dataset_name: str, hard_examples: dict, label_errors: dict) -> None:
     """
-    Write crops of the first 5000 examples of each list, and a page that opens from disk and shows
-    these. What cannot be drawn is named and left out; if drawing is interrupted, the page has what
-    is there.
+    Write crops of the first 5000 examples of each list, a page that opens from disk and shows
+    these, and the lists, which name them. What cannot be drawn is named and left out; if drawing is
+    interrupted, the page has what is there.
+
+    Crops go to a new folder, ``crops/<number>``. Once the page shows them, those of earlier pages
+    go; until then, the earlier page stays whole. No other file is touched.
 
     Args:
-        folder: where to. It is made if need be, and the crops of an earlier page go.
+        folder: where to. It is made if need be.
         dataset_name: that of the data set.
-        hard_examples: what `as_coco` returned.
+        hard_examples: what `as_coco` returned. ``crop`` of what is drawn becomes its file, relative
+            to the folder; of other examples it stays null.
         label_errors: the same, of the same images.
 
     Raises:
         KeyboardInterrupt: it was interrupted; the page is written.
+        OSError: it cannot be written, for want of space for example. The earlier page stays.
     """
     (folder / "crops").mkdir(parents=True, exist_ok=True)
-    lists = []
-    for (name, (title, error_types)), coco in zip(_LISTS.items(), (hard_examples, label_errors)):
-        for old in (folder / "crops").glob(f"{name}_*.jpg"):
-            old.unlink()
-        of = coco["annotations"]
+    earlier = [x for x in (folder / "crops").iterdir() if x.is_dir() and x.name.isdecimal()]
+    crops = folder / "crops" / str(max((int(x.name) for x in earlier), default=0) + 1)
+    crops.mkdir()
+    cocos = dict(zip(_LISTS, (hard_examples, label_errors)))
+    lists, to_draw = [], []
+    for name, (title, error_types) in _LISTS.items():
+        of = cocos[name]["annotations"]
+        to_draw += [(crops / f"{name}_{x['id']:06d}.jpg", x) for x in of[:_MOST]]
         lists.append(
             {"name": title, "error_types": error_types, "number": len(of), "of": of[:_MOST]}
         )
     images = {x["id"]: x for x in hard_examples["images"]}
-    annotations = [x for each in lists for x in each["of"]]
+    interrupt = None
     try:
-        _write_crops(folder, images, annotations)
-    except KeyboardInterrupt:
-        logger.warning("Interrupted while drawing: the page has what is drawn")
-        raise
-    finally:
+        try:
+            _write_crops(folder, images, to_draw)
+        except KeyboardInterrupt as e:
+            logger.warning("Interrupted while drawing: the page has what is drawn")
+            interrupt = e
         _write_html(folder, dataset_name, images, hard_examples["categories"], lists)
+    except OSError:
+        _remove_crops(crops)
+        raise
+    for old in earlier:
+        _remove_crops(old)
+    for name, coco in cocos.items():
+        write_list(folder, name, coco)
+    if interrupt is not None:
+        raise interrupt
+
+
+def _remove_crops(folder: Path) -> None:
+    """Those of a page, and their folder if there is nothing else in it."""
+    for file in folder.iterdir():
+        if re.fullmatch(rf"({'|'.join(_LISTS)})_\d{{6}}\.jpg", file.name):
+            file.unlink()
+    with suppress(OSError):  # there is
+        folder.rmdir()
 
 
 def _write_html(
@@ -191,7 +213,7 @@ def _write_html(
 ) -> None:
     """The page, with those examples of the lists that are drawn."""
     for each in lists:
-        each["of"] = [x for x in each["of"] if (folder / x["crop"]).exists()]
+        each["of"] = [x for x in each["of"] if x["crop"] is not None]
     shown = {x["image_id"] for each in lists for x in each["of"]}
     data = {
         "dataset": dataset_name,
@@ -208,29 +230,36 @@ def _write_html(
     # Nothing in a name can end the script element that holds it.
     text = json.dumps(data).replace("<", "\\u003c")
     page = _TEMPLATE.read_text(encoding="utf-8").replace(">DATA<", f">{text}<")
-    _write(folder / "index.html", page)
+    write_whole(folder / "index.html", page)
 
 
-def _write_crops(folder: Path, images: dict[int, dict], annotations: list[dict]) -> None:
+def _write_crops(
+    folder: Path, images: dict[int, dict], to_draw: Sequence[tuple[Path, dict]]
+) -> None:
     """The images with the worst examples first, each of which is read once."""
-    of_images: dict[int, list[dict]] = {}
-    for x in sorted(annotations, key=lambda x: -x["loss"]):
-        of_images.setdefault(x["image_id"], []).append(x)
-    with tqdm(total=len(annotations), desc="drawing", unit="crop") as progress:
+    of_images: dict[int, list[tuple[Path, dict]]] = {}
+    for file, x in sorted(to_draw, key=lambda pair: -pair[1]["loss"]):
+        of_images.setdefault(x["image_id"], []).append((file, x))
+    with tqdm(total=len(to_draw), desc="drawing", unit="crop") as progress:
         for image_id, of_image in of_images.items():
-            file = images[image_id]["file_name"]
-            try:
-                image = read_image(file, format="RGB")
-                for x in of_image:
-                    _write_crop(folder / x["crop"], draw_crop(image, x))
-                    progress.update()
-            except Exception as e:  # what reads images raises anything
-                logger.warning(f"Of {file} not all is on the page: {e}")
+            for file, x, crop in _draw_crops(images[image_id]["file_name"], of_image):
+                file.write_bytes(crop)
+                x["crop"] = file.relative_to(folder).as_posix()
+                progress.update()
 
 
-def _write_crop(file: Path, crop: np.ndarray) -> None:
-    if not cv2.imwrite(str(file), crop[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85]):
-        raise OSError(f"{file} cannot be written")
+def _draw_crops(
+    image_file: str, of_image: Sequence[tuple[Path, dict]]
+) -> Iterator[tuple[Path, dict, bytes]]:
+    """What to write where, of one image, as far as it can be drawn."""
+    try:
+        image = read_image(image_file, format="RGB")
+        for file, x in of_image:
+            crop = draw_crop(image, x)[:, :, ::-1]
+            _, encoded = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, 85])
+            yield file, x, encoded.tobytes()
+    except Exception as e:  # what reads images raises anything
+        logger.warning(f"Of {image_file} not all is on the page: {e}")
 
 
 def draw_crop(image: np.ndarray, annotation: dict) -> np.ndarray:

@@ -8,6 +8,7 @@ are ranked by what the label costs the model.
 
 import logging
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ from ..training.checks import (
 )
 from ..training.config_file import find_config, load_config
 from ..training.lazy_trainer import load_lazy_config, register_lazy_datasets
+from ..training.output_folder import alone_in
 from .hard_examples import Findings, build_mapper, check_model, look_at
 from .label_errors import by_cleanlab, by_loss
 from .page import as_coco, write_list, write_page
@@ -39,6 +41,10 @@ from .page import as_coco, write_list, write_page
 logger = logging.getLogger("ohem_d2")
 
 RANKINGS = {"loss": by_loss, "cleanlab": by_cleanlab}
+
+# While images are looked at, the lists are written every so many seconds, but not for more than
+# this share of the time.
+_PERIOD, _SHARE = 30.0, 0.1
 
 
 def write_report(
@@ -53,7 +59,9 @@ def write_report(
     Look at the images, and write what was found; also if that is interrupted, or fails.
 
     ``index.html`` shows it, the worst first; ``hard_examples.json`` and ``label_errors.json``
-    beside it have it in COCO's format.
+    beside it have it in COCO's format. The lists are also written now and then on the way, for when
+    the process is killed. Each file is written whole or not at all, and files of others are left
+    alone.
 
     Args:
         config_file: that of the training: a path or a name.
@@ -64,7 +72,8 @@ def write_report(
         ranking: how label errors are found, one of `RANKINGS`.
 
     Raises:
-        InputError: the config, the data set or the weights are wrong or missing.
+        InputError: the config, the data set or the weights are wrong or missing, or the folder
+            cannot be written, or another process writes to it.
         KeyboardInterrupt: it was interrupted, and what was found is written.
     """
     if max_images is not None and max_images < 1:
@@ -75,14 +84,23 @@ def write_report(
     load = load_python_config if config_file.endswith(".py") else load_yaml_config
     cfg, model, proposal_files = load(config_file, opts, dataset)
     records = load_records(dataset, proposal_files)[:max_images]
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise InputError(f"--output {output} cannot be a folder ({e.strerror})") from e
     for of_end in ("SIGTERM", "SIGHUP"):  # as Ctrl-C; the second where there is one
         if hasattr(signal, of_end):
             signal.signal(getattr(signal, of_end), signal.default_int_handler)
-    seen = []
+    with alone_in("--output", output):
+        _look_at_all(cfg, model, records, output, dataset, rank)
+
+
+def _look_at_all(
+    cfg: CfgNode | DictConfig,
+    model: nn.Module,
+    records: Sequence[dict],
+    output: Path,
+    dataset: str,
+    rank: Callable,
+) -> None:
+    seen: list[tuple[dict, Findings]] = []
+    due = time.monotonic() + _PERIOD
     try:
         mapper = build_mapper(cfg)
         for record in tqdm(records, desc="mining", unit="image"):
@@ -93,6 +111,10 @@ def write_report(
                 continue
             size = {"height": x["height"], "width": x["width"]}  # which a record may lack
             seen.append(({**record, **size}, look_at(model, x)))
+            if (start := time.monotonic()) >= due:
+                write_lists(output, dataset, seen, rank)
+                now = time.monotonic()
+                due = now + max(_PERIOD, (now - start) / _SHARE)
     except FloatingPointError as e:
         raise InputError(
             f"{record['file_name']}: {e} The weights are those of a training that diverged, "
@@ -114,20 +136,54 @@ def write(
     seen: Sequence[tuple[dict, Findings]],
     rank: Callable,
 ) -> None:
-    """Rank what was found in the images that were looked at, and write it."""
+    """
+    Rank what was found in the images that were looked at, and write it.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    lists = write_lists(output, dataset, seen, rank)
+    with _named_output(output):
+        write_page(output, dataset, *lists)
+    hard, errors = (len(coco["annotations"]) for coco in lists)
+    logger.info(
+        f"Wrote {hard} hard examples and {errors} suspected label errors of {len(seen)} images: "
+        f"open {output / 'index.html'}"
+    )
+
+
+def write_lists(
+    output: Path, dataset: str, seen: Sequence[tuple[dict, Findings]], rank: Callable
+) -> tuple[dict, dict]:
+    """
+    Write the lists without the page. The arguments are those of `write`.
+
+    Returns:
+        what `as_coco` returned of each.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
     records, findings = zip(*seen)
     hard = [(i, example) for i, f in enumerate(findings) for example in f.hard_examples]
     hard.sort(key=lambda x: -x[1].loss)
-    coco = as_coco(records, hard, dataset, "hard_examples")
-    write_list(output, "hard_examples", coco)
-    suspects = rank(findings)
-    errors = as_coco(records, suspects, dataset, "label_errors")
-    write_list(output, "label_errors", errors)
-    write_page(output, dataset, coco, errors)
-    logger.info(
-        f"Wrote {len(hard)} hard examples and {len(suspects)} suspected label errors of "
-        f"{len(records)} images: open {output / 'index.html'}"
-    )
+    with _named_output(output):
+        coco = as_coco(records, hard, dataset, "hard_examples")
+        write_list(output, "hard_examples", coco)
+        errors = as_coco(records, rank(findings), dataset, "label_errors")
+        write_list(output, "label_errors", errors)
+    return coco, errors
+
+
+@contextmanager
+def _named_output(output: Path) -> Iterator[None]:
+    """Say where there is no space, for example."""
+    try:
+        yield
+    except OSError as e:
+        raise InputError(
+            f"--output {output} cannot be written ({e.strerror}). What was there before is kept"
+        ) from e
 
 
 def find_proposals(cfg: CfgNode, dataset: str) -> list[str] | None:

@@ -5,6 +5,7 @@ import re
 import traceback
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -34,6 +35,7 @@ from ..visualization import DetectionPictures, MinedPictures, detections_file
 from .checks import check_batch_size, check_datasets, check_weights, named_weights
 from .distributed import wrap_ddp
 from .mining_logs import MiningLogs
+from .output_folder import alone_in
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +62,8 @@ _NEEDED_TO_TRAIN = (
 
 def run(args: Namespace) -> dict | None:
     """
-    Train or evaluate, as the command line says.
+    Train or evaluate, as the command line says. There is one training in ``train.output_dir`` at a
+    time; evaluations may run beside it.
 
     Args:
         args: what Detectron2's `default_argument_parser` returns, with the path of a Python config
@@ -70,10 +73,16 @@ def run(args: Namespace) -> dict | None:
         the results of the evaluation if there is nothing else to do, on the main process.
 
     Raises:
-        InputError: the config, a data set or the weights are wrong or missing.
+        InputError: the config, a data set or the weights are wrong or missing, or another training
+            runs in ``train.output_dir``.
     """
     cfg = load_lazy_config(args.config_file, args.opts, training=not args.eval_only)
     output_dir = cfg.train.output_dir
+    with nullcontext() if args.eval_only else alone_in("train.output_dir", output_dir):
+        return _run(args, cfg, output_dir)
+
+
+def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     setup_logger(output_dir, distributed_rank=comm.get_rank(), name="ohem_d2")
     register_lazy_datasets(cfg)
     train = () if args.eval_only else _names(cfg, "train")

@@ -3,7 +3,7 @@
 import logging
 import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -40,6 +40,7 @@ from .checks import (
 from .config_file import find_config, load_config
 from .distributed import wrap_ddp
 from .mining_logs import MiningLogs
+from .output_folder import alone_in
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +145,8 @@ def _named_proposals(cfg: CfgNode, split: str) -> Iterator[None]:
 
 def run(args) -> dict | None:
     """
-    Train or evaluate, as the command line says.
+    Train or evaluate, as the command line says. There is one training in ``OUTPUT_DIR`` at a time;
+    evaluations may run beside it.
 
     Args:
         args: what Detectron2's `default_argument_parser` returns.
@@ -153,12 +155,18 @@ def run(args) -> dict | None:
         the results of the evaluation, on the main process.
 
     Raises:
-        InputError: the config, a data set or the weights are wrong or missing.
+        InputError: the config, a data set or the weights are wrong or missing, or another training
+            runs in ``OUTPUT_DIR``.
     """
     args.config_file = find_config(args.config_file)
     if args.config_file.endswith(".py"):
         return lazy_trainer.run(args)
     cfg = load_config(args.config_file, args.opts)
+    with nullcontext() if args.eval_only else alone_in("OUTPUT_DIR", cfg.OUTPUT_DIR):
+        return _run(args, cfg)
+
+
+def _run(args, cfg: CfgNode) -> dict | None:
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ohem_d2")
     register_datasets(cfg)
     splits = ("TEST",) if args.eval_only else ("TRAIN", "TEST")

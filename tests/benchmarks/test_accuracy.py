@@ -1,5 +1,6 @@
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import accuracy
 import pytest
@@ -96,6 +97,37 @@ def test_all_but_the_rois_is_the_same_and_no_run_is_repeated(monkeypatch, tmp_pa
     with pytest.raises(SystemExit, match=r"MODEL.RPN.POST_NMS_TOPK_TEST 64, expected 1000"):
         call(monkeypatch, tmp_path, "--variants", "sampling", opts=opts)
     assert len(runs_in(tmp_path)) == 5
+
+
+def test_two_studies_may_write_to_one_folder(monkeypatch, tmp_path):
+    points = [{"iteration": 4, "AP": 1.0, "AP50": 2.0, "AP75": 0.5}]
+    trained = []
+
+    def train(cfg, _):
+        trained.append(cfg.SEED)
+        return points
+
+    def time_steps(trainers):
+        if not trained:  # meanwhile, another study does a run of its own, and one of this
+            trained.append("the other")
+            call(monkeypatch, tmp_path, "--variants", "sampling", "--seeds", "1", "2")
+        return {name: [1.0] for name in trainers}
+
+    monkeypatch.setattr(accuracy, "train", train)
+    monkeypatch.setattr(accuracy, "time_steps", time_steps)
+    call(monkeypatch, tmp_path, "--variants", "sampling", "--seeds", "0", "1")
+    assert sorted(r["seed"] for r in runs_in(tmp_path)) == [0, 1, 2]
+    assert trained == ["the other", 1, 2, 0]  # and none twice
+
+
+def test_no_change_is_lost(tmp_path):
+    def add(number):
+        with accuracy._changes(tmp_path / "results.json") as content:
+            content["runs"].append(number)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(add, range(200)))
+    assert sorted(runs_in(tmp_path)) == list(range(200))
 
 
 def test_steps_of_all_variants_are_timed(monkeypatch, tmp_path):

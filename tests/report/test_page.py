@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from detectron2.data import MetadataCatalog
+from full_disk import fill_disk
 
 from ohem_d2.mining.error_types import ERROR_TYPES
 from ohem_d2.report.hard_examples import HardExample
@@ -88,21 +89,74 @@ def test_a_crop_of_each_example(tmp_path, dataset):
     picture = tmp_path / HOSTILE.replace("/", "_")
     cv2.imwrite(str(tmp_path / "x.jpg"), np.zeros((80, 100, 3), np.uint8))
     (tmp_path / "x.jpg").rename(picture)
-    (tmp_path / "report/crops").mkdir(parents=True)
-    (tmp_path / "report/crops/hard_examples_000009.jpg").touch()  # of before
-    (tmp_path / "report/crops/holiday.jpg").touch()  # not ours
     files = [picture, "not read, since there is nothing to show"]
     hard = [(0, MISSED), (0, LOOK_ALIKE)]
     lists = report_of(tmp_path / "report", dataset, files, hard, [(0, WRONG)])
     crops = [x["crop"] for coco in lists for x in coco["annotations"]]
     assert crops == [
-        "crops/hard_examples_000001.jpg",
-        "crops/hard_examples_000002.jpg",
-        "crops/label_errors_000001.jpg",
+        "crops/1/hard_examples_000001.jpg",
+        "crops/1/hard_examples_000002.jpg",
+        "crops/1/label_errors_000001.jpg",
     ]
-    written = (tmp_path / "report/crops").iterdir()
-    assert sorted(f"crops/{x.name}" for x in written) == [*crops[:2], "crops/holiday.jpg", crops[2]]
+    assert files_in(tmp_path / "report") == sorted([*crops, *FILES])
     assert all(cv2.imread(str(tmp_path / "report" / x)) is not None for x in crops)
+    shown = [x["crop"] for each in data_of(tmp_path / "report")["lists"] for x in each["of"]]
+    assert shown == crops
+    listed = json.loads((tmp_path / "report/hard_examples.json").read_text())["annotations"]
+    assert [x["crop"] for x in listed] == crops[:2]
+
+
+FILES = ["hard_examples.json", "index.html", "label_errors.json"]
+
+
+def files_in(folder):
+    return sorted(x.relative_to(folder).as_posix() for x in folder.rglob("*") if x.is_file())
+
+
+@pytest.fixture
+def image(tmp_path):
+    cv2.imwrite(str(tmp_path / "x.png"), np.zeros((80, 100, 3), np.uint8))
+    return tmp_path / "x.png"
+
+
+def test_only_crops_of_earlier_pages_go(tmp_path, dataset, image):
+    folder = tmp_path / "report"
+    mine = [
+        "crops/hard_examples_of_mine.jpg",
+        "crops/hard_examples_000001.jpg",
+        "crops/1/hard_examples_1.jpg",
+        "crops/more/hard_examples_000001.jpg",
+        "crops/2.txt",
+        "notes.txt",
+    ]
+    for name in mine:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    for number in (2, 3):
+        lists = report_of(folder, dataset, [image], [(0, MISSED)])
+        crop = f"crops/{number}/hard_examples_000001.jpg"
+        assert lists[0]["annotations"][0]["crop"] == crop
+        assert files_in(folder) == sorted([*mine, crop, *FILES])
+    assert all((folder / name).read_text() == name for name in mine)
+    assert not (folder / "crops" / "2").exists()
+
+
+@pytest.mark.parametrize(
+    "full_for", ["hard_examples.json", "hard_examples_000002.jpg", "index.html"]
+)
+def test_a_full_disk_leaves_the_earlier_page(tmp_path, dataset, image, monkeypatch, full_for):
+    folder = tmp_path / "report"
+    report_of(folder, dataset, [image], [(0, MISSED)])
+    before = {name: (folder / name).read_bytes() for name in files_in(folder)}
+    fill_disk(monkeypatch, lambda name: name.startswith(full_for))
+    with pytest.raises(OSError, match="No space left on device"):
+        report_of(folder, dataset, [image], [(0, MISSED), (0, LOOK_ALIKE)])
+    after = {name: (folder / name).read_bytes() for name in files_in(folder)}
+    if full_for != "hard_examples.json":
+        written = json.loads(after.pop("hard_examples.json"))  # before anything was drawn
+        assert [x["crop"] for x in written["annotations"]] == [None, None]
+        del before["hard_examples.json"]
+    assert after == before
 
 
 def test_what_was_drawn_when_it_was_interrupted_is_on_the_page(tmp_path, dataset, monkeypatch):
@@ -141,10 +195,11 @@ def test_what_cannot_be_drawn_is_named_and_left_out(tmp_path, dataset, caplog, m
     for file in files:
         assert (str(file) in caplog.text) == (file.name != "x.png")
 
-    monkeypatch.setattr(cv2, "imwrite", lambda *_: False)  # as of a disk that is full
-    report_of(tmp_path / "report", dataset, files, hard)
+    monkeypatch.setattr(cv2, "imencode", lambda *_: (False, None))
+    lists = report_of(tmp_path / "report", dataset, files, hard)
     assert data_of(tmp_path / "report")["lists"][0]["of"] == []
-    assert "hard_examples_000003.jpg cannot be written" in caplog.text
+    assert [x["crop"] for x in lists[0]["annotations"]] == [None] * 3
+    assert str(files[2]) in caplog.text
 
 
 def test_files_are_found_from_everywhere(tmp_path, dataset, monkeypatch):
@@ -209,7 +264,7 @@ def test_coco_by_hand():
         "id": 1, "image_id": 2, "category_id": 7, "bbox": [5, 5, 10, 20], "area": 200,
         "iscrowd": 0, "error_type": "missed object", "loss": 2.0, "score": 0.5, "iou": 0.9,
         "is_labelled": True, "predicted_category_id": None, "true_bbox": [5, 5, 10, 22],
-        "predicted_bbox": None, "crop": "crops/hard_examples_000001.jpg",
+        "predicted_bbox": None, "crop": None,
     }  # fmt: skip
     assert (second["category_id"], second["predicted_category_id"]) == (3, 3)
     assert (second["is_labelled"], second["true_bbox"]) == (False, None)
@@ -240,7 +295,7 @@ def test_the_first_ones_are_drawn(tmp_path, dataset, monkeypatch):
     monkeypatch.setattr("ohem_d2.report.page._MOST", 2)
     cv2.imwrite(str(tmp_path / "x.png"), np.zeros((80, 100, 3), np.uint8))
     lists = report_of(tmp_path / "report", dataset, [tmp_path / "x.png"], [(0, LOOK_ALIKE)] * 3)
-    crops = [f"crops/hard_examples_00000{i}.jpg" for i in (1, 2)]
+    crops = [f"crops/1/hard_examples_00000{i}.jpg" for i in (1, 2)]
     assert [x["crop"] for x in lists[0]["annotations"]] == [*crops, None]
-    assert sorted(f"crops/{x.name}" for x in (tmp_path / "report/crops").iterdir()) == crops
+    assert files_in(tmp_path / "report") == sorted([*crops, *FILES])
     assert len(json.loads((tmp_path / "report/hard_examples.json").read_text())["annotations"]) == 3

@@ -14,6 +14,8 @@ from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.modeling import build_model
+from full_disk import fill_disk
+from locks import held
 from pycocotools.coco import COCO
 from small_data import write_voc
 from small_models import SHRINK_OPTS
@@ -77,7 +79,7 @@ def test_writes_what_pycocotools_reads(trained, capsys):
     assert f"Wrote {found}" in run.stdout
     crops = [trained / "report" / x["crop"] for x in annotations + errors]
     assert all(cv2.imread(str(x)) is not None for x in crops)
-    assert sorted(crops) == sorted((trained / "report/crops").iterdir())
+    assert sorted(crops) == sorted((trained / "report/crops/1").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,10 @@ def test_writes_what_pycocotools_reads(trained, capsys):
     [
         (["--max-images", 0], "--max-images is 0, expected 1 or more"),
         (["MODEL.WEIGHTS", "missing.pth"], "'missing.pth', cannot be loaded"),
-        (["--output", "config.yaml"], "--output config.yaml cannot be a folder (File exists)"),
+        (
+            ["--output", "config.yaml"],
+            "--output is config.yaml, which cannot be written: File exists",
+        ),
         (["--dataset", "ohem_shapes_test"], "NUM_CLASSES is 80, expected 3, as --dataset ohem_sh"),
         (["MODEL.META_ARCHITECTURE", "RetinaNet"], "is RetinaNet, expected GeneralizedRCNN"),
         (["MODEL.META_ARCHITECTURE", "Retina"], "is Retina, expected GeneralizedRCNN"),
@@ -126,6 +131,63 @@ def test_what_was_found_is_written_whatever_happens(trained, monkeypatch, reason
     found = json.loads((trained / "report/hard_examples.json").read_text())
     assert len(found["images"]) == 2
     assert (trained / "report/index.html").exists()
+
+
+def report(folder, output="report"):
+    given = ["--config-file", "config.yaml", "--dataset", DATA, "--output", output]
+    cli.report([*given, "MODEL.WEIGHTS", "model.pth"])
+
+
+@pytest.fixture
+def _ends_as_before():
+    """The report has signals of its own."""
+    handlers = {x: signal.getsignal(x) for x in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for of_end, handler in handlers.items():
+        signal.signal(of_end, handler)
+
+
+@pytest.mark.usefixtures("_ends_as_before")
+def test_a_report_that_is_killed_leaves_what_it_had(trained, monkeypatch):
+    """At any moment, both lists are there, of all images but the last one."""
+    looked = []
+
+    def look(model, x):
+        if looked:
+            for name in ("hard_examples", "label_errors"):
+                assert len(COCO(f"report/{name}.json").imgs) == len(looked)
+        looked.append(x)
+        return look_at(model, x)
+
+    monkeypatch.setattr(report_run, "look_at", look)
+    monkeypatch.setattr(report_run, "_PERIOD", 0.0)
+    monkeypatch.setattr(report_run, "_SHARE", math.inf)
+    report(trained)
+    assert len(looked) == 4
+
+
+@pytest.mark.usefixtures("_ends_as_before")
+def test_a_full_disk_is_told_by_one_line(trained, monkeypatch):
+    report(trained)
+    before = (trained / "report/index.html").read_bytes()
+    (trained / "report/label_errors.json").write_text("{}")
+    fill_disk(monkeypatch, lambda name: name.startswith(("label_errors", "index")))
+    with pytest.raises(SystemExit) as failed:
+        report(trained)
+    assert failed.value.code == (
+        "error: --output report cannot be written (No space left on device). What was there before "
+        "is kept"
+    )
+    assert (trained / "report/index.html").read_bytes() == before
+    assert (trained / "report/label_errors.json").read_text() == "{}"
+    assert not list((trained / "report").rglob("*.tmp"))
+
+
+@pytest.mark.usefixtures("_ends_as_before")
+def test_a_second_report_in_a_folder_is_refused(trained):
+    with held(trained / "report" / ".lock") as first, pytest.raises(SystemExit) as failed:
+        report(trained)
+    assert f"error: --output is report, where process {first.pid} on " in failed.value.code
 
 
 def test_weights_of_a_training_that_diverged(trained):

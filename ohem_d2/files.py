@@ -1,0 +1,88 @@
+"""Files that are written whole or not at all, and locks that end with their process."""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
+
+_held: set[IO[str]] = set()
+
+
+def write_whole(file: Path, content: str | bytes) -> None:
+    """
+    Write a file whole or not at all. Until all of it is written, what was there before stays.
+
+    Args:
+        file: in a folder that is there. A string is written in UTF-8.
+        content: all of it.
+
+    Raises:
+        OSError: it cannot be written, for want of space for example.
+    """
+    unfinished = file.with_name(f"{file.name}.tmp")
+    try:
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+        unfinished.replace(file)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def locked(file: Path, wait: bool = True) -> Iterator[None]:
+    """
+    Hold a lock on a file, which says who holds it: process, host and since when.
+
+    The lock is the operating system's (flock). It ends with the process, however that ends; the
+    file stays and locks nothing by itself. Where there are no such locks, nothing is locked.
+
+    Args:
+        file: in a folder that is there. It is made if need be.
+        wait: whether to wait for another process that holds it.
+
+    Raises:
+        BlockingIOError: another process holds it. The message says who.
+        OSError: the file cannot be written.
+    """
+    if fcntl is None:
+        yield
+        return
+    with open(file, "a+", encoding="utf-8") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            f.seek(0)
+            raise BlockingIOError(f.read().strip() or "another process") from None
+        except OSError as e:  # some network file systems have none
+            logger.warning(f"{file} cannot be locked ({e.strerror}): keep other processes away")
+        f.truncate(0)
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        f.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}\n")
+        f.flush()
+        _held.add(f)
+        try:
+            yield
+        finally:
+            _held.discard(f)
+
+
+def _leave_locks_to_the_parent() -> None:
+    """Else the workers of a data loader would hold the lock of a training that was killed."""
+    for f in _held:
+        f.close()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_locks_to_the_parent)
