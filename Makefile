@@ -2,6 +2,8 @@
 # make test   install everything into .venv and run the linter, the docs' build and the tests
 # make docs   build the docs into site/
 # make format let ruff mend what it can
+# make test-oldest
+#             install the oldest versions that the package admits into .venv-oldest and run the tests
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -19,6 +21,11 @@ test: .venv/installed docs
 	$(BIN)/pip check
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+test-oldest: export OMP_NUM_THREADS = 1
+test-oldest: .venv-oldest/installed
+	.venv-oldest/bin/pip check
+	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile
+
 docs: .venv/installed
 	$(BIN)/mkdocs build --strict
 
@@ -29,11 +36,13 @@ format: .venv/installed
 # Detectron2 needs torch and setuptools to be there before it is built; and a build of it that pip
 # has cached may be for another torch.
 .venv/installed: requirements.txt setup.py pyproject.toml
-	$(PYTHON) -m venv .venv
-	grep -E '^(torch|torchvision|numpy|setuptools|wheel|ninja)==' requirements.txt > .venv/first.txt
-	$(BIN)/pip install -r .venv/first.txt
-	$(BIN)/pip install --no-build-isolation --no-cache-dir -r requirements.txt
-	$(BIN)/pip install --no-build-isolation --no-deps -e .
+.venv-oldest/installed: requirements-oldest.txt setup.py pyproject.toml
+.venv/installed .venv-oldest/installed:
+	$(PYTHON) -m venv $(@D)
+	grep -E '^(torch|torchvision|numpy|setuptools|wheel|ninja)==' $< > $(@D)/first.txt
+	$(@D)/bin/pip install -r $(@D)/first.txt
+	$(@D)/bin/pip install --no-build-isolation --no-cache-dir -r $<
+	$(@D)/bin/pip install --no-build-isolation --no-deps -e .
 	touch $@
 
-.PHONY: demo test docs format
+.PHONY: demo test test-oldest docs format

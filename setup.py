@@ -39,20 +39,21 @@ setup(
         "ohem_d2.configs": ["**/*.yaml"],
     },
     include_package_data=False,
-    # Ranges in which the tests were run; requirements.txt holds one set of exact versions.
+    # The tests pass on the lower bounds, which requirements-oldest.txt pins, and on the versions in
+    # requirements.txt.
     # Detectron2 is on no package index: see README.md, "Install".
     install_requires=[
         "torch>=2.5",
         "torchvision>=0.20",
         "detectron2>=0.6",
-        "fvcore>=0.1.5",
+        "fvcore>=0.1.5.post20211023",
         "pycocotools>=2.0.7",
         "iopath>=0.1.9",
-        "omegaconf>=2.1",
+        "omegaconf>=2.2",
         f"{opencv}>=4.8",
         "numpy>=1.26",
-        "pillow>=9.1",
-        "PyYAML>=5.4",
+        "pillow>=9.4",
+        "PyYAML>=6",
         "tqdm>=4.60",
         # Detectron2's model zoo imports pkg_resources, which setuptools 81 removed.
         "setuptools<81",
