@@ -1,6 +1,6 @@
 # make demo   install everything into .venv and run the quick start
 # make test   install everything into .venv and run the linter, the docs' build and the tests
-# make docs   build the docs into site/
+# make docs   build the docs into build/site/
 # make format let ruff mend what it can
 # make test-oldest
 #             install the oldest versions that the package admits into .venv-oldest and run the tests

@@ -117,7 +117,7 @@ class OHEMOptions:
 class BoxVotingOptions:
     """
     How detections are refined at test time. Each field is a key of ``TEST.BOX_VOTING``, in upper
-    case. See `ohem_d2.box_voting`.
+    case. See `ohem_d2.modeling.box_voting`.
 
     Raises:
         InputError: a value lies outside its range.

@@ -9,7 +9,7 @@ def pytest_addoption(parser):
         "--report",
         action="append",
         default=[],
-        help="a folder that tools/hard_examples.py wrote, to be opened in a browser",
+        help="a folder that `ohem-d2 report` wrote, to be opened in a browser",
     )
 
 

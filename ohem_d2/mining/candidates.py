@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .select import describe
 
 _Value = Tensor | Callable[[], Tensor] | None
 
@@ -159,21 +160,21 @@ def check_selection(selection: object, candidates: Candidates, sampler: object) 
     indices, weights, is_hard = selection
     if indices.dim() != 1 or indices.dtype != torch.int64:
         raise InputError(
-            f"the sampler {name} returned indices {_describe(indices)}, expected a vector of int64"
+            f"the sampler {name} returned indices {describe(indices)}, expected a vector of int64"
         )
     number = len(indices)
     if weights is not None and (weights.shape != (number,) or not weights.is_floating_point()):
         raise InputError(
-            f"the sampler {name} returned weights {_describe(weights)}, expected ({number},) of a "
+            f"the sampler {name} returned weights {describe(weights)}, expected ({number},) of a "
             "float type, one for each index"
         )
     if is_hard is not None and (is_hard.shape != (number,) or is_hard.dtype != torch.bool):
         raise InputError(
-            f"the sampler {name} returned is_hard {_describe(is_hard)}, expected ({number},) of "
+            f"the sampler {name} returned is_hard {describe(is_hard)}, expected ({number},) of "
             "torch.bool, one for each index"
         )
     if indices.is_cpu and number:
-        low, high = (int(x) for x in indices.aminmax())
+        low, high = torch.stack(indices.aminmax()).tolist()
         if low < 0 or high >= len(candidates):
             raise InputError(
                 f"the sampler {name} returned indices in [{low}, {high}], expected them in "
@@ -185,7 +186,3 @@ def check_selection(selection: object, candidates: Candidates, sampler: object) 
             "more"
         )
     return selection
-
-
-def _describe(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)} of {tensor.dtype}"

@@ -164,19 +164,17 @@ def _check_tensors(
 ) -> None:
     if losses.dim() != 1 or not losses.is_floating_point():
         raise ValueError(
-            f"losses is {_describe(losses)}, expected a vector (R,) of floating point numbers"
+            f"losses is {describe(losses)}, expected a vector (R,) of floating point numbers"
         )
     num_rois = len(losses)
     if boxes.dim() != 2 or len(boxes) != num_rois or boxes.shape[1] not in (4, 5):
-        raise ValueError(
-            f"boxes is {_describe(boxes)}, expected ({num_rois}, 4) or ({num_rois}, 5)"
-        )
+        raise ValueError(f"boxes is {describe(boxes)}, expected ({num_rois}, 4) or ({num_rois}, 5)")
     for name, ids, stop in (
         ("labels", labels, num_classes + 1),
         ("image_ids", image_ids, num_images),
     ):
         if ids.shape != (num_rois,) or ids.is_floating_point():
-            raise ValueError(f"{name} is {_describe(ids)}, expected ({num_rois},) integers")
+            raise ValueError(f"{name} is {describe(ids)}, expected ({num_rois},) integers")
         if ids.is_cpu and num_rois:
             low, high = torch.stack(ids.aminmax()).tolist()
             if low < 0 or (stop is not None and high >= stop):
@@ -184,5 +182,6 @@ def _check_tensors(
                 raise ValueError(f"{name} spans [{low}, {high}], expected [0, {end})")
 
 
-def _describe(tensor: Tensor) -> str:
+def describe(tensor: Tensor) -> str:
+    """The shape and type of a tensor, for messages."""
     return f"{tuple(tensor.shape)} of {tensor.dtype}"

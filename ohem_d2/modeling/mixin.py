@@ -13,8 +13,6 @@ from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, ROIHead
 from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
-from torch.nn.modules.dropout import _DropoutNd
 
 from ..config import OHEMOptions, ohem_options, options_by_name
 from ..errors import InputError
@@ -27,13 +25,11 @@ from ..mining.samplers import Sampler
 from .box_voting import BoxVotingMixin, config_of, is_configured_above, own_names
 from .build_sampler import build_sampler
 from .labelling import LabellingMixin, ignore_below, with_ground_truth
-from .metrics import PERIOD, MiningMetrics, add_up
-from .reading import Reading, features_of_forward, has_hooks_of_others, is_sharded, read_rois
+from .metrics import MiningMetrics, add_up
+from .reading import Reading, features_of_forward, is_sharded, read_rois
+from .self_check import SelfCheck, learns_statistics, needs_all_rois, same
 
 logger = logging.getLogger(__name__)
-
-# Losses that differ by no more than this part are the same, whatever the precision.
-_SAME = 0.05
 
 
 class OHEMMixin(LabellingMixin, BoxVotingMixin):
@@ -87,6 +83,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
 
     rois_see_each_other = False
     mines_without_gradients = False
+    _has_own_forward = False
     # RoIs are read in chunks, as many of each image as the budget, which takes no more memory than
     # to train on them. Each chunk takes some time however small it is: where the budget is small, a
     # chunk has at least this many RoIs, of all images together.
@@ -102,6 +99,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
                 f"class {cls.__name__}(OHEMMixin, {heads[0].__name__})"
             )
         own = own_names(cls.__mro__)
+        cls._has_own_forward = "forward" in own
         if "_forward_box" in own and "read_boxes" not in own:
             logger.warning(
                 f"class {cls.__name__} has a _forward_box of its own, and no read_boxes: if the "
@@ -146,10 +144,8 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         self.metrics = {0: MiningMetrics()}  # of each stage that mines
         self._reader = Reading()
         self._is_too_early = False  # whether the last step came before start_iter
-        self._num_steps = 0
-        # Of each stage that mines, what the RoIs cost that this step trains on.
-        self._read_losses: dict[int, float] = {}
-        self._warned: set[str] = set()
+        self._features: dict[str, Tensor] | None = None
+        self._check = SelfCheck(self._reader)
 
     @property
     def ohem(self) -> OHEMOptions:
@@ -187,10 +183,14 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """See Detectron2's `ROIHeads.forward`, which stays as it is, and can be scripted."""
-        self._read_losses.clear()
-        result = super().__call__(*args, **kwargs)
-        if self._read_losses:
-            self._compare_with_training(result[1])
+        # Detectron2 does not hand the features to label_and_sample_proposals, which ranks by them.
+        outer, self._features = self._features, args[1] if len(args) > 1 else kwargs["features"]
+        self._check.begin()
+        try:
+            result = super().__call__(*args, **kwargs)
+        finally:
+            self._features = outer
+        self._check.end(self, result[1])
         return result
 
     def __getstate__(self) -> dict[str, Any]:
@@ -222,9 +222,11 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
     def _features_to_mine(self, is_step: bool) -> dict[str, Tensor] | None:
         """What RoIs are ranked by, in a step of training or in a pass without gradients; None where
         they are not mined."""
-        features = features_of_forward(self)
+        features = self._features
+        if features is None or self._forward_pre_hooks or self._has_own_forward:
+            features = features_of_forward(self)  # which may be others than those of the call
         if features is None:
-            self._warn_once(
+            self._check.warn_once(
                 "label_and_sample_proposals was not called by the forward of the heads, so the "
                 "features to rank by are not known: RoIs are sampled as the extended head does"
             )
@@ -235,7 +237,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         if is_step or is_checkpoint or self.mines_without_gradients:
             # What is no step may store its events with iterations of their own.
             self._is_too_early = get_event_storage().iter < self.ohem.start_iter
-        elif not any(map(_learns_statistics, self.modules())):
+        elif not any(map(learns_statistics, self.modules())):
             return None
         return None if self._is_too_early else features
 
@@ -280,11 +282,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         """What the model makes of R labelled RoIs, a part of which is added to their fields."""
         most = max(1, *map(len, labelled))
         chunk_size = max(self.batch_size_per_image, self._fewest_at_a_time // max(1, len(labelled)))
-        if (
-            self.rois_see_each_other
-            or is_sharded(self)
-            or any(map(_needs_all_rois, self.modules()))
-        ):
+        if self.rois_see_each_other or is_sharded(self) or any(map(needs_all_rois, self.modules())):
             chunk_size = most
 
         def read(rois: list[Instances], chunk_size: int) -> Candidates:
@@ -297,13 +295,12 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
             )
 
         candidates = read(labelled, chunk_size)
-        if chunk_size < most and self._num_steps % PERIOD == 0:
-            few = max(1, chunk_size // 2)
-            again = read([x[:few] for x in labelled], few).loss_cls
-            first = cat([x.ohem_loss_cls[:few] for x in labelled])
-            if (again - first).abs().mean() > _SAME * first.abs().mean():
+        if chunk_size < most and self._check.is_due:
+            few = [x[: max(1, chunk_size // 2)] for x in labelled]
+            again = read(few, most).loss_cls
+            if not same(again, cat([x.ohem_loss_cls[: len(y)] for x, y in zip(labelled, few)])):
                 self.rois_see_each_other = True
-                self._warn_once(
+                self._check.warn_once(
                     f"what {type(self).__name__} makes of a RoI depends on the other RoIs: all are "
                     "read at once from now on, and memory grows with their number"
                 )
@@ -340,7 +337,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
             bounds = [int(x) for x in values[: len(cuts)]]
             metrics = self.metrics.setdefault(stage, MiningMetrics(on_console=False))
             metrics.add(values[len(cuts) + 1 :], self.class_names)
-            self._read_losses[stage] = values[len(cuts)]
+            self._check.read_losses[stage] = values[len(cuts)]
         else:
             bounds = cuts.tolist()
         starts = accumulate(map(len, labelled), initial=0)
@@ -356,51 +353,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
                 observe([x[:n] for x, n in zip(chosen, num_hard)])
         return chosen
 
-    def _compare_with_training(self, losses: dict[str, Tensor]) -> None:
-        """Warn if RoIs cost something else in training than when they were read."""
-        self._num_steps += 1
-        if (self._num_steps - 1) % PERIOD or self.rois_see_each_other:
-            return
-        if any(_learns_statistics(m) or _needs_all_rois(m) or _drops(m) for m in self.modules()):
-            return  # which make the difference
-        for stage, read in self._read_losses.items():
-            names = [n for n in (f"loss_cls_stage{stage}", "loss_cls") if n in losses]
-            if not names:
-                continue
-            box_name = names[0].replace("cls", "box_reg")
-            trained = sum(float(losses[n].detach()) for n in (names[0], box_name) if n in losses)
-            if abs(read - trained) <= _SAME * max(abs(read), abs(trained)):
-                continue
-            if not self._reader.calls_hooks and has_hooks_of_others(self):
-                self._reader.calls_hooks = True
-                advice = "forward hooks are called while RoIs are read too from now on"
-            else:
-                advice = "it needs a method read_boxes that does what its training does"
-            self._warn_once(
-                f"the RoIs that {type(self).__name__} trains on had a mean loss of {read:.4g} when "
-                f"they were chosen, and have {trained:.4g} in training: {advice}"
-            )
-
-    def _warn_once(self, message: str) -> None:
-        if message not in self._warned:
-            self._warned.add(message)
-            logger.warning(message)
-
     def _predictor(self, stage: int) -> nn.Module:
         """The box predictor, or that of a stage of a cascade."""
         is_list = isinstance(self.box_predictor, nn.ModuleList)
         return self.box_predictor[stage] if is_list else self.box_predictor
-
-
-def _needs_all_rois(module: nn.Module) -> bool:
-    """Whether what it makes of a RoI depends on the others: on their mean, or on their classes."""
-    return isinstance(module, _BatchNorm) or getattr(module, "use_fed_loss", False)
-
-
-def _learns_statistics(module: nn.Module) -> bool:
-    """Whether a pass in training mode changes it, with gradients or without."""
-    return isinstance(module, _NormBase) and module.training and module.track_running_stats
-
-
-def _drops(module: nn.Module) -> bool:
-    return isinstance(module, _DropoutNd) and module.training and module.p > 0

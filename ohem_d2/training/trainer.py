@@ -93,7 +93,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """See `ohem_d2.evaluation.build_evaluator`."""
+        """See `ohem_d2.evaluation.evaluators.build_evaluator`."""
         return build_evaluator(dataset_name, cfg.OUTPUT_DIR, cfg.TEST.KEYPOINT_OKS_SIGMAS)
 
     @classmethod

@@ -11,9 +11,7 @@ from ohem_d2 import BoxVotingOptions, OHEMOptions
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OHEM, BOX_VOTING = (ROOT / "docs/keys.md").read_text(encoding="utf-8").split("\n## Box voting\n")
-# cost.md quotes the settings of stored runs, by the names that keys had when they were made.
-PAGES = [p for p in sorted((ROOT / "docs").glob("*.md")) if p.name != "cost.md"]
-PAGES.append(ROOT / "README.md")
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
 
 
 def defaults_in(text):

@@ -62,7 +62,7 @@ def test_each_roi_is_read_right(name, sigmoid, agnostic):
 
 def test_the_predicted_box_needs_no_second_read():
     heads = make_heads()
-    heads._fewest_at_a_time, heads._num_steps = 0, 1
+    heads._fewest_at_a_time, heads._check._num_steps = 0, 1
     calls, read_boxes = [], heads.read_boxes
     heads.read_boxes = lambda *args: calls.append(1) or read_boxes(*args)
     with EventStorage():

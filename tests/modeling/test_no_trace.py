@@ -115,7 +115,9 @@ def test_rois_are_read_in_chunks_of_the_budget_or_of_the_fewest(name, number, mo
     batch = make_batch(0, [(3, 40), (2, 30)])
     features, proposals, targets = rotated(batch, 0) if name == "OHEMRROIHeads" else batch
     sizes = read_sizes(heads)
-    heads._num_steps = everything._num_steps = 1  # in the first step, some are read once more
+    heads._check._num_steps = everything._check._num_steps = (
+        1  # in the first step, some are read once more
+    )
     costs = []
     for h in (heads, everything):
         with EventStorage():

@@ -1,0 +1,100 @@
+"""Whether RoIs cost in training what they did when they were read."""
+
+import logging
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.dropout import _DropoutNd
+
+from .metrics import PERIOD
+from .reading import Reading, has_hooks_of_others
+
+logger = logging.getLogger(__name__)
+
+# Losses that differ by no more than this part are the same, whatever the precision.
+_TOLERANCE = 0.05
+
+
+class SelfCheck:
+    """
+    Compares, in the first step and in every `PERIOD`th, the loss of the chosen RoIs with their loss
+    in training.
+
+    Attributes:
+        read_losses: of each stage that mines, the mean loss of the RoIs that this step trains on.
+    """
+
+    def __init__(self, reading: Reading) -> None:
+        """
+        Args:
+            reading: what the RoIs are read with.
+        """
+        self._reading = reading
+        self.read_losses: dict[int, float] = {}
+        self._num_steps = 0
+        self._warned: set[str] = set()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether this step is compared."""
+        return self._num_steps % PERIOD == 0
+
+    def begin(self) -> None:
+        """Begin a step."""
+        self.read_losses.clear()
+
+    def end(self, heads: nn.Module, losses: dict[str, Tensor]) -> None:
+        """
+        End a step, and warn if RoIs cost something else.
+
+        Args:
+            heads: mining heads.
+            losses: what they return in training.
+        """
+        if not self.read_losses:
+            return  # nothing was mined
+        is_due, self._num_steps = self.is_due, self._num_steps + 1
+        if not is_due or heads.rois_see_each_other or any(map(_differs, heads.modules())):
+            return
+        for stage, read in self.read_losses.items():
+            names = [n for n in (f"loss_cls_stage{stage}", "loss_cls") if n in losses][:1]
+            names += [n.replace("cls", "box_reg") for n in names]
+            trained = sum(float(losses[n].detach()) for n in names if n in losses)
+            if not names or abs(read - trained) <= _TOLERANCE * max(abs(read), abs(trained)):
+                continue
+            if not self._reading.calls_hooks and has_hooks_of_others(heads):
+                self._reading.calls_hooks = True
+                advice = "forward hooks are called while RoIs are read too from now on"
+            else:
+                advice = "it needs a method read_boxes that does what its training does"
+            self.warn_once(
+                f"the RoIs that {type(heads).__name__} trains on had a mean loss of {read:.4g} "
+                f"when they were chosen, and have {trained:.4g} in training: {advice}"
+            )
+
+    def warn_once(self, message: str) -> None:
+        """Log a warning that these heads have not logged before."""
+        if message not in self._warned:
+            self._warned.add(message)
+            logger.warning(message)
+
+
+def same(losses: Tensor, others: Tensor) -> bool:
+    """Whether the losses of RoIs, (R,) each, are the same on the whole."""
+    return bool((losses - others).abs().mean() <= _TOLERANCE * others.abs().mean())
+
+
+def needs_all_rois(module: nn.Module) -> bool:
+    """Whether what it makes of a RoI depends on the others: on their mean, or on their classes."""
+    return isinstance(module, _BatchNorm) or getattr(module, "use_fed_loss", False)
+
+
+def learns_statistics(module: nn.Module) -> bool:
+    """Whether a pass in training mode changes it, with gradients or without."""
+    return isinstance(module, _NormBase) and module.training and module.track_running_stats
+
+
+def _differs(module: nn.Module) -> bool:
+    """Whether RoIs cost something else in training for a reason that is known."""
+    drops = isinstance(module, _DropoutNd) and module.training and module.p > 0
+    return drops or learns_statistics(module) or needs_all_rois(module)
