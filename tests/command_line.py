@@ -16,7 +16,11 @@ from ohem_d2 import cli
 
 ROOT = Path(__file__).parent.parent
 # What `python` runs of a clone, for each command.
-SCRIPTS = {"train": "train_net.py", "report": "tools/hard_examples.py"}
+SCRIPTS = {
+    "train": "train_net.py",
+    "report": "tools/hard_examples.py",
+    "proposals": "tools/selective_search.py",
+}
 
 # A fork would wait in vain for threads of this process.
 cv2.setNumThreads(1)
@@ -60,7 +64,7 @@ def run_here(folder, command, args, said):
     os.chdir(folder)
     os.environ.update(environment(folder))
     torch.set_num_threads(1)
-    sys.stdout, sys.stderr = (open(file, "w", encoding="utf-8") for file in said)
+    sys.stdout, sys.stderr = (file.open("w", encoding="utf-8") for file in said)
     for number, stream in enumerate((sys.stdout, sys.stderr), 1):  # of C code and children as well
         os.dup2(stream.fileno(), number)
     setup_logger.cache_clear()

@@ -44,6 +44,14 @@ SHRINK = {
     "TEST.DETECTIONS_PER_IMAGE": DETECTIONS,
 }
 SHRINK_OPTS = [str(x) for pair in SHRINK.items() for x in pair]
+# The same of what a command line can say of the Python config of an FPN with boxes alone.
+NARROW_OPTS = {
+    "model.backbone.out_channels": 32,
+    "model.proposal_generator.head.in_channels": 32,
+    "model.roi_heads.box_head.input_shape.channels": 32,
+    "model.roi_heads.box_head.fc_dims": "[16,16]",
+    "model.roi_heads.box_predictor.input_shape.channels": 16,
+}
 
 
 def build(path, mining, everything=False, opts=()):

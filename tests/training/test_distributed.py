@@ -11,6 +11,7 @@ from detectron2.engine import launch
 from detectron2.utils import comm
 from small_data import write_voc
 from small_heads import FAMILIES, make_batch, make_heads, rotated, train_step
+from small_models import NARROW_OPTS
 
 from ohem_d2.training.distributed import wrap_ddp
 
@@ -126,10 +127,12 @@ def voc(tmp_path):
     return "voc://voc?split=trainval"
 
 
-def train_net(folder, number, *args, config=None):
-    """On a number of processes. The port is free, whoever else trains on this machine."""
-    processes = "--num-gpus", number, "--dist-url", "auto"
-    return run_train_net(folder, *processes, *args, config=config, run=run_script)
+def on_processes(number):
+    """
+    Arguments of train_net.py, which starts interpreters of their own for two or more. The port is
+    free, whoever else trains on this machine.
+    """
+    return "--num-gpus", number, "--dist-url", "auto"
 
 
 def logged(folder):
@@ -143,7 +146,7 @@ def test_train_net(tmp_path, voc):
         "SOLVER.IMS_PER_BATCH", 4, "SOLVER.MAX_ITER", 3, "DATALOADER.NUM_WORKERS", 0,
         "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 8, "MODEL.RPN.POST_NMS_TOPK_TRAIN", 20,
     ]  # fmt: skip
-    run = train_net(tmp_path, 2, *opts)
+    run = run_train_net(tmp_path, *on_processes(2), *opts, run=run_script)
     assert run.returncode == 0, run.stderr
     figures = logged(tmp_path)
     assert math.isfinite(figures["ohem/cost_of_selected"])
@@ -154,7 +157,7 @@ def test_train_net(tmp_path, voc):
     evaluate = ["--eval-only", "MODEL.WEIGHTS", "out/model_final.pth", *opts]
     results = []
     for processes in (1, 2):
-        run = train_net(tmp_path, processes, *evaluate)
+        run = run_train_net(tmp_path, *on_processes(processes), *evaluate)
         assert run.returncode == 0, run.stderr
         results.append([x for x in run.stdout.splitlines() if "copypaste: " in x][-1].split()[-1])
     assert results[0] == results[1]
@@ -165,6 +168,7 @@ def test_a_python_config(tmp_path, voc):
         "train.output_dir=out", "train.max_iter=2", "train.init_checkpoint=''", "optimizer.lr=1e-5",
         "train.device=cpu", f"dataloader.train.dataset.names={voc}",
         f"dataloader.test.dataset.names={voc}", "model.roi_heads.mask_in_features=null",
+        *(f"{key}={value}" for key, value in NARROW_OPTS.items()),
         "dataloader.train.total_batch_size=2", "dataloader.train.num_workers=0",
         "dataloader.test.num_workers=0", "train.log_period=1",
         "model.backbone.bottom_up.stem.norm=BN", "model.backbone.bottom_up.stages.norm=BN",
@@ -172,13 +176,13 @@ def test_a_python_config(tmp_path, voc):
         "dataloader.test.mapper.augmentations.0.short_edge_length=64",
     ]  # fmt: skip
     config = ROOT / "configs" / "mask_rcnn_R_50_FPN_1x_ohem.py"
-    run = train_net(tmp_path, 2, *opts, config=config)
+    run = run_train_net(tmp_path, *on_processes(2), *opts, config=config)
     assert run.returncode == 0, run.stderr
     assert math.isfinite(logged(tmp_path)["ohem/cost_of_selected"])
 
 
 def test_mistakes_are_answered_by_one_line(tmp_path):
     opts = ["DATASETS.TRAIN", "my_data", "OUTPUT_DIR", "out"]
-    run = train_net(tmp_path, 2, *opts)
+    run = run_train_net(tmp_path, *on_processes(2), *opts)
     assert run.returncode == 1
     assert run.stderr.splitlines()[-1].startswith("error: the data set 'my_data' is not known")
