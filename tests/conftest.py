@@ -1,4 +1,8 @@
+import os
 import warnings
+
+# Detectron2 asks on its import where its data sets are: no test should find any.
+os.environ.pop("DETECTRON2_DATASETS", None)
 
 # Detectron2 scripts a few functions on import, which torch announces as deprecated.
 warnings.filterwarnings("ignore", message=".*torch.jit.script.*")

@@ -7,6 +7,8 @@ import torch
 from detectron2 import model_zoo
 from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import build_model
+from detectron2.modeling.backbone import RegNet, ResNet
+from detectron2.modeling.backbone.resnet import BottleneckBlock
 from detectron2.structures import Boxes, Instances, Keypoints, PolygonMasks
 from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
@@ -17,7 +19,7 @@ from ohem_d2.training.config_file import load_config
 
 ZOO = Path(model_zoo.__file__).parent / "configs"
 NAMES = {base.__name__: head.__name__ for base, head in COUNTERPARTS.items()}
-SIZE, BUDGET = 64, 12
+SIZE, BUDGET, DETECTIONS = 64, 12, 20
 
 SHRINK = {
     "MODEL.DEVICE": "cpu",
@@ -34,12 +36,22 @@ SHRINK = {
     "MODEL.ROI_BOX_HEAD.FC_DIM": 16,
     "MODEL.ROI_BOX_HEAD.CONV_DIM": 32,
     "MODEL.ROI_MASK_HEAD.CONV_DIM": 32,
+    "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS": (32,) * 8,
     "MODEL.RPN.POST_NMS_TOPK_TRAIN": 40,
     "MODEL.RPN.POST_NMS_TOPK_TEST": 10,
     "MODEL.ROI_HEADS.SCORE_THRESH_TEST": -1.0,  # an untrained model is sure of anything
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": BUDGET,
+    "TEST.DETECTIONS_PER_IMAGE": DETECTIONS,
 }
 SHRINK_OPTS = [str(x) for pair in SHRINK.items() for x in pair]
+# The same of what a command line can say of the Python config of an FPN with boxes alone.
+NARROW_OPTS = {
+    "model.backbone.out_channels": 32,
+    "model.proposal_generator.head.in_channels": 32,
+    "model.roi_heads.box_head.input_shape.channels": 32,
+    "model.roi_heads.box_head.fc_dims": "[16,16]",
+    "model.roi_heads.box_predictor.input_shape.channels": 16,
+}
 
 
 def build(path, mining, everything=False, opts=()):
@@ -59,6 +71,7 @@ def tamed(model):
 
 def build_lazy(path, mining, everything):
     model = LazyConfig.load(str(path)).model
+    shrink(model)
     model.proposal_generator.post_nms_topk = (40, 10)
     if mining:
         nms_thresh = 1.0 if everything else 0.7
@@ -69,7 +82,52 @@ def build_lazy(path, mining, everything):
     predictors = heads.box_predictor if "box_predictors" not in heads else heads.box_predictors
     for p in predictors if OmegaConf.is_list(predictors) else [predictors]:
         p.test_score_thresh = -1.0
+        p.test_topk_per_image = DETECTIONS
     return instantiate(model)
+
+
+def shrink(node):
+    """Narrow the layers of a Python config, whose widths are written down in many places."""
+    for key in node if OmegaConf.is_dict(node) else range(len(node)):
+        if OmegaConf.is_interpolation(node, key):
+            continue
+        if key in WIDTHS:
+            value = node[key]
+            node[key] = narrow(value) if isinstance(value, int) else [*map(narrow, value)]
+        elif OmegaConf.is_config(node[key]):
+            shrink(node[key])
+    target = node.get("_target_") if OmegaConf.is_dict(node) else None
+    if target is RegNet:
+        node.update(w_0=node.w_0 // 4, w_a=node.w_a / 4, group_width=8)
+    elif target is ResNet.make_default_stages:
+        node["_target_"] = narrow_stages
+
+
+WIDTHS = ("in_channels", "out_channels", "channels", "bottleneck_channels", "conv_dims", "fc_dims")
+
+
+def narrow(width):
+    return min(width, max(32, width // 8))  # as many as there are groups, where layers have any
+
+
+def narrow_stages(depth, **kwargs):
+    """ResNet.make_default_stages, of narrow ones."""
+    stages, channels = [], 64
+    for i, blocks in enumerate({50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}[depth]):
+        out = 256 * 2**i
+        stages.append(
+            ResNet.make_stage(
+                BottleneckBlock,
+                blocks,
+                stride_per_block=[2 if i else 1] + [1] * (blocks - 1),
+                in_channels=narrow(channels),
+                out_channels=narrow(out),
+                bottleneck_channels=narrow(out // 4),
+                **kwargs,
+            )
+        )
+        channels = out
+    return stages
 
 
 def build_from(cfg, mining, everything=False):

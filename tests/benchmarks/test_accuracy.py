@@ -22,9 +22,15 @@ TINY = [
 ]
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """What is drawn for one test serves the others as well."""
+    return tmp_path_factory.mktemp("drawn")
+
+
 @pytest.fixture(autouse=True)
-def _few_images(monkeypatch, tmp_path):
-    monkeypatch.setattr(accuracy, "DRAWN_FOLDER", tmp_path / "drawn")
+def _few_images(monkeypatch, drawn):
+    monkeypatch.setattr(accuracy, "DRAWN_FOLDER", drawn)
     for name, drawing in list(accuracy.DRAWN.items()):
         sizes = {"train": 9, "test": 3}
         monkeypatch.setitem(accuracy.DRAWN, name, {**drawing, "sizes": sizes})
@@ -141,7 +147,7 @@ def test_steps_of_all_variants_are_timed(monkeypatch, tmp_path):
     assert f"| {of_step:.2f} |" in row
 
 
-def test_a_backbone_is_trained_once_and_every_run_starts_from_it(monkeypatch, tmp_path):
+def test_a_backbone_is_trained_once_and_every_run_starts_from_it(monkeypatch, tmp_path, drawn):
     monkeypatch.setattr(accuracy, "time_steps", lambda trainers: {name: [1.0] for name in trainers})
     monkeypatch.setattr(accuracy, "PRETRAINING", ["SOLVER.MAX_ITER", "2"])
     with pytest.raises(SystemExit, match="MODEL.RESNETS.STEM_OUT_CHANNELS is set .*, expected"):
@@ -166,7 +172,7 @@ def test_a_backbone_is_trained_once_and_every_run_starts_from_it(monkeypatch, tm
         (True, "GeneralizedRCNN"),
         (True, "RetinaNet"),
     ]
-    (file,) = (tmp_path / "drawn").glob("*.pth")
+    (file,) = drawn.glob("*.pth")
     trained = torch.load(file)["model"]
     assert len(trained) > 20
     assert set(trained) < set(runs[0][2])
@@ -185,7 +191,9 @@ def test_a_backbone_is_trained_once_and_every_run_starts_from_it(monkeypatch, tm
 @pytest.mark.parametrize("variant", accuracy.VARIANTS)
 def test_every_variant_trains(monkeypatch, tmp_path, variant):
     monkeypatch.setattr("step_times.ROUNDS", 2)
-    call(monkeypatch, tmp_path, "--variants", variant, "--seeds", "0")
+    monkeypatch.setattr("step_times._WARM_UP", 0)
+    monkeypatch.setattr(accuracy, "draw_curves", lambda *_: None)  # nothing of the variant's
+    call(monkeypatch, tmp_path, "--variants", variant, "--seeds", "0", "--points", "1")
     (result,) = runs_in(tmp_path)
     assert result["variant"] == variant
 
@@ -227,6 +235,7 @@ def test_all_variants_but_those_that_say_so_are_the_papers_way():
 
 
 def test_data_in_pascal_vocs_layout_is_evaluated_by_cocos_metric(monkeypatch, tmp_path):
+    monkeypatch.setattr(accuracy, "time_steps", lambda trainers: {name: [1.0] for name in trainers})
     write_shapes(tmp_path / "voc", sizes={"train": 6, "test": 3})
     monkeypatch.setattr(accuracy, "VARIANTS", {"ohem": accuracy.VARIANTS["ohem"]})
     opts = ["DATASETS.TRAIN", f"voc://{tmp_path}/voc?split=train"]

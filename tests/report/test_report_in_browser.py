@@ -1,8 +1,6 @@
 """The page of hard examples, used as its user would."""
 
 import json
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -11,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from browser import opened, requested
-from command_line import ROOT, run_train_net
+from command_line import ROOT, run_command, run_train_net
 from detectron2.data import MetadataCatalog
 
 from ohem_d2.data.shapes import write_shapes
@@ -205,9 +203,8 @@ def test_report_of_a_model_that_was_trained(tmp_path):
     run = run_train_net(tmp_path, *data, *few, config=ROOT / "configs" / "quick_start.yaml")
     assert run.returncode == 0, run.stderr
     given = ["--config-file", "output/config.yaml", "--dataset", test, "--output", "report"]
-    command = [sys.executable, ROOT / "tools/hard_examples.py", *given]
     weights = ["MODEL.WEIGHTS", "output/model_final.pth"]
-    subprocess.run([*map(str, command), *weights], cwd=tmp_path, check=True, timeout=300)
+    run_command(tmp_path, "report", *given, *weights).check_returncode()
     check_report(tmp_path / "report", tmp_path / "profile")
 
 

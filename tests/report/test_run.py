@@ -2,13 +2,12 @@
 
 import json
 import math
+import shutil
 import signal
-import subprocess
-import sys
 
 import cv2
 import pytest
-from command_line import ROOT
+from command_line import run_command, run_script
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
@@ -29,42 +28,47 @@ from ohem_d2.report.label_errors import LABEL_ERRORS
 from ohem_d2.training.config_file import load_config
 from ohem_d2.training.lazy_trainer import load_lazy_config, register_lazy_datasets
 
-TOOL = ROOT / "tools" / "hard_examples.py"
-
 NAME = "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
 DATA = "voc://voc?split=trainval"
 
 
-@pytest.fixture
-def trained(tmp_path, monkeypatch):
-    """The command's arguments for a model of plain Detectron2."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """The folder of a model of plain Detectron2, and its data."""
+    folder = tmp_path_factory.mktemp("models")
     objects = [("dog", (5, 5, 30, 40), ""), ("cat", (40, 10, 70, 50), "")]
-    write_voc(tmp_path / "voc", {f"image {i}": objects for i in range(4)})
-    cfg = load_config(NAME, [*SHRINK_OPTS, "DATASETS.TEST", DATA, "INPUT.MIN_SIZE_TEST", "64"])
-    register_datasets(cfg)
-    model = build_model(cfg)
-    DetectionCheckpointer(model, str(tmp_path)).save("model")
-    model.roi_heads.box_predictor.cls_score.weight.data.fill_(math.nan)
-    DetectionCheckpointer(model, str(tmp_path)).save("diverged")
+    write_voc(folder / "voc", {f"image {i}": objects for i in range(4)})
     none = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
-    (tmp_path / "none.json").write_text(json.dumps(none))
-    cfg.MODEL.WEIGHTS = "model.pth"
-    (tmp_path / "config.yaml").write_text(cfg.dump())
+    (folder / "none.json").write_text(json.dumps(none))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        cfg = load_config(NAME, [*SHRINK_OPTS, "DATASETS.TEST", DATA, "INPUT.MIN_SIZE_TEST", "64"])
+        register_datasets(cfg)
+        model = build_model(cfg)
+        DetectionCheckpointer(model, str(folder)).save("model")
+        model.roi_heads.box_predictor.cls_score.weight.data.fill_(math.nan)
+        DetectionCheckpointer(model, str(folder)).save("diverged")
+        cfg.MODEL.WEIGHTS = "model.pth"
+        (folder / "config.yaml").write_text(cfg.dump())
+    return folder
+
+
+@pytest.fixture
+def trained(models, tmp_path, monkeypatch):
+    """A copy of it, for a test to work in."""
+    shutil.copytree(models, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def call(folder, *arguments):
-    command = [sys.executable, "-W", "ignore", str(TOOL)]
+def call(folder, *arguments, run=run_command):
     given = ["--config-file", "config.yaml", "--dataset", DATA, "--output", "report", *arguments]
-    return subprocess.run(
-        [*command, *map(str, given)], cwd=folder, capture_output=True, text=True, timeout=300
-    )
+    return run(folder, "report", *given)
 
 
 def test_writes_what_pycocotools_reads(trained, capsys):
     (trained / "voc/JPEGImages/image 1.jpg").write_bytes(b"no image")
-    run = call(trained, "MODEL.WEIGHTS", "model.pth", "--max-images", 3)
+    run = call(trained, "MODEL.WEIGHTS", "model.pth", "--max-images", 3, run=run_script)
     assert run.returncode == 0, run.stderr
     assert "image 1.jpg is left out" in run.stdout
     coco = COCO(str(trained / "report/hard_examples.json"))

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import ROOT, run_train_net
+from command_line import ROOT, run_script, run_train_net
 from detectron2.engine import launch
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from small_data import write_voc
 from small_heads import FAMILIES, make_batch, make_heads, rotated, train_step
-from small_models import SHRINK_OPTS
+from small_models import NARROW_OPTS, SHRINK_OPTS
 
 from ohem_d2.data import register_datasets
 from ohem_d2.training.config_file import load_config
@@ -189,7 +189,10 @@ def voc(tmp_path):
 
 
 def on_processes(number):
-    """Arguments of train_net.py. The port is free, whoever else trains on this machine."""
+    """
+    Arguments of train_net.py, which starts interpreters of their own for two or more. The port is
+    free, whoever else trains on this machine.
+    """
     return "--num-gpus", number, "--dist-url", "auto"
 
 
@@ -204,7 +207,7 @@ def test_train_net(tmp_path, voc):
         "SOLVER.IMS_PER_BATCH", 4, "SOLVER.MAX_ITER", 3, "DATALOADER.NUM_WORKERS", 0,
         "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 8, "MODEL.RPN.POST_NMS_TOPK_TRAIN", 20,
     ]  # fmt: skip
-    run = run_train_net(tmp_path, *on_processes(2), *opts)
+    run = run_train_net(tmp_path, *on_processes(2), *opts, run=run_script)
     assert run.returncode == 0, run.stderr
     figures = logged(tmp_path)
     assert math.isfinite(figures["ohem/cost_of_selected"])
@@ -226,6 +229,7 @@ def test_a_python_config(tmp_path, voc):
         "train.output_dir=out", "train.max_iter=2", "train.init_checkpoint=''", "optimizer.lr=1e-5",
         "train.device=cpu", f"dataloader.train.dataset.names={voc}",
         f"dataloader.test.dataset.names={voc}", "model.roi_heads.mask_in_features=null",
+        *(f"{key}={value}" for key, value in NARROW_OPTS.items()),
         "dataloader.train.total_batch_size=2", "dataloader.train.num_workers=0",
         "dataloader.test.num_workers=0", "train.log_period=1",
         "model.backbone.bottom_up.stem.norm=BN", "model.backbone.bottom_up.stages.norm=BN",

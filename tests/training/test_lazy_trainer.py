@@ -11,6 +11,7 @@ from detectron2 import model_zoo
 from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling.roi_heads import StandardROIHeads
 from small_data import write_coco, write_voc
+from small_models import NARROW_OPTS
 
 from ohem_d2 import OHEMROIHeads
 from ohem_d2.errors import InputError
@@ -32,6 +33,7 @@ TINY = {
 # Images are small, and a network without weights is tamed by batch normalization.
 TINY_R50 = {
     **TINY,
+    **NARROW_OPTS,
     "train.init_checkpoint": "''",
     "model.backbone.bottom_up.freeze_at": 0,
     "model.backbone.bottom_up.stem.norm": "BN",

@@ -1,12 +1,10 @@
 """configs/paper, and what docs/paper.md says of it."""
 
 import re
-import subprocess
-import sys
 
 import cv2
 import pytest
-from command_line import ROOT
+from command_line import ROOT, run_command
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_argument_parser
 from small_data import write_voc
@@ -28,9 +26,9 @@ def voc(tmp_path_factory):
     objects = [("dog", (5, 5, 30, 40), ""), ("cat", (40, 10, 70, 50), "")]
     write_voc(folder / "voc", {f"image {i}": objects for i in range(4)})
     spec = f"voc://{folder}/voc?split=trainval"
-    tool = [sys.executable, ROOT / "tools" / "selective_search.py", spec, "--jobs", "1"]
-    subprocess.run([*tool, "--output", folder / "proposals.pkl"], check=True)
-    return spec, str(folder / "proposals.pkl")
+    output = folder / "proposals.pkl"
+    run_command(folder, "proposals", spec, "--jobs", 1, "--output", output).check_returncode()
+    return spec, str(output)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from command_line import ROOT, run_train_net
+from command_line import ROOT, run_command, run_script, run_train_net
 from detectron2.config import CfgNode, get_cfg
 from detectron2.structures import BoxMode
 from small_data import write_coco, write_voc
@@ -27,10 +27,10 @@ TINY = {
 OBJECTS = [("dog", (5, 5, 30, 40), ""), ("cat", (40, 10, 70, 50), "")]
 
 
-def train_net(folder, *args, config=None, **settings):
-    """Run train_net.py with the settings of a training of seconds."""
+def train_net(folder, *args, config=None, run=run_command, **settings):
+    """Train with the settings of a training of seconds."""
     opts = [x for pair in {**TINY, **settings}.items() for x in pair]
-    return run_train_net(folder, *args, "OUTPUT_DIR", "out", *opts, config=config)
+    return run_train_net(folder, *args, "OUTPUT_DIR", "out", *opts, config=config, run=run)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_train_resume_and_evaluate(tmp_path, voc):
     both = {**voc, "DATASETS.TEST": repr((voc["DATASETS.TEST"], coco))}
     both["MODEL.ROI_HEADS.SCORE_THRESH_TEST"] = 0.0  # detections there are, if bad ones
     # With an evaluation among the last steps, whose mined RoIs are drawn.
-    run = train_net(tmp_path, **both, **{"TEST.EVAL_PERIOD": 3, "VIS_PERIOD": 2})
+    run = train_net(tmp_path, **both, **{"TEST.EVAL_PERIOD": 3, "VIS_PERIOD": 2}, run=run_script)
     assert run.returncode == 0, run.stderr
     assert "2 classes: cat, dog" in run.stdout
     assert "PASCAL VOC 2012 metric" in run.stdout
