@@ -131,9 +131,10 @@ def load_torch_file(name: str, path: str) -> Any:
         # As torch words it from 2.5 on.
         found = re.search(r"GLOBAL ([\w.]+)|(?:class|function|type) ([\w.]+\.\w+)", str(e))
         if found:
+            what = (found[1] or found[2]).strip(".")
             raise InputError(
-                f"{name!r} was not loaded, because it names {(found[1] or found[2]).strip(".")}, which could "
-                "run code: expected tensors and plain containers, such as a model's state_dict()"
+                f"{name!r} was not loaded, because it names {what}, which could run code: expected "
+                "tensors and plain containers, such as a model's state_dict()"
             ) from None
         raise InputError(
             f"{name!r} is no checkpoint, or not a whole one: expected a file that torch.save has "
