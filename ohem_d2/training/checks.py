@@ -217,8 +217,9 @@ def named_settings(config_file: str, cfg: object) -> Iterator[None]:
     except InputError:
         raise
     except Exception as e:  # there is no end to what they raise
+        # The first two are this function and the one that called it.
         frames = list(traceback.walk_tb(e.__traceback__))
-        rooms = {f.f_globals.get("__name__", "").partition(".")[0] for f, _ in frames[1:]}
+        rooms = {f.f_globals.get("__name__", "").partition(".")[0] for f, _ in frames[2:]}
         if not rooms <= _NOT_OF_USERS:
             raise
         frame, line = frames[-1]

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from ast import literal_eval
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,7 +18,7 @@ from fvcore.common.config import BASE_KEY
 from ..config import add_ohem_config, box_voting_options
 from ..errors import InputError
 from ..modeling.box_voting import BoxVotingMixin
-from .key_checks import check_structure
+from .key_checks import check_no_none
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
         raise
     except (OSError, *_REFUSED) as e:
         raise InputError(f"{path} is no valid config: {_text(e)}") from None
-    check_structure(cfg, defaults)
+    check_no_none(cfg, defaults)
     heads = _named_heads(path)
     opts = list(opts)
     for opt in opts[::2]:
@@ -101,7 +102,7 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
         cfg.merge_from_list(opts)
     except _REFUSED as e:
         raise InputError(f"in the settings {' '.join(map(str, opts))!r}: {_text(e)}") from None
-    check_structure(cfg, defaults)
+    check_no_none(cfg, defaults)
     if cfg.MODEL.ROI_HEADS.NAME not in ROI_HEADS_REGISTRY:
         known = ", ".join(name for name, _ in ROI_HEADS_REGISTRY)
         raise InputError(
@@ -259,5 +260,10 @@ def _fit(cfg: CfgNode, key: str, text: str) -> str:
 
 
 def _text(error: Exception) -> str:
-    """Without the quotes that KeyError puts around its message."""
-    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    """Without the quotes that KeyError puts around its message, and all that a node holds."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    types = r"Type mismatch \(.*? vs. <class '(.*?)'>\) with values .* for config key: (\S+)"
+    if mismatch := re.fullmatch(types, text, re.DOTALL):
+        value = text.rpartition(" vs. ")[2].rpartition(") for config key")[0]
+        return f"{mismatch[2]} is {value!r}, of {mismatch[1]}, expected the type of its default"
+    return text

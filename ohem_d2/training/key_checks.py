@@ -83,26 +83,20 @@ def check_lazy_keys(cfg: DictConfig, training: bool = True) -> None:
         raise InputError("model.pixel_mean and model.pixel_std differ in length, expected as many")
 
 
-def check_structure(cfg: CfgNode, known: CfgNode, above: str = "") -> None:
+def check_no_none(cfg: CfgNode, known: CfgNode) -> None:
     """
-    Make sure that a config still has the nodes and values of the defaults: YAML takes a key without
-    a value for None, which would be put in place of a node.
+    Make sure that what has a value by default has one: yacs takes None for a value of any type, and
+    YAML takes a key without a value for None.
 
     Args:
         cfg: a config that has just been merged.
         known: the defaults.
-        above: what the names of these keys begin with.
 
     Raises:
-        InputError: a node is no node any more, or a value is None that may not be.
+        InputError: it has none.
     """
-    for name, default in known.items():
-        value, key = cfg.get(name), f"{above}{name}"
-        if isinstance(default, CfgNode):
-            if not isinstance(value, CfgNode):
-                raise _wrong(key, value, f"keys below it, such as {next(iter(default))}")
-            check_structure(value, default, f"{key}.")
-        elif value is None and default is not None:
+    for key, default in _leaves(known):
+        if default is not None and _at(cfg, key) is None:
             raise _wrong(key, None, f"a value, such as {default!r}")
 
 
@@ -193,6 +187,12 @@ def _relations_of_resnet(cfg: CfgNode) -> Iterator[_Relation]:
         yield f"{key}RES2_OUT_CHANNELS", resnets.RES2_OUT_CHANNELS == 64, f"64, {words}"
         yield f"{key}NUM_GROUPS", resnets.NUM_GROUPS == 1, f"1, {words}"
         yield f"{key}RES5_DILATION", resnets.RES5_DILATION == 1, f"1, {words}"
+    known = {"stem", "res2", "res3", "res4", "res5", "linear"}
+    maps = resnets.OUT_FEATURES
+    yield f"{key}OUT_FEATURES", known.issuperset(maps), f"some of {', '.join(sorted(known))}"
+    if cfg.MODEL.BACKBONE.NAME == "build_resnet_fpn_backbone":
+        fits = bool(cfg.MODEL.FPN.IN_FEATURES) and set(maps).issuperset(cfg.MODEL.FPN.IN_FEATURES)
+        yield "MODEL.FPN.IN_FEATURES", fits, f"some of {key}OUT_FEATURES, {', '.join(maps)}"
     is_plain = not any(resnets.DEFORM_ON_PER_STAGE)
     words = "False for each stage: Detectron2 has deformable convolutions on GPUs, and from depth "
     fits = is_plain or (cfg.MODEL.DEVICE != "cpu" and resnets.DEPTH >= 50)
