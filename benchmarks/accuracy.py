@@ -51,7 +51,7 @@ from ohem_d2.data import register_datasets
 from ohem_d2.data.shapes import write_shapes
 from ohem_d2.errors import InputError
 from ohem_d2.files import locked, write_whole
-from ohem_d2.training.checks import check_datasets, check_weights, named_weights
+from ohem_d2.training.checks import check_datasets, check_output_dir, check_weights
 from ohem_d2.training.config_file import load_config
 from ohem_d2.training.trainer import Trainer
 from ohem_d2.visualization import MinedPictures
@@ -245,15 +245,13 @@ def build_trainer(cfg: CfgNode, folder: str) -> StudyTrainer:
     Raises:
         InputError: there are no such weights.
     """
-    weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, folder)
-    check_weights(*weights, resume=False, training=True)
+    check_weights("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, folder, resume=False, training=True)
     cfg = cfg.clone()
     cfg.OUTPUT_DIR = folder
     cfg.freeze()
     seed_all_rng(cfg.SEED)
     trainer = StudyTrainer(cfg)
-    with named_weights(*weights):
-        trainer.resume_or_load(resume=False)
+    trainer.resume_or_load(resume=False)
     return trainer
 
 
@@ -431,8 +429,21 @@ def measure_steps(data: str, cfgs: dict[str, CfgNode], file: Path) -> None:
 
 
 def _read(file: Path) -> dict:
-    """All runs, and of each data set what a step of each variant takes."""
-    return json.loads(file.read_text()) if file.exists() else {"runs": [], "steps": {}}
+    """
+    All runs, and of each data set what a step of each variant takes.
+
+    Raises:
+        InputError: the file is not one that `_write` has written.
+    """
+    if not file.exists():
+        return {"runs": [], "steps": {}}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise InputError(f"{file} cannot be read ({e}), expected whole JSON, or no file") from e
+    if not isinstance(content, dict) or not {"runs", "steps"} <= content.keys():
+        raise InputError(f"{file} has no 'runs' and 'steps', expected those, or no file")
+    return content
 
 
 @contextmanager
@@ -687,17 +698,18 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("output/accuracy"))
     parser.add_argument("--opts", nargs="*", default=[], help="KEY VALUE pairs for all runs")
     args = parser.parse_args()
-    args.output.mkdir(parents=True, exist_ok=True)
     logging.disable(logging.INFO)  # Detectron2 says a lot of each run
     data = {name: (args.config_file, drawn_data(name)) for name in args.data}
     data |= {name: (config, opts) for name, config, *opts in args.add}
     try:
+        check_output_dir("--output", args.output)
         run(args, data)
+        page = report(args.output)
     except InputError as e:
         sys.exit(f"error: {e}")
     finally:
         logging.disable(logging.NOTSET)
-    print(f"\n{report(args.output)}")
+    print(f"\n{page}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
+import torch
 from detectron2.engine import default_argument_parser, launch
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -18,6 +19,7 @@ from . import __version__
 from .data import ADDRESSES
 from .errors import InputError
 from .report.run import RANKINGS, write_report
+from .training.checks import check_output_dir
 from .training.config_file import CONFIGS
 from .training.trainer import run
 
@@ -72,6 +74,15 @@ examples:
     parser.set_defaults(config_file=str(CONFIGS / "quick_start.yaml"))
     args = parser.parse_args(argv)
     _find_own_modules()
+    most = torch.cuda.device_count() or None  # as many processes as one likes without a GPU
+    for name, value, low, high in (
+        ("--num-gpus", args.num_gpus, 0, most),
+        ("--num-machines", args.num_machines, 1, None),
+        ("--machine-rank", args.machine_rank, 0, args.num_machines - 1),
+    ):
+        if value < low or (high is not None and value > high):
+            limit = f"{low} or more" if high is None else f"{low} to {high}"
+            sys.exit(f"error: {name} is {value}, expected {limit}")
     errors = multiprocessing.get_context("spawn").SimpleQueue()  # as launch starts processes
     try:
         launch(
@@ -202,6 +213,7 @@ example:
     )
     args = parser.parse_args(argv)
     try:
+        check_output_dir("the folder of --output", args.output.parent)
         compute_proposals(args.dataset, args.output, args.mode, args.jobs)
     except InputError as e:
         sys.exit(f"error: {e}")

@@ -29,14 +29,18 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "hard_fraction": (lambda v: _number(v) and 0 < v <= 1, "a number in (0, 1]"),
     "start_iter": (lambda v: type(v) is int and v >= 0, "an integer of 0 or more"),
     "bg_iou_lo": (lambda v: _number(v) and 0 <= v < 1, "a number in [0, 1)"),
-    "loss_weight_cls": (lambda v: _number(v) and v >= 0, "a number of 0 or more"),
-    "loss_weight_box_reg": (lambda v: _number(v) and v >= 0, "a number of 0 or more"),
+    # Costs are in single precision, in half of it under AMP: larger weights would overflow.
+    "loss_weight_cls": (lambda v: _number(v) and 0 <= v <= 1000, "a number from 0 to 1000"),
+    "loss_weight_box_reg": (lambda v: _number(v) and 0 <= v <= 1000, "a number from 0 to 1000"),
     "cascade_stages": (
         lambda v: isinstance(v, tuple) and bool(v) and all(type(s) is int and s >= 0 for s in v),
         "a tuple of at least one stage, counted from 0",
     ),
 }
 
+
+# Of box voting. Each costs as much as Detectron2's detection, and two are enough.
+_MOST_ROUNDS = 100
 
 # The options that are passed to the sampler, where it has a parameter of that name.
 SAMPLER_OPTIONS = (
@@ -132,9 +136,10 @@ class BoxVotingOptions:
     vote_thresh: float = 0.5
 
     def __post_init__(self) -> None:
-        if type(self.rounds) is not int or self.rounds < 0:
+        if type(self.rounds) is not int or not 0 <= self.rounds <= _MOST_ROUNDS:
             raise InputError(
-                f"TEST.BOX_VOTING.ROUNDS is {self.rounds!r}, expected an integer of 0 or more"
+                f"TEST.BOX_VOTING.ROUNDS is {self.rounds!r}, expected an integer from 0 to "
+                f"{_MOST_ROUNDS}"
             )
         for name in ("nms_thresh", "vote_thresh"):
             value = getattr(self, name)

@@ -27,6 +27,7 @@ from detectron2.structures import BoxMode
 from tqdm import tqdm
 
 from ..errors import InputError
+from .pickles import load_pickle
 from .specs import register_by_name, unknown_dataset
 
 MODES = ("fast", "quality")
@@ -217,7 +218,7 @@ def read_part(part: Path, header: str) -> tuple[dict[int | str, np.ndarray], int
         if not file.peek(1):
             return boxes, 0
         try:
-            found = pickle.load(file)
+            found = load_pickle(file)
         except Exception:  # there is no end to what pickle raises for other files
             found = "something else"
         if found != header:
@@ -227,7 +228,7 @@ def read_part(part: Path, header: str) -> tuple[dict[int | str, np.ndarray], int
         while True:
             end = file.tell()
             try:
-                image_id, boxes_of_image = pickle.load(file)
+                image_id, boxes_of_image = load_pickle(file)
             except (EOFError, pickle.UnpicklingError):  # the end, or a process was killed here
                 return boxes, end
             boxes[image_id] = boxes_of_image

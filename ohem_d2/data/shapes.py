@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ..errors import InputError
 from .coco import load_coco
 from .voc import load_voc
 
@@ -192,8 +193,17 @@ def shapes_folder() -> Path:
 
 def _load(split: str, layout: str) -> list[dict]:
     folder = shapes_folder()
-    if not folder.exists():
-        write_shapes(folder)
+    try:
+        if "://" in os.getenv("DETECTRON2_DATASETS", ""):
+            raise OSError(None, "it is an address")
+        if not folder.exists():
+            write_shapes(folder)
+    except (OSError, ValueError) as e:
+        raise InputError(
+            f"the built-in data set cannot be drawn into {folder} "
+            f"({getattr(e, 'strerror', None) or e}): expected DETECTRON2_DATASETS to be a folder "
+            "on this machine that can be written"
+        ) from e
     if layout == "coco":
         records, *_ = load_coco(folder / f"{split}.json", folder / "JPEGImages")
     else:

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, instantiate
-from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
+from detectron2.data import get_detection_dataset_dicts
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, build_model
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
@@ -27,13 +26,17 @@ from ..errors import InputError
 from ..modeling.lazy import COUNTERPARTS, with_ohem
 from ..training.checks import (
     check_datasets,
+    check_num_classes,
+    check_output_dir,
     check_proposal_files,
     check_weights,
-    named_weights,
+    named_settings,
 )
 from ..training.config_file import find_config, load_config
+from ..training.key_checks import check_keys, check_lazy_keys
 from ..training.lazy_trainer import load_lazy_config, register_lazy_datasets
 from ..training.output_folder import alone_in
+from ..training.weights import SafeCheckpointer
 from .hard_examples import Findings, build_mapper, check_model, look_at
 from .label_errors import by_cleanlab, by_loss
 from .page import as_coco, write_list, write_page
@@ -80,6 +83,7 @@ def write_report(
         raise InputError(f"--max-images is {max_images}, expected 1 or more")
     rank = RANKINGS[ranking]
     rank([])  # if it is not installed, it says so now
+    check_output_dir("--output", output)
     config_file = find_config(config_file)
     load = load_python_config if config_file.endswith(".py") else load_yaml_config
     cfg, model, proposal_files = load(config_file, opts, dataset)
@@ -237,6 +241,7 @@ def load_yaml_config(
         InputError: it is no two-stage model, or not for this data set, or has no weights.
     """
     cfg = load_config(config_file, opts)
+    check_keys(cfg, training=False)
     proposal_files = find_proposals(cfg, dataset)
     cfg.DATASETS.TEST = (dataset,)
     with _without_training_set(cfg.DATASETS.TRAIN, "DATASETS.TRAIN '()'"):
@@ -253,8 +258,9 @@ def load_yaml_config(
             f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}, expected GeneralizedRCNN: "
             "hard examples are mined among the RoIs of a two-stage model"
         )
-    model = build_model(cfg)
-    load_weights(model, *weights)
+    with named_settings(config_file, cfg):
+        model = build_model(cfg)
+    load_weights(model, cfg.MODEL.WEIGHTS)
     return cfg, model, proposal_files
 
 
@@ -268,6 +274,7 @@ def load_python_config(
         InputError: as `load_yaml_config`.
     """
     cfg = load_lazy_config(config_file, opts, training=False)
+    check_lazy_keys(cfg, training=False)
     heads = cfg.model.get("roi_heads")
     if heads is None:
         raise InputError(
@@ -284,8 +291,9 @@ def load_python_config(
     target = heads["_target_"]
     if (locate(target) if isinstance(target, str) else target) in COUNTERPARTS:
         cfg.model.roi_heads = with_ohem(heads)
-    model = instantiate(cfg.model).to(cfg.train.device)
-    load_weights(model, *weights)
+    with named_settings(config_file, cfg):
+        model = instantiate(cfg.model).to(cfg.train.device)
+    load_weights(model, cfg.train.init_checkpoint)
     return cfg, model, None
 
 
@@ -311,23 +319,15 @@ def check_classes(key: str, number: int, dataset: str) -> None:
         InputError: it has not.
     """
     check_datasets(dataset)
-    if MetadataCatalog.get(dataset).get("thing_classes") is None:
-        DatasetCatalog.get(dataset)  # some say what classes they have only when they are loaded
-    names = MetadataCatalog.get(dataset).thing_classes
-    if len(names) != number:
-        raise InputError(
-            f"{key} is {number}, expected {len(names)}, as --dataset {dataset} has: "
-            f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-        )
+    check_num_classes(key, number, [dataset])
 
 
-def load_weights(model: nn.Module, key: str, weights: str, output_dir: str) -> None:
+def load_weights(model: nn.Module, weights: str) -> None:
     """
-    Load the weights of a model that can be looked into; the others are as of `check_weights`.
+    Load the weights of a model that can be looked into.
 
     Raises:
         InputError: they are of another model, or it mines nothing.
     """
     check_model(model)
-    with named_weights(key, weights, output_dir):
-        DetectionCheckpointer(model).load(weights)
+    SafeCheckpointer(model).load(weights)

@@ -1,7 +1,9 @@
 """What a run checks before it starts, whatever the form of its config."""
 
 import os
-import pickle
+import re
+import tempfile
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import urlparse
@@ -11,7 +13,18 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from ..data import ADDRESSES, unknown_dataset
+from ..data.pickles import read_pickle
 from ..errors import InputError
+from .key_checks import named_keys
+
+# Whose code it is that raises an error which the settings are to blame for.
+_NOT_OF_USERS = {
+    "ohem_d2", "detectron2", "fvcore", "iopath", "omegaconf", "torch", "torchvision", "numpy",
+    "yacs", "contextlib", "functools", "abc", "copy", "importlib", "pydoc", "typing", "enum",
+    "collections", "tensorboard", "PIL", "os", "posixpath", "pathlib", "inspect",
+}  # fmt: skip
+# What Detectron2 reads from a file of proposals; the first may have an older name.
+_OF_PROPOSALS = ({"ids", "indexes"}, {"boxes"}, {"objectness_logits", "scores"})
 
 
 def check_datasets(*names: str) -> None:
@@ -86,7 +99,8 @@ def check_proposal_files(key: str, files: Sequence[str], names: Sequence[str]) -
         names: the data sets.
 
     Raises:
-        InputError: there are more or fewer files than data sets, or one of them is not here.
+        InputError: there are more or fewer files than data sets, or one of them is not here, has
+            no proposals, or could run code.
     """
     if len(files) != len(names):
         raise InputError(
@@ -97,6 +111,13 @@ def check_proposal_files(key: str, files: Sequence[str], names: Sequence[str]) -
         reason = _missing(file)
         if reason:
             raise InputError(f"{key}: {file!r} cannot be loaded ({reason})")
+        # Detectron2 will run what it says.
+        content = read_pickle(key, PathManager.get_local_path(file))
+        if not isinstance(content, dict) or not all(x & content.keys() for x in _OF_PROPOSALS):
+            raise InputError(
+                f"{key}: {file!r} has no proposals, expected a pickle of ids, boxes, "
+                "objectness_logits and bbox_mode"
+            )
 
 
 def check_batch_size(key: str, batch_size: int) -> None:
@@ -125,13 +146,85 @@ def _missing(path: str) -> str | None:
         return str(e)
 
 
+def check_output_dir(key: str, path: object) -> None:
+    """
+    Make sure that files can be written to a folder, which is made if it is not there.
+
+    Args:
+        key: where the user names it.
+        path: the folder.
+
+    Raises:
+        InputError: they cannot.
+    """
+    expected = "expected a folder on this machine that can be written"
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path).strip():
+        raise InputError(f"{key} is {path!r}, {expected}")
+    path = os.fspath(path)
+    if re.match(r"\w+:/|~", path):  # pathlib leaves one slash of an address
+        raise InputError(f"{key} is {path!r}, which is no path, {expected}")
+    try:
+        os.makedirs(path, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except (OSError, ValueError) as e:
+        reason = getattr(e, "strerror", None) or e
+        raise InputError(
+            f"{key} is {path!r}, which cannot be written ({reason}), {expected}"
+        ) from e
+
+
+def check_num_classes(key: str, number: int, names: Sequence[str]) -> None:
+    """
+    Make sure that a model has as many classes as data sets.
+
+    Args:
+        key: where the config says how many the model has.
+        number: how many these are.
+        names: registered data sets. Those that do not say what classes they have are not looked at.
+
+    Raises:
+        InputError: it has not.
+    """
+    for name in names:
+        if MetadataCatalog.get(name).get("thing_classes") is None:
+            DatasetCatalog.get(name)  # some say what classes they have only when they are loaded
+        classes = MetadataCatalog.get(name).get("thing_classes")
+        if classes and len(classes) != number:
+            more = ", ..." if len(classes) > 5 else ""
+            raise InputError(
+                f"{key} is {number}, expected {len(classes)}, as the data set {name!r} has: "
+                f"{', '.join(classes[:5])}{more}"
+            )
+
+
 @contextmanager
-def named_weights(key: str, weights: str, output_dir: str) -> Iterator[None]:
-    """Say which file it was that could not be read. The arguments are those of `check_weights`."""
+def named_settings(config_file: str, cfg: object) -> Iterator[None]:
+    """
+    Say which settings they are that no model or training can be built from.
+
+    What code of the user's own raises is left as it is, with its traceback.
+
+    Args:
+        config_file: where the settings are from.
+        cfg: all of them, in either form of a config.
+
+    Raises:
+        InputError: Detectron2 or torch have refused them.
+    """
     try:
         yield
-    except (EOFError, pickle.UnpicklingError, RuntimeError, ValueError) as e:
+    except InputError:
+        raise
+    except Exception as e:  # there is no end to what they raise
+        # The first two are this function and the one that called it.
+        frames = list(traceback.walk_tb(e.__traceback__))
+        rooms = {f.f_globals.get("__name__", "").partition(".")[0] for f, _ in frames[2:]}
+        if not rooms <= _NOT_OF_USERS:
+            raise
+        frame, line = frames[-1]
+        keys = " and ".join(named_keys(cfg, e)[:3])
         raise InputError(
-            f"{key}, {weights!r}, or the checkpoint in {output_dir!r} that --resume takes, is no "
-            f"checkpoint of this model: {e}"
+            f"{f'{keys} in ' if keys else ''}{config_file}, or the settings that change it, cannot "
+            f"be built: {type(e).__name__}: {e} ({frame.f_globals.get('__name__')}, line {line})"
         ) from e

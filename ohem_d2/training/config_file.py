@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from ast import literal_eval
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,12 +13,12 @@ import yaml
 from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import ROI_HEADS_REGISTRY
-from detectron2.utils.file_io import PathManager
 from fvcore.common.config import BASE_KEY
 
 from ..config import add_ohem_config, box_voting_options
 from ..errors import InputError
 from ..modeling.box_voting import BoxVotingMixin
+from .key_checks import check_no_none
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ _PACKAGE = Path(__file__).parents[1]
 CONFIGS = _PACKAGE / "configs"
 if not CONFIGS.is_dir():
     CONFIGS = _PACKAGE.parent / "configs"
+_YAML = (".yaml", ".yml")
 _ZOO = (Path(model_zoo.__file__).parent / "configs").resolve()
 # Those of Detectron2's architectures that would ignore MODEL.ROI_HEADS.NAME.
 _WITHOUT_ROI_HEADS = ("RetinaNet", "FCOS", "ProposalNetwork", "SemanticSegmentor")
@@ -35,10 +37,13 @@ _REFUSED = (KeyError, ValueError, AssertionError, TypeError, AttributeError)
 
 
 class _SafeCfgNode(CfgNode):
-    """Loads YAML safely, where Detectron2 would run what its tags say."""
+    """Loads YAML safely, where Detectron2 would run what its tags say and fetch what it names."""
 
     @classmethod
     def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict:
+        content = _read_yaml(filename)
+        for base in _bases(filename, content):
+            _check_base(filename, base)
         # Detectron2's own files are as trusted as its code; one of them computes its anchors.
         trusted = Path(filename).resolve().is_relative_to(_ZOO)
         return super().load_yaml_with_base(filename, allow_unsafe=trusted)
@@ -61,6 +66,7 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     """
     cfg = _SafeCfgNode(get_cfg())
     add_ohem_config(cfg)
+    defaults = cfg.clone()
     path = find_config(config_file)
     with suppress(OSError, UnicodeDecodeError):  # which loading it will name
         if "_target_:" in Path(path).read_text(encoding="utf-8"):
@@ -73,9 +79,17 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     except yaml.constructor.ConstructorError as e:
         could_run_code = "tag" in (e.problem or "")
         reason = "it has a YAML tag that could run code" if could_run_code else "it is malformed"
-        raise InputError(f"{path} was not loaded, because {reason}: {e}") from None
-    except (yaml.YAMLError, OSError, RecursionError, *_REFUSED) as e:
+        raise InputError(f"{path} was not loaded, because {reason}: {_place(e)}") from None
+    except RecursionError:
+        raise InputError(
+            f"{path} is no valid config: its {BASE_KEY} leads back to it (recursion), expected "
+            "files that do not"
+        ) from None
+    except InputError:
+        raise
+    except (OSError, *_REFUSED) as e:
         raise InputError(f"{path} is no valid config: {_text(e)}") from None
+    check_no_none(cfg, defaults)
     heads = _named_heads(path)
     opts = list(opts)
     for opt in opts[::2]:
@@ -88,6 +102,7 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
         cfg.merge_from_list(opts)
     except _REFUSED as e:
         raise InputError(f"in the settings {' '.join(map(str, opts))!r}: {_text(e)}") from None
+    check_no_none(cfg, defaults)
     if cfg.MODEL.ROI_HEADS.NAME not in ROI_HEADS_REGISTRY:
         known = ", ".join(name for name, _ in ROI_HEADS_REGISTRY)
         raise InputError(
@@ -152,17 +167,76 @@ def find_config(config_file: str) -> str:
     )
 
 
+def _read_yaml(path: str) -> dict:
+    """
+    The content of a YAML file, of texts alone, whatever its tags say.
+
+    Raises:
+        InputError: it is no YAML file, or has no keys. What is in it is not told.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = yaml.load(file, yaml.BaseLoader)
+    except OSError as e:
+        raise InputError(f"{path} is no valid config: {e.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is no valid config: it is no text in UTF-8") from None
+    except yaml.YAMLError as e:
+        raise InputError(f"{path} is no valid config: {_place(e)}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is no valid config: it has no keys, expected some")
+    return content
+
+
+def _bases(path: str, content: dict) -> list[str]:
+    """What a config says it is based on."""
+    bases = content.get(BASE_KEY, [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) and base for base in bases):
+        raise InputError(
+            f"{path} is no valid config: its {BASE_KEY} is no path, expected that of a .yaml file"
+        )
+    return bases
+
+
+def _check_base(path: str, base: str) -> None:
+    """
+    Make sure that what a config is based on is a config as well, and one that belongs to it: a
+    config of somebody else's must not have any file read, nor any address fetched.
+
+    Raises:
+        InputError: it is none.
+    """
+    folder = Path(path).parent
+    target = (folder / base).resolve()
+    belongs = not Path(base).is_absolute() or any(
+        target.is_relative_to(x.resolve()) for x in (folder, CONFIGS, _ZOO)
+    )
+    if "://" in base or base.startswith("~") or not belongs or target.suffix not in _YAML:
+        raise InputError(
+            f"{path} is no valid config: its {BASE_KEY} is {base!r}, expected the path of a .yaml "
+            "file relative to it, or a file of Detectron2's model zoo"
+        )
+    if not target.is_file():
+        raise InputError(f"{path} is no valid config: its {BASE_KEY}, {target}, does not exist")
+
+
+def _place(error: yaml.YAMLError) -> str:
+    """What is wrong with a file and where, without the lines that are in it."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if isinstance(error, yaml.composer.ComposerError):
+        problem = "it has an alias that it does not define, or defines twice"  # not its name
+    where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+    context = f"{error.context}: " if getattr(error, "context", None) else ""
+    return f"{context}{problem or 'its characters are not those of YAML'}{where}"
+
+
 def _named_heads(path: str) -> set[str]:
     """What a YAML config and those it is based on name as MODEL.ROI_HEADS.NAME."""
-    with PathManager.open(path) as file:
-        content = yaml.load(file, yaml.BaseLoader)  # of texts alone, whatever their tags say
-    bases = content.get(BASE_KEY, [])
+    content = _read_yaml(path)
     heads = set()
-    for base in [bases] if isinstance(bases, str) else bases:
-        # As fvcore has it: an address, or a path relative to the file that names it.
-        is_address = base.startswith(("http://", "https://"))
-        base = base if is_address else os.path.join(os.path.dirname(path), os.path.expanduser(base))
-        heads |= _named_heads(base)
+    for base in _bases(path, content):
+        heads |= _named_heads(os.path.join(os.path.dirname(path), base))
     with suppress(KeyError, TypeError):  # most files name none
         heads.add(content["MODEL"]["ROI_HEADS"]["NAME"])
     return heads
@@ -186,5 +260,10 @@ def _fit(cfg: CfgNode, key: str, text: str) -> str:
 
 
 def _text(error: Exception) -> str:
-    """Without the quotes that KeyError puts around its message."""
-    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    """Without the quotes that KeyError puts around its message, and all that a node holds."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    types = r"Type mismatch \(.*? vs. <class '(.*?)'>\) with values .* for config key: (\S+)"
+    if mismatch := re.fullmatch(types, text, re.DOTALL):
+        value = text.rpartition(" vs. ")[2].rpartition(") for config key")[0]
+        return f"{mismatch[2]} is {value!r}, of {mismatch[1]}, expected the type of its default"
+    return text

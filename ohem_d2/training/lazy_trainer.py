@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.engine import (
@@ -32,10 +31,19 @@ from ..errors import InputError
 from ..evaluation.evaluators import build_evaluator
 from ..modeling.mixin import OHEMMixin
 from ..visualization import DetectionPictures, MinedPictures, detections_file
-from .checks import check_batch_size, check_datasets, check_weights, named_weights
+from .checks import (
+    check_batch_size,
+    check_datasets,
+    check_num_classes,
+    check_output_dir,
+    check_weights,
+    named_settings,
+)
 from .distributed import wrap_ddp
+from .key_checks import check_lazy_keys
 from .mining_logs import MiningLogs
 from .output_folder import alone_in
+from .weights import SafeCheckpointer
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +86,8 @@ def run(args: Namespace) -> dict | None:
     """
     cfg = load_lazy_config(args.config_file, args.opts, training=not args.eval_only)
     output_dir = cfg.train.output_dir
+    check_output_dir("train.output_dir", output_dir)
+    check_lazy_keys(cfg, training=not args.eval_only)
     with nullcontext() if args.eval_only else alone_in("train.output_dir", output_dir):
         return _run(args, cfg, output_dir)
 
@@ -87,6 +97,10 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     register_lazy_datasets(cfg)
     train = () if args.eval_only else _names(cfg, "train")
     check_datasets(*train, *_names(cfg, "test"))
+    num_classes = OmegaConf.select(cfg, "model.roi_heads.num_classes")
+    if num_classes is not None:
+        names = [*train, *_names(cfg, "test")]
+        check_num_classes("model.roi_heads.num_classes", num_classes, names)
     if not args.eval_only:
         batch_size = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
         if batch_size is not None:
@@ -96,20 +110,20 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     default_setup(cfg, args)
 
     try:
-        model = instantiate(cfg.model).to(cfg.train.device)
+        with named_settings(args.config_file, cfg):
+            model = instantiate(cfg.model).to(cfg.train.device)
     except ImportError as e:  # also of a package that Detectron2 does not install
         raise InputError(f"the model cannot be built: {e}") from e
     if args.eval_only:
-        checkpointer = DetectionCheckpointer(model, output_dir)
-        with named_weights(*weights):
-            checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+        checkpointer = SafeCheckpointer(model, output_dir)
+        checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
         return evaluate(cfg, model)
 
     if isinstance(heads := getattr(model, "roi_heads", None), OHEMMixin):
         check_start_iter(heads.ohem, "model.roi_heads.ohem.start_iter", cfg.train.max_iter)
-    trainer, checkpointer = build_trainer(cfg, model)
-    with named_weights(*weights):
-        checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+    with named_settings(args.config_file, cfg):
+        trainer, checkpointer = build_trainer(cfg, model)
+    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
     resumed = args.resume and checkpointer.has_checkpoint()
     trainer.train(trainer.iter + 1 if resumed else 0, cfg.train.max_iter)
     logger.info(f"Done: weights, logs and pictures are in {output_dir}")
@@ -210,7 +224,7 @@ def register_lazy_datasets(cfg: DictConfig) -> None:
         check_annotated(train, "segmentation", f"{key} is true", f"{key}=false")
 
 
-def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, DetectionCheckpointer]:
+def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, SafeCheckpointer]:
     """
     Build the trainer that a Python config describes, with Detectron2's hooks and this project's.
 
@@ -228,7 +242,7 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, Det
     trainer_class = AMPTrainer if cfg.train.amp.enabled else SimpleTrainer
     trainer = trainer_class(model, instantiate(cfg.dataloader.train), optimizer)
     output_dir = cfg.train.output_dir
-    checkpointer = DetectionCheckpointer(model, output_dir, trainer=trainer)
+    checkpointer = SafeCheckpointer(model, output_dir, trainer=trainer)
 
     on_all: list[HookBase] = [
         hooks.IterationTimer(),

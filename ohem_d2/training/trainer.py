@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import (
@@ -33,16 +32,28 @@ from . import lazy_trainer
 from .checks import (
     check_batch_size,
     check_datasets,
+    check_num_classes,
+    check_output_dir,
     check_proposal_files,
     check_weights,
-    named_weights,
+    named_settings,
 )
 from .config_file import find_config, load_config
 from .distributed import wrap_ddp
+from .key_checks import check_keys
 from .mining_logs import MiningLogs
 from .output_folder import alone_in
+from .weights import SafeCheckpointer
 
 logger = logging.getLogger(__name__)
+
+# Where the number of classes is, by Detectron2's architecture.
+_NODES_OF_CLASSES = {
+    "GeneralizedRCNN": "ROI_HEADS",
+    "PanopticFPN": "ROI_HEADS",
+    "RetinaNet": "RETINANET",
+    "FCOS": "RETINANET",
+}
 
 
 class Trainer(DefaultTrainer):
@@ -74,7 +85,7 @@ class Trainer(DefaultTrainer):
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         # By a weak reference, since the trainer holds its checkpointer.
         this = weakref.proxy(self)
-        self.checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR, trainer=this)
+        self.checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, trainer=this)
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
@@ -162,6 +173,8 @@ def run(args) -> dict | None:
     if args.config_file.endswith(".py"):
         return lazy_trainer.run(args)
     cfg = load_config(args.config_file, args.opts)
+    check_output_dir("OUTPUT_DIR", cfg.OUTPUT_DIR)
+    check_keys(cfg, training=not args.eval_only)
     with nullcontext() if args.eval_only else alone_in("OUTPUT_DIR", cfg.OUTPUT_DIR):
         return _run(args, cfg)
 
@@ -179,6 +192,9 @@ def _run(args, cfg: CfgNode) -> dict | None:
             check_proposal_files(f"DATASETS.{key}", cfg.DATASETS[key], cfg.DATASETS[split])
     for name in cfg.DATASETS.TEST:
         check_evaluator_type(name)
+    if (node := _NODES_OF_CLASSES.get(cfg.MODEL.META_ARCHITECTURE)) is not None:
+        names = [name for split in splits for name in cfg.DATASETS[split]]
+        check_num_classes(f"MODEL.{node}.NUM_CLASSES", cfg.MODEL[node].NUM_CLASSES, names)
     if not args.eval_only:
         check_batch_size("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH)
     weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
@@ -187,10 +203,10 @@ def _run(args, cfg: CfgNode) -> dict | None:
     default_setup(cfg, args)
 
     if args.eval_only:
-        model = Trainer.build_model(cfg)
-        checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
-        with named_weights(*weights):
-            checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        with named_settings(args.config_file, cfg):
+            model = Trainer.build_model(cfg)
+        checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
         results = Trainer.test(cfg, model)
         if cfg.TEST.AUG.ENABLED:
             results.update(Trainer.test_with_tta(cfg, model))
@@ -198,9 +214,9 @@ def _run(args, cfg: CfgNode) -> dict | None:
             verify_results(cfg, results)
         return results
 
-    trainer = Trainer(cfg)
-    with named_weights(*weights):
-        trainer.resume_or_load(resume=args.resume)
+    with named_settings(args.config_file, cfg):
+        trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
     results = trainer.train()
     logger.info(f"Done: weights, logs and pictures are in {cfg.OUTPUT_DIR}")
     return results

@@ -159,6 +159,58 @@ def test_wrong_files_are_named(tmp_path, content, message):
         load_config(str(tmp_path / "bad.yaml"))
 
 
+SECRET = "root:secret*:19000: [0:99999\n*secret\n"
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "/etc/passwd",
+        "/etc/secret.yaml",
+        "../secret",
+        "link.yaml",
+        "http://127.0.0.1:9/a.yaml",
+        "https://example.com/a.yaml",
+        "s3://bucket/a.yaml",
+        "~/a.yaml",
+        "''",
+        "{a: 1}",
+        "[a.yaml, [b.yaml]]",
+    ],
+)
+def test_bases_that_do_not_belong_to_a_config(tmp_path, monkeypatch, base):
+    monkeypatch.setattr("socket.socket.connect", None)  # nothing is fetched
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    for file in (tmp_path / "secret", folder / "hidden"):
+        file.write_text(SECRET)
+    (folder / "link.yaml").symlink_to("hidden")
+    (folder / "bad.yaml").write_text(f"_BASE_: {base}\n")
+    with pytest.raises(InputError, match="bad.yaml is no valid config: its _BASE_") as e:
+        load_config(str(folder / "bad.yaml"))
+    assert "root:" not in str(e.value)
+
+
+def test_bases_that_belong_to_a_config(tmp_path):
+    (tmp_path / "a.yaml").write_text("MODEL: {MASK_ON: True}\nVERSION: 2\n")
+    (tmp_path / "sub").mkdir()
+    zoo = model_zoo.get_config_file("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml")
+    ours = CONFIGS / "faster_rcnn_ohem.yaml"
+    for base in ("../a.yaml", tmp_path / "sub" / "b.yml", ours, zoo):
+        (tmp_path / "sub" / "b.yml").write_text("_BASE_: ../a.yaml\n")
+        (tmp_path / "sub" / "c.yaml").write_text(f"_BASE_: {base}\nVERSION: 2\n")
+        load_config(str(tmp_path / "sub" / "c.yaml"))
+
+
+@pytest.mark.parametrize("content", [SECRET, "secret: *secret\n", "a: secret: b\n", "secret\n"])
+def test_errors_do_not_tell_what_is_in_a_file(tmp_path, content):
+    (tmp_path / "bad.yaml").write_text(content)
+    with pytest.raises(InputError, match="bad.yaml is no valid config") as e:
+        load_config(str(tmp_path / "bad.yaml"))
+    assert "secret" not in str(e.value)
+    assert "\n" not in str(e.value)
+
+
 @pytest.mark.parametrize("content", ["", "- a", "text"])
 def test_files_that_are_no_config(tmp_path, content):
     (tmp_path / "bad.yaml").write_text(content)

@@ -1,0 +1,614 @@
+#!/usr/bin/env python
+"""
+What wrong inputs are answered with: by the commands of this project, and by Detectron2 itself.
+
+    python benchmarks/bad_inputs.py                # all of them, into docs/survival/inputs.json
+    python benchmarks/bad_inputs.py weights keys   # those of some kinds, which are printed only
+
+Each input runs in a process of its own: `ohem_d2.cli.main`, and beside it what Detectron2's
+tools/train_net.py does (``DefaultTrainer``), where the input means something to it. The outcome is
+
+- one line: the run ended with one line that names the key or the file, before training began
+- traceback: it ended before training began, but with a traceback, or without such a line
+- too late: it ended after the first step, or the first image of an evaluation
+- accepted: it ended as if nothing were wrong
+- no end: it was stopped after two minutes
+"""
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import pickle
+import shutil
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from detectron2 import model_zoo
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import get_cfg
+from detectron2.engine import DefaultTrainer, SimpleTrainer, default_argument_parser, default_setup
+from detectron2.evaluation import COCOEvaluator, inference_on_dataset
+from detectron2.modeling import build_model
+from environment import describe
+
+from ohem_d2 import add_ohem_config, cli
+from ohem_d2.data import register_datasets
+from ohem_d2.data.shapes import write_shapes
+from ohem_d2.training.config_file import load_config
+
+RESULTS = Path(__file__).parents[1] / "docs" / "survival" / "inputs.json"
+OUTCOMES = ("one line", "traceback", "too late", "accepted", "no end")
+SECONDS = 120
+# A training of seconds, on a few drawn images.
+TINY = {
+    "MODEL.WEIGHTS": "",
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 20,
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 10,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 8,
+    "DATASETS.TRAIN": "('coco://shapes/train.json?images=shapes/JPEGImages',)",
+    "DATASETS.TEST": "('coco://shapes/test.json?images=shapes/JPEGImages',)",
+    "SOLVER.IMS_PER_BATCH": 2,
+    "SOLVER.MAX_ITER": 2,
+    "SOLVER.WARMUP_ITERS": 1,
+    "OUTPUT_DIR": "out",
+}
+# Of Detectron2 this runs the same model, with its own head.
+PLAIN = {"MODEL.ROI_HEADS.NAME": "StandardROIHeads"}
+LAZY = "mask.py"
+
+
+class Bad(NamedTuple):
+    """A wrong input."""
+
+    kind: str
+    name: str
+    # One of these has to be in the line.
+    names: tuple[str, ...]
+    settings: dict[str, object] = {}
+    # What is wrong in the folder of the run, which is the current one.
+    prepare: Callable[[], object] = lambda: None
+    arguments: tuple[str, ...] = ()
+    config: str | None = None
+    environment: dict[str, str] = {}
+    command: str = "train"
+    # Whether Detectron2's own run can be given it.
+    plain: bool = True
+
+
+def key(name: str, value: object, *arguments: str, **others: object) -> Bad:
+    """A key that has a wrong value."""
+    settings = {name: value, **{k.replace("__", "."): v for k, v in others.items()}}
+    plain = ".OHEM." not in name and "BOX_VOTING" not in name
+    return Bad("keys", f"{name} {value}", (name,), settings, arguments=arguments, plain=plain)
+
+
+def lazy(setting: str) -> Bad:
+    """The same, in a Python config."""
+    name, _, value = setting.partition("=")
+    names = (name, name.rpartition(".")[2].upper())  # those of mining have one name in messages
+    return Bad("keys", f"{name}={value}", names, {name: value}, config=LAZY, plain=False)
+
+
+# ------------------------------------------------------------------------------------------- keys
+
+HEADS, RPN = "MODEL.ROI_HEADS", "MODEL.RPN"
+KEYS = [
+    *(key(f"{HEADS}.BATCH_SIZE_PER_IMAGE", v) for v in (None, 0, -1, 10**30)),
+    *(key("SOLVER.MAX_ITER", v) for v in (0, -1, None)),
+    *(key("SOLVER.BASE_LR", v) for v in (0, -0.1, "1e308", "float('nan')")),
+    *(key("SOLVER.CHECKPOINT_PERIOD", v) for v in (0, -5)),
+    *(key("SOLVER.IMS_PER_BATCH", v) for v in (0, -2, None)),
+    *(key("SOLVER.MOMENTUM", v) for v in (-1.0, 1.5)),
+    key("SOLVER.WEIGHT_DECAY", -0.1),
+    key("SOLVER.GAMMA", 0.0),
+    *(key("SOLVER.STEPS", v) for v in ("(2, 1)", "('a',)", "(-1,)")),
+    key("SOLVER.WARMUP_METHOD", "exponential"),
+    key("SOLVER.WARMUP_FACTOR", -1.0),
+    key("SOLVER.WARMUP_ITERS", -5),
+    key("SOLVER.LR_SCHEDULER_NAME", "X"),
+    key("SOLVER.REFERENCE_WORLD_SIZE", -1),
+    key("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "size", SOLVER__CLIP_GRADIENTS__ENABLED=True),
+    key("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", -1.0, SOLVER__CLIP_GRADIENTS__ENABLED=True),
+    key("DATALOADER.NUM_WORKERS", -1),
+    key("DATALOADER.SAMPLER_TRAIN", "MySampler"),
+    *(key("DATASETS.TRAIN", v) for v in ("(1, 2)", "('',)", None)),
+    *(key("INPUT.MIN_SIZE_TRAIN", v) for v in ("()", "(-5,)", "('a',)")),
+    key("INPUT.MIN_SIZE_TRAIN_SAMPLING", "random"),
+    key("INPUT.MIN_SIZE_TRAIN", "(1, 2, 3)", INPUT__MIN_SIZE_TRAIN_SAMPLING="range"),
+    key("INPUT.MAX_SIZE_TRAIN", 0),
+    key("INPUT.MIN_SIZE_TEST", -1),
+    key("INPUT.FORMAT", "XYZ"),
+    key("INPUT.RANDOM_FLIP", "both"),
+    key("INPUT.CROP.SIZE", "[2.0, 2.0]", INPUT__CROP__ENABLED=True),
+    key("INPUT.CROP.TYPE", "middle", INPUT__CROP__ENABLED=True),
+    key("INPUT.MASK_FORMAT", "circle"),
+    *(key("MODEL.DEVICE", v) for v in ("tpu", "meta", "gpu", None)),
+    *(key("MODEL.PIXEL_STD", v) for v in ("[0.0, 1.0, 1.0]", "[1.0]", None)),
+    key("MODEL.PIXEL_MEAN", "[1.0, 2.0]"),
+    key("MODEL.META_ARCHITECTURE", "FasterRCNN"),
+    key("MODEL.BACKBONE.NAME", "resnet50"),
+    key("MODEL.RESNETS.DEPTH", 77),
+    key("MODEL.RESNETS.NORM", "InstanceNorm"),
+    key("MODEL.RESNETS.RES2_OUT_CHANNELS", 100),
+    key("MODEL.RESNETS.OUT_FEATURES", "['res9']"),
+    key("MODEL.FPN.OUT_CHANNELS", 0),
+    key("MODEL.FPN.IN_FEATURES", "['res3', 'res7']"),
+    key("MODEL.ANCHOR_GENERATOR.SIZES", "[[16], [32]]"),
+    key("MODEL.ANCHOR_GENERATOR.SIZES", "[[-16]]"),
+    key("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[[0.0]]"),
+    key("MODEL.PROPOSAL_GENERATOR.NAME", "None"),
+    key(f"{RPN}.HEAD_NAME", "RPNHead"),
+    key(f"{RPN}.IN_FEATURES", "['p2', 'p9']"),
+    key(f"{RPN}.IOU_THRESHOLDS", "[0.7, 0.3]"),
+    key(f"{RPN}.POST_NMS_TOPK_TRAIN", 0),
+    key(f"{RPN}.BBOX_REG_LOSS_TYPE", "l3"),
+    key(f"{RPN}.BBOX_REG_WEIGHTS", "(0.0, 1.0, 1.0, 1.0)"),
+    key(f"{HEADS}.NUM_CLASSES", 0),
+    key(f"{HEADS}.IN_FEATURES", "['p7']"),
+    key(f"{HEADS}.IOU_LABELS", "[0, 1, 1]"),
+    key(f"{HEADS}.POSITIVE_FRACTION", 2.0),
+    key(f"{HEADS}.NMS_THRESH_TEST", -0.5),
+    key(f"{HEADS}.SCORE_THRESH_TEST", 5.0),
+    key("MODEL.ROI_BOX_HEAD.NAME", "BoxHead"),
+    key("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "Pool"),
+    key("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 0),
+    key("MODEL.ROI_BOX_HEAD.FC_DIM", -4),
+    key("TEST.DETECTIONS_PER_IMAGE", 0),
+    key("TEST.EVAL_PERIOD", -1),
+    key("TEST.EXPECTED_RESULTS", "['bbox', 'AP', 5]"),
+    key("TEST.AUG.MIN_SIZES", "()", TEST__AUG__ENABLED=True),
+    key("SEED", 2**40),
+    key("FLOAT32_PRECISION", "low"),
+    key("VIS_PERIOD", -1),
+    key(f"{HEADS}.OHEM.LOSS_WEIGHT_CLS", "1e308"),
+    key(f"{HEADS}.OHEM.NMS_THRESH", -1.0),
+    key(f"{HEADS}.OHEM.HARD_FRACTION", "float('inf')"),
+    key("TEST.BOX_VOTING.ROUNDS", 1000000),
+    Bad("keys", "a node without keys", ("MODEL.RPN",), prepare=lambda: child("MODEL:\n  RPN:\n"),
+        config="child.yaml"),
+    Bad("keys", "NUM_CLASSES of other data", (f"{HEADS}.NUM_CLASSES",),
+        {"DATASETS.TRAIN": "('ohem_shapes_train',)", "DATASETS.TEST": "('ohem_shapes_test',)",
+         f"{HEADS}.NUM_CLASSES": 2}, plain=False),
+    lazy("train.max_iter=0"),
+    lazy("train.max_iter=many"),
+    lazy("train.checkpointer.period=0"),
+    lazy("train.checkpointer.max_to_keep=-1"),
+    lazy("train.log_period=0"),
+    lazy("train.eval_period=-3"),
+    lazy("train.device=tpu"),
+    lazy("dataloader.train.total_batch_size=0"),
+    lazy("dataloader.train.num_workers=-1"),
+    lazy("optimizer.lr=0"),
+    lazy("optimizer.lr=-1"),
+    lazy("optimizer.weight_decay=-1"),
+    lazy("lr_multiplier.warmup_length=-1"),
+    lazy("model.pixel_std=[0,1,1]"),
+    lazy("model.roi_heads.batch_size_per_image=null"),
+    lazy("model.proposal_generator.nms_thresh=-1"),
+    lazy("model.roi_heads.ohem.loss_weight_cls=1e308"),
+]  # fmt: skip
+
+# ---------------------------------------------------------------------------------------- weights
+
+
+def weights(
+    name: str, write: Callable[[Path], object], file: str = "bad.pth", *, how: str = ""
+) -> Bad:
+    """A file that is no checkpoint of the model; ``how``: "train", or it is evaluated."""
+    return Bad(
+        "weights", name, (file,), {"MODEL.WEIGHTS": file}, lambda: write(Path(file)),
+        () if how == "train" else ("--eval-only",),
+    )  # fmt: skip
+
+
+class Opens:
+    """Pickled, it creates a file when it is loaded."""
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, ("ran",)
+
+
+def good() -> dict[str, torch.Tensor]:
+    """The weights of the model that is trained here."""
+    return torch.load("good.pth", weights_only=True)["model"]
+
+
+def without(prefix: str, file: Path) -> None:
+    """Save them, but for some."""
+    torch.save({"model": {k: v for k, v in good().items() if not k.startswith(prefix)}}, file)
+
+
+def with_value(value: float, file: Path) -> None:
+    """Save them, with a number of one layer exchanged."""
+    content = good()
+    content["roi_heads.box_predictor.cls_score.bias"][0] = value
+    torch.save({"model": content}, file)
+
+
+def other_classes(file: Path) -> None:
+    """Save them with a head for one class more."""
+    content = good()
+    for name in ("cls_score.weight", "cls_score.bias"):
+        x = content[f"roi_heads.box_predictor.{name}"]
+        content[f"roi_heads.box_predictor.{name}"] = torch.cat([x, x[:1]])
+    torch.save({"model": content}, file)
+
+
+def resume(name: str, write: Callable[[Path], object]) -> Bad:
+    """A checkpoint that ``--resume`` takes."""
+
+    def prepare() -> None:
+        Path("out").mkdir()
+        write(Path("out/model_0000001.pth"))
+        Path("out/last_checkpoint").write_text("model_0000001.pth")
+
+    return Bad("weights", f"--resume, {name}", ("model_0000001.pth",), {"SOLVER.MAX_ITER": 4},
+               prepare, ("--resume",))  # fmt: skip
+
+
+def lose_end(file: Path) -> None:
+    """Save half of the file."""
+    whole = Path("good.pth").read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+
+
+WEIGHTS = [
+    weights("text", lambda f: f.write_text("no weights\n")),
+    weights("text, to train", lambda f: f.write_text("no weights\n"), how="train"),
+    weights("HTML", lambda f: f.write_text("<!DOCTYPE html><html>404</html>")),
+    weights("HTML as .pkl", lambda f: f.write_text("<!DOCTYPE html><html>404</html>"), "bad.pkl"),
+    weights("empty", lambda f: f.write_text("")),
+    weights("empty .pkl", lambda f: f.write_text(""), "bad.pkl"),
+    weights("a folder", lambda f: f.mkdir()),
+    weights("not there", lambda f: None),
+    weights("truncated", lose_end),
+    weights("truncated, to train", lose_end, how="train"),
+    weights("a list", lambda f: torch.save([1, 2], f)),
+    weights("a list as .pkl", lambda f: f.write_bytes(pickle.dumps([1, 2])), "bad.pkl"),
+    weights("a number", lambda f: torch.save(5, f)),
+    weights("a tensor", lambda f: torch.save(torch.zeros(3), f)),
+    weights("model None", lambda f: torch.save({"model": None}, f)),
+    weights("model None, to train", lambda f: torch.save({"model": None}, f), how="train"),
+    weights("model a list", lambda f: torch.save({"model": [torch.zeros(2)]}, f)),
+    weights("no weights in it", lambda f: torch.save({"model": {}}, f)),
+    weights("texts for weights", lambda f: torch.save({"model": {"a": "b"}}, f)),
+    weights("state_dict of another project",
+            lambda f: torch.save({"state_dict": good(), "epoch": 3}, f)),
+    weights("a whole model", lambda f: torch.save(torch.nn.Linear(2, 2), f)),
+    weights("code as .pth", lambda f: torch.save({"model": Opens()}, f)),
+    weights("code as .pkl", lambda f: f.write_bytes(pickle.dumps({"model": Opens()})), "bad.pkl"),
+    weights("code as .pkl, to train", lambda f: f.write_bytes(pickle.dumps(Opens())), "bad.pkl",
+            how="train"),
+    weights("code as .pyth", lambda f: torch.save({"model_state": Opens()}, f), "bad.pyth"),
+    weights("numpy objects as .pkl", lambda f: f.write_bytes(pickle.dumps(
+        {"model": {"a": np.array([None])}, "__author__": "me"})), "bad.pkl"),
+    weights("of another model", lambda f: torch.save({"model": {"a.weight": torch.zeros(3)}}, f)),
+    weights("of another model, to train",
+            lambda f: torch.save({"model": {"a.weight": torch.zeros(3)}}, f), how="train"),
+    weights("without a head", lambda f: without("roi_heads.box_predictor", f)),
+    weights("without a layer", lambda f: without("backbone.bottom_up.stem", f)),
+    weights("without the RPN", lambda f: without("proposal_generator", f)),
+    weights("of other classes", other_classes),
+    weights("NaN", lambda f: with_value(math.nan, f)),
+    weights("NaN, to train", lambda f: with_value(math.nan, f), how="train"),
+    weights("infinite", lambda f: with_value(math.inf, f)),
+    resume("without a head", lambda f: without("roi_heads.box_predictor", f)),
+    resume("of other classes", other_classes),
+    resume("NaN", lambda f: with_value(math.nan, f)),
+    resume("truncated", lose_end),
+    resume("text", lambda f: f.write_text("no weights\n")),
+    Bad("weights", "the report, without a head", ("bad.pth",), {"MODEL.WEIGHTS": "bad.pth"},
+        lambda: without("roi_heads.box_predictor", Path("bad.pth")), command="report", plain=False),
+    Bad("weights", "the report, text", ("bad.pth",), {"MODEL.WEIGHTS": "bad.pth"},
+        lambda: Path("bad.pth").write_text("no"), command="report", plain=False),
+    Bad("weights", "code as a file of proposals", ("PROPOSAL_FILES_TRAIN",),
+        {"MODEL.LOAD_PROPOSALS": True, "MODEL.PROPOSAL_GENERATOR.NAME": "PrecomputedProposals",
+         "DATASETS.PROPOSAL_FILES_TRAIN": "('p.pkl',)",
+         "DATASETS.PROPOSAL_FILES_TEST": "('p.pkl',)"},
+        lambda: Path("p.pkl").write_bytes(pickle.dumps(Opens()))),
+]  # fmt: skip
+
+# ---------------------------------------------------------------------------------------- folders
+
+
+def folder(name: str, path: str, prepare: Callable[[], object] = lambda: None) -> Bad:
+    """An output folder that cannot be one."""
+    return Bad("folders", f"OUTPUT_DIR, {name}", ("OUTPUT_DIR",), {"OUTPUT_DIR": path}, prepare)
+
+
+def data_folder(name: str, path: str) -> Bad:
+    """A folder for data sets that cannot be one."""
+    return Bad(
+        "folders", f"DETECTRON2_DATASETS, {name}", ("DETECTRON2_DATASETS",),
+        {"DATASETS.TRAIN": "('ohem_shapes_train',)", "DATASETS.TEST": "('ohem_shapes_test',)"},
+        lambda: Path("file").write_text("x"), environment={"DETECTRON2_DATASETS": path},
+        plain=False,
+    )  # fmt: skip
+
+
+FOLDERS = [
+    folder("a file", "file", lambda: Path("file").write_text("x")),
+    folder("below a file", "file/out", lambda: Path("file").write_text("x")),
+    folder("empty", "''"),
+    folder("a space", "' '"),
+    folder("300 characters", "a" * 300),
+    folder("not to be written", "/proc/out"),
+    folder("an address", "s3://bucket/out"),
+    folder("the home of nobody", "~/out"),
+    folder("None", "None"),
+    data_folder("a file", "file"),
+    data_folder("below a file", "file/data"),
+    data_folder("an address", "s3://bucket"),
+    data_folder("not to be written", "/proc/data"),
+    data_folder("300 characters", "a" * 300),
+    Bad("folders", "--output of the report, a file", ("--output",),
+        prepare=lambda: Path("report").write_text("x"), command="report", plain=False),
+    Bad("folders", "train.output_dir, a file", ("train.output_dir",),
+        {"train.output_dir": "file"}, lambda: Path("file").write_text("x"), config=LAZY,
+        plain=False),
+]  # fmt: skip
+
+# ---------------------------------------------------------------------------------------- configs
+
+
+def child(text: str) -> None:
+    """Write a config that is based on the one that works."""
+    Path("child.yaml").write_text(f"_BASE_: quick_start.yaml\n{text}")
+
+
+def base(name: str, text: str, prepare: Callable[[], object] = lambda: None) -> Bad:
+    """A config with a wrong base, or that is none."""
+
+    def write() -> None:
+        prepare()
+        Path("bad.yaml").write_text(text)
+
+    return Bad("configs", name, ("bad.yaml",), prepare=write, config="bad.yaml")
+
+
+SECRET = "root:secret*:19000: [0:99999\n"
+CONFIGS = [
+    base("a system's file as base", "_BASE_: /etc/passwd\n"),
+    base("a file elsewhere as base", "_BASE_: ../elsewhere\n",
+         lambda: Path("../elsewhere").write_text(SECRET)),
+    base("a link to a file elsewhere as base", "_BASE_: link.yaml\n",
+         lambda: (Path("hidden").write_text(SECRET), Path("link.yaml").symlink_to("hidden"))),
+    base("an address as base", "_BASE_: http://127.0.0.1:9/a.yaml\n"),
+    base("an address of s3 as base", "_BASE_: s3://bucket/a.yaml\n"),
+    base("a base that is not there", "_BASE_: nothing.yaml\n"),
+    base("a base that is empty", "_BASE_: ''\n"),
+    base("a number as base", "_BASE_: {a: 1}\n"),
+    base("itself as base", "_BASE_: bad.yaml\n"),
+    base("a tag that runs code", "OUTPUT_DIR: !!python/object/apply:os.mkdir [ran]\n"),
+    base("a list", "- a\n- b\n"),
+    base("an empty file", ""),
+    base("no YAML", "MODEL: [\n"),
+    base("a tab", "MODEL:\n\tDEVICE: cpu\n"),
+    base("an unknown key", "MODEL: {ROI_HEAD: {NAME: StandardROIHeads}}\n"),
+    base("a text for a node", "MODEL: fast\n"),
+    base("a later version", "VERSION: 7\n"),
+    Bad("configs", "a binary file", ("bad.yaml",),
+        prepare=lambda: Path("bad.yaml").write_bytes(bytes(range(256))), config="bad.yaml"),
+    Bad("configs", "a config that is not there", ("none.yaml",), config="none.yaml"),
+    Bad("configs", "a folder as config", ("folder.yaml",),
+        prepare=lambda: Path("folder.yaml").mkdir(), config="folder.yaml"),
+    Bad("configs", "a Python config that does not run", ("broken.py",),
+        prepare=lambda: Path("broken.py").write_text("import nothing_of_this_name\n"),
+        config="broken.py", plain=False),
+    Bad("configs", "an unknown setting", ("MODEL.ROI_HEAD.NAME",), {"MODEL.ROI_HEAD.NAME": "A"}),
+    Bad("configs", "--num-gpus -1", ("--num-gpus",), arguments=("--num-gpus", "-1"), plain=False),
+]  # fmt: skip
+
+ALL = [*KEYS, *WEIGHTS, *FOLDERS, *CONFIGS]
+
+# ----------------------------------------------------------------------------------------- running
+
+
+def run_ours(bad: Bad) -> None:
+    """What ``ohem-d2`` makes of it."""
+    config = bad.config or "quick_start.yaml"
+    settings = dict(bad.settings)
+    if bad.config == LAZY:
+        settings = {"train.output_dir": "out", **settings}
+        opts = [f"{k}={v}" for k, v in settings.items()]
+    else:
+        opts = [str(x) for pair in {**TINY, **settings}.items() for x in pair]
+    if bad.command == "report":
+        data = TINY["DATASETS.TEST"][2:-3]
+        if "MODEL.WEIGHTS" not in settings:
+            opts += ["MODEL.WEIGHTS", "good.pth"]
+        cli.main(
+            ["report", "--config-file", config, "--dataset", data, "--output", "report", *opts]
+        )
+    else:
+        cli.main(["train", "--config-file", config, *bad.arguments, *opts])
+
+
+def run_plain(bad: Bad) -> None:
+    """What Detectron2's tools/train_net.py makes of it, with our data sets registered."""
+    opts = [str(x) for pair in {**TINY, **PLAIN, **bad.settings}.items() for x in pair]
+    config = bad.config or "quick_start.yaml"
+    args = default_argument_parser().parse_args(["--config-file", config, *bad.arguments, *opts])
+    cfg = get_cfg()
+    add_ohem_config(cfg)
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    if isinstance(cfg.DATASETS.TRAIN, tuple) and all("://" in str(x) for x in cfg.DATASETS.TRAIN):
+        register_datasets(cfg)
+    if not torch.cuda.is_available() and cfg.MODEL.DEVICE == "cuda":
+        cfg.MODEL.DEVICE = "cpu"
+    cfg.freeze()
+    default_setup(cfg, args)
+    if args.eval_only:
+        model = PlainTrainer.build_model(cfg)
+        DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(
+            cfg.MODEL.WEIGHTS, resume=args.resume
+        )
+        PlainTrainer.test(cfg, model)
+        return
+    trainer = PlainTrainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    trainer.train()
+
+
+class PlainTrainer(DefaultTrainer):
+    """Detectron2's, with its evaluator of COCO."""
+
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name):
+        return COCOEvaluator(dataset_name, output_dir=cfg.OUTPUT_DIR)
+
+
+def note_the_beginning() -> None:
+    """Leave a file behind when a training, or the look at images, begins."""
+    step = SimpleTrainer.run_step
+
+    def run_step(self) -> None:
+        step(self)
+        Path(os.environ["BEGUN"]).touch()
+
+    SimpleTrainer.run_step = run_step
+
+    def inference(*args: object, **kwargs: object) -> object:
+        Path(os.environ["BEGUN"]).touch()
+        return inference_on_dataset(*args, **kwargs)
+
+    for module in ("detectron2.engine.defaults", "ohem_d2.training.lazy_trainer"):
+        sys.modules[module].inference_on_dataset = inference  # type: ignore[attr-defined]
+
+
+def work(run: Callable[[Bad], None], bad: Bad, folder: Path) -> None:
+    """Be the process of a run: all it says goes to files in a folder beside its own."""
+    os.chdir(folder)
+    for name, file in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(folder.parent / file, os.O_WRONLY | os.O_CREAT), name)
+    os.environ.update(bad.environment, BEGUN=str(folder.parent / "begun"))
+    torch.set_num_threads(1)
+    note_the_beginning()
+    bad.prepare()
+    try:
+        run(bad)
+    except SystemExit as e:
+        if isinstance(e.code, str):
+            print(e.code, file=sys.stderr)
+        code = 1 if isinstance(e.code, str) else int(e.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    else:
+        code = 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def outcome(run: Callable[[Bad], None], bad: Bad, template: Path) -> tuple[str, str]:
+    """
+    Run it.
+
+    Returns:
+        one of `OUTCOMES`, and the last line that was written to stderr.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "folder"
+        shutil.copytree(template, folder)
+        process = multiprocessing.get_context("fork").Process(target=work, args=(run, bad, folder))
+        process.start()
+        process.join(SECONDS)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            return "no end", ""
+        text = (Path(name) / "stderr").read_text(errors="replace")
+        lines = [x for x in text.splitlines() if x.strip() and "resource_tracker" not in x]
+        last = lines[-1].replace(name, "...") if lines else ""
+        begun = (Path(name) / "begun").exists()
+        if (folder / "ran").exists():
+            return "accepted", f"its code ran. {last}"
+        if process.exitcode == 0:
+            return "accepted", last
+        if begun:
+            return "too late", last
+        is_line = last.startswith("error: ") and "Traceback (most" not in text
+        tells = "secret" in last or "root:" in last or "weights_only" in last
+        if is_line and not tells and any(x in last for x in bad.names):
+            return "one line", last
+        return "traceback", last
+
+
+def make_template(folder: Path) -> None:
+    """What each run starts from: a config that works, its data, and good weights."""
+    write_shapes(folder / "shapes", sizes={"train": 4, "test": 2})
+    cfg = load_config("configs/quick_start.yaml")
+    (folder / "quick_start.yaml").write_text(cfg.dump())
+    torch.save({"model": build_model(cfg).state_dict()}, folder / "good.pth")
+    zoo = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py"
+    assert model_zoo.get_config_file(zoo.replace(".py", ".yaml"))
+    data = "dict(_target_='detectron2.data.get_detection_dataset_dicts', names={!r})"
+    names = [TINY[f"DATASETS.{x}"][2:-3] for x in ("TRAIN", "TEST")]  # type: ignore[index]
+    (folder / LAZY).write_text(
+        "from detectron2 import model_zoo\n"
+        "from ohem_d2 import with_ohem\n"
+        f"plain = model_zoo.get_config({zoo!r})\n"
+        "dataloader, lr_multiplier, model, optimizer, train = (plain[k] for k in (\n"
+        "    'dataloader', 'lr_multiplier', 'model', 'optimizer', 'train'))\n"
+        "model.roi_heads = with_ohem(model.roi_heads, loss_weight_cls=1.0)\n"
+        "for x in ('mask_in_features', 'mask_pooler', 'mask_head'):\n"
+        "    model.roi_heads[x] = None\n"
+        "dataloader.train.mapper.use_instance_mask = False\n"
+        "dataloader.train.mapper.recompute_boxes = False\n"
+        f"dataloader.train.dataset = {data.format(names[0])}\n"
+        f"dataloader.test.dataset = {data.format(names[1])}\n"
+        "dataloader.train.total_batch_size = 1\n"
+        "dataloader.train.num_workers = dataloader.test.num_workers = 0\n"
+        "train.init_checkpoint = ''\n"
+        "train.max_iter = 1\n"
+        "train.device = 'cpu'\n"
+        "train.amp.enabled = False\n"
+    )
+
+
+def main() -> None:
+    """Read the command line, run, and store what came out."""
+    parser = argparse.ArgumentParser(
+        epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    kinds = list(dict.fromkeys(bad.kind for bad in ALL))
+    parser.add_argument("kinds", nargs="*", help=f"of {', '.join(kinds)}; default: all, stored")
+    parser.add_argument("--only-ours", action="store_true", help="leave Detectron2 out")
+    args = parser.parse_args()
+    if unknown := set(args.kinds) - set(kinds):
+        sys.exit(f"error: {', '.join(unknown)} is no kind, expected of {', '.join(kinds)}")
+    results = []
+    with tempfile.TemporaryDirectory() as name:
+        make_template(Path(name) / "template")
+        for bad in ALL:
+            if args.kinds and bad.kind not in args.kinds:
+                continue
+            result = {"kind": bad.kind, "name": bad.name}
+            result["ohem_d2"], line = outcome(run_ours, bad, Path(name) / "template")
+            if bad.plain and not args.only_ours:
+                result["detectron2"], _ = outcome(run_plain, bad, Path(name) / "template")
+            results.append(result | {"line": line})
+            mark = " " if result["ohem_d2"] == "one line" else "!"
+            print(f"{mark} {bad.kind}: {bad.name[:60]}: {result['ohem_d2']} "
+                  f"({result.get('detectron2', '-')})\n      {line[:300]}", flush=True)  # fmt: skip
+    for who in ("ohem_d2", "detectron2"):
+        print(who, dict(Counter(r[who] for r in results if who in r)))
+    if not args.kinds and not args.only_ours:
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        content = {"machine": describe("cpu"), "inputs": results}
+        RESULTS.write_text(json.dumps(content, indent=0) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

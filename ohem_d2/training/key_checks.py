@@ -1,0 +1,279 @@
+"""
+Values of Detectron2's own keys that cannot work, found before a training rather than in it.
+
+Each key has a rule, see `ohem_d2.training.key_rules`; some have to go with others, too. A key that
+is not known, such as one of a project of the user's own, is not looked at.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.modeling import (
+    ROI_BOX_HEAD_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    StandardROIHeads,
+)
+from detectron2.modeling.roi_heads import CascadeROIHeads
+from detectron2.utils.registry import Registry
+from omegaconf import DictConfig, OmegaConf
+
+from ..errors import InputError
+from .key_rules import (
+    FORMATS,
+    LAZY_RULES,
+    LAZY_TRAINING_RULES,
+    RULES,
+    TRAINING_RULES,
+    is_list,
+)
+
+# How long a value may be in a message.
+_SHOWN = 100
+
+
+def check_keys(cfg: CfgNode, training: bool = True) -> None:
+    """
+    Make sure that the keys of a YAML config hold what Detectron2 can work with.
+
+    Args:
+        cfg: the config.
+        training: whether it is to be trained, not only evaluated.
+
+    Raises:
+        InputError: a key does not.
+    """
+    rules = {**RULES, **(TRAINING_RULES if training else {})}
+    unused = _unused(cfg)
+    for key, rule in rules.items():
+        value = _at(cfg, key)
+        if value is not _ABSENT and not key.startswith(unused) and not rule.holds(value):
+            raise _wrong(key, value, rule.expected)
+    for key, fits, expected in (
+        *_relations(cfg),
+        *(_relations_in_training(cfg) if training else ()),
+    ):
+        if not fits:
+            raise _wrong(key, _at(cfg, key), expected)
+
+
+def check_lazy_keys(cfg: DictConfig, training: bool = True) -> None:
+    """
+    Make sure that the keys of a Python config hold what Detectron2 can work with. Those that it
+    does not have, or that hold something to build, are not looked at.
+
+    Args:
+        cfg: the config.
+        training: whether it is to be trained, not only evaluated.
+
+    Raises:
+        InputError: a key does not.
+    """
+    rules = {**LAZY_RULES, **(LAZY_TRAINING_RULES if training else {})}
+    for key, rule in rules.items():
+        try:
+            value = OmegaConf.select(cfg, key, default=_ABSENT)
+        except Exception as e:  # of an interpolation, or of what lies above
+            raise InputError(f"{key} cannot be read: {e}") from e
+        if value is not _ABSENT and not OmegaConf.is_dict(value) and not rule.holds(value):
+            raise _wrong(key, OmegaConf.to_object(value) if OmegaConf.is_list(value) else value,
+                         rule.expected)  # fmt: skip
+    lengths = {len(cfg.model[k]) for k in ("pixel_mean", "pixel_std") if k in cfg.model}
+    if len(lengths) > 1:
+        raise InputError("model.pixel_mean and model.pixel_std differ in length, expected as many")
+
+
+def check_no_none(cfg: CfgNode, known: CfgNode) -> None:
+    """
+    Make sure that what has a value by default has one: yacs takes None for a value of any type, and
+    YAML takes a key without a value for None.
+
+    Args:
+        cfg: a config that has just been merged.
+        known: the defaults.
+
+    Raises:
+        InputError: it has none.
+    """
+    for key, default in _leaves(known):
+        if default is not None and _at(cfg, key) is None:
+            raise _wrong(key, None, f"a value, such as {default!r}")
+
+
+_ABSENT = object()
+
+
+def _at(cfg: CfgNode, key: str) -> Any:
+    for name in key.split("."):
+        if not isinstance(cfg, CfgNode) or name not in cfg:
+            return _ABSENT
+        cfg = cfg[name]
+    return cfg
+
+
+def _leaves(cfg: CfgNode, above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in cfg.items():
+        key = f"{above}{name}"
+        if isinstance(value, CfgNode):
+            yield from _leaves(value, f"{key}.")
+        else:
+            yield key, value
+
+
+def _names(registry: Registry) -> str:
+    return ", ".join(name for name, _ in registry)
+
+
+def _wrong(key: str, found: object, expected: str | Registry) -> InputError:
+    if isinstance(expected, Registry):
+        # Asked now, since a project of the user's own adds names.
+        expected = f"one of {_names(expected)}"
+    text = repr(found)
+    text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return InputError(f"{key} is {text}, expected {expected}")
+
+
+def _unused(cfg: CfgNode) -> tuple[str, ...]:
+    """What the keys begin with that nothing in the model looks at."""
+    used = {
+        "MODEL.ROI_MASK_HEAD.": cfg.MODEL.MASK_ON,
+        "MODEL.ROI_KEYPOINT_HEAD.": cfg.MODEL.KEYPOINT_ON,
+        "MODEL.RETINANET.": cfg.MODEL.META_ARCHITECTURE == "RetinaNet",
+        "MODEL.SEM_SEG_HEAD.": cfg.MODEL.META_ARCHITECTURE in ("PanopticFPN", "SemanticSegmentor"),
+        "MODEL.PANOPTIC_FPN.": cfg.MODEL.META_ARCHITECTURE == "PanopticFPN",
+    }
+    return tuple(prefix for prefix, is_used in used.items() if not is_used)
+
+
+# ------------------------------------------------------------------- what depends on several keys
+
+# A key, whether it goes with others, and what is expected where it does not.
+_Relation = tuple[str, bool, str]
+
+
+def _relations(cfg: CfgNode) -> Iterator[_Relation]:
+    model, data = cfg.MODEL, cfg.INPUT
+    words = f"{FORMATS[data.FORMAT]} numbers, since INPUT.FORMAT is {data.FORMAT!r}"
+    for name in ("PIXEL_MEAN", "PIXEL_STD"):
+        yield f"MODEL.{name}", len(model[name]) == FORMATS[data.FORMAT], words
+    if data.MIN_SIZE_TRAIN_SAMPLING == "range":
+        words = "2 numbers, since INPUT.MIN_SIZE_TRAIN_SAMPLING is 'range'"
+        yield "INPUT.MIN_SIZE_TRAIN", len(data.MIN_SIZE_TRAIN) == 2, words
+    if data.CROP.ENABLED:
+        relative = data.CROP.TYPE.startswith("relative")
+        fits = all(x <= 1 if relative else type(x) is int for x in data.CROP.SIZE)
+        words = f"{'numbers of 1 at most' if relative else 'integers'}, since INPUT.CROP.TYPE is "
+        yield "INPUT.CROP.SIZE", fits, f"{words}{data.CROP.TYPE!r}"
+    for node in ("RPN", "ROI_HEADS", "RETINANET"):
+        number = len(model[node].IOU_THRESHOLDS) + 1
+        words = f"{number} labels, one more than MODEL.{node}.IOU_THRESHOLDS has"
+        yield f"MODEL.{node}.IOU_LABELS", len(model[node].IOU_LABELS) == number, words
+    sigmas, number = cfg.TEST.KEYPOINT_OKS_SIGMAS, model.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
+    if model.KEYPOINT_ON and sigmas:
+        words = f"{number} numbers, as MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS says"
+        yield "TEST.KEYPOINT_OKS_SIGMAS", len(sigmas) == number, words
+    if model.BACKBONE.NAME.startswith("build_resnet"):
+        yield from _relations_of_resnet(cfg)
+    if model.META_ARCHITECTURE in ("GeneralizedRCNN", "PanopticFPN", "ProposalNetwork"):
+        yield from _relations_of_proposals(cfg)
+    if model.META_ARCHITECTURE in ("GeneralizedRCNN", "PanopticFPN"):
+        yield from _relations_of_heads(cfg)
+
+
+def _relations_of_resnet(cfg: CfgNode) -> Iterator[_Relation]:
+    resnets, key = cfg.MODEL.RESNETS, "MODEL.RESNETS."
+    if resnets.DEPTH < 50:
+        words = f"since MODEL.RESNETS.DEPTH is {resnets.DEPTH}"
+        yield f"{key}RES2_OUT_CHANNELS", resnets.RES2_OUT_CHANNELS == 64, f"64, {words}"
+        yield f"{key}NUM_GROUPS", resnets.NUM_GROUPS == 1, f"1, {words}"
+        yield f"{key}RES5_DILATION", resnets.RES5_DILATION == 1, f"1, {words}"
+    known = {"stem", "res2", "res3", "res4", "res5", "linear"}
+    maps = resnets.OUT_FEATURES
+    yield f"{key}OUT_FEATURES", known.issuperset(maps), f"some of {', '.join(sorted(known))}"
+    if cfg.MODEL.BACKBONE.NAME == "build_resnet_fpn_backbone":
+        fits = bool(cfg.MODEL.FPN.IN_FEATURES) and set(maps).issuperset(cfg.MODEL.FPN.IN_FEATURES)
+        yield "MODEL.FPN.IN_FEATURES", fits, f"some of {key}OUT_FEATURES, {', '.join(maps)}"
+    is_plain = not any(resnets.DEFORM_ON_PER_STAGE)
+    words = "False for each stage: Detectron2 has deformable convolutions on GPUs, and from depth "
+    fits = is_plain or (cfg.MODEL.DEVICE != "cpu" and resnets.DEPTH >= 50)
+    yield f"{key}DEFORM_ON_PER_STAGE", fits, f"{words}50 on"
+
+
+def _relations_of_proposals(cfg: CfgNode) -> Iterator[_Relation]:
+    model = cfg.MODEL
+    if model.PROPOSAL_GENERATOR.NAME in ("RPN", "RRPN"):
+        number = len(model.RPN.IN_FEATURES)
+        words = f"one list, or one for each of the {number} MODEL.RPN.IN_FEATURES"
+        for name in ("SIZES", "ASPECT_RATIOS"):
+            lists = model.ANCHOR_GENERATOR[name]
+            fits = not is_list(lists[0]) or len(lists) in (1, number)
+            yield f"MODEL.ANCHOR_GENERATOR.{name}", fits, words
+    else:
+        words = f"True, since MODEL.PROPOSAL_GENERATOR.NAME is {model.PROPOSAL_GENERATOR.NAME!r}"
+        yield "MODEL.LOAD_PROPOSALS", bool(model.LOAD_PROPOSALS), words
+
+
+def _relations_of_heads(cfg: CfgNode) -> Iterator[_Relation]:
+    model = cfg.MODEL
+    heads = ROI_HEADS_REGISTRY.get(model.ROI_HEADS.NAME)
+    maps = model.ROI_HEADS.IN_FEATURES
+    yield "MODEL.ROI_HEADS.IN_FEATURES", len(set(maps)) == len(maps), "each feature map once"
+    if issubclass(heads, StandardROIHeads):
+        known = model.ROI_BOX_HEAD.NAME in ROI_BOX_HEAD_REGISTRY
+        yield "MODEL.ROI_BOX_HEAD.NAME", known, f"one of {_names(ROI_BOX_HEAD_REGISTRY)}"
+    if issubclass(heads, CascadeROIHeads):
+        cascade, key = model.ROI_BOX_CASCADE_HEAD, "MODEL.ROI_BOX_CASCADE_HEAD"
+        number, first = len(cascade.BBOX_REG_WEIGHTS), model.ROI_HEADS.IOU_THRESHOLDS[0]
+        words = f"{number} numbers, as many as {key}.BBOX_REG_WEIGHTS has"
+        yield f"{key}.IOUS", len(cascade.IOUS) == number, words
+        words = f"{first} as the first, as in MODEL.ROI_HEADS.IOU_THRESHOLDS"
+        yield f"{key}.IOUS", cascade.IOUS[0] == first, words
+        is_agnostic = bool(model.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG)
+        yield "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", is_agnostic, "True for a cascade"
+
+
+def _relations_in_training(cfg: CfgNode) -> Iterator[_Relation]:
+    solver = cfg.SOLVER
+    if solver.LR_SCHEDULER_NAME == "WarmupCosineLR":
+        fits = solver.BASE_LR_END <= solver.BASE_LR
+        yield "SOLVER.BASE_LR_END", fits, f"SOLVER.BASE_LR, {solver.BASE_LR}, at most"
+    if solver.NESTEROV:
+        words = "a number above 0, since SOLVER.NESTEROV is True"
+        yield "SOLVER.MOMENTUM", solver.MOMENTUM > 0, words
+    if workers := solver.REFERENCE_WORLD_SIZE:
+        words = f"a multiple of SOLVER.REFERENCE_WORLD_SIZE, {workers}"
+        yield "SOLVER.IMS_PER_BATCH", solver.IMS_PER_BATCH % workers == 0, words
+
+
+# ------------------------------------------------------------------------------------------- words
+
+
+def named_keys(cfg: Any, error: Exception) -> Sequence[str]:
+    """
+    The keys of a config that hold what an error quotes.
+
+    Args:
+        cfg: a `CfgNode`, or a Python config.
+        error: what building the model has raised.
+    """
+    texts = [x for x in error.args if isinstance(x, str)]  # a KeyError is the name alone
+    quoted = {*texts, *(part for x in texts for part in x.split("'")[1::2])}
+    leaves = _leaves(cfg) if isinstance(cfg, CfgNode) else _lazy_leaves(cfg)
+    found = []
+    for key, value in leaves:
+        values = value if is_list(value) else [value]
+        if any(isinstance(x, str) and x in quoted for x in values):
+            found.append(key)
+    return found
+
+
+def _lazy_leaves(cfg: DictConfig, above: str = "") -> Iterator[tuple[str, Any]]:
+    for name in cfg:
+        key = f"{above}{name}"
+        if OmegaConf.is_interpolation(cfg, name) or OmegaConf.is_missing(cfg, name):
+            continue
+        value = cfg[name]
+        if OmegaConf.is_dict(value):
+            yield from _lazy_leaves(value, f"{key}.")
+        else:
+            yield key, value

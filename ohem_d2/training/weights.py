@@ -1,0 +1,217 @@
+"""Weights from files that cannot run code, and that have all a model needs."""
+
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from torch import Tensor, nn
+
+from ..data.pickles import read_pickle
+from ..errors import InputError
+
+logger = logging.getLogger(__name__)
+
+# What older checkpoints lack, and what a model has from its config or does not use: the last part
+# of its name.
+_MAY_BE_MISSING = ("pixel_mean", "pixel_std", "num_batches_tracked")
+# Names that a message lists, of a weight each.
+_NAMES = 3
+
+
+class SafeCheckpointer(DetectionCheckpointer):
+    """
+    Detectron2's checkpointer, which refuses files that could run code, and weights that are missing
+    or not finite.
+
+    A training that starts may lack weights: new heads start at random, and a warning tells which.
+    A training that is resumed, and a model without anything to train it with (it is evaluated),
+    need all of them.
+    """
+
+    def load(
+        self, path: str, checkpointables: list[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """
+        See Detectron2's `DetectionCheckpointer.load`.
+
+        Raises:
+            InputError: the file is no checkpoint, or not of this model.
+        """
+        self._path = path
+        self._starts_training = bool(self.checkpointables) and checkpointables == []
+        try:
+            return super().load(path, checkpointables, **kwargs)
+        except InputError:
+            raise
+        except Exception as e:  # there is no end to what other files make of a model and its state
+            raise InputError(
+                f"{path!r} is no checkpoint of this model: {type(e).__name__}: {e}"
+            ) from e
+        finally:
+            self._parsed_url_during_load = None  # Detectron2 leaves it, and refuses another load
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        if os.path.isfile(filename) and os.path.getsize(filename) == 0:
+            raise InputError(f"{self._path!r} is empty, expected a checkpoint")
+        # Detectron2 reads the first two kinds with what runs code, so they are looked at before.
+        if filename.endswith(".pkl"):
+            _check_mapping(self._path, read_pickle("the weights", filename))
+        elif filename.endswith(".pyth"):
+            _check_mapping(self._path, self._torch_load(filename))
+        loaded = super()._load_file(filename)
+        check_weights_of_file(self._path, loaded["model"])
+        return loaded
+
+    def _torch_load(self, filename: str) -> Any:
+        loaded = load_torch_file(self._path, filename)
+        _check_mapping(self._path, loaded)
+        return loaded
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        incompatible = super()._load_model(checkpoint)
+        names = {*incompatible.missing_keys, *(name for name, *_ in incompatible.incorrect_shapes)}
+        missing = missing_weights(self.model, names)
+        self._check_complete(missing, incompatible.incorrect_shapes)
+        state = self.model.state_dict()
+        check_finite(self._path, {n: x for n, x in state.items() if n not in names})
+        return incompatible
+
+    def _check_complete(self, missing: list[str], incorrect_shapes: Sequence[tuple]) -> None:
+        if not missing:
+            return
+        total = len(self.model.state_dict())
+        shapes = {name: shapes for name, *shapes in incorrect_shapes}
+        words = [
+            f"{name} ({_size(shapes[name][0])} in the file, {_size(shapes[name][1])} in the model)"
+            if name in shapes
+            else name
+            # Those of another shape first, which tell what is wrong.
+            for name in sorted(missing, key=lambda name: name not in shapes)
+        ]
+        found = f"{len(missing)} of {total} weights of the model are not in {self._path!r}"
+        if not self._starts_training:
+            raise InputError(
+                f"{found}: {_list(words)}. Expected the checkpoint of a model with the same config "
+                "and as many classes"
+            )
+        if len(missing) == sum(not _may_be_missing(name) for name in self.model.state_dict()):
+            raise InputError(
+                f"{self._path!r} has no weight of this model, expected names such as {missing[0]}"
+            )
+        logger.warning(f"{found}, and start at random: {_list(words, 10)}")
+
+
+def load_torch_file(name: str, path: str) -> Any:
+    """
+    Load what torch has saved, if it is tensors, numbers, texts and plain containers.
+
+    Args:
+        name: what the user calls the file.
+        path: where it is.
+
+    Raises:
+        InputError: it holds something else, or is none of torch's files.
+    """
+    reconstruct = np.array(0).__reduce__()[0]
+    scalar = np.float64(0).__reduce__()[0]
+    dtypes = {type(np.dtype(x)) for x in "?bBhHiIlLqQefd"}
+    # Numbers and arrays of numpy, as in the state of a hook or of a generator of random numbers.
+    numpy = [reconstruct, scalar, np.ndarray, np.dtype, *dtypes]
+    try:
+        with torch.serialization.safe_globals(numpy):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as e:
+        raise InputError(f"{name!r} cannot be read ({e.strerror})") from e
+    except Exception as e:  # of which torch's text advises to run the code
+        # As torch words it from 2.5 on.
+        found = re.search(r"GLOBAL ([\w.]+)|(?:class|function|type) ([\w.]+\.\w+)", str(e))
+        if found:
+            what = (found[1] or found[2]).strip(".")
+            raise InputError(
+                f"{name!r} was not loaded, because it names {what}, which could run code: expected "
+                "tensors and plain containers, such as a model's state_dict()"
+            ) from None
+        raise InputError(
+            f"{name!r} is no checkpoint, or not a whole one: expected a file that torch.save has "
+            "written"
+        ) from None
+
+
+def check_weights_of_file(name: str, weights: object) -> None:
+    """
+    Make sure that a file has weights by their names.
+
+    Raises:
+        InputError: it has something else.
+    """
+    expected = "expected the weights of a model by their names"
+    if not isinstance(weights, Mapping):
+        raise InputError(f"{name!r} has a {type(weights).__name__} as 'model', {expected}")
+    if not weights:
+        raise InputError(f"{name!r} has no weights, {expected}")
+    for key, value in weights.items():
+        is_array = isinstance(value, Tensor) or (
+            isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+        )
+        if not isinstance(key, str) or not is_array:
+            kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+            raise InputError(f"{name!r} has {key!r}, of {kind}, {expected}")
+
+
+def check_finite(name: str, weights: Mapping[str, Tensor]) -> None:
+    """
+    Make sure that weights are numbers.
+
+    Raises:
+        InputError: some are NaN or infinite.
+    """
+    bad = [k for k, x in weights.items() if x.is_floating_point() and not x.isfinite().all()]
+    if bad:
+        raise InputError(
+            f"{name!r} has {len(bad)} weights that are NaN or infinite: {_list(bad)}. Expected "
+            "those of a training that did not diverge"
+        )
+
+
+def missing_weights(model: nn.Module, names: set[str]) -> list[str]:
+    """
+    Which weights of a model a file lacks.
+
+    Args:
+        model: it may have one weight under several names.
+        names: those that were not found in the file.
+
+    Returns:
+        the names without those that a model does without, or that have another name which was
+        found.
+    """
+    state = model.state_dict(keep_vars=True)
+    found = {id(x) for name, x in state.items() if name not in names}
+    return [n for n, x in state.items() if n in names and id(x) not in found
+            and not _may_be_missing(n)]  # fmt: skip
+
+
+def _may_be_missing(name: str) -> bool:
+    return name.rpartition(".")[2] in _MAY_BE_MISSING or "anchor_generator.cell_anchors" in name
+
+
+def _check_mapping(name: str, loaded: object) -> None:
+    if not isinstance(loaded, Mapping):
+        raise InputError(
+            f"{name!r} holds a {type(loaded).__name__}, expected the weights of a model by their "
+            "names, or a mapping that has them as 'model'"
+        )
+
+
+def _list(words: Sequence[str], number: int = _NAMES) -> str:
+    more = len(words) - number
+    return ", ".join(words[:number]) + (f" and {more} more" if more > 0 else "")
+
+
+def _size(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "a number"

@@ -1,0 +1,264 @@
+"""What is taken for the weights of a model, and what is refused."""
+
+import io
+import logging
+import math
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import BoxMode
+from torch import nn
+
+from ohem_d2.data.pickles import NotPlain, load_pickle, read_pickle
+from ohem_d2.errors import InputError
+from ohem_d2.training.checks import check_proposal_files
+from ohem_d2.training.weights import SafeCheckpointer, missing_weights
+
+
+class Model(nn.Module):
+    """Small, with what is special about weights: statistics, buffers, one weight with two names."""
+
+    def __init__(self, num_classes=3):
+        super().__init__()
+        self.register_buffer("pixel_mean", torch.zeros(3, 1, 1), False)
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+        self.head = nn.Linear(4, num_classes)
+        self.same_head = self.head
+
+
+class Old(Model):
+    """Its buffers of pixels are in its checkpoints."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("pixel_mean", torch.ones(3, 1, 1))
+        self.register_buffer("pixel_std", torch.ones(3, 1, 1))
+
+
+class Opens:
+    def __reduce__(self):
+        return os.mkdir, ("ran",)
+
+
+class Stateful:
+    """What a training keeps beside its weights."""
+
+    def __init__(self):
+        self.state = None
+
+    def state_dict(self):
+        return {
+            "iteration": 5,
+            "best": np.float64(0.5),
+            "random": ("MT19937", np.arange(4, dtype=np.uint32), 3),
+            "generator": torch.get_rng_state(),
+        }
+
+    def load_state_dict(self, state):
+        self.state = state
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def evaluate(file, model=None):
+    SafeCheckpointer(model or Model()).load(str(file))
+
+
+def train(file, model=None):
+    checkpointer = SafeCheckpointer(model or Model(), trainer=Stateful())
+    checkpointer.resume_or_load(str(file), resume=False)
+
+
+@pytest.mark.parametrize("load", [evaluate, train])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "holds a list"),
+        (5, "holds a int"),
+        (torch.zeros(2), "holds a Tensor"),
+        ({"model": None}, "has a NoneType as 'model'"),
+        ({"model": [1]}, "has a list as 'model'"),
+        ({"model": {}}, "has no weights"),
+        ({"model": {"a": "b"}}, "has 'a', of str"),
+        ({"model": {1: torch.zeros(2)}}, "has 1, of Tensor"),
+        ({"state_dict": {"a": torch.zeros(2)}, "epoch": 3}, "has 'state_dict', of dict"),
+        ({"model": Opens()}, "because it names posix.mkdir, which could run code"),
+        (nn.Linear(2, 2), "because it names torch.nn.modules.linear.Linear"),
+        ({"a.weight": torch.zeros(2)}, "has no weight of this model|weights of the model are not"),
+    ],
+)
+def test_a_file_of_torch_without_weights(here, load, content, message):
+    torch.save(content, "x.pth")
+    with pytest.raises(InputError, match=message) as e:
+        load("x.pth")
+    assert "x.pth" in str(e.value)
+    assert "\n" not in str(e.value)
+    assert "weights_only" not in str(e.value)
+    assert not (here / "ran").exists()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pkl", ".pyth"])
+@pytest.mark.parametrize("content", [b"", b"text", b"<html></html>", pickle.dumps([1])[:-3]])
+def test_no_checkpoint_at_all(here, suffix, content):
+    (here / f"x{suffix}").write_bytes(content)
+    with pytest.raises(InputError, match=rf"x{suffix}") as e:
+        evaluate(f"x{suffix}")
+    assert "\n" not in str(e.value)
+    assert "weights_only" not in str(e.value)
+
+
+def test_a_truncated_file(here):
+    torch.save({"model": Model().state_dict()}, "x.pth")
+    whole = (here / "x.pth").read_bytes()
+    (here / "x.pth").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="'x.pth' is no checkpoint, or not a whole one"):
+        evaluate("x.pth")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [Opens(), {"model": Opens(), "__author__": "x"}, {"blobs": {"a": [Opens()]}}, nn.Linear(2, 2)],
+)
+def test_a_pickle_that_could_run_code(here, content):
+    (here / "x.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(InputError, match=r"'x.pkl' was not loaded, because it names [\w.]+\.\w+,"):
+        evaluate("x.pkl")
+    assert not (here / "ran").exists()
+
+
+def test_a_tensor_in_a_pickle_cannot_bring_code_along():
+    class Storage:
+        def __reduce__(self):
+            inner = io.BytesIO()
+            torch.save(Opens(), inner)
+            return torch.storage._load_from_bytes, (inner.getvalue(),)
+
+    with pytest.raises(pickle.UnpicklingError):
+        load_pickle(io.BytesIO(pickle.dumps(Storage())))
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_plain_pickles_of_every_protocol(protocol):
+    content = {
+        "array": np.arange(6.0).reshape(2, 3),
+        "half": np.zeros(2, np.float16),
+        "text": np.array(["a", "b"]),
+        "number": np.float32(1.5),
+        "tensor": torch.arange(3),
+        "mode": BoxMode.XYXY_ABS,
+        "set": {1, 2},
+        "bytes": b"abc",
+    }
+    loaded = load_pickle(io.BytesIO(pickle.dumps(content, protocol=protocol)))
+    assert loaded["array"].tolist() == content["array"].tolist()
+    assert loaded["tensor"].equal(content["tensor"])
+    assert loaded["mode"] is BoxMode.XYXY_ABS
+    with pytest.raises(NotPlain, match="posix.mkdir"):
+        load_pickle(io.BytesIO(pickle.dumps({**content, "x": Opens()}, protocol=protocol)))
+
+
+def test_text_of_python_2(here):
+    # As numpy of Python 2 pickled an array: its bytes are a text.
+    (here / "x.pkl").write_bytes(
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I1\ntcnumpy\n"
+        b"dtype\n(S'u1'\nI0\nI1\ntR(I3\nS'|'\nNNNI-1\nI-1\nI0\ntbI00\nS'\\xe9'\ntb."
+    )
+    assert read_pickle("weights", here / "x.pkl").tolist() == [0xE9]
+
+
+def test_files_of_detectron2s_zoo(here):
+    state = {k: v.numpy() for k, v in Model().state_dict().items()}
+    # Detectron2's own, of old: without what is a buffer today, and with what was one.
+    state.pop("backbone.1.num_batches_tracked")
+    state["proposal_generator.anchor_generator.cell_anchors.0"] = np.zeros((3, 4), np.float32)
+    (here / "zoo.pkl").write_bytes(
+        pickle.dumps({"model": state, "__author__": "Detectron2 Model Zoo"}, protocol=2)
+    )
+    model = Old()
+    evaluate("zoo.pkl", model)
+    assert model.head.weight.detach().numpy().tolist() == state["head.weight"].tolist()
+    # Of Caffe2, with momenta, and a training starts from it.
+    blobs = {"conv1_w": np.zeros((4, 3, 1, 1), np.float32), "conv1_w_momentum": np.zeros(1)}
+    (here / "caffe2.pkl").write_bytes(pickle.dumps({"blobs": blobs}, protocol=2))
+    model.stem = nn.ModuleDict({"conv1": nn.Conv2d(3, 4, 1)})
+    train("caffe2.pkl", model)
+    assert not model.stem["conv1"].weight.any()
+
+
+@pytest.mark.parametrize("part", ["head", "backbone.0", "backbone.1.running_mean"])
+def test_all_weights_are_needed_to_evaluate_and_resume(here, part, caplog):
+    state = {k: v for k, v in Model().state_dict().items()
+             if not k.startswith((part, f"same_{part}"))}  # fmt: skip
+    torch.save({"model": state}, "x.pth")
+    with pytest.raises(InputError, match=rf"weights of the model are not in 'x.pth': {part}"):
+        evaluate("x.pth")
+    (here / "last_checkpoint").write_text("x.pth")
+    checkpointer = SafeCheckpointer(Model(), str(here), trainer=Stateful())
+    with pytest.raises(InputError, match=rf"are not in '.*x.pth': {part}"):
+        checkpointer.resume_or_load("", resume=True)
+    with caplog.at_level(logging.WARNING):
+        train("x.pth")
+    assert f"are not in 'x.pth', and start at random: {part}" in caplog.text
+
+
+def test_a_head_for_other_classes(here, caplog):
+    torch.save({"model": Model(2).state_dict()}, "x.pth")
+    with pytest.raises(InputError, match=r"head.weight \(2x4 in the file, 3x4 in the model\)"):
+        evaluate("x.pth")
+    with caplog.at_level(logging.WARNING):
+        train("x.pth")
+    assert "4 of " in caplog.text
+
+
+def test_a_weight_with_two_names_needs_one():
+    names = {"head.weight", "head.bias"}
+    assert missing_weights(Model(), names) == []
+    assert missing_weights(Model(), {"same_head.bias", "head.bias"}) == [
+        "head.bias",
+        "same_head.bias",
+    ]
+
+
+@pytest.mark.parametrize("load", [evaluate, train])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_no_numbers(here, load, value):
+    state = Model().state_dict()
+    state["backbone.0.bias"][1] = value
+    torch.save({"model": state}, "x.pth")
+    with pytest.raises(InputError, match="'x.pth' has 1 weights that are NaN or infinite: back"):
+        load("x.pth")
+
+
+def test_what_a_training_keeps_is_loaded(here):
+    SafeCheckpointer(Model(), str(here), trainer=Stateful()).save("x")
+    stateful = Stateful()
+    SafeCheckpointer(Model(), str(here), trainer=stateful).resume_or_load("", resume=True)
+    assert stateful.state["best"] == 0.5
+    assert stateful.state["random"][1].tolist() == [0, 1, 2, 3]
+
+
+def test_files_of_proposals(here):
+    plain = {
+        "ids": ["a"],
+        "boxes": [np.zeros((2, 4))],
+        "objectness_logits": [np.zeros(2)],
+        "bbox_mode": BoxMode.XYXY_ABS,
+    }
+    (here / "p.pkl").write_bytes(pickle.dumps(plain))
+    check_proposal_files("KEY", ["p.pkl"], ["data"])
+    for content, message in (
+        (Opens(), "was not loaded, because it names posix.mkdir"),
+        ([1], "has no proposals"),
+        ({"ids": ["a"]}, "has no proposals"),
+    ):
+        (here / "p.pkl").write_bytes(pickle.dumps(content))
+        with pytest.raises(InputError, match=f"KEY: 'p.pkl' {message}"):
+            check_proposal_files("KEY", ["p.pkl"], ["data"])
+    assert not (here / "ran").exists()
