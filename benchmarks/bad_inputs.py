@@ -26,8 +26,9 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -73,12 +74,12 @@ class Bad(NamedTuple):
     name: str
     # One of these has to be in the line.
     names: tuple[str, ...]
-    settings: dict[str, object] = {}
+    settings: Mapping[str, object] = MappingProxyType({})
     # What is wrong in the folder of the run, which is the current one.
     prepare: Callable[[], object] = lambda: None
     arguments: tuple[str, ...] = ()
     config: str | None = None
-    environment: dict[str, str] = {}
+    environment: Mapping[str, str] = MappingProxyType({})
     command: str = "train"
     # Whether Detectron2's own run can be given it.
     plain: bool = True
@@ -381,7 +382,7 @@ CONFIGS = [
     base("a file elsewhere as base", "_BASE_: ../elsewhere\n",
          lambda: Path("../elsewhere").write_text(SECRET)),
     base("a link to a file elsewhere as base", "_BASE_: link.yaml\n",
-         lambda: (Path("hidden").write_text(SECRET), Path("link.yaml").symlink_to("hidden"))),
+         lambda: (Path("hidden").write_text(SECRET), os.symlink("hidden", "link.yaml"))),
     base("an address as base", "_BASE_: http://127.0.0.1:9/a.yaml\n"),
     base("an address of s3 as base", "_BASE_: s3://bucket/a.yaml\n"),
     base("a base that is not there", "_BASE_: nothing.yaml\n"),
@@ -423,7 +424,7 @@ def run_ours(bad: Bad) -> None:
     else:
         opts = [str(x) for pair in {**TINY, **settings}.items() for x in pair]
     if bad.command == "report":
-        data = TINY["DATASETS.TEST"][2:-3]
+        data = str(TINY["DATASETS.TEST"])[2:-3]
         if "MODEL.WEIGHTS" not in settings:
             opts += ["MODEL.WEIGHTS", "good.pth"]
         cli.main(

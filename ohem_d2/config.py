@@ -1,4 +1,4 @@
-"""Every setting of the mining, its default and its range."""
+"""Every setting of mining, its default and its range."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-# The range of each setting: a test, and the words for it.
+# The range of each setting: a test, and its description.
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sampler": (
         lambda v: bool(v) and (isinstance(v, (str, Mapping)) or callable(v)),
@@ -42,7 +42,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 # Of box voting. Each costs as much as Detectron2's detection, and two are enough.
 _MOST_ROUNDS = 100
 
-# The options that are passed to the sampler, where it has a parameter of that name.
+# The options that are passed to the sampler, if it has a parameter of that name.
 SAMPLER_OPTIONS = (
     "nms_thresh",
     "scope",
@@ -51,7 +51,7 @@ SAMPLER_OPTIONS = (
     "loss_weight_cls",
     "loss_weight_box_reg",
 )
-# What keys were called before, and Detectron2 calls something else.
+# Old names of keys, by which Detectron2 means something else.
 _RENAMED = {"positive_fraction": "max_foreground_fraction", "warmup_iters": "start_iter"}
 
 
@@ -67,44 +67,44 @@ class OHEMOptions:
         InputError: a value lies outside its range.
     """
 
-    # What chooses: a name from `ohem_d2.SAMPLERS`, or "my_module.MySampler", see
+    # What chooses the RoIs: a name from `ohem_d2.SAMPLERS`, or "my_module.MySampler", see
     # `ohem_d2.modeling.build_sampler`. "MixedSampler": hard_fraction of the budget goes to hard
-    # examples, the rest is drawn as Detectron2 does; "OHEMSampler": hard examples only, as in the
+    # examples, and the rest is drawn as in Detectron2; "OHEMSampler": hard examples only, as in the
     # paper; "RandomSampler": Detectron2's sampling.
     sampler: str | Callable[..., Any] | Mapping[str, Any] = "MixedSampler"
-    # Of two RoIs of the same image and label whose IoU is higher than this, the one with the lower
-    # loss is no hard example (but it may be drawn). 1 or more: no suppression.
+    # If two RoIs of the same image and label overlap by a higher IoU, the one with the lower loss
+    # is not a hard example (but it may be drawn). 1 or more: no suppression.
     nms_thresh: float = 0.7
-    # "image": the budget for hard examples is spent in each image. "batch": that of all images is
-    # spent on the costliest RoIs of the whole batch (of this process), wherever they lie.
+    # "image": each image has its own budget for hard examples. "batch": the budgets of all images
+    # together go to the RoIs with the highest loss in the whole batch (of this process).
     scope: str = "image"
     # None: loss alone decides, as in the paper. A number: at most this fraction of the budget for
-    # hard examples goes to foreground, each side ranked by loss (as in MMDetection, whose default
-    # is 0.25).
+    # hard examples goes to foreground, and foreground and background are ranked separately (as in
+    # MMDetection, whose default is 0.25).
     max_foreground_fraction: float | None = None
     # The fraction of the budget that goes to hard examples (at least one). The rest is drawn at
     # random from the other RoIs of each image, duplicates among them, in Detectron2's ratio
     # (MODEL.ROI_HEADS.POSITIVE_FRACTION). The other options of the sampler do not apply to these.
-    # The default is the study's (docs/when_it_helps.md); 1.0 is the paper's way.
+    # The default comes from the study (docs/when_it_helps.md); 1.0 is the paper's rule.
     hard_fraction: float = 0.5
     # RoIs are ranked by loss_weight_cls * classification loss + loss_weight_box_reg * box loss.
-    # What is trained on is not changed by these. With loss_weight_box_reg 0, the probability of
-    # the true class alone decides (with sigmoid losses: the classification loss).
+    # They do not change the training loss. With loss_weight_box_reg 0, the probability of the true
+    # class alone decides (with sigmoid losses: the classification loss).
     loss_weight_cls: float = 1.0
     loss_weight_box_reg: float = 1.0
-    # The iteration at which mining starts. Before it RoIs are sampled as Detectron2 does it.
-    # bg_iou_lo applies to the proposals then too. SOLVER.REFERENCE_WORLD_SIZE does not change it.
+    # The iteration at which mining starts. Before it, RoIs are sampled as in Detectron2, but
+    # bg_iou_lo applies to the proposals then too. SOLVER.REFERENCE_WORLD_SIZE does not rescale it.
     start_iter: int = 0
-    # A background RoI that overlaps every object by a lower IoU than this is left out, whatever the
-    # sampler; of an image without objects none is. 0.1 gives the range [0.1, 0.5) of Fast R-CNN;
-    # the paper found mining to do better without (0).
+    # Background RoIs whose IoU with every object is lower than this are left out, whatever the
+    # sampler. An image without objects keeps its background. 0.1 gives the range [0.1, 0.5) of Fast
+    # R-CNN; in the paper, mining did better without it (0).
     bg_iou_lo: float = 0.0
     # The stages of Cascade R-CNN that mine, counted from 0 as in Detectron2's logs.
     cascade_stages: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
         if isinstance(self.cascade_stages, Sequence) and not isinstance(self.cascade_stages, str):
-            # A list of OmegaConf's, in Python configs.
+            # In Python configs it is a list of OmegaConf.
             object.__setattr__(self, "cascade_stages", tuple(self.cascade_stages))
         for name, (is_valid, expected) in _RANGES.items():
             value = getattr(self, name)
@@ -127,12 +127,12 @@ class BoxVotingOptions:
         InputError: a value lies outside its range.
     """
 
-    # How often boxes are scored and refined before they vote. 0: Detectron2's own detection; 1:
-    # voting alone; 2: what was found is scored and refined once more, as in the paper.
+    # How often boxes are scored and refined before they vote. 0: off, Detectron2's own inference;
+    # 1: voting alone; 2: detections are scored and refined once more, as in the paper.
     rounds: int = 0
-    # The IoU above which, of two detections of a class, the one with the lower score goes.
+    # If two detections of a class overlap by a higher IoU, the one with the lower score is dropped.
     nms_thresh: float = 0.3
-    # The IoU from which on a box has a vote on where a detection of its class lies.
+    # A box has a vote on the position of a detection of its class if their IoU is this or more.
     vote_thresh: float = 0.5
 
     def __post_init__(self) -> None:
@@ -151,20 +151,20 @@ class BoxVotingOptions:
 
 def check_start_iter(options: OHEMOptions, key: str, max_iter: int) -> None:
     """
-    Make sure that a training does not end before mining starts.
+    Check that mining starts before the training ends.
 
     Args:
-        options: those of the mining.
+        options: those of mining.
         key: the name of ``start_iter`` in the config.
         max_iter: the number of iterations of the training.
 
     Raises:
-        InputError: it does.
+        InputError: it does not.
     """
     if 0 < options.start_iter >= max_iter:
         raise InputError(
-            f"{key} is {options.start_iter}, expected less than {max_iter}, the iterations of "
-            "the whole training: nothing would be mined"
+            f"{key} is {options.start_iter}, expected less than {max_iter}, the number of "
+            "iterations of the training: nothing would be mined"
         )
 
 
@@ -181,7 +181,7 @@ def add_ohem_config(cfg: CfgNode) -> None:
     Add the keys ``MODEL.ROI_HEADS.OHEM`` and ``TEST.BOX_VOTING`` to a Detectron2 config, at their
     defaults.
 
-    Only needed to set them: without the keys, the mining heads take the defaults.
+    This is only needed to set them: without the keys, the mining heads use the defaults.
     """
     for node, key, options in (
         (cfg.MODEL.ROI_HEADS, "OHEM", OHEMOptions),
@@ -195,7 +195,7 @@ def add_ohem_config(cfg: CfgNode) -> None:
 
 def ohem_options(cfg: CfgNode | None) -> OHEMOptions:
     """
-    The options of mining that a config asks for; without one, the defaults.
+    The options of mining in a config; without a config, the defaults.
 
     Raises:
         InputError: a value lies outside its range, or a key is unknown.
@@ -209,7 +209,7 @@ def ohem_options(cfg: CfgNode | None) -> OHEMOptions:
 
 def box_voting_options(cfg: CfgNode | None) -> BoxVotingOptions:
     """
-    The options of box voting that a config asks for; without one, the defaults.
+    The options of box voting in a config; without a config, the defaults.
 
     Raises:
         InputError: a value lies outside its range, or a key is unknown.
@@ -222,13 +222,13 @@ def options_by_name(
     kind: type[_Options], values: Mapping[str, Any], of_config: str = ""
 ) -> _Options:
     """
-    Build options from those that are to differ from their default.
+    Build options from those that differ from their default.
 
     Args:
         kind: the class of the options.
-        values: by the names of its fields.
-        of_config: what the keys of a YAML config begin with, if that is where the values are from;
-            their names are in upper case then.
+        values: the values, by the names of its fields.
+        of_config: if the values are from a YAML config, what its keys begin with. Their names are
+            in upper case then.
 
     Raises:
         InputError: a value lies outside its range, or a name is unknown.

@@ -1,4 +1,4 @@
-"""All labelled RoIs of a batch and what the model makes of each; and a selection of them."""
+"""All labelled RoIs of a batch, with the model's predictions for each; and a selection of them."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,17 +14,17 @@ _Value = Tensor | Callable[[], Tensor] | None
 
 class Candidates:
     """
-    The R RoIs that a sampler chooses from: those of all images of the batch (of this process), but
-    for those that the matcher ignores. A sampler sees nothing else.
+    The R RoIs that a sampler chooses from: those of all images of the batch (of this process),
+    except those that the matcher ignores. A sampler sees nothing else.
 
-    All tensors are flat, have a row for each RoI, and carry no gradients. Not to be changed in
-    place: what is logged and trained on comes from the same tensors.
+    All tensors are flat, have a row for each RoI, and carry no gradients. Do not change them in
+    place: logs and training use the same tensors.
 
     Attributes:
         boxes: (R, 4) as XYXY in pixels of the image as the model sees it, or (R, 5) rotated, as
             (x_center, y_center, width, height, angle in degrees).
         labels: (R,) int64 in [0, num_classes]; ``num_classes`` is background.
-        image_ids: (R,) int64 in [0, num_images), the image that each RoI lies in.
+        image_ids: (R,) int64 in [0, num_images), the image of each RoI.
         loss_cls: (R,) the classification loss of each RoI, as in training.
         loss_box_reg: (R,) its box loss; 0 for background.
         num_classes: number of foreground classes.
@@ -52,10 +52,10 @@ class Candidates:
     ) -> None:
         """
         Args:
-            boxes: and those up to ``iteration``: see the attributes. By default, ``num_images`` is
-                the highest image id + 1.
-            ious: and those below: see the properties. A function is called when the property is
-                first read. None: reading it is an error.
+            boxes: and the others up to ``iteration``: see the attributes. By default,
+                ``num_images`` is the highest image id + 1.
+            ious: and the others below: see the properties. A function is called when the property
+                is first read. None: reading it is an error.
         """
         if num_images is None:
             num_images = int(image_ids.max()) + 1 if len(image_ids) else 0
@@ -83,27 +83,27 @@ class Candidates:
     @property
     def objectness(self) -> Tensor:
         """
-        (R,) what the proposal generator makes of each RoI, a logit. Appended ground truth has about
+        (R,) the logit that the proposal generator gives each RoI. Appended ground truth has about
         23. Boxes that an earlier stage of a cascade predicts have none: reading it is an error.
         """
         return self._get("objectness")
 
     @property
     def pred_classes(self) -> Tensor:
-        """(R,) int64 in [0, num_classes], the class that the model takes each RoI for."""
+        """(R,) int64 in [0, num_classes], the class that the model predicts for each RoI."""
         return self._get("pred_classes")
 
     @property
     def pred_scores(self) -> Tensor:
-        """(R,) in [0, 1], how probable the model finds that class (or background)."""
+        """(R,) in [0, 1], the predicted probability of that class (or background)."""
         return self._get("pred_scores")
 
     @property
     def pred_boxes(self) -> Tensor:
         """
-        (R, 4) or (R, 5), the box that the model predicts from each RoI: that of the predicted
-        class or, where it predicts background, of the most probable object. Computed when it is
-        first read, from what the box branch has returned already.
+        (R, 4) or (R, 5), the box that the model predicts from each RoI: that for the predicted
+        class or, if it predicts background, for the most probable object. Computed when it is
+        first read, from what the box branch has already returned.
         """
         return self._get("pred_boxes")
 
@@ -116,8 +116,8 @@ class Candidates:
         value = self._optional[name]
         if value is None:
             raise InputError(
-                f"the sampler reads {name}, which these candidates do not have (in the stages of a "
-                "cascade after the first there is no objectness, for example)"
+                f"the sampler reads {name}, which these candidates do not have (for example, there "
+                "is no objectness in the stages of a cascade after the first)"
             )
         if not isinstance(value, Tensor):
             value = self._optional[name] = value()
@@ -129,12 +129,11 @@ class Selection(NamedTuple):
     The S RoIs that a sampler chose to train on.
 
     Attributes:
-        indices: (S,) int64 into the R candidates. They are trained on image by image, hard examples
-            first, and otherwise in this order.
-        weights: (S,) of a float type, 0 or more: the classification and box loss of each is
+        indices: (S,) int64 into the R candidates. The heads sort them by image, with hard examples
+            first, and otherwise keep this order.
+        weights: (S,) of a float type, 0 or more: the classification and box loss of each RoI is
             multiplied by it in training. None: 1 each.
-        is_hard: (S,) bool, which of them are hard examples, for what is logged and drawn of the
-            mining. None: all.
+        is_hard: (S,) bool, which of them are hard examples, for logs and pictures. None: all.
     """
 
     indices: Tensor
@@ -144,10 +143,9 @@ class Selection(NamedTuple):
 
 def check_selection(selection: object, candidates: Candidates, sampler: object) -> Selection:
     """
-    Make sure that a sampler returned what can be trained on.
+    Check that a sampler returned a valid selection.
 
-    Whether indices and weights lie in their range is checked on the CPU only, where it costs
-    nothing.
+    The ranges of indices and weights are checked on the CPU only, where it costs nothing.
 
     Raises:
         InputError: it did not.
@@ -178,7 +176,7 @@ def check_selection(selection: object, candidates: Candidates, sampler: object) 
         if low < 0 or high >= len(candidates):
             raise InputError(
                 f"the sampler {name} returned indices in [{low}, {high}], expected them in "
-                f"[0, {len(candidates)}), one of the candidates each"
+                f"[0, {len(candidates)}), the indices of the candidates"
             )
     if weights is not None and weights.is_cpu and not (weights.isfinite() & (weights >= 0)).all():
         raise InputError(

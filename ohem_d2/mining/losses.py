@@ -1,4 +1,4 @@
-"""The loss of every single RoI, unreduced: exactly what the box predictor would charge for it."""
+"""The loss of each RoI, unreduced: exactly what the box predictor would compute for it alone."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,18 +20,19 @@ def losses_per_roi(
     predictor: FastRCNNOutputLayers, predictions: tuple[Tensor, ...], proposals: list[Instances]
 ) -> dict[str, Tensor]:
     """
-    The terms of ``predictor.losses(predictions, proposals)``, before they are averaged over RoIs.
+    The losses of ``predictor.losses(predictions, proposals)``, before they are averaged over RoIs.
 
-    The mean of each over any set of RoIs is what ``predictor.losses`` reports for that set, its
-    loss weights included. Nothing is logged.
+    The mean of each over any set of RoIs is what ``predictor.losses`` returns for that set,
+    including its loss weights. Nothing is logged.
 
-    With the federated loss this holds for the set as a whole: the classes that count are drawn at
-    random for the set, those of its ground truth among them, so a part of it would draw others.
+    With the federated loss, this holds only for the set as a whole: the classes that count are
+    drawn at random for the set, including those of its ground truth, so a part of it would draw
+    others.
 
     Args:
-        predictor: the box predictor, whose settings decide which losses are computed. If it charges
-            something else, and tells what by a method ``losses_per_roi``, that method may call this
-            function for Detectron2's terms: it is not called here.
+        predictor: the box predictor, whose settings decide which losses are computed. If it has a
+            method ``losses_per_roi``, because its losses are others, that method is not called
+            here, but may call this function for Detectron2's losses.
         predictions: what the predictor returned: class scores (R, K + 1) and box deltas (R, 4 * K),
             or (R, 4) if class-agnostic (5 in place of 4 for rotated boxes).
         proposals: one `Instances` for each image, R RoIs in all, with the fields
@@ -58,8 +59,8 @@ def losses_charged(
     predictor: nn.Module, predictions: tuple[Tensor, ...], proposals: list[Instances]
 ) -> dict[str, Tensor]:
     """
-    What a box predictor charges for each RoI: what its own method ``losses_per_roi`` says, if it
-    has one, or `losses_per_roi`.
+    The losses that a box predictor computes for each RoI: those of its own method
+    ``losses_per_roi``, if it has one, or of `losses_per_roi`.
     """
     own = getattr(predictor, "losses_per_roi", None)
     if callable(own):
@@ -82,10 +83,10 @@ def _checked(
 
 def check_predictor(predictor: nn.Module) -> None:
     """
-    Make sure that `losses_per_roi` knows what a box predictor charges.
+    Check that the losses of a box predictor are known for each RoI.
 
     Raises:
-        InputError: it computes losses of its own, and does not tell them for each RoI.
+        InputError: it computes losses of its own, and has no method ``losses_per_roi``.
     """
     if hasattr(predictor, "losses_per_roi"):
         return
@@ -93,18 +94,18 @@ def check_predictor(predictor: nn.Module) -> None:
         if getattr(type(predictor), name, None) is not getattr(FastRCNNOutputLayers, name):
             raise InputError(
                 f"the box predictor {type(predictor).__name__} has a method {name!r} of its own, "
-                "so what a single RoI costs is not known. Expected a method losses_per_roi("
-                "predictions, proposals) that returns loss_cls and loss_box_reg, a vector each"
+                "so the loss of a single RoI is not known: expected a method losses_per_roi("
+                "predictions, proposals) that returns loss_cls and loss_box_reg of each RoI"
             )
 
 
 def use_weights(predictor: FastRCNNOutputLayers) -> None:
     """
-    Let the ``losses`` of a box predictor weigh RoIs: where proposals have a field ``ohem_weights``,
+    Make the ``losses`` of a box predictor weight RoIs: if proposals have a field ``ohem_weights``,
     the classification and the box loss of each RoI are multiplied by it before they are averaged
     over RoIs. Other losses, and proposals without that field, are left as they are.
 
-    The predictor keeps its class and its weights; a second call changes nothing.
+    The predictor keeps its class and its parameters. A second call changes nothing.
 
     Args:
         predictor: a box predictor that `losses_per_roi` knows.
@@ -120,7 +121,7 @@ def _weighted_losses(
     predictions: tuple[Tensor, ...],
     proposals: list[Instances],
 ) -> dict[str, Tensor]:
-    """The losses of a predictor, with those of each RoI weighed."""
+    """The losses of a predictor, with those of each RoI weighted."""
     if not (proposals and proposals[0].has("ohem_weights")):
         return losses(predictions, proposals)
     weights = cat([x.ohem_weights for x in proposals])
@@ -133,7 +134,7 @@ def _weighted_losses(
         if name not in all_losses:
             raise InputError(
                 f"the box predictor {type(predictor).__name__} returns the losses "
-                f"{', '.join(all_losses)}, expected {name} among them: the sampler weighs it"
+                f"{', '.join(all_losses)}, expected {name} among them: the sampler weights it"
             )
         all_losses[name] = (weights * of_rois).sum() / max(1, len(of_rois))
     return all_losses
@@ -141,17 +142,17 @@ def _weighted_losses(
 
 def predicted_classes(predictor: nn.Module, scores: Tensor) -> tuple[Tensor, Tensor]:
     """
-    Tell which class the model takes each RoI for.
+    The class that the model predicts for each RoI, and its probability.
 
     Args:
         predictor: the box predictor.
         scores: its class scores, (R, K + 1).
 
     Returns:
-        (R,) int64 in [0, K], K being background; and (R,) how probable the model finds that class.
+        (R,) int64 in [0, K], where K is background; and (R,) the probability of that class.
     """
     if getattr(predictor, "use_sigmoid_ce", False):
-        # Background has no score: it is where no class reaches 1/2.
+        # Background has no score: it is predicted if no class reaches 1/2.
         best, classes = F.pad(scores[:, :-1], (0, 1), value=0.0).max(dim=1)
         is_background = classes == scores.shape[1] - 1
         best = torch.where(is_background, -scores[:, :-1].max(dim=1).values, best)
@@ -162,7 +163,7 @@ def predicted_classes(predictor: nn.Module, scores: Tensor) -> tuple[Tensor, Ten
 
 def deltas_of_best_class(predictions: Sequence[Tensor], box_dim: int) -> Tensor | None:
     """
-    Of the box deltas of a predictor, those of the most probable foreground class.
+    The box deltas of a predictor for the most probable foreground class.
 
     Args:
         predictions: class scores (R, K + 1), then box deltas (R, K * B) or class-agnostic (R, B).

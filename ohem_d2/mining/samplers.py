@@ -1,5 +1,5 @@
 """
-Samplers: which RoIs are trained on. A sampler is called in each training step, with all candidates
+Samplers choose the RoIs to train on. A sampler is called in each training step, with all candidates
 of the batch and the budget, and returns a selection::
 
     @SAMPLERS.register()
@@ -23,11 +23,11 @@ from .candidates import Candidates, Selection
 from .select import select_hard_examples
 
 SAMPLERS = Registry("SAMPLERS")
-SAMPLERS.__doc__ = "Samplers by the names that MODEL.ROI_HEADS.OHEM.SAMPLER gives."
+SAMPLERS.__doc__ = "Samplers, by the names that MODEL.ROI_HEADS.OHEM.SAMPLER takes."
 
 
 class Sampler(Protocol):
-    """What `SAMPLERS` holds once it is built."""
+    """What the classes in `SAMPLERS` build."""
 
     def __call__(self, candidates: Candidates, num_samples: int) -> Selection:
         """
@@ -35,10 +35,10 @@ class Sampler(Protocol):
 
         Args:
             candidates: all R labelled RoIs of the batch.
-            num_samples: the budget, RoIs for each image.
+            num_samples: the budget: how many RoIs to choose per image.
 
         Returns:
-            the chosen ones.
+            the chosen RoIs.
         """
         ...
 
@@ -47,8 +47,8 @@ class Sampler(Protocol):
 @dataclass(frozen=True)
 class OHEMSampler:
     """
-    The costliest RoIs, as in "Training Region-based Object Detectors with Online Hard Example
-    Mining" (Shrivastava, Gupta, Girshick, CVPR 2016). See `select_hard_examples`.
+    The RoIs with the highest loss, as in "Training Region-based Object Detectors with Online Hard
+    Example Mining" (Shrivastava, Gupta, Girshick, CVPR 2016). See `select_hard_examples`.
     """
 
     nms_thresh: float = 0.7
@@ -58,7 +58,7 @@ class OHEMSampler:
     loss_weight_box_reg: float = 1.0
 
     def ranking_loss(self, candidates: Candidates) -> Tensor:
-        """(R,) what the RoIs are ranked by; training is not changed by the weights."""
+        """(R,) the loss that RoIs are ranked by. The weights do not change the training loss."""
         return (
             self.loss_weight_cls * candidates.loss_cls
             + self.loss_weight_box_reg * candidates.loss_box_reg
@@ -98,8 +98,8 @@ class RandomSampler:
 @dataclass(frozen=True)
 class MixedSampler(OHEMSampler):
     """
-    A part of the budget for the costliest RoIs, at least one; the rest is drawn at random from the
-    others of each image, duplicates among them, in Detectron2's ratio.
+    A fraction of the budget, at least one RoI, goes to the RoIs with the highest loss. The rest is
+    drawn at random from the others of each image, including duplicates, in Detectron2's ratio.
     """
 
     hard_fraction: float = 0.5
@@ -116,12 +116,12 @@ class MixedSampler(OHEMSampler):
 
     def draw_rest(self, candidates: Candidates, hard: Tensor, num_samples: int) -> Tensor:
         """
-        Draw what is trained on beside the hard examples.
+        Draw the RoIs to train on in addition to the hard examples.
 
         Args:
             candidates: all R RoIs.
             hard: (H,) indices of the hard examples.
-            num_samples: how many to draw of each image.
+            num_samples: how many to draw per image.
 
         Returns:
             indices into R.
@@ -131,8 +131,8 @@ class MixedSampler(OHEMSampler):
 
 class SharedSampler:
     """
-    Lets several heads train on the same RoIs, such as those of a teacher and a student that are
-    given the same proposals::
+    Lets several heads train on the same RoIs, such as those of a teacher and a student that get the
+    same proposals::
 
         shared = SharedSampler(student.roi_heads.sampler)
         student.roi_heads.sampler = shared
@@ -144,7 +144,7 @@ class SharedSampler:
     def __init__(self, sampler: Sampler) -> None:
         """
         Args:
-            sampler: what chooses.
+            sampler: the sampler that chooses.
         """
         self.sampler = sampler
         self._last: tuple[Tensor, Selection] | None = None
@@ -157,14 +157,14 @@ class SharedSampler:
 
     def follower(self, candidates: Candidates, num_samples: int) -> Selection:
         """
-        Take what was chosen last.
+        Return the last choice.
 
         Raises:
-            InputError: it was chosen among other RoIs, or nothing was chosen yet.
+            InputError: it was made among other RoIs, or there is none yet.
         """
         if self._last is None:
             raise InputError(
-                "a follower was asked before its SharedSampler, expected it after that"
+                "a follower was asked before its SharedSampler, expected that to choose first"
             )
         boxes, selection = self._last
         if boxes.shape != candidates.boxes.shape or not torch.allclose(boxes, candidates.boxes):
@@ -186,9 +186,9 @@ def draw(
 
     Args:
         candidates: all R RoIs.
-        num_samples: how many to draw of each image.
+        num_samples: how many to draw per image.
         positive_fraction: at most this fraction of them is foreground.
-        without: indices into R of those that are not to be drawn.
+        without: indices into R of RoIs not to draw.
 
     Returns:
         indices into R, ordered by image, then foreground before background.

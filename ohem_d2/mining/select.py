@@ -1,4 +1,4 @@
-"""The mining itself: which RoIs are hard examples. Tensors in, indices out."""
+"""The rule of mining: which RoIs are hard examples. Tensors in, indices out."""
 
 import math
 
@@ -26,36 +26,36 @@ def select_hard_examples(
     Select the RoIs with the highest loss, as in "Training Region-based Object Detectors with
     Online Hard Example Mining" (Shrivastava, Gupta, Girshick, CVPR 2016).
 
-    First, duplicates go: non-maximum suppression with the loss as score, among the RoIs of the
-    same image and the same label. Then the costliest survivors are taken. The result depends on
-    nothing but the arguments: ties are broken by index, on every device.
+    First, duplicates are dropped: non-maximum suppression with the loss as score, among the RoIs of
+    the same image and the same label. Then the survivors with the highest loss are taken. The
+    result depends on nothing but the arguments: ties are broken by index, on every device.
 
     Args:
         losses: (R,) of any float type, the loss of each RoI. A NaN or infinite loss ranks before
             all others and is never suppressed, so that it reaches the training step and stops it.
         boxes: (R, 4) as XYXY in absolute coordinates, or (R, 5) rotated, as (x_center, y_center,
-            width, height, angle in degrees). Coordinates are pixels: beyond about 1e9 precision is
-            lost. Rotated boxes need Detectron2's compiled part.
+            width, height, angle in degrees). Coordinates are pixels: beyond about 1e9, precision is
+            lost. Rotated boxes need Detectron2's compiled operators.
         labels: (R,) integers in [0, num_classes]; ``num_classes`` is background.
-        image_ids: (R,) integers in [0, num_images), the image that each RoI lies in.
+        image_ids: (R,) integers in [0, num_images), the image of each RoI.
         num_samples: how many RoIs to select per image.
         num_classes: number of foreground classes.
-        nms_thresh: of two RoIs of the same image and label that overlap by a higher IoU, the one
-            with the lower loss is dropped. 1 or more turns this off.
-        scope: "image": the ``num_samples`` costliest of each image; "batch": the
-            ``num_samples * num_images`` costliest of all, wherever they lie.
+        nms_thresh: if two RoIs of the same image and label overlap by a higher IoU, the one with
+            the lower loss is dropped. 1 or more turns this off.
+        scope: "image": the ``num_samples`` RoIs with the highest loss in each image; "batch": the
+            ``num_samples * num_images`` with the highest loss in all images together.
         max_foreground_fraction: None: loss alone decides, as in the paper. A number in [0, 1]: at
-            most this fraction of the budget goes to foreground RoIs and the rest is filled with
-            background, each side ranked by loss.
+            most this fraction of the budget goes to foreground and the rest to background, each
+            ranked by loss.
         num_images: number of images in the batch; by default the highest image id + 1.
 
     Returns:
-        int64 indices into R, ordered by image, then by falling loss. Where there are fewer RoIs
-        than the budget, all that survive the suppression.
+        int64 indices into R, ordered by image, then by falling loss. If fewer RoIs survive the
+        suppression than the budget allows, all of them.
 
     Raises:
-        ValueError: an argument has another shape or lies outside the range above. Whether labels
-            and image ids lie in theirs is checked on the CPU only, where looking costs nothing.
+        ValueError: an argument has another shape, or lies outside the range above. The ranges of
+            labels and image ids are checked on the CPU only, where it costs nothing.
 
     Examples:
         >>> import torch
@@ -114,7 +114,7 @@ def _survives_nms(boxes: Tensor, groups: Tensor, nms_thresh: float) -> Tensor:
     Greedy suppression among the boxes of the same group, earlier ones first.
 
     Args:
-        boxes: (R, 4) or (R, 5), the one to keep before the one that it suppresses.
+        boxes: (R, 4) or (R, 5), those to keep before those that they suppress.
         groups: (R,) non-negative integers.
 
     Returns:

@@ -1,4 +1,4 @@
-"""From the keys of a config to a sampler."""
+"""Builds the sampler that a config names."""
 
 import ast
 import importlib
@@ -18,23 +18,23 @@ _KEY = config_key("sampler")
 
 def build_sampler(options: OHEMOptions, positive_fraction: float) -> Sampler:
     """
-    Build the sampler that ``options.sampler`` asks for:
+    Build the sampler that ``options.sampler`` names:
 
-    - a name from `SAMPLERS`, or ``"my_module.MySampler"``, a class that can be imported; perhaps
-      with arguments of its constructor, as ``"my_module.MySampler(num_bins=3)"``
+    - a name from `SAMPLERS`, or ``"my_module.MySampler"``, a class that can be imported, optionally
+      with arguments of its constructor, as in ``"my_module.MySampler(num_bins=3)"``
     - such a class, or a node ``L(MySampler)(num_bins=3)`` of a Python config
     - a sampler itself, which is any function of candidates and a budget
 
-    A parameter of the constructor that has the name of one of the sampler's options gets its value;
-    and ``positive_fraction`` gets Detectron2's.
+    A parameter of the constructor that is named like an option of samplers gets its value, and
+    ``positive_fraction`` gets Detectron2's.
 
     Args:
-        options: those of the mining.
+        options: those of mining.
         positive_fraction: ``MODEL.ROI_HEADS.POSITIVE_FRACTION``.
 
     Raises:
-        InputError: there is no such sampler, it cannot be built, or an option that differs from its
-            default is none of it.
+        InputError: there is no such sampler, it cannot be built, or an option that the sampler does
+            not have differs from its default.
     """
     found, arguments = _find(options.sampler)
     is_class = inspect.isclass(found)
@@ -71,7 +71,7 @@ def build_sampler(options: OHEMOptions, positive_fraction: float) -> Sampler:
 
 
 def _find(sampler: object) -> tuple[Any, dict[str, Any]]:
-    """What is to be a class or a sampler, and arguments for the first."""
+    """A class, or a sampler, and the arguments for the class."""
     if isinstance(sampler, Mapping):  # a node of a Python config
         target, arguments = sampler["_target_"], {k: v for k, v in sampler.items() if k[0] != "_"}
         return (
@@ -93,7 +93,7 @@ def _find(sampler: object) -> tuple[Any, dict[str, Any]]:
     except (SyntaxError, ValueError) as e:
         raise InputError(
             f"{_KEY} is {sampler!r}, expected a name such as OHEMSampler or my_module.MySampler, "
-            f"perhaps with arguments, as in MySampler(num_bins=3) ({e})"
+            f"optionally with arguments, as in MySampler(num_bins=3) ({e})"
         ) from None
     return _find_by_name(ast.unparse(call)), arguments
 
@@ -103,7 +103,7 @@ def _find_by_name(name: str) -> Callable[..., Any]:
         return SAMPLERS.get(name)
     module, _, attribute = name.rpartition(".")
     registered = ", ".join(x for x, _ in SAMPLERS)
-    expected = f"expected one of {registered}, or a class as my_module.MySampler"
+    expected = f"expected one of {registered}, or a class such as my_module.MySampler"
     if not module:
         raise InputError(f"{_KEY} is {name!r}, {expected}")
     try:

@@ -1,4 +1,4 @@
-"""RoI heads that choose what they are trained on: label, read, sample, train."""
+"""RoI heads that choose the RoIs they are trained on: label, read, sample, train."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -34,48 +34,48 @@ logger = logging.getLogger(__name__)
 
 class OHEMMixin(LabellingMixin, BoxVotingMixin):
     """
-    Online hard example mining for a head that is based on Detectron2's `ROIHeads`.
+    Online hard example mining for heads that are based on Detectron2's `ROIHeads`.
 
-    Put it before the head to extend, and register the result::
+    Put it before the heads to extend, and register the result::
 
         @ROI_HEADS_REGISTRY.register()
         class OHEMROIHeads(OHEMMixin, StandardROIHeads):
             pass
 
-    It replaces one step, ``label_and_sample_proposals``, by which Detectron2's heads choose the
-    RoIs of a training step, and adds no weights. Inference is that of the extended head.
+    It replaces one step, ``label_and_sample_proposals``, in which Detectron2's heads choose the
+    RoIs to train on, and adds no weights. Inference is that of the extended heads.
 
-    The RoIs that it returns carry, beside Detectron2's fields, what the model made of them:
-    ``ohem_loss_cls`` and ``ohem_loss_box_reg``, the loss terms of each, ``ohem_pred_classes``, the
-    class that the model takes it for, and ``ohem_weights`` where the sampler gives weights; but for
-    those before ``start_iter``, which Detectron2 samples.
+    In addition to Detectron2's fields, the RoIs that it returns have ``ohem_loss_cls`` and
+    ``ohem_loss_box_reg``, the losses of each, ``ohem_pred_classes``, the class that the model
+    predicts, and ``ohem_weights`` if the sampler gives weights. RoIs that Detectron2 samples, as
+    before ``start_iter``, have none of these.
 
-    A box predictor with losses of its own needs a method that says what each RoI costs::
+    A box predictor with losses of its own needs a method that returns the loss of each RoI::
 
         def losses_per_roi(self, predictions, proposals) -> dict[str, Tensor]
 
-    with the arguments of its ``losses``, returning ``loss_cls`` and ``loss_box_reg``, (R,) each;
-    and its predictions must begin with the class scores, (R, K + 1). It is given a chunk of the
-    RoIs at a time.
+    It takes the arguments of ``losses`` and returns ``loss_cls`` and ``loss_box_reg``, (R,) each.
+    It is given a chunk of the RoIs at a time. The predictions must begin with the class scores,
+    (R, K + 1).
 
-    A head that does something of its own to the features of a RoI before they reach its predictor,
-    in ``forward`` or in ``_forward_box``, needs a `read_boxes` that does the same, since the mining
-    would rank by other losses than are trained on.
+    Heads that change the features of a RoI before they reach the box predictor, in ``forward`` or
+    in ``_forward_box``, need a `read_boxes` that does the same. Otherwise RoIs are ranked by other
+    losses than those they are trained with.
 
     Attributes:
-        sampler: what chooses, see `ohem_d2.mining.samplers`.
+        sampler: what chooses the RoIs, see `ohem_d2.mining.samplers`.
         observers: functions that are called in each step that mines, with the hard examples of
-            each image: masks and keypoints are looked up afterwards. Where several stages of a
-            cascade mine, they are called once for each.
-        class_names: names of the foreground classes, for what is logged of each. None: numbers.
-        metrics: of each stage that mines, what logs: see `MiningMetrics`.
-        rois_see_each_other: whether what the box branch makes of a RoI depends on the other RoIs,
-            as with attention between them. All are read at once then. Batch normalization is known,
-            and others are noticed, with a warning, if the loss of a RoI depends on them.
+            each image, before masks and keypoints are looked up. If several stages of a cascade
+            mine, they are called once for each.
+        class_names: names of the foreground classes, for the logs of each. None: numbers.
+        metrics: what logs each stage that mines: see `MiningMetrics`.
+        rois_see_each_other: whether the predictions for a RoI depend on the other RoIs, as with
+            attention between them. Then all are read at once. Batch normalization is recognized.
+            Other layers are noticed, with a warning, if the loss of a RoI depends on the others.
         mines_without_gradients: whether a pass in training mode without gradients mines. By default
-            it takes the RoIs that the extended head samples, so that a validation loss compares
-            with that of a model without mining. (But with batch normalization that learns in the
-            heads, it takes RoIs as a step does: they are what its statistics are to be of.)
+            it takes the RoIs that the extended heads sample, so that a validation loss compares
+            with that of a model without mining. (If batch normalization in the heads is learning,
+            it takes RoIs as a training step does: its statistics have to be of those.)
 
     RoIs come back in another order than from Detectron2's heads, whose foreground comes first: see
     `Selection.indices`.
@@ -85,8 +85,8 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
     mines_without_gradients = False
     _has_own_forward = False
     # RoIs are read in chunks, as many of each image as the budget, which takes no more memory than
-    # to train on them. Each chunk takes some time however small it is: where the budget is small, a
-    # chunk has at least this many RoIs, of all images together.
+    # training on them. Each chunk takes some time, however small it is: if the budget is small, a
+    # chunk has at least this many RoIs, from all images together.
     _fewest_at_a_time = 512
 
     def __init_subclass__(cls, **kwargs) -> None:
@@ -102,27 +102,27 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         cls._has_own_forward = "forward" in own
         if "_forward_box" in own and "read_boxes" not in own:
             logger.warning(
-                f"class {cls.__name__} has a _forward_box of its own, and no read_boxes: if the "
-                "first does something to the features of a RoI, the mining needs the second"
+                f"class {cls.__name__} has a _forward_box of its own, and no read_boxes: if "
+                "_forward_box changes the features of a RoI, read_boxes has to do the same"
             )
         for base in (Res5ROIHeads, CascadeROIHeads):
             if issubclass(cls, base) and cls.read_boxes is BoxVotingMixin.read_boxes:
                 raise TypeError(
-                    f"class {cls.__name__} is based on {base.__name__}, whose box branch is "
-                    f"another one, expected class {cls.__name__}(OHEM{base.__name__}, "
+                    f"class {cls.__name__} is based on {base.__name__}, which has another box "
+                    f"branch, expected class {cls.__name__}(OHEM{base.__name__}, "
                     f"{heads[0].__name__}), or a method read_boxes"
                 )
 
     def __init__(self, *args, ohem: OHEMOptions | Mapping | None = None, **kwargs) -> None:
         """
         Args:
-            args: the config and the shapes of the features, unless all is given by name.
-            ohem: how RoIs are chosen, or those options that differ from their default, by name.
+            args: the config and the shapes of the features, unless all arguments are named.
+            ohem: how RoIs are chosen, or only the options that differ from their default, by name.
                 None: as the config says, or the defaults.
-            kwargs: the arguments of the extended head.
+            kwargs: the arguments of the extended heads.
 
         Raises:
-            InputError: an option does not fit the head, or the head not what it is built from.
+            InputError: an option does not fit the heads, or the heads do not fit the config.
         """
         cfg = config_of(*args, **kwargs)
         self._check_kind(cfg, kwargs)
@@ -149,7 +149,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
 
     @property
     def ohem(self) -> OHEMOptions:
-        """The options of the mining. New ones take effect in the next step."""
+        """The options of mining. New ones take effect in the next step."""
         return self._ohem
 
     @ohem.setter
@@ -163,14 +163,14 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
     @classmethod
     def _check_kind(cls, cfg: CfgNode | None, arguments: dict) -> None:
         """
-        Make sure that the head is of the kind that its config, or its arguments, are for.
+        Check that the heads are of the kind that their config, or their arguments, are for.
 
         Raises:
-            InputError: it is not.
+            InputError: they are not.
         """
 
     def mines_among_proposals(self) -> bool:
-        """Whether the RoIs that are mined are proposals of the RPN, not of a stage before."""
+        """Whether the candidates are proposals, not boxes that an earlier stage predicts."""
         return True
 
     @classmethod
@@ -194,19 +194,20 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         return result
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy, such as an average of the weights over time, is watched by nobody."""
+        """A copy, such as a moving average of the weights, has no observers."""
         return {**vars(self), "observers": []}
 
     def label_and_sample_proposals(
         self, proposals: list[Instances], targets: list[Instances], *args: Any, **kwargs: Any
     ) -> list[Instances]:
         """
-        Label and read all proposals, and return those to train on, which the sampler chooses; or
-        those that the extended head samples: before `start_iter`, where proposals are not mined,
-        and for a loss without gradients (see `mines_without_gradients`).
+        Label and read all proposals, and return those to train on, which the sampler chooses.
+
+        Or return those that the extended heads sample: before `start_iter`, if proposals are not
+        mined, and in a pass without gradients (see `mines_without_gradients`).
 
         Arguments and result are those of Detectron2's `ROIHeads.label_and_sample_proposals`, or of
-        the extended head's own. RoIs come in another order: see `Selection.indices`.
+        the extended heads' own. RoIs come in another order: see `Selection.indices`.
         """
         is_step = torch.is_grad_enabled()
         features = self._features_to_mine(is_step) if self.mines_among_proposals() else None
@@ -228,14 +229,14 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         if features is None:
             self._check.warn_once(
                 "label_and_sample_proposals was not called by the forward of the heads, so the "
-                "features to rank by are not known: RoIs are sampled as the extended head does"
+                "features to rank by are not known: RoIs are not mined, but sampled as without it"
             )
             return None
-        # A checkpoint (torch.utils.checkpoint) goes through a step without gradients first, and
-        # once more with them, which has to take the same RoIs.
+        # A checkpoint (torch.utils.checkpoint) runs a step without gradients first, and then again
+        # with them, and both passes have to take the same RoIs.
         is_checkpoint = any(x.requires_grad for x in features.values())
         if is_step or is_checkpoint or self.mines_without_gradients:
-            # What is no step may store its events with iterations of their own.
+            # A pass that is not a training step may count its iterations differently.
             self._is_too_early = get_event_storage().iter < self.ohem.start_iter
         elif not any(map(learns_statistics, self.modules())):
             return None
@@ -251,19 +252,19 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         **kwargs: Any,
     ) -> tuple[list[Instances], Candidates]:
         """
-        Label all proposals and tell what the model makes of each, without learning from them.
+        Label all proposals and compute the loss and the prediction for each, without training.
 
         Args:
             features: as in `forward`.
             proposals: as in `forward`.
             targets: as in `forward`.
-            args: further arguments of the extended head's ``label_and_sample_proposals``.
+            args: further arguments of the extended heads' ``label_and_sample_proposals``.
             kwargs: the same.
 
         Returns:
-            all proposals of each image but for those that the matcher ignores, the appended ground
-            truth among them, R in all, with the fields that the class describes; and what a sampler
-            is given of them.
+            all proposals of each image except those that the matcher ignores, with the appended
+            ground truth, R in all, and with the fields that the class describes; and the candidates
+            that a sampler gets.
         """
 
         def label_and_read() -> tuple[list[Instances], Candidates]:
@@ -279,7 +280,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         targets: list[Instances],
         *stage: int,
     ) -> Candidates:
-        """What the model makes of R labelled RoIs, a part of which is added to their fields."""
+        """The candidates of R labelled RoIs, which get some of the values as fields."""
         most = max(1, *map(len, labelled))
         chunk_size = max(self.batch_size_per_image, self._fewest_at_a_time // max(1, len(labelled)))
         if self.rois_see_each_other or is_sharded(self) or any(map(needs_all_rois, self.modules())):
@@ -301,8 +302,8 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
             if not same(again, cat([x.ohem_loss_cls[: len(y)] for x, y in zip(labelled, few)])):
                 self.rois_see_each_other = True
                 self._check.warn_once(
-                    f"what {type(self).__name__} makes of a RoI depends on the other RoIs: all are "
-                    "read at once from now on, and memory grows with their number"
+                    f"what {type(self).__name__} predicts for a RoI depends on the other RoIs: "
+                    "from now on all are read at once, and memory grows with their number"
                 )
                 candidates = read(labelled, most)
         return candidates
@@ -315,14 +316,14 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         stage: int = 0,
     ) -> list[Instances]:
         """
-        Of R labelled RoIs, those that the sampler chooses: of each image the hard examples, then
-        the others. In a step of training they are logged, and the first shown to observers.
+        Return the RoIs that the sampler chooses: for each image the hard examples, then the others.
+        In a training step, they are logged, and observers get the hard examples.
         """
         selection = self.sampler(candidates, self.batch_size_per_image)
         indices, weights, is_hard = check_selection(selection, candidates, self.sampler)
         if is_hard is None:
             is_hard = torch.ones_like(indices, dtype=torch.bool)
-        # By image, hard examples first; a part is what is alike in both.
+        # Sort by image, hard examples first. A part holds the RoIs that are equal in both.
         parts = 2 * candidates.image_ids[indices] + ~is_hard
         order = parts.argsort(stable=True)
         indices, is_hard, parts = indices[order], is_hard[order], parts[order]

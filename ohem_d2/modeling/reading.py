@@ -1,4 +1,4 @@
-"""Reading many RoIs: chunk by chunk, and without the model being changed, or noticed."""
+"""Reading RoIs: forward passes chunk by chunk that neither change the model nor are noticed."""
 
 import sys
 from collections import OrderedDict
@@ -30,7 +30,7 @@ _T = TypeVar("_T")
 
 
 class Reading:
-    """Reads with a module so that it is as before, and that nobody notices."""
+    """Runs a module so that it is unchanged afterwards, and that nothing else notices."""
 
     def __init__(self) -> None:
         # Whether hooks of others are called too: see `read`.
@@ -40,11 +40,11 @@ class Reading:
         """
         Call a function that uses a module.
 
-        Within, buffers are copies (what batch normalization, spectral norm or an observer of
+        Meanwhile, buffers are copies (what batch normalization, spectral norm or an observer of
         quantization learns is forgotten), random numbers are drawn from a copy of the random state,
-        dropout drops nothing, and what is logged is lost. Forward hooks are called if they come
-        with torch, as those that prune, quantize or gather weights do; hooks of others, which only
-        look on as a rule, only with ``calls_hooks``.
+        dropout is off, and what is logged is discarded. Forward hooks that come with torch are
+        called, such as those that prune, quantize or gather weights. Other hooks, which usually
+        only look on, are called only with ``calls_hooks``.
 
         Args:
             module: the module.
@@ -61,8 +61,8 @@ class Reading:
             stack.enter_context(torch.no_grad())
             stack.enter_context(torch.random.fork_rng(devices=gpus))
             stack.enter_context(EventStorage(get_event_storage().iter))
-            # Some versions of torch (2.4 is one) remember the weights that autocast has converted
-            # inside, without gradients, and would train on these: that is, not at all.
+            # Some versions of torch (such as 2.4) cache the weights that autocast converts in here,
+            # without gradients, and would use these in training: the weights would not be trained.
             stack.callback(torch.clear_autocast_cache)
             for dropout in dropouts:
                 dropout.training = False
@@ -78,7 +78,7 @@ class Reading:
 
 
 class _Caller(nn.Module):
-    """What `torch.func.functional_call` needs to call a function that is no forward."""
+    """Lets `torch.func.functional_call` call a function that is not a ``forward``."""
 
     def __init__(self, module: nn.Module, function: Callable[[], Any]) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ def _is_torchs(hook: Callable[..., Any]) -> bool:
 
 
 def has_hooks_of_others(module: nn.Module) -> bool:
-    """Whether there are forward hooks that `Reading` does not call by itself."""
+    """Whether there are forward hooks that `Reading` does not call by default."""
     hooks = (
         h
         for m in module.modules()
@@ -104,11 +104,11 @@ def has_hooks_of_others(module: nn.Module) -> bool:
 
 def features_of_forward(heads: nn.Module) -> dict[str, Tensor] | None:
     """
-    The features that the ``forward`` of heads works with which is being run.
+    The features that the running ``forward`` of the heads works with.
 
-    Detectron2 does not hand them to ``label_and_sample_proposals``, which needs them to read RoIs.
-    Those that the heads were called with may be others: a hook, or the ``forward`` of a subclass,
-    may have changed them.
+    Detectron2 does not pass them to ``label_and_sample_proposals``, which needs them to read RoIs.
+    They may differ from those that the heads were called with: a hook, or the ``forward`` of a
+    subclass, may have changed them.
 
     Returns:
         the argument ``features`` of the innermost ``forward``; None if there is none.
@@ -125,8 +125,8 @@ def features_of_forward(heads: nn.Module) -> dict[str, Tensor] | None:
 
 def is_sharded(module: nn.Module) -> bool:
     """
-    Whether processes share the weights of a module (FSDP), which each read gathers: all have to
-    read as often as the others, however many RoIs they have.
+    Whether the weights of a module are sharded over processes (FSDP). Each read gathers them, so
+    all processes have to read equally often, however many RoIs they have.
     """
     return any(isinstance(p, DTensor) for p in module.parameters()) or any(
         isinstance(m, FullyShardedDataParallel) for m in module.modules()
@@ -142,11 +142,11 @@ def read_rois(
     chunk_size: int,
 ) -> Candidates:
     """
-    Tell what the model makes of labelled RoIs.
+    Compute the loss and the prediction for each labelled RoI.
 
     Args:
-        read_boxes: from RoIs to the box predictor and what it returns for them.
-        rois: the RoIs of each image, R in all, with ``proposal_boxes``, ``gt_classes`` and, where
+        read_boxes: takes RoIs, returns the box predictor and its predictions for them.
+        rois: the RoIs of each image, R in all, with ``proposal_boxes``, ``gt_classes`` and, if
             there are objects, ``gt_boxes``. They get the fields ``ohem_loss_cls``,
             ``ohem_loss_box_reg`` and ``ohem_pred_classes``.
         targets: the objects of each image.
@@ -207,7 +207,7 @@ def best_iou(boxes: Boxes | RotatedBoxes, targets: Instances) -> Tensor:
 
 
 def _best_ious(boxes: Iterable[Boxes | RotatedBoxes], targets: list[Instances]) -> Tensor:
-    """The same of the boxes of each image, R in all."""
+    """The same for the boxes of all images, R in all."""
     return torch.cat([best_iou(x, t) for x, t in zip(boxes, targets)])
 
 
@@ -218,7 +218,8 @@ def read_in_chunks(
     Read RoIs a chunk at a time, so that memory does not grow with their number.
 
     Args:
-        read: from RoIs to tensors with a row for each of them, those of the first image first.
+        read: takes RoIs, returns tensors with a row for each of them, those of the first image
+            first.
         rois: the RoIs of each image, R in all.
         chunk_size: how many RoIs of each image are read at a time.
 

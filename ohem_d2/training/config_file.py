@@ -227,7 +227,8 @@ def _place(error: yaml.YAMLError) -> str:
     if isinstance(error, yaml.composer.ComposerError):
         problem = "it has an alias that it does not define, or defines twice"  # not its name
     where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-    context = f"{error.context}: " if getattr(error, "context", None) else ""
+    context = getattr(error, "context", None)
+    context = f"{context}: " if context else ""
     return f"{context}{problem or 'its characters are not those of YAML'}{where}"
 
 

@@ -1,4 +1,4 @@
-"""Logs of the mining, of all processes and of all calls of the heads in a step."""
+"""Logs mining for all processes, and for all calls of the heads in a step."""
 
 from contextlib import nullcontext
 
@@ -12,30 +12,31 @@ from ..modeling.mixin import OHEMMixin
 
 class MiningLogs(HookBase):
     """
-    Collects what the heads would log, and logs it after the step: of all processes together, which
-    wait for each other here and not within the model, and once however often the heads were called.
+    Collects what the heads would log, and logs it after the step: for all processes together, which
+    wait for each other here and not within the model, and once per step, however often the heads
+    were called.
 
-    Without it each process logs the images of its own. All processes need it, before the hook that
-    writes (`PeriodicWriter`).
+    Without it, each process logs its own images only. Register it on all processes, before the hook
+    that writes (`PeriodicWriter`).
     """
 
     def __init__(self, period: int = 20) -> None:
         """
         Args:
-            period: of how many steps the figures of several processes are brought together: that of
-                the writer. A single process logs each step.
+            period: every how many steps the values of several processes are combined: the period
+                of the writer. A single process logs every step.
         """
         self._period = period
 
     def before_train(self) -> None:
-        """Find the heads. Where a model has several, each logs below its own name."""
+        """Find the heads. If a model has several, each logs below its own name."""
         named = self.trainer.model.named_modules()
         self._heads = {n: m for n, m in named if isinstance(m, OHEMMixin)}
         for metrics in self._metrics():
             metrics.collects = True
 
     def after_step(self) -> None:
-        """Log, if it is time to."""
+        """Log, if it is time."""
         done = self.trainer.iter + 1
         if comm.get_world_size() > 1 and done % self._period and done < self.trainer.max_iter:
             return
