@@ -1,24 +1,34 @@
 """The commands: ``ohem-d2 train``, ``ohem-d2 report`` and ``ohem-d2 proposals``."""
 
 import argparse
+import logging
 import multiprocessing
 import os
+import shlex
+import signal
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 from detectron2.engine import default_argument_parser, launch
+from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
-from torch.multiprocessing import ProcessRaisedException
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from . import __version__
 from .data import ADDRESSES
 from .errors import InputError
 from .report.run import RANKINGS, write_report
 from .training.config_file import CONFIGS
+from .training.interruption import SIGNALS, Interrupted, end_by, passing_on_signals
 from .training.trainer import run
 
+logger = logging.getLogger(__name__)
+
+_PATIENCE = 60  # seconds, in which a checkpoint should be written
 DATASET_HELP = f"a registered name, {ADDRESSES.replace(' or ', ', or ')}"
 
 
@@ -62,30 +72,56 @@ examples:
     args = parser.parse_args(argv)
     _find_own_modules()
     errors = multiprocessing.get_context("spawn").SimpleQueue()  # as launch starts processes
+    prog = prog or f"python {shlex.quote(sys.argv[0])}"
+    resume = f"{prog} --resume {shlex.join(x for x in argv if x != '--resume')}".rstrip()
+    starts_processes = args.num_gpus * args.num_machines > 1
     try:
-        launch(
-            _run,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args, errors),
-        )
+        with passing_on_signals() if starts_processes else nullcontext([]) as came:
+            launch(
+                _run,
+                args.num_gpus,
+                num_machines=args.num_machines,
+                machine_rank=args.machine_rank,
+                dist_url=args.dist_url,
+                args=(args, errors, resume),
+            )
     except InputError as e:
         sys.exit(f"error: {e}")
+    except KeyboardInterrupt:  # before the training, or a second time
+        end_by(signal.SIGINT)
+    except ProcessExitedException as e:
+        ended_by = next((x for x in SIGNALS if x.name == e.signal_name), None)
+        if not came and ended_by is None:
+            raise
+        end_by(came[0] if came else ended_by)
     except ProcessRaisedException:
+        if came:
+            end_by(came[0])
         if errors.empty():
             raise
         sys.exit(f"error: {errors.get()}")
 
 
-def _run(args: argparse.Namespace, errors: SimpleQueue) -> None:
-    """Train or evaluate in this process, and leave what the user can mend to the one that asked."""
+def _run(args: argparse.Namespace, errors: SimpleQueue, resume: str) -> None:
+    """
+    Train or evaluate in this process, and leave what the user can mend to the one that asked.
+
+    Args:
+        args: those of `train`.
+        errors: what to leave.
+        resume: the command that goes on with the training if a signal ends it.
+    """
     try:
         run(args)
     except InputError as e:
         errors.put(str(e))
         raise
+    except Interrupted as e:
+        logger.warning(f"{e}. To go on: {resume}")
+        if comm.get_local_rank() > 0:
+            # The first process to end takes the others along: let it be the one that writes.
+            time.sleep(_PATIENCE)
+        end_by(e.signum)
 
 
 def report(argv: Sequence[str], prog: str | None = None) -> None:

@@ -12,6 +12,7 @@ from detectron2.utils.file_io import PathManager
 
 from ..data import ADDRESSES, unknown_dataset
 from ..errors import InputError
+from .checkpoint import has_checkpoints
 
 
 def check_datasets(*names: str) -> None:
@@ -54,7 +55,7 @@ def check_weights(key: str, weights: str, output_dir: str, resume: bool, trainin
     Raises:
         InputError: there are none.
     """
-    if resume and os.path.isfile(os.path.join(output_dir, "last_checkpoint")):
+    if resume and has_checkpoints(output_dir):
         return
     if not weights:
         if training:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import (
@@ -17,7 +16,7 @@ from detectron2.engine import (
     TrainerBase,
     default_setup,
 )
-from detectron2.engine.hooks import EvalHook
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -30,6 +29,7 @@ from ..evaluation.evaluators import build_evaluator, check_evaluator_type
 from ..evaluation.tta import TTA
 from ..visualization import MinedPictures
 from . import lazy_trainer
+from .checkpoint import WholeCheckpointer
 from .checks import (
     check_batch_size,
     check_datasets,
@@ -38,7 +38,9 @@ from .checks import (
     named_weights,
 )
 from .config_file import find_config, load_config
+from .data_loader import ResumableLoader, shield_workers
 from .distributed import wrap_ddp
+from .interruption import ResumeHook
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +48,8 @@ logger = logging.getLogger(__name__)
 class Trainer(DefaultTrainer):
     """
     Detectron2's `DefaultTrainer` with evaluators, test-time augmentation and pictures of the mined
-    RoIs, which also trains on several processes without a GPU.
+    RoIs, which also trains on several processes without a GPU, and which goes on after an
+    interruption as if there had been none.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -65,14 +68,14 @@ class Trainer(DefaultTrainer):
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
-        data_loader = self.build_train_loader(cfg)
+        data_loader = ResumableLoader(self.build_train_loader(cfg))
         model = wrap_ddp(model, broadcast_buffers=False)
         step = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
         self._trainer = step(model, data_loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         # By a weak reference, since the trainer holds its checkpointer.
         this = weakref.proxy(self)
-        self.checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR, trainer=this)
+        self.checkpointer = WholeCheckpointer(model, cfg.OUTPUT_DIR, trainer=this)
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
@@ -87,7 +90,7 @@ class Trainer(DefaultTrainer):
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:
         """See Detectron2's `DefaultTrainer.build_test_loader`."""
         with _named_proposals(cfg, "TEST"):
-            return super().build_test_loader(cfg, dataset_name)
+            return shield_workers(super().build_test_loader(cfg, dataset_name))
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
@@ -110,7 +113,10 @@ class Trainer(DefaultTrainer):
         return {f"{name}_TTA": value for name, value in results.items()}
 
     def build_hooks(self) -> list[HookBase]:
-        """Add the picture of what was mined, and a last evaluation with test-time augmentation."""
+        """
+        Add the picture of what was mined, and a last evaluation with test-time augmentation; and
+        save checkpoints to resume from bit by bit.
+        """
         added = []
         if self.cfg.TEST.AUG.ENABLED:
             added.append(EvalHook(0, lambda: self.test_with_tta(self.cfg, self.model)))
@@ -119,7 +125,14 @@ class Trainer(DefaultTrainer):
             metadata = MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0])
             how = self.cfg.INPUT.FORMAT, self.cfg.VIS_PERIOD
             added.append(MinedPictures(file, metadata, *how))
-        hooks = super().build_hooks()
+        hooks = [h for h in super().build_hooks() if not isinstance(h, PeriodicCheckpointer)]
+        resume = ResumeHook(
+            self.checkpointer,
+            self.cfg.SOLVER.CHECKPOINT_PERIOD,
+            eval_period=self.cfg.TEST.EVAL_PERIOD,
+        )
+        # As with Detectron2, before the evaluation; but on all processes.
+        hooks.insert([isinstance(h, EvalHook) for h in hooks].index(True), resume)
         # Before the last one, which writes what the others have logged.
         return [*hooks[:-1], *added, *hooks[-1:]]
 
@@ -177,7 +190,7 @@ def run(args) -> dict | None:
 
     if args.eval_only:
         model = Trainer.build_model(cfg)
-        checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+        checkpointer = WholeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
         with named_weights(*weights):
             checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
         results = Trainer.test(cfg, model)
