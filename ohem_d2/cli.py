@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
@@ -74,9 +74,11 @@ examples:
     errors = multiprocessing.get_context("spawn").SimpleQueue()  # as launch starts processes
     prog = prog or f"python {shlex.quote(sys.argv[0])}"
     resume = f"{prog} --resume {shlex.join(x for x in argv if x != '--resume')}".rstrip()
-    starts_processes = args.num_gpus * args.num_machines > 1
+    signals: AbstractContextManager[list[int]] = nullcontext([])
+    if args.num_gpus * args.num_machines > 1:
+        signals = passing_on_signals()
     try:
-        with passing_on_signals() if starts_processes else nullcontext([]) as came:
+        with signals as came:
             launch(
                 _run,
                 args.num_gpus,
@@ -90,10 +92,10 @@ examples:
     except KeyboardInterrupt:  # before the training, or a second time
         end_by(signal.SIGINT)
     except ProcessExitedException as e:
-        ended_by = next((x for x in SIGNALS if x.name == e.signal_name), None)
-        if not came and ended_by is None:
+        ended_by = [*came, *(x for x in SIGNALS if x.name == e.signal_name)]
+        if not ended_by:
             raise
-        end_by(came[0] if came else ended_by)
+        end_by(ended_by[0])
     except ProcessRaisedException:
         if came:
             end_by(came[0])

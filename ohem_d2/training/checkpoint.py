@@ -10,6 +10,7 @@ from zipfile import BadZipFile, ZipFile
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from ..errors import InputError
@@ -28,7 +29,7 @@ class WholeCheckpointer(DetectionCheckpointer):
     def __init__(self, model: nn.Module, save_dir: str = "", **kwargs: Any) -> None:
         """See Detectron2's `DetectionCheckpointer`."""
         super().__init__(model, save_dir, **kwargs)
-        self.path_manager = _WholeFiles(self.path_manager)
+        self.path_manager: Any = _WholeFiles(PathManager)
         self._file: str | None = None  # what was saved or resumed from last
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:

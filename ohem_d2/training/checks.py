@@ -131,6 +131,8 @@ def named_weights(key: str, weights: str, output_dir: str) -> Iterator[None]:
     """Say which file it was that could not be read. The arguments are those of `check_weights`."""
     try:
         yield
+    except InputError:
+        raise
     except (EOFError, pickle.UnpicklingError, RuntimeError, ValueError) as e:
         raise InputError(
             f"{key}, {weights!r}, or the checkpoint in {output_dir!r} that --resume takes, is no "

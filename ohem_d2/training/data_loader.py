@@ -98,8 +98,8 @@ class ResumableLoader:
             self._position = state["position"]
             first = self._first_output(self._position, state["workers"])
             self._first_state = state["first_state"]
-            workers = max(self._source.num_workers, 1)
-            self._sampler.start(first // workers * self._source.batch_size, state["workers"])
+            rounds = first // max(self._source.num_workers, 1)
+            self._sampler.start(rounds * (self._source.batch_size or 1), state["workers"])
             with keep_random_state():
                 # From which the seeds of the workers are drawn, as in the first process.
                 torch.set_rng_state(
@@ -292,8 +292,9 @@ class _Shielded:
 
     def __call__(self, worker: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        threading.Thread(target=_obey_parent, daemon=True).start()
+        if hasattr(signal, "sigwaitinfo"):  # macOS cannot tell who sent a signal
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+            threading.Thread(target=_obey_parent, daemon=True).start()
         if self._init is not None:
             self._init(worker)
 

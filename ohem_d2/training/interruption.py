@@ -49,6 +49,8 @@ class ResumeHook(hooks.PeriodicCheckpointer):
     same whether or not it is evaluated in between.
     """
 
+    period: int
+
     def __init__(
         self,
         checkpointer: Checkpointer,
@@ -186,7 +188,8 @@ class ResumeHook(hooks.PeriodicCheckpointer):
         where = f"after {self._step + 1} of {self.max_iter} iterations"
         if comm.is_main_process():
             if self._saved != self._step:
-                period, self.period = self.period, 1
+                period = self.period
+                self.period = 1  # so that this step is due
                 self.step(self._step)
                 self._saved, self.period = self._step, period
             where += f", which are in {self.checkpointer.get_checkpoint_file()}"

@@ -8,6 +8,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
 from detectron2.structures import BoxMode
+from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from small_data import HEIGHT, WIDTH, write_image
 from small_models import SHRINK_OPTS
@@ -86,7 +87,7 @@ def config(folder, dataset, *opts):
 
 def train(cfg, kill_at=None, resume=False, hooks=()):
     """As from the command line. What is drawn before the checkpoint is loaded does not matter."""
-    seed_all_rng(5 if resume else 1)
+    seed_all_rng((5 if resume else 1) + comm.get_rank())
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume)
     if kill_at is not None:

@@ -3,12 +3,15 @@
 import io
 import itertools
 import logging
+import multiprocessing
 import random
-from datetime import timedelta
+import tempfile
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import torch
+from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, DatasetMapper, build_detection_train_loader
 from detectron2.data import transforms as T
 from detectron2.data.samplers import (
@@ -16,7 +19,7 @@ from detectron2.data.samplers import (
     RepeatFactorTrainingSampler,
     TrainingSampler,
 )
-from detectron2.engine import HookBase, launch
+from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from small_training import (
@@ -24,6 +27,8 @@ from small_training import (
     SAMPLING,
     STEPS,
     WORKERS,
+    Kill,
+    Killed,
     assert_same,
     config,
     register_images,
@@ -31,7 +36,9 @@ from small_training import (
     weights,
 )
 
+from ohem_d2.training.config_file import CONFIGS
 from ohem_d2.training.data_loader import ResumableLoader
+from ohem_d2.training.lazy_trainer import build_trainer, load_lazy_config
 from ohem_d2.training.random_state import keep_random_state, random_state, set_random_state
 
 
@@ -237,23 +244,78 @@ def test_a_checkpoint_without_states(tmp_path, dataset, caplog):
     assert "neither random states nor a place in the training images" in caplog.text
 
 
+# ------------------------------------------------------------------------------- Python configs
+
+
+def train_lazily(folder, dataset, workers, kill_at=None, resume=False):
+    """As `ohem_d2.training.lazy_trainer.run` does it."""
+    cfg = load_lazy_config(
+        str(CONFIGS / "mask_rcnn_R_50_FPN_1x_ohem.py"),
+        [
+            f"train.output_dir={folder}",
+            "train.max_iter=4",
+            "train.checkpointer.period=1",
+            "train.checkpointer.max_to_keep=1",
+            "train.device=cpu",
+            f"dataloader.train.dataset.names={dataset}",
+            "dataloader.train.mapper.use_instance_mask=false",
+            "dataloader.train.mapper.augmentations.0.short_edge_length=[48,56,64]",
+            "dataloader.train.total_batch_size=3",
+            f"dataloader.train.num_workers={workers}",
+            "dataloader.test.dataset.names=[]",
+            "lr_multiplier.warmup_length=0.5",
+            "model.roi_heads.num_classes=2",
+            "model.roi_heads.mask_in_features=null",
+            "model.backbone.bottom_up.freeze_at=0",
+            "model.backbone.bottom_up.stem.norm=BN",
+            "model.backbone.bottom_up.stages.norm=BN",
+            "train.eval_period=0",
+        ],
+    )
+    cfg.dataloader.pop("evaluator")
+    seed_all_rng(5 if resume else 1)
+    trainer, checkpointer = build_trainer(cfg, instantiate(cfg.model))
+    if kill_at is not None:
+        trainer.register_hooks([Kill(kill_at)])
+    checkpointer.resume_or_load("", resume=resume)
+    with suppress(Killed):
+        trainer.train(trainer.iter + 1 if resume else 0, cfg.train.max_iter)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_python_config(tmp_path, dataset, workers):
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    train_lazily(tmp_path / "whole", dataset, workers)
+    train_lazily(tmp_path / "killed", dataset, workers, kill_at=2)
+    assert (tmp_path / "killed" / "last_checkpoint").read_text() == "model_0000001.pth"
+    train_lazily(tmp_path / "killed", dataset, workers, resume=True)
+    assert_same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
+
+
 # -------------------------------------------------------------------------------- two processes
 
 
-def work(folder, opts, kill_at, resume):
+def work(rank, folder, store, opts, kill_at, resume):
     """One of two processes."""
-    torch.set_num_threads(1)
-    dataset = register_images(folder / f"images_{comm.get_rank()}")
+    torch.distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=2)
+    comm.create_local_process_group(2)
+    dataset = register_images(folder / f"images_{rank}")
     train(config(folder, dataset, *opts), kill_at, resume)
 
 
 def run_on_two(folder, opts, kill_at=None, resume=False):
+    """Both are killed at the same step."""
     folder.mkdir(exist_ok=True)
-    timeout = timedelta(minutes=3)
-    try:
-        launch(work, 2, dist_url="auto", args=(folder, opts, kill_at, resume), timeout=timeout)
-    except Exception:
-        assert kill_at is not None
+    context = multiprocessing.get_context("fork")  # which need not import anything
+    args = (folder, tempfile.mktemp(dir=folder), opts, kill_at, resume)
+    processes = [context.Process(target=work, args=(rank, *args)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(180)
+        assert process.exitcode == 0
 
 
 @pytest.mark.slow
