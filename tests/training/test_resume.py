@@ -19,7 +19,7 @@ from detectron2.data.samplers import (
     RepeatFactorTrainingSampler,
     TrainingSampler,
 )
-from detectron2.engine import HookBase
+from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from small_training import (
@@ -242,6 +242,15 @@ def test_a_checkpoint_without_states(tmp_path, dataset, caplog):
     with caplog.at_level(logging.WARNING):
         train(cfg, resume=True)
     assert "neither random states nor a place in the training images" in caplog.text
+
+
+def test_detectron2_resumes_from_it_too(tmp_path, dataset):
+    cfg = config(tmp_path, dataset, *SAMPLING)
+    train(cfg, kill_at=3)
+    trainer = DefaultTrainer(cfg)
+    trainer.resume_or_load(resume=True)
+    assert trainer.start_iter == 2
+    assert_same(trainer.model.state_dict(), torch.load(tmp_path / "model_0000001.pth")["model"])
 
 
 # ------------------------------------------------------------------------------- Python configs
