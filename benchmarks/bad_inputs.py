@@ -85,6 +85,12 @@ class Bad(NamedTuple):
     plain: bool = True
 
 
+def link_to_secret() -> None:
+    """A link to a file that is no config."""
+    Path("hidden").write_text(SECRET)
+    Path("link.yaml").symlink_to("hidden")
+
+
 def key(name: str, value: object, *arguments: str, **others: object) -> Bad:
     """A key that has a wrong value."""
     settings = {name: value, **{k.replace("__", "."): v for k, v in others.items()}}
@@ -382,7 +388,7 @@ CONFIGS = [
     base("a file elsewhere as base", "_BASE_: ../elsewhere\n",
          lambda: Path("../elsewhere").write_text(SECRET)),
     base("a link to a file elsewhere as base", "_BASE_: link.yaml\n",
-         lambda: (Path("hidden").write_text(SECRET), os.symlink("hidden", "link.yaml"))),
+         link_to_secret),
     base("an address as base", "_BASE_: http://127.0.0.1:9/a.yaml\n"),
     base("an address of s3 as base", "_BASE_: s3://bucket/a.yaml\n"),
     base("a base that is not there", "_BASE_: nothing.yaml\n"),

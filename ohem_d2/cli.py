@@ -4,8 +4,12 @@ import argparse
 import logging
 import multiprocessing
 import os
+import shlex
+import signal
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
@@ -21,6 +25,7 @@ from .errors import InputError
 from .report.run import RANKINGS, write_report
 from .training.checks import check_output_dir
 from .training.config_file import CONFIGS
+from .training.interruption import SIGNALS, Interrupted, end_by, passing_on_signals
 from .training.trainer import run
 
 logger = logging.getLogger("ohem_d2")  # which each run gives a file
@@ -32,6 +37,8 @@ _LIKELY_CAUSES = {
     "SIGSEGV": " (a crash in compiled code: a driver, torch or an extension)",
     "SIGABRT": " (a check failed in compiled code, whose message is above)",
 }
+
+_PATIENCE = 60  # seconds, in which a checkpoint should be written
 DATASET_HELP = f"a registered name, {ADDRESSES.replace(' or ', ', or ')}"
 
 
@@ -84,40 +91,64 @@ examples:
             limit = f"{low} or more" if high is None else f"{low} to {high}"
             sys.exit(f"error: {name} is {value}, expected {limit}")
     errors = multiprocessing.get_context("spawn").SimpleQueue()  # as launch starts processes
+    prog = prog or f"python {shlex.quote(sys.argv[0])}"
+    resume = f"{prog} --resume {shlex.join(x for x in argv if x != '--resume')}".rstrip()
+    signals: AbstractContextManager[list[int]] = nullcontext([])
+    if args.num_gpus * args.num_machines > 1:
+        signals = passing_on_signals()
     try:
-        launch(
-            _run,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args, errors),
-        )
+        with signals as came:
+            launch(
+                _run,
+                args.num_gpus,
+                num_machines=args.num_machines,
+                machine_rank=args.machine_rank,
+                dist_url=args.dist_url,
+                args=(args, errors, resume),
+            )
     except InputError as e:
         sys.exit(f"error: {e}")
+    except KeyboardInterrupt:  # before the training, or a second time
+        end_by(signal.SIGINT)
     except ProcessExitedException as e:
+        ended_by = [*came, *(x for x in SIGNALS if x.name == e.signal_name)]
+        if ended_by:
+            end_by(ended_by[0])
         rank = args.machine_rank * args.num_gpus + e.error_index
         how = f"was killed by {e.signal_name}" if e.signal_name else f"exited with {e.exit_code}"
         cause = _LIKELY_CAUSES.get(e.signal_name or "", "")
         sys.exit(f"error: the process of rank {rank} {how}{cause}; the others were stopped")
     except ProcessRaisedException as e:
+        if came:
+            end_by(came[0])
         if errors.empty():  # before anything was run in it
             print(e, file=sys.stderr)
             rank = args.machine_rank * args.num_gpus + e.error_index
-            sys.exit(f"error: rank {rank} did not start: {str(e).strip().splitlines()[-1]}")
+            sys.exit(f"error: rank {rank} did not start, its traceback is above")
         sys.exit(f"error: {errors.get()}")  # what the first one met; others may have missed it
 
 
-def _run(args: argparse.Namespace, errors: SimpleQueue) -> None:
+def _run(args: argparse.Namespace, errors: SimpleQueue, resume: str) -> None:
     """
     Train or evaluate in this process. What fails is left to the process that asked for it: of
     several, it names the one that failed first, and the traceback is in the log of that one.
+
+    Args:
+        args: those of `train`.
+        errors: what to leave.
+        resume: the command that goes on with the training if a signal ends it.
     """
     try:
         run(args)
     except InputError as e:
         errors.put(str(e))
         raise
+    except Interrupted as e:
+        logger.warning(f"{e}. To go on: {resume}")
+        if comm.get_local_rank() > 0:
+            # The first process to end takes the others along: let it be the one that writes.
+            time.sleep(_PATIENCE)
+        end_by(e.signum)
     except Exception as e:
         if comm.get_world_size() > 1:
             what = f"rank {comm.get_rank()} failed: {_in_one_line(e)}"

@@ -494,6 +494,36 @@ def label_errors() -> str:
     )
 
 
+def kills() -> str:
+    """How many killed trainings ended with the weights of those that were left alone."""
+    content = _read(ROOT / "docs" / "survival" / "kills.json")
+    rows = []
+    for run in content["runs"]:
+        found = [x["difference"] for x in run["kills"]]
+        same = f"{found.count(0)} of {len(found)}"
+        differences = [x for x in found if x]
+        rows.append(
+            [
+                run["trainer"],
+                run["sampling"],
+                str(run["workers"]),
+                str(run["processes"]),
+                f"**{same}**" if run["trainer"] == "ohem_d2" else same,
+                f"{max(differences):.1g}" if differences else "0",
+                str(sum(x["half_files"] for x in run["kills"])),
+            ]
+        )
+    titles = ["trainer", "sampling", "workers", "processes"]
+    titles += ["killed and the same", "largest difference", "half checkpoints left"]
+    control = max(run["control"] for run in content["runs"])
+    text = (
+        f"Of {content['steps']} steps, with a checkpoint every {content['checkpoint_period']}. Two "
+        f"trainings that were left alone differ by {control:g}. Detectron2's trainer needs GPUs "
+        f"for several processes. Measured on {content['environment']}."
+    )
+    return f"{table(titles, rows)}\n\n{textwrap.fill(text, 100)}"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "readme-results": readme_results,
     "readme-cost": readme_cost,
@@ -511,6 +541,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "cost-goals": cost_goals,
     "logging-cost": logging_cost,
     "label-errors": label_errors,
+    "kills": kills,
 }
 
 # -------------------------------------------------------------------------------------- the pages

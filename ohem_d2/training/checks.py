@@ -15,6 +15,7 @@ from detectron2.utils.file_io import PathManager
 from ..data import ADDRESSES, unknown_dataset
 from ..data.pickles import read_pickle
 from ..errors import InputError
+from .checkpoint import has_checkpoints
 from .key_checks import named_keys
 
 # Whose code it is that raises an error which the settings are to blame for.
@@ -67,7 +68,7 @@ def check_weights(key: str, weights: str, output_dir: str, resume: bool, trainin
     Raises:
         InputError: there are none.
     """
-    if resume and os.path.isfile(os.path.join(output_dir, "last_checkpoint")):
+    if resume and has_checkpoints(output_dir):
         return
     if not weights:
         if training:

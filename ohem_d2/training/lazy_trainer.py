@@ -31,6 +31,7 @@ from ..errors import InputError
 from ..evaluation.evaluators import build_evaluator
 from ..modeling.mixin import OHEMMixin
 from ..visualization import DetectionPictures, MinedPictures, detections_file
+from .checkpoint import WholeCheckpointer
 from .checks import (
     check_batch_size,
     check_datasets,
@@ -39,11 +40,12 @@ from .checks import (
     check_weights,
     named_settings,
 )
+from .data_loader import ResumableLoader, shield_workers
 from .distributed import wrap_ddp
+from .interruption import ResumeHook
 from .key_checks import check_lazy_keys
 from .mining_logs import MiningLogs
 from .output_folder import alone_in
-from .weights import SafeCheckpointer
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +117,7 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     except ImportError as e:  # also of a package that Detectron2 does not install
         raise InputError(f"the model cannot be built: {e}") from e
     if args.eval_only:
-        checkpointer = SafeCheckpointer(model, output_dir)
+        checkpointer = WholeCheckpointer(model, output_dir)
         checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
         return evaluate(cfg, model)
 
@@ -224,7 +226,7 @@ def register_lazy_datasets(cfg: DictConfig) -> None:
         check_annotated(train, "segmentation", f"{key} is true", f"{key}=false")
 
 
-def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, SafeCheckpointer]:
+def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, WholeCheckpointer]:
     """
     Build the trainer that a Python config describes, with Detectron2's hooks and this project's.
 
@@ -240,18 +242,19 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, Saf
     optimizer = instantiate(cfg.optimizer)
     model = wrap_ddp(model, **cfg.train.ddp)
     trainer_class = AMPTrainer if cfg.train.amp.enabled else SimpleTrainer
-    trainer = trainer_class(model, instantiate(cfg.dataloader.train), optimizer)
+    loader = ResumableLoader(instantiate(cfg.dataloader.train))
+    trainer = trainer_class(model, loader, optimizer)
     output_dir = cfg.train.output_dir
-    checkpointer = SafeCheckpointer(model, output_dir, trainer=trainer)
+    checkpointer = WholeCheckpointer(model, output_dir, trainer=trainer)
 
     on_all: list[HookBase] = [
         hooks.IterationTimer(),
         hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
         MiningLogs(cfg.train.log_period),
+        ResumeHook(checkpointer, **cfg.train.checkpointer, eval_period=cfg.train.eval_period),
     ]
     on_main = []
     if comm.is_main_process():
-        on_all.append(hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer))
         writers = default_writers(output_dir, cfg.train.max_iter)
         on_main.append(hooks.PeriodicWriter(writers, period=cfg.train.log_period))
         if _names(cfg, "train"):
@@ -276,7 +279,8 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict | None:
     if not evaluators:
         logger.warning("Nothing is evaluated: the config has no dataloader.evaluator")
         return None
-    results = inference_on_dataset(model, instantiate(cfg.dataloader.test), evaluators)
+    loader = shield_workers(instantiate(cfg.dataloader.test))
+    results = inference_on_dataset(model, loader, evaluators)
     if comm.is_main_process():
         print_csv_format(results)
     return results

@@ -16,7 +16,7 @@ from detectron2.engine import (
     TrainerBase,
     default_setup,
 )
-from detectron2.engine.hooks import EvalHook, PeriodicWriter
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -29,6 +29,7 @@ from ..evaluation.evaluators import build_evaluator, check_evaluator_type
 from ..evaluation.tta import TTA
 from ..visualization import MinedPictures
 from . import lazy_trainer
+from .checkpoint import WholeCheckpointer
 from .checks import (
     check_batch_size,
     check_datasets,
@@ -39,11 +40,12 @@ from .checks import (
     named_settings,
 )
 from .config_file import find_config, load_config
+from .data_loader import ResumableLoader, shield_workers
 from .distributed import wrap_ddp
+from .interruption import ResumeHook
 from .key_checks import check_keys
 from .mining_logs import MiningLogs
 from .output_folder import alone_in
-from .weights import SafeCheckpointer
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +61,8 @@ _NODES_OF_CLASSES = {
 class Trainer(DefaultTrainer):
     """
     Detectron2's `DefaultTrainer` with evaluators, test-time augmentation and pictures of the mined
-    RoIs, which also trains on several processes without a GPU.
+    RoIs, which also trains on several processes without a GPU, and which goes on after an
+    interruption as if there had been none.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -78,14 +81,14 @@ class Trainer(DefaultTrainer):
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
-        data_loader = self.build_train_loader(cfg)
+        data_loader = ResumableLoader(self.build_train_loader(cfg))
         model = wrap_ddp(model, broadcast_buffers=False)
         step = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
         self._trainer = step(model, data_loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         # By a weak reference, since the trainer holds its checkpointer.
         this = weakref.proxy(self)
-        self.checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, trainer=this)
+        self.checkpointer = WholeCheckpointer(model, cfg.OUTPUT_DIR, trainer=this)
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
@@ -100,7 +103,7 @@ class Trainer(DefaultTrainer):
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:
         """See Detectron2's `DefaultTrainer.build_test_loader`."""
         with _named_proposals(cfg, "TEST"):
-            return super().build_test_loader(cfg, dataset_name)
+            return shield_workers(super().build_test_loader(cfg, dataset_name))
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
@@ -123,7 +126,10 @@ class Trainer(DefaultTrainer):
         return {f"{name}_TTA": value for name, value in results.items()}
 
     def build_hooks(self) -> list[HookBase]:
-        """Add logs and pictures of mining, and a last evaluation with test-time augmentation."""
+        """
+        Add logs and pictures of mining, a last evaluation with test-time augmentation, and
+        checkpoints to resume from bit by bit.
+        """
         added: list[HookBase] = [MiningLogs()]
         if self.cfg.TEST.AUG.ENABLED:
             added.append(EvalHook(0, lambda: self.test_with_tta(self.cfg, self.model)))
@@ -132,11 +138,17 @@ class Trainer(DefaultTrainer):
             metadata = MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0])
             how = self.cfg.INPUT.FORMAT, self.cfg.VIS_PERIOD
             added.append(MinedPictures(file, metadata, *how))
+        hooks = [h for h in super().build_hooks() if not isinstance(h, PeriodicCheckpointer)]
+        resume = ResumeHook(
+            self.checkpointer,
+            self.cfg.SOLVER.CHECKPOINT_PERIOD,
+            eval_period=self.cfg.TEST.EVAL_PERIOD,
+        )
+        # As with Detectron2, before the evaluation; but on all processes.
+        hooks.insert([isinstance(h, EvalHook) for h in hooks].index(True), resume)
         # Writers come last, since they write what the others have logged. Only the main process has
         # any: by type, so that all processes evaluate in the same order and gather the same thing.
-        return sorted(
-            [*super().build_hooks(), *added], key=lambda hook: isinstance(hook, PeriodicWriter)
-        )
+        return sorted([*hooks, *added], key=lambda hook: isinstance(hook, PeriodicWriter))
 
 
 @contextmanager
@@ -205,7 +217,7 @@ def _run(args, cfg: CfgNode) -> dict | None:
     if args.eval_only:
         with named_settings(args.config_file, cfg):
             model = Trainer.build_model(cfg)
-        checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+        checkpointer = WholeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
         results = Trainer.test(cfg, model)
         if cfg.TEST.AUG.ENABLED:

@@ -33,6 +33,8 @@ class SafeCheckpointer(DetectionCheckpointer):
     need all of them.
     """
 
+    _path = ""  # what is being loaded, as the user named it
+
     def load(
         self, path: str, checkpointables: list[str] | None = None, **kwargs: Any
     ) -> dict[str, Any]:

@@ -1,0 +1,169 @@
+"""Checkpoints that are whole, whatever happens while they are written."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+from zipfile import BadZipFile, ZipFile
+
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+from torch import nn
+
+from ..errors import InputError
+from .weights import SafeCheckpointer
+
+logger = logging.getLogger(__name__)
+
+_LAST = "last_checkpoint"
+
+
+class WholeCheckpointer(SafeCheckpointer):
+    """
+    Writes each file whole or not at all, and resumes from the newest whole checkpoint if the last
+    one is not whole or not known.
+    """
+
+    def __init__(self, model: nn.Module, save_dir: str = "", **kwargs: Any) -> None:
+        """See Detectron2's `DetectionCheckpointer`."""
+        super().__init__(model, save_dir, **kwargs)
+        self.path_manager: Any = _WholeFiles(PathManager)
+        self._file: str | None = None  # what was saved or resumed from last
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """
+        See fvcore's `Checkpointer.resume_or_load`. The main process chooses the checkpoint; all
+        processes have to call this.
+
+        Raises:
+            InputError: there are checkpoints to resume from, but none of them is whole.
+        """
+        self._file = None
+        if resume:
+            found = self._find() if comm.is_main_process() else None
+            self._file, error = comm.all_gather(found)[0]
+            if error:
+                raise InputError(error)
+        return super().resume_or_load(path, resume=resume)
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to resume from."""
+        return bool(self.get_checkpoint_file())
+
+    def get_checkpoint_file(self) -> str:
+        """
+        Find the checkpoint to resume from.
+
+        Returns:
+            its path, or "" if there is none.
+
+        Raises:
+            InputError: there are some, but none of them is whole.
+        """
+        if self._file is None:
+            self._file, error = self._find()
+            if error:
+                raise InputError(error)
+        return self._file
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """See fvcore's `Checkpointer.tag_last_checkpoint`."""
+        super().tag_last_checkpoint(last_filename_basename)
+        self._file = os.path.join(self.save_dir, last_filename_basename)
+
+    def _find(self) -> tuple[str, str]:
+        """The path of the newest whole checkpoint, or ""; and what to tell the user if it fails."""
+        if not has_checkpoints(self.save_dir):
+            return "", ""
+        tag = Path(self.save_dir) / _LAST
+        name = tag.read_text(errors="replace").strip() if tag.is_file() else ""
+        last = tag.with_name(name) if name and os.path.basename(name) == name else None
+        if last is not None and self._is_whole(last):
+            return str(last), ""
+        if last is None:
+            problem = f"{tag} {'names no checkpoint' if tag.is_file() else 'is missing'}"
+        else:
+            problem = f"{last}, the last checkpoint, is {'not whole' if last.is_file() else 'gone'}"
+        others = [x for x in _candidates(self.save_dir) if x != last]
+        for file in sorted(others, key=lambda x: x.stat().st_mtime_ns, reverse=True):
+            if self._is_whole(file):
+                logger.warning(f"{problem}: going on from {file}, the newest that is whole")
+                return str(file), ""
+        return "", (
+            f"{problem}, and there is no other checkpoint in {self.save_dir!r} to resume from: "
+            "expected a whole one; to train from the start, leave --resume out"
+        )
+
+    def _is_whole(self, file: Path) -> bool:
+        """Whether all of a checkpoint of a training can be read."""
+        try:
+            with ZipFile(file) as archive:
+                # Of bytes, which torch does not compare with their checksums.
+                if archive.testzip() is not None:
+                    return False
+            return "iteration" in self._torch_load(str(file))
+        except (BadZipFile, OSError):
+            return False
+        except Exception as e:  # there is no end to what a file that is no checkpoint may raise
+            logger.debug(f"{file} is no checkpoint: {e}")
+            return False
+
+
+def has_checkpoints(folder: str) -> bool:
+    """
+    Tell whether there is anything in a folder that a training could be resumed from, be it damaged.
+
+    Args:
+        folder: OUTPUT_DIR. It may be missing.
+    """
+    return (Path(folder) / _LAST).is_file() or bool(_candidates(folder))
+
+
+def _candidates(folder: str) -> list[Path]:
+    return [x for x in Path(folder).glob("*.pth") if x.is_file()]
+
+
+@contextmanager
+def whole_file(path: str, mode: str = "w") -> Iterator[IO]:
+    """
+    Open a file to write that takes its place when it is complete and on the disk. Until then, and
+    if this process ends before, what was there before is still there.
+
+    Args:
+        path: of this machine.
+        mode: "w" or "wb".
+    """
+    unfinished = f"{path}.tmp"  # the same for the next attempt, so that no more than one is left
+    try:
+        with open(unfinished, mode) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        Path(unfinished).unlink(missing_ok=True)
+        raise
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    except OSError:  # which some network file systems have not
+        pass
+    finally:
+        os.close(folder)
+
+
+class _WholeFiles:
+    """A path manager of iopath, which writes files of this machine whole or not at all."""
+
+    def __init__(self, manager: Any) -> None:
+        self._manager = manager
+
+    def open(self, path: str, mode: str = "r", **kwargs: Any) -> Any:
+        if mode in ("w", "wb") and "://" not in path:
+            return whole_file(path, mode)
+        return self._manager.open(path, mode, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._manager, name)

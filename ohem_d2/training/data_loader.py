@@ -1,0 +1,305 @@
+"""
+The stream of training images, which can be taken up where another process left it.
+
+Detectron2's loaders draw images from an endless stream of indices (the sampler), augment them with
+numpy's global generator, in this process or in workers that are ahead of it, and may hold some back
+until there are enough of a similar shape for a batch. What a step gets is thus a function of how
+many images were taken, and of the random state in which each was augmented. Each image comes with
+that state, so that the few which are held back, or which a worker augmented last, can be made anew.
+"""
+
+import logging
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from detectron2.data.common import AspectRatioGroupedDataset, ToIterableDataset
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+
+from .random_state import keep_random_state, random_state, set_random_state
+
+logger = logging.getLogger(__name__)
+
+# What a sampler draws its stream from, beside the number of images: its seeds, and the subset that
+# Detectron2's RandomSubsetTrainingSampler draws when it is built.
+_SUBSET = "_indexes_subset"
+
+
+class ResumableLoader:
+    """
+    Gives the batches of one of Detectron2's loaders for training, and knows where it is.
+
+    A loader that `build_detection_train_loader` did not build is passed on as it is: it starts anew
+    when a training is resumed, which a warning says.
+    """
+
+    def __init__(self, loader: Iterable) -> None:
+        """
+        Args:
+            loader: it is changed, and cannot be used without this one any more.
+        """
+        self._loader = loader
+        self._groups = isinstance(loader, AspectRatioGroupedDataset)
+        source = loader.dataset if isinstance(loader, AspectRatioGroupedDataset) else loader
+        self._source: DataLoader | None = None
+        self._resumed: dict[str, Any] | None = None
+        if not isinstance(source, DataLoader) or source.batch_size is None:
+            return
+        shield_workers(source)
+        stream = source.dataset
+        if not isinstance(stream, ToIterableDataset):
+            return
+        self._source = source
+        # Of those that were given out: how many, the random states before the last of them, and the
+        # images that wait for others of their shape. Each is an image, or a batch if there is no
+        # grouping by shape.
+        self._position = 0
+        self._states: deque = deque(maxlen=2 * source.num_workers)
+        self._waiting: list[tuple[Any, int, dict]] = []
+        self._first_state = b""
+        self._dataset = stream.dataset
+        self._sampler = _Sampler(stream.sampler, stream.shard_sampler, stream.shard_chunk_size)
+        stream.dataset = _Traced(stream.dataset)
+        stream.sampler, stream.shard_sampler = self._sampler, False
+        if not self._groups:
+            source.collate_fn = _TracedBatch(source.collate_fn)
+
+    def __iter__(self) -> Iterator:
+        """Yield batches without end, from where `load_state_dict` said."""
+        if self._source is None:
+            yield from self._loader
+            return
+        outputs = self._outputs()
+        if not self._groups:
+            yield from outputs
+            return
+        self._loader.dataset = outputs  # type: ignore[attr-defined]
+        for batch in self._loader:
+            given = {id(x) for x in batch}
+            self._waiting = [x for x in self._waiting if id(x[0]) not in given]
+            yield batch
+
+    def _outputs(self) -> Iterator:
+        """What the loader of torch gives out: images or, if there is no grouping, batches."""
+        assert self._source is not None
+        state, self._resumed = self._resumed, None
+        if state is None:
+            self._position, first, self._waiting = 0, 0, []
+            self._first_state = torch.get_rng_state().numpy().tobytes()
+            self._sampler.start(0, [])
+            outputs = iter(self._source)
+        else:
+            self._position = state["position"]
+            first = self._first_output(self._position, state["workers"])
+            self._first_state = state["first_state"]
+            rounds = first // max(self._source.num_workers, 1)
+            self._sampler.start(rounds * (self._source.batch_size or 1), state["workers"])
+            with keep_random_state():
+                # From which the seeds of the workers are drawn, as in the first process.
+                torch.set_rng_state(
+                    torch.frombuffer(bytearray(self._first_state), dtype=torch.uint8)
+                )
+                outputs = iter(self._source)
+                self._waiting = [(self._make(*x), *x) for x in state["waiting"]]
+        yield from [x for x, *_ in self._waiting]
+        for number, (output, index, random) in enumerate(outputs, first):
+            self._states.append(random)
+            if number < self._position:
+                continue  # it was made again for the random state that it leaves its worker in
+            self._position = number + 1
+            if self._groups:
+                self._waiting.append((output, index, random))
+            yield output
+
+    def _first_output(self, position: int, states: list) -> int:
+        """
+        Where workers start, each at its own next but one or, if it gave one more than others, at
+        the one before: so all start at the same, in the order in which they give.
+        """
+        assert self._source is not None
+        workers = self._source.num_workers
+        if workers == 0:
+            return position
+        return (position // workers - bool(states)) * workers
+
+    def _make(self, index: int, state: dict[str, Any]) -> Any:
+        set_random_state(state)
+        return self._dataset[index]
+
+    def state_dict(self) -> dict[str, Any]:
+        """
+        Tell where the stream is.
+
+        Returns:
+            plain containers for `load_state_dict`; those of several processes differ. Empty if the
+            loader is none of Detectron2's.
+        """
+        if self._source is None or self._resumed is not None:
+            return self._resumed or {}
+        workers = self._source.num_workers
+        states: list = []
+        if workers and self._position >= workers:
+            # Of the round before the one that is under way.
+            first = (self._position // workers - 1) * workers
+            start = first - (self._position - len(self._states))
+            states = list(self._states)[start : start + workers]
+        state = {
+            "position": self._position,
+            "first_state": self._first_state,
+            "waiting": [(int(index), random) for _, index, random in self._waiting],
+            "workers": states,
+            **self._shape(),
+        }
+        if comm.is_main_process():  # the same for all
+            state["sampler"] = self._sampler.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """
+        Go on where another loader was.
+
+        If it is not the same loader, of as many processes, the stream goes on after as many images
+        as were taken, but they are not the ones that would have come: a warning says so.
+
+        Args:
+            state: what `state_dict` returned in the same process of another training, with the part
+                that only the main process has.
+        """
+        if self._source is None or not state:
+            logger.warning(
+                "The training images start anew, not where the training was: only the loader that "
+                "Detectron2's build_detection_train_loader builds can be resumed"
+            )
+            return
+        state, shape = dict(state), self._shape()
+        changed = [
+            f"{words} was {state[name]} and is {shape[name]}"
+            for name, words in _WORDS.items()
+            if state[name] != shape[name]
+        ]
+        if changed:
+            logger.warning(
+                "The training goes on after as many images as it has seen, but not bit by bit as "
+                f"if it had not been interrupted: {', '.join(changed)}"
+            )
+            images = state["position"] * state["batch_size"] * state["processes"]
+            state["position"] = images // (shape["batch_size"] * shape["processes"])
+            state["workers"], state["waiting"] = [], []
+        if all(state[name] == shape[name] for name in ("images", "sampler_type")):
+            self._sampler.load_state_dict(state["sampler"])
+        self._resumed = {**state, **shape}
+
+    def _shape(self) -> dict[str, Any]:
+        """What a stream must have in common with another to go on bit by bit."""
+        assert self._source is not None
+        return {
+            "images": len(self._dataset),
+            "sampler_type": type(self._sampler.sampler).__name__,
+            "grouping": self._groups,
+            "batch_size": self._source.batch_size,
+            "images_in_step": self._loader.batch_size,  # type: ignore[attr-defined]
+            "workers_per_process": self._source.num_workers,
+            "processes": comm.get_world_size(),
+        }
+
+
+_WORDS = {
+    "images": "the number of training images",
+    "sampler_type": "the sampler",
+    "grouping": "grouping by aspect ratio",
+    "images_in_step": "the number of images in a step of a process",
+    "workers_per_process": "the number of workers",
+    "processes": "the number of processes",
+}
+
+
+class _Sampler(Sampler):
+    """The indices of another sampler, for each worker those that Detectron2 gives to it."""
+
+    def __init__(self, sampler: Sampler, shards: bool, chunk_size: int) -> None:
+        self.sampler, self._shards, self._chunk_size = sampler, shards, chunk_size
+        self.start(0, [])
+
+    def start(self, skipped: int, random_states: list) -> None:
+        """Of its own indices, each worker skips some, and starts with a random state of its own."""
+        self._skipped, self._random_states = skipped, random_states
+
+    def __iter__(self) -> Iterator[int]:
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        if self._random_states:
+            set_random_state(self._random_states[worker])
+        indices: Iterable = self.sampler
+        if self._shards and workers > 1:
+            size = self._chunk_size
+            indices = (x for i, x in enumerate(indices) if i // size % workers == worker)
+        yield from islice(indices, self._skipped, None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the stream of indices is drawn from."""
+        return {k: v for k, v in vars(self.sampler).items() if "seed" in k or k == _SUBSET}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Draw the stream of another."""
+        vars(self.sampler).update(state)
+
+
+class _Traced(Dataset):
+    """Gives each image with its index and the random state that it is augmented from."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> tuple[Any, int, dict]:
+        state = random_state()
+        return self._dataset[index], index, state
+
+
+class _TracedBatch:
+    """A batch, without the index of an image, and the random state of the first image."""
+
+    def __init__(self, collate: Callable) -> None:
+        self._collate = collate
+
+    def __call__(self, images: list[tuple[Any, int, dict]]) -> tuple[Any, None, dict]:
+        return self._collate([x for x, *_ in images]), None, images[0][2]
+
+
+def shield_workers(loader: DataLoader) -> DataLoader:
+    """
+    Let only the process that reads from a loader end its workers.
+
+    Clusters and terminals send their signals to workers too, which would take from the process the
+    images of the step that it is about to finish.
+    """
+    if not isinstance(loader.worker_init_fn, _Shielded):
+        loader.worker_init_fn = _Shielded(loader.worker_init_fn)
+    return loader
+
+
+class _Shielded:
+    def __init__(self, init: Callable[[int], None] | None) -> None:
+        self._init = init
+
+    def __call__(self, worker: int) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if hasattr(signal, "sigwaitinfo"):  # macOS cannot tell who sent a signal
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+            threading.Thread(target=_obey_parent, daemon=True).start()
+        if self._init is not None:
+            self._init(worker)
+
+
+def _obey_parent() -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)
