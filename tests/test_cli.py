@@ -82,12 +82,13 @@ def test_no_such_command(argv, capsys):
 def test_train_alone_is_the_quick_start(called):
     cli.main(["train"])
     cli.main(["train", "--num-gpus", "2", "--eval-only", "SOLVER.MAX_ITER", "5"])
-    (_, _, (args, _)), (_, processes, (more, _)) = (
+    (_, _, (args, _, _)), (_, processes, (more, _, resume)) = (
         (*positional, kwargs["args"]) for positional, kwargs in called
     )
     assert args.config_file == more.config_file == str(CONFIGS / "quick_start.yaml")
     assert (args.opts, args.eval_only) == ([], False)
     assert (processes, more.opts, more.eval_only) == (2, ["SOLVER.MAX_ITER", "5"], True)
+    assert resume == "ohem-d2 train --resume --num-gpus 2 --eval-only SOLVER.MAX_ITER 5"
 
 
 def test_settings_of_a_report_may_stand_anywhere(called):

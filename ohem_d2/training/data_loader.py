@@ -111,7 +111,7 @@ class ResumableLoader:
         for number, (output, index, random) in enumerate(outputs, first):
             self._states.append(random)
             if number < self._position:
-                continue  # it was made again for the random state that it leaves its worker in
+                continue  # it was given out before
             self._position = number + 1
             if self._groups:
                 self._waiting.append((output, index, random))
@@ -119,8 +119,11 @@ class ResumableLoader:
 
     def _first_output(self, position: int, states: list) -> int:
         """
-        Where workers start, each at its own next but one or, if it gave one more than others, at
-        the one before: so all start at the same, in the order in which they give.
+        Tell the output to start with, of which those before `position` do not count.
+
+        Workers give out in turn, a round after the other. Each output comes with the random state
+        before it, not with that which it leaves the worker in. So all workers start a round before
+        the one that is under way, or at the very first one, and load what they had loaded again.
         """
         assert self._source is not None
         workers = self._source.num_workers
