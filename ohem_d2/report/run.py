@@ -32,7 +32,7 @@ from ..training.checks import (
     named_settings,
 )
 from ..training.config_file import find_config, load_config
-from ..training.key_checks import check_keys, check_lazy_keys
+from ..training.key_checks import check_keys
 from ..training.lazy_trainer import load_lazy_config, register_lazy_datasets
 from ..training.weights import SafeCheckpointer
 from .hard_examples import Findings, build_mapper, check_model, look_at
@@ -214,7 +214,6 @@ def load_python_config(
         InputError: as `load_yaml_config`.
     """
     cfg = load_lazy_config(config_file, opts, training=False)
-    check_lazy_keys(cfg, training=False)
     heads = cfg.model.get("roi_heads")
     if heads is None:
         raise InputError(
