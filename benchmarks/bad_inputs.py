@@ -30,6 +30,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ RESULTS = ROOT / "docs" / "survival" / "inputs.json"
 OUTCOMES = ("one line", "traceback", "too late", "accepted", "no end")
 SECONDS = 120
 # A training of seconds, on a few drawn images.
-TINY = {
+TINY: dict[str, Any] = {
     "MODEL.WEIGHTS": "",
     "MODEL.RPN.POST_NMS_TOPK_TRAIN": 20,
     "MODEL.RPN.POST_NMS_TOPK_TEST": 10,
@@ -414,12 +415,20 @@ def base(name: str, text: str, prepare: Callable[[], object] = lambda: None) -> 
 
 
 SECRET = "root:secret*:19000: [0:99999\n"
+
+
+def hide() -> None:
+    """A file of another kind, with the name of a config."""
+    Path("hidden").write_text(SECRET)
+    Path("link.yaml").symlink_to("hidden")
+
+
 CONFIGS = [
     base("a system's file as base", "_BASE_: /etc/passwd\n"),
     base("a file elsewhere as base", "_BASE_: ../elsewhere\n",
          lambda: Path("../elsewhere").write_text(SECRET)),
     base("a link to a file elsewhere as base", "_BASE_: link.yaml\n",
-         lambda: (Path("hidden").write_text(SECRET), Path("link.yaml").symlink_to("hidden"))),
+         hide),
     base("an address as base", "_BASE_: http://127.0.0.1:9/a.yaml\n"),
     base("an address of s3 as base", "_BASE_: s3://bucket/a.yaml\n"),
     base("a base that is not there", "_BASE_: nothing.yaml\n"),
@@ -603,7 +612,7 @@ def make_template(folder: Path) -> None:
     zoo = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py"
     assert model_zoo.get_config_file(zoo.replace(".py", ".yaml"))
     data = "dict(_target_='detectron2.data.get_detection_dataset_dicts', names={!r})"
-    names = [TINY[f"DATASETS.{x}"][2:-3] for x in ("TRAIN", "TEST")]  # type: ignore[index]
+    names = [TINY[f"DATASETS.{x}"][2:-3] for x in ("TRAIN", "TEST")]
     (folder / LAZY).write_text(
         "from detectron2 import model_zoo\n"
         "from ohem_d2 import with_ohem\n"

@@ -227,8 +227,9 @@ def _place(error: yaml.YAMLError) -> str:
     if isinstance(error, yaml.composer.ComposerError):
         problem = "it has an alias that it does not define, or defines twice"  # not its name
     where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-    context = f"{error.context}: " if getattr(error, "context", None) else ""
-    return f"{context}{problem or 'its characters are not those of YAML'}{where}"
+    context = getattr(error, "context", None)
+    words = ": ".join(x for x in (context, problem) if x)
+    return f"{words or 'its characters are not those of YAML'}{where}"
 
 
 def _named_heads(path: str) -> set[str]:

@@ -282,7 +282,7 @@ def named_keys(cfg: Any, error: Exception) -> Sequence[str]:
 
 
 def _lazy_leaves(cfg: DictConfig, above: str = "") -> Iterator[tuple[str, Any]]:
-    for name in cfg:
+    for name in map(str, cfg):
         key = f"{above}{name}"
         if OmegaConf.is_interpolation(cfg, name) or OmegaConf.is_missing(cfg, name):
             continue

@@ -121,7 +121,7 @@ def load_torch_file(name: str, path: str) -> Any:
     scalar = np.float64(0).__reduce__()[0]
     dtypes = {type(np.dtype(x)) for x in "?bBhHiIlLqQefd"}
     # Numbers and arrays of numpy, as in the state of a hook or of a generator of random numbers.
-    numpy = [reconstruct, scalar, np.ndarray, np.dtype, *dtypes]
+    numpy: list[Any] = [reconstruct, scalar, np.ndarray, np.dtype, *dtypes]
     try:
         with torch.serialization.safe_globals(numpy):
             return torch.load(path, map_location="cpu", weights_only=True)
