@@ -25,11 +25,12 @@ import shutil
 import sys
 import tempfile
 import traceback
+import zipfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,11 +47,12 @@ from ohem_d2.data import register_datasets
 from ohem_d2.data.shapes import write_shapes
 from ohem_d2.training.config_file import load_config
 
-RESULTS = Path(__file__).parents[1] / "docs" / "survival" / "inputs.json"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "survival" / "inputs.json"
 OUTCOMES = ("one line", "traceback", "too late", "accepted", "no end")
 SECONDS = 120
 # A training of seconds, on a few drawn images.
-TINY = {
+TINY: dict[str, Any] = {
     "MODEL.WEIGHTS": "",
     "MODEL.RPN.POST_NMS_TOPK_TRAIN": 20,
     "MODEL.RPN.POST_NMS_TOPK_TEST": 10,
@@ -67,28 +69,23 @@ PLAIN = {"MODEL.ROI_HEADS.NAME": "StandardROIHeads"}
 LAZY = "mask.py"
 
 
-class Bad(NamedTuple):
+@dataclass
+class Bad:
     """A wrong input."""
 
     kind: str
     name: str
     # One of these has to be in the line.
     names: tuple[str, ...]
-    settings: Mapping[str, object] = MappingProxyType({})
+    settings: dict[str, object] = field(default_factory=dict)
     # What is wrong in the folder of the run, which is the current one.
     prepare: Callable[[], object] = lambda: None
     arguments: tuple[str, ...] = ()
     config: str | None = None
-    environment: Mapping[str, str] = MappingProxyType({})
+    environment: dict[str, str] = field(default_factory=dict)
     command: str = "train"
     # Whether Detectron2's own run can be given it.
     plain: bool = True
-
-
-def link_to_secret() -> None:
-    """A link to a file that is no config."""
-    Path("hidden").write_text(SECRET)
-    Path("link.yaml").symlink_to("hidden")
 
 
 def key(name: str, value: object, *arguments: str, **others: object) -> Bad:
@@ -96,6 +93,11 @@ def key(name: str, value: object, *arguments: str, **others: object) -> Bad:
     settings = {name: value, **{k.replace("__", "."): v for k, v in others.items()}}
     plain = ".OHEM." not in name and "BOX_VOTING" not in name
     return Bad("keys", f"{name} {value}", (name,), settings, arguments=arguments, plain=plain)
+
+
+def unbuilt(name: str, value: object) -> Bad:
+    """A value that only building the model finds to be wrong, where the file is named."""
+    return Bad("keys", f"{name} {value}", (name, "quick_start.yaml"), {name: value})
 
 
 def lazy(setting: str) -> Bad:
@@ -185,6 +187,25 @@ KEYS = [
     Bad("keys", "NUM_CLASSES of other data", (f"{HEADS}.NUM_CLASSES",),
         {"DATASETS.TRAIN": "('ohem_shapes_train',)", "DATASETS.TEST": "('ohem_shapes_test',)",
          f"{HEADS}.NUM_CLASSES": 2}, plain=False),
+    key(f"{HEADS}.NAME", "RROIHeads"),
+    key("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN"),
+    key("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlignRotated"),
+    key(f"{RPN}.BBOX_REG_WEIGHTS", "(1.0, 1.0, 1.0, 1.0, 1.0)"),
+    key(f"{HEADS}.IOU_LABELS", "[1, 0]"),
+    unbuilt("MODEL.FPN.OUT_CHANNELS", 50),
+    unbuilt("MODEL.RESNETS.STEM_OUT_CHANNELS", 7),
+    unbuilt("MODEL.FPN.IN_FEATURES", "['res2', 'res5']"),
+    unbuilt("DATALOADER.SAMPLER_TRAIN", "RandomSubsetTrainingSampler"),
+    lazy("train=5"),
+    lazy("train.device=5"),
+    lazy("train.ddp=5"),
+    lazy("model=x"),
+    lazy("optimizer=3"),
+    lazy("lr_multiplier=5"),
+    lazy("dataloader.evaluator=5"),
+    lazy("dataloader.train.dataset.names=5"),
+    Bad("keys", "optimizer._target_=nothing.Here", (LAZY,),
+        {"optimizer._target_": "nothing.Here"}, config=LAZY, plain=False),
     lazy("train.max_iter=0"),
     lazy("train.max_iter=many"),
     lazy("train.checkpointer.period=0"),
@@ -275,6 +296,17 @@ WEIGHTS = [
     weights("HTML as .pkl", lambda f: f.write_text("<!DOCTYPE html><html>404</html>"), "bad.pkl"),
     weights("empty", lambda f: f.write_text("")),
     weights("empty .pkl", lambda f: f.write_text(""), "bad.pkl"),
+    weights("a picture", lambda f: f.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(99))),
+    weights("a ZIP file", lambda f: zipfile.ZipFile(f, "w").writestr("a", "b")),
+    weights("a ZIP file, to train", lambda f: zipfile.ZipFile(f, "w").writestr("a", "b"),
+            how="train"),
+    weights("TorchScript", lambda f: torch.jit.script(torch.nn.Linear(2, 2)).save(str(f))),
+    weights("complex numbers", lambda f: torch.save({"model": {
+        k: x.to(torch.complex64) for k, x in good().items()}}, f)),
+    Bad("weights", "an unknown question", ("good.pth",),
+        {"MODEL.WEIGHTS": "good.pth?heuristics=yes"}, arguments=("--eval-only",)),
+    Bad("weights", "an address that does not answer", ("MODEL.WEIGHTS",),
+        {"MODEL.WEIGHTS": "http://127.0.0.1:9/x.pth"}, arguments=("--eval-only",)),
     weights("a folder", lambda f: f.mkdir()),
     weights("not there", lambda f: None),
     weights("truncated", lose_end),
@@ -327,7 +359,7 @@ WEIGHTS = [
 # ---------------------------------------------------------------------------------------- folders
 
 
-def folder(name: str, path: str, prepare: Callable[[], object] = lambda: None) -> Bad:
+def out_folder(name: str, path: str, prepare: Callable[[], object] = lambda: None) -> Bad:
     """An output folder that cannot be one."""
     return Bad("folders", f"OUTPUT_DIR, {name}", ("OUTPUT_DIR",), {"OUTPUT_DIR": path}, prepare)
 
@@ -343,15 +375,15 @@ def data_folder(name: str, path: str) -> Bad:
 
 
 FOLDERS = [
-    folder("a file", "file", lambda: Path("file").write_text("x")),
-    folder("below a file", "file/out", lambda: Path("file").write_text("x")),
-    folder("empty", "''"),
-    folder("a space", "' '"),
-    folder("300 characters", "a" * 300),
-    folder("not to be written", "/proc/out"),
-    folder("an address", "s3://bucket/out"),
-    folder("the home of nobody", "~/out"),
-    folder("None", "None"),
+    out_folder("a file", "file", lambda: Path("file").write_text("x")),
+    out_folder("below a file", "file/out", lambda: Path("file").write_text("x")),
+    out_folder("empty", "''"),
+    out_folder("a space", "' '"),
+    out_folder("300 characters", "a" * 300),
+    out_folder("not to be written", "/proc/out"),
+    out_folder("an address", "s3://bucket/out"),
+    out_folder("the home of nobody", "~/out"),
+    out_folder("None", "None"),
     data_folder("a file", "file"),
     data_folder("below a file", "file/data"),
     data_folder("an address", "s3://bucket"),
@@ -383,12 +415,20 @@ def base(name: str, text: str, prepare: Callable[[], object] = lambda: None) -> 
 
 
 SECRET = "root:secret*:19000: [0:99999\n"
+
+
+def hide() -> None:
+    """A file of another kind, with the name of a config."""
+    Path("hidden").write_text(SECRET)
+    Path("link.yaml").symlink_to("hidden")
+
+
 CONFIGS = [
     base("a system's file as base", "_BASE_: /etc/passwd\n"),
     base("a file elsewhere as base", "_BASE_: ../elsewhere\n",
          lambda: Path("../elsewhere").write_text(SECRET)),
     base("a link to a file elsewhere as base", "_BASE_: link.yaml\n",
-         link_to_secret),
+         hide),
     base("an address as base", "_BASE_: http://127.0.0.1:9/a.yaml\n"),
     base("an address of s3 as base", "_BASE_: s3://bucket/a.yaml\n"),
     base("a base that is not there", "_BASE_: nothing.yaml\n"),
@@ -414,6 +454,15 @@ CONFIGS = [
     Bad("configs", "an unknown setting", ("MODEL.ROI_HEAD.NAME",), {"MODEL.ROI_HEAD.NAME": "A"}),
     Bad("configs", "--num-gpus -1", ("--num-gpus",), arguments=("--num-gpus", "-1"), plain=False),
 ]  # fmt: skip
+
+# What is right, and has to be taken.
+GOOD = [
+    Bad("good", "train", ()),
+    Bad("good", "train a Python config", (), config=LAZY, plain=False),
+    Bad("good", "train from weights", (), {"MODEL.WEIGHTS": "good.pth"}),
+    Bad("good", "evaluate", (), {"MODEL.WEIGHTS": "good.pth"}, arguments=("--eval-only",)),
+    Bad("good", "report", (), command="report", plain=False),
+]
 
 ALL = [*KEYS, *WEIGHTS, *FOLDERS, *CONFIGS]
 
@@ -537,7 +586,9 @@ def outcome(run: Callable[[Bad], None], bad: Bad, template: Path) -> tuple[str, 
             return "no end", ""
         text = (Path(name) / "stderr").read_text(errors="replace")
         lines = [x for x in text.splitlines() if x.strip() and "resource_tracker" not in x]
-        last = lines[-1].replace(name, "...") if lines else ""
+        last = lines[-1] if lines else ""
+        for place in (name, str(ROOT), sys.prefix):
+            last = last.replace(place, "...")
         begun = (Path(name) / "begun").exists()
         if (folder / "ran").exists():
             return "accepted", f"its code ran. {last}"
@@ -555,13 +606,13 @@ def outcome(run: Callable[[Bad], None], bad: Bad, template: Path) -> tuple[str, 
 def make_template(folder: Path) -> None:
     """What each run starts from: a config that works, its data, and good weights."""
     write_shapes(folder / "shapes", sizes={"train": 4, "test": 2})
-    cfg = load_config("configs/quick_start.yaml")
+    cfg = load_config(str(ROOT / "configs" / "quick_start.yaml"))
     (folder / "quick_start.yaml").write_text(cfg.dump())
     torch.save({"model": build_model(cfg).state_dict()}, folder / "good.pth")
     zoo = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py"
     assert model_zoo.get_config_file(zoo.replace(".py", ".yaml"))
     data = "dict(_target_='detectron2.data.get_detection_dataset_dicts', names={!r})"
-    names = [TINY[f"DATASETS.{x}"][2:-3] for x in ("TRAIN", "TEST")]  # type: ignore[index]
+    names = [TINY[f"DATASETS.{x}"][2:-3] for x in ("TRAIN", "TEST")]
     (folder / LAZY).write_text(
         "from detectron2 import model_zoo\n"
         "from ohem_d2 import with_ohem\n"
@@ -598,6 +649,10 @@ def main() -> None:
     results = []
     with tempfile.TemporaryDirectory() as name:
         make_template(Path(name) / "template")
+        for good in GOOD:
+            found, line = outcome(run_ours, good, Path(name) / "template")
+            if found != "accepted":
+                sys.exit(f"error: {good.name}: {found} ({line}), expected it to be accepted")
         for bad in ALL:
             if args.kinds and bad.kind not in args.kinds:
                 continue

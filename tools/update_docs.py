@@ -524,6 +524,30 @@ def kills() -> str:
     return f"{table(titles, rows)}\n\n{textwrap.fill(text, 100)}"
 
 
+# What a wrong input is answered with, in the order of the table, and in words.
+ANSWERS = {
+    "one line": "one line that names it",
+    "traceback": "a traceback",
+    "too late": "an error, too late",
+    "accepted": "taken",
+    "no end": "no end",
+}
+
+
+def bad_inputs() -> str:
+    """How many wrong inputs of each kind are answered how."""
+    inputs = _read(ROOT / "docs" / "survival" / "inputs.json")["inputs"]
+    kinds = list(dict.fromkeys(x["kind"] for x in inputs))
+    rows = []
+    for kind in [*kinds, "all"]:
+        these = [x for x in inputs if kind in (x["kind"], "all")]
+        for who, words in (("ohem_d2", "ohem-d2"), ("detectron2", "Detectron2")):
+            answers = [x[who] for x in these if who in x]
+            counts = [answers.count(answer) for answer in ANSWERS]
+            rows.append([kind, words, f"{len(answers)}", *map(str, counts)])
+    return table(["wrong", "given to", "inputs", *ANSWERS.values()], rows)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "readme-results": readme_results,
     "readme-cost": readme_cost,
@@ -542,6 +566,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "logging-cost": logging_cost,
     "label-errors": label_errors,
     "kills": kills,
+    "bad-inputs": bad_inputs,
 }
 
 # -------------------------------------------------------------------------------------- the pages

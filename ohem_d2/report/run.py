@@ -33,7 +33,7 @@ from ..training.checks import (
     named_settings,
 )
 from ..training.config_file import find_config, load_config
-from ..training.key_checks import check_keys, check_lazy_keys
+from ..training.key_checks import check_keys
 from ..training.lazy_trainer import load_lazy_config, register_lazy_datasets
 from ..training.output_folder import alone_in
 from ..training.weights import SafeCheckpointer
@@ -274,7 +274,6 @@ def load_python_config(
         InputError: as `load_yaml_config`.
     """
     cfg = load_lazy_config(config_file, opts, training=False)
-    check_lazy_keys(cfg, training=False)
     heads = cfg.model.get("roi_heads")
     if heads is None:
         raise InputError(

@@ -228,8 +228,8 @@ def _place(error: yaml.YAMLError) -> str:
         problem = "it has an alias that it does not define, or defines twice"  # not its name
     where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
     context = getattr(error, "context", None)
-    context = f"{context}: " if context else ""
-    return f"{context}{problem or 'its characters are not those of YAML'}{where}"
+    words = ": ".join(x for x in (context, problem) if x)
+    return f"{words or 'its characters are not those of YAML'}{where}"
 
 
 def _named_heads(path: str) -> set[str]:

@@ -14,7 +14,7 @@ from detectron2.modeling import (
     ROI_HEADS_REGISTRY,
     StandardROIHeads,
 )
-from detectron2.modeling.roi_heads import CascadeROIHeads
+from detectron2.modeling.roi_heads import CascadeROIHeads, RROIHeads
 from detectron2.utils.registry import Registry
 from omegaconf import DictConfig, OmegaConf
 
@@ -78,8 +78,8 @@ def check_lazy_keys(cfg: DictConfig, training: bool = True) -> None:
         if value is not _ABSENT and not OmegaConf.is_dict(value) and not rule.holds(value):
             raise _wrong(key, OmegaConf.to_object(value) if OmegaConf.is_list(value) else value,
                          rule.expected)  # fmt: skip
-    lengths = {len(cfg.model[k]) for k in ("pixel_mean", "pixel_std") if k in cfg.model}
-    if len(lengths) > 1:
+    means, stds = (OmegaConf.select(cfg, f"model.pixel_{x}") for x in ("mean", "std"))
+    if is_list(means) and is_list(stds) and len(means) != len(stds):
         raise InputError("model.pixel_mean and model.pixel_std differ in length, expected as many")
 
 
@@ -221,6 +221,20 @@ def _relations_of_heads(cfg: CfgNode) -> Iterator[_Relation]:
     if issubclass(heads, StandardROIHeads):
         known = model.ROI_BOX_HEAD.NAME in ROI_BOX_HEAD_REGISTRY
         yield "MODEL.ROI_BOX_HEAD.NAME", known, f"one of {_names(ROI_BOX_HEAD_REGISTRY)}"
+    rotated = issubclass(heads, RROIHeads)
+    words = f"since MODEL.ROI_HEADS.NAME is {model.ROI_HEADS.NAME!r}"
+    if model.PROPOSAL_GENERATOR.NAME in ("RPN", "RRPN"):
+        name = "RRPN" if rotated else "RPN"
+        fits = name == model.PROPOSAL_GENERATOR.NAME
+        yield "MODEL.PROPOSAL_GENERATOR.NAME", fits, f"{name!r}, {words}"
+    if issubclass(heads, StandardROIHeads):
+        fits = (model.ROI_BOX_HEAD.POOLER_TYPE == "ROIAlignRotated") == rotated
+        expected = f"{'' if rotated else 'another than '}'ROIAlignRotated', {words}"
+        yield "MODEL.ROI_BOX_HEAD.POOLER_TYPE", fits, expected
+    number = 5 if rotated else 4
+    for node in ("RPN", "ROI_BOX_HEAD"):
+        fits = len(model[node].BBOX_REG_WEIGHTS) == number
+        yield f"MODEL.{node}.BBOX_REG_WEIGHTS", fits, f"{number} numbers, {words}"
     if issubclass(heads, CascadeROIHeads):
         cascade, key = model.ROI_BOX_CASCADE_HEAD, "MODEL.ROI_BOX_CASCADE_HEAD"
         number, first = len(cascade.BBOX_REG_WEIGHTS), model.ROI_HEADS.IOU_THRESHOLDS[0]

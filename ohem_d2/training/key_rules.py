@@ -29,6 +29,7 @@ class Rule(NamedTuple):
 
 
 _LARGEST = 2**31 - 1
+_SCALARS = (bool, int, float, str)
 
 
 def _whole(low: int, high: int = _LARGEST) -> Rule:
@@ -113,7 +114,10 @@ _LENGTH = _whole(0, 65536)  # of the side of an image
 _NAMES_OF_DATA = _list_of(_TEXT, at_least=0)
 _MAPS = _list_of(_TEXT)
 _SIGMA = _list_of(_above_0(1e6))
-_IOU_LABELS = _list_of(_one_of(-1, 0, 1), at_least=2)
+_IOU_LABELS = Rule(
+    lambda v: is_list(v) and len(v) >= 2 and all(x in (-1, 0) for x in v[:-1]) and v[-1] == 1,
+    "a list of 0 (background) and -1 (ignored) that ends with 1 (foreground)",
+)
 _IOUS = _increasing(_list_of(_FRACTION))
 _BOX_LOSS = _one_of("smooth_l1", "giou", "diou", "ciou")
 _BOX_WEIGHTS = Rule(
@@ -384,6 +388,11 @@ TRAINING_RULES: dict[str, Rule] = _below(
     },
 )
 
+_NODE = Rule(lambda v: v is not None and not isinstance(v, _SCALARS), "what is to be built")
+_LAZY_NAMES = Rule(
+    lambda v: _TEXT.holds(v) or _NAMES_OF_DATA.holds(v),
+    "the name of a data set, or a list of names",
+)
 # The counterparts in Python configs. Each of their keys may hold what is built later.
 _LAZY_HEADS = {
     "num_classes": _whole(1, 10**6),
@@ -403,6 +412,13 @@ _LAZY_RPN = {
     "min_box_size": _number(0, 1e6),
 }
 LAZY_RULES: dict[str, Rule] = {
+    "model": _NODE,
+    "dataloader": _NODE,
+    "dataloader.test": _NODE,
+    "dataloader.test.dataset.names": _LAZY_NAMES,
+    "dataloader.train.dataset.names": _LAZY_NAMES,
+    "dataloader.evaluator": _NODE,
+    "train": _NODE,
     "train.device": _DEVICE,
     "train.init_checkpoint": RULES["MODEL.WEIGHTS"],
     "train.seed": RULES["SEED"],
@@ -420,6 +436,13 @@ LAZY_RULES: dict[str, Rule] = {
     **_below("model.proposal_generator", _LAZY_RPN),
 }
 LAZY_TRAINING_RULES: dict[str, Rule] = {
+    "dataloader.train": _NODE,
+    "lr_multiplier": _NODE,
+    "optimizer": _NODE,
+    "optimizer.params": _NODE,
+    "train.amp": _NODE,
+    "train.checkpointer": _NODE,
+    "train.ddp": _NODE,
     "train.max_iter": _COUNT,
     "train.eval_period": _COUNT_OR_0,
     "train.log_period": _COUNT,

@@ -89,7 +89,6 @@ def run(args: Namespace) -> dict | None:
     cfg = load_lazy_config(args.config_file, args.opts, training=not args.eval_only)
     output_dir = cfg.train.output_dir
     check_output_dir("train.output_dir", output_dir)
-    check_lazy_keys(cfg, training=not args.eval_only)
     with nullcontext() if args.eval_only else alone_in("train.output_dir", output_dir):
         return _run(args, cfg, output_dir)
 
@@ -177,14 +176,17 @@ def load_lazy_config(
         LazyConfig.apply_overrides(cfg, opts)
     except Exception as e:  # hydra's, OmegaConf's and Detectron2's have no common base
         raise InputError(f"in the settings {' '.join(opts)!r}: {e}") from None
+    if str(OmegaConf.select(cfg, "train.device")).startswith("cuda") and (
+        not torch.cuda.is_available()
+    ):
+        cfg.train.device = "cpu"
+    check_lazy_keys(cfg, training)
     for key in (*_NEEDED_TO_EVALUATE, *(_NEEDED_TO_TRAIN if training else ())):
         if OmegaConf.select(cfg, key) is None:
             raise InputError(
                 f"there is no {key} in {config_file}, expected what the Python configs of "
                 "Detectron2's model zoo have"
             )
-    if cfg.train.device.startswith("cuda") and not torch.cuda.is_available():
-        cfg.train.device = "cpu"
     if training and cfg.train.device == "cpu" and cfg.train.amp.enabled:
         logger.warning("train.amp.enabled is turned off: Detectron2 needs a GPU for it")
         cfg.train.amp.enabled = False

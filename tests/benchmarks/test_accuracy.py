@@ -11,6 +11,7 @@ from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import BoxMode
 
 from ohem_d2.data.shapes import write_shapes
+from ohem_d2.errors import InputError
 
 TINY = [
     "SOLVER.MAX_ITER",
@@ -294,3 +295,10 @@ def test_a_baseline_that_finds_nothing():
         "| 1:3 sampling (Detectron2) | 1 | 0.0 |",
         "| OHEM as in the paper | 1 | 0.0 (+0.0) |",
     ]
+
+
+@pytest.mark.parametrize("content", ["", '{"runs": [{"data"', "[]", "{}", "\xff"])
+def test_results_that_are_cut_off(tmp_path, content):
+    (tmp_path / "results.json").write_text(content, encoding="latin1")
+    with pytest.raises(InputError, match=r"results\.json .*, expected"):
+        accuracy.report(tmp_path)

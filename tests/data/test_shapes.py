@@ -8,6 +8,7 @@ from detectron2.structures import BoxMode
 
 from ohem_d2.data import register_builtin, shapes
 from ohem_d2.data.shapes import CLASSES, IMAGE_SIZE, LOOK_ALIKES, draw_image, write_shapes
+from ohem_d2.errors import InputError
 
 SIZES = {"train": 4, "test": 3}
 
@@ -91,3 +92,14 @@ def test_without_look_alikes(monkeypatch):
     for seed in range(10):
         draw_image(np.random.default_rng(seed), max_look_alikes=0)
     assert set(kinds) <= set(CLASSES)
+
+
+@pytest.mark.parametrize("root", ["file", "file/below", "s3://bucket", "a" * 300, "/proc/data"])
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, root):
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DETECTRON2_DATASETS", root)
+    load, _ = shapes.datasets()["ohem_shapes_train"]
+    with pytest.raises(InputError, match="expected DETECTRON2_DATASETS to be a folder"):
+        load()
+    assert [x.name for x in tmp_path.iterdir()] == ["file"]
