@@ -77,7 +77,8 @@ def select(
     survivors = []
     for i in sorted(range(len(losses)), key=rank):
         suppressed = math.isfinite(losses[i]) and any(
-            image_ids[i] == image_ids[j]
+            math.isfinite(losses[j])
+            and image_ids[i] == image_ids[j]
             and labels[i] == labels[j]
             and iou(boxes[i], boxes[j]) > nms_thresh
             for j in survivors

@@ -32,7 +32,8 @@ def select_hard_examples(
 
     Args:
         losses: (R,) of any float type, the loss of each RoI. A NaN or infinite loss ranks before
-            all others and is never suppressed, so that it reaches the training step and stops it.
+            all others, is never suppressed and suppresses none, so that it reaches the training
+            step and stops it.
         boxes: (R, 4) as XYXY in absolute coordinates, or (R, 5) rotated, as (x_center, y_center,
             width, height, angle in degrees). Coordinates are pixels: beyond about 1e9, precision is
             lost. Rotated boxes need Detectron2's compiled operators.
@@ -87,8 +88,10 @@ def select_hard_examples(
     ranking = cost.argsort(descending=True, stable=True)
     if nms_thresh < 1:
         groups = (image_ids * (num_classes + 1) + labels)[ranking]
-        survives = _survives_nms(boxes[ranking], groups, nms_thresh)
-        ranking = ranking[survives | ~finite[ranking]]
+        # What is not finite is in a group of its own.
+        alone = num_images * (num_classes + 1) + torch.arange(len(groups), device=groups.device)
+        groups = torch.where(finite[ranking], groups, alone)
+        ranking = ranking[_survives_nms(boxes[ranking], groups, nms_thresh)]
 
     if scope == "image":
         shares, budget = image_ids[ranking], num_samples

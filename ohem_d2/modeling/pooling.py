@@ -13,7 +13,6 @@ from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 # How many channels are pooled at a time. With not too many, the features that RoIs share stay in
 # the cache, and there is less beside the result; with too few, the calls take longer than the work.
@@ -71,7 +70,7 @@ class _Graph(NamedTuple):
 
     channels: slice
     features: list[Tensor]
-    pooled: GradientEdge
+    pooled: Tensor
 
 
 class _PoolByChannels(torch.autograd.Function):
@@ -116,6 +115,18 @@ class _Values(torch.autograd.Function):
         return gradient, None
 
 
+class _StandIn(torch.autograd.Function):
+    """Stands for what was pooled, and has none of it."""
+
+    @staticmethod
+    def forward(ctx: Any, pooled: Tensor) -> Tensor:
+        return pooled.new_empty(()).expand(pooled.shape)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
 def _pool_by_channels(
     pooler: AllCoresROIPooler, boxes: list[Boxes], features: Sequence[Tensor], with_graphs: bool
 ) -> tuple[Tensor, list[_Graph]]:
@@ -135,8 +146,9 @@ def _pool_by_channels(
             stand_ins = [x.new_empty(()).expand(x.shape).requires_grad_() for x in values]
             inputs = [_Values.apply(x, v) for x, v in zip(stand_ins, values)]
             output = pooler.on_one_core(inputs, boxes)
+            graph = _Graph(part, stand_ins, _StandIn.apply(output))
         pooled[:, part] = output.detach()
-        return _Graph(part, stand_ins, get_gradient_edge(output))
+        return graph
 
     graphs = _by_all_cores(pool, [slice(a, b) for a, b in pairwise(bounds)])
     return pooled, graphs

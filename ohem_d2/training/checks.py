@@ -21,8 +21,8 @@ from .key_checks import named_keys
 # Whose code it is that raises an error which the settings are to blame for.
 _NOT_OF_USERS = {
     "ohem_d2", "detectron2", "fvcore", "iopath", "omegaconf", "torch", "torchvision", "numpy",
-    "yacs", "contextlib", "functools", "abc", "copy", "importlib", "pydoc", "typing", "enum",
-    "collections", "tensorboard", "PIL", "os", "posixpath", "pathlib", "inspect",
+    "yacs", "hydra", "contextlib", "functools", "abc", "copy", "importlib", "pydoc", "typing",
+    "enum", "collections", "tensorboard", "PIL", "os", "posixpath", "pathlib", "inspect",
 }  # fmt: skip
 # What Detectron2 reads from a file of proposals; the first may have an older name.
 _OF_PROPOSALS = ({"ids", "indexes"}, {"boxes"}, {"objectness_logits", "scores"})

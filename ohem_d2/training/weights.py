@@ -157,11 +157,10 @@ def check_weights_of_file(name: str, weights: object) -> None:
     if not weights:
         raise InputError(f"{name!r} has no weights, {expected}")
     for key, value in weights.items():
-        is_array = isinstance(value, Tensor) or (
-            isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
-        )
-        if not isinstance(key, str) or not is_array:
-            kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+        is_tensor, is_array = isinstance(value, Tensor), isinstance(value, np.ndarray)
+        fits = (is_tensor and not value.is_complex()) or (is_array and value.dtype.kind in "biuf")
+        if not isinstance(key, str) or not fits:
+            kind = value.dtype if is_tensor or is_array else type(value).__name__
             raise InputError(f"{name!r} has {key!r}, of {kind}, {expected}")
 
 

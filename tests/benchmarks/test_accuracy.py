@@ -200,17 +200,16 @@ def test_every_variant_trains(monkeypatch, tmp_path, variant):
 
 
 def test_a_key_that_was_not_there_yet_counts_as_its_default(tmp_path):
-    cfg = accuracy.get_cfg()
-    accuracy.add_study_config(cfg)
+    cfg = configure("ohem")
+    key = "MODEL.ROI_HEADS.OHEM.SAMPLER"
     result = {"settings": accuracy.settings_of(cfg), "data": "x", "variant": "y", "seed": 0}
-    assert set(result["settings"]) == {f"STUDY.{key}" for key in cfg.STUDY}
     accuracy.check_same_settings(result, cfg, tmp_path)
-    del result["settings"]["STUDY.STAGED"]
+    assert result["settings"].pop(key) == "MixedSampler"
     accuracy.check_same_settings(result, cfg, tmp_path)
-    cfg.STUDY.STAGED = True
-    with pytest.raises(accuracy.InputError, match=r"STUDY.STAGED False, expected True"):
+    cfg = configure("balanced")
+    with pytest.raises(accuracy.InputError, match=rf"{key} 'MixedSampler', expected 'Balanced'"):
         accuracy.check_same_settings(result, cfg, tmp_path)
-    cfg.STUDY.STAGED = False
+    cfg = configure("ohem")
     cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS = ((1.0, 1.0, 1.0, 1.0),)
     result["settings"] = json.loads(json.dumps(accuracy.settings_of(cfg)))
     accuracy.check_same_settings(result, cfg, tmp_path)

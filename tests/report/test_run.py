@@ -95,9 +95,9 @@ def test_writes_what_pycocotools_reads(trained, capsys):
             ["--output", "config.yaml"],
             "--output is config.yaml, which cannot be written: File exists",
         ),
-        (["--dataset", "ohem_shapes_test"], "NUM_CLASSES is 80, expected 3, as --dataset ohem_sh"),
+        (["--dataset", "ohem_shapes_test"], "NUM_CLASSES is 80, expected 3, as the data set"),
         (["MODEL.META_ARCHITECTURE", "RetinaNet"], "is RetinaNet, expected GeneralizedRCNN"),
-        (["MODEL.META_ARCHITECTURE", "Retina"], "is Retina, expected GeneralizedRCNN"),
+        (["MODEL.META_ARCHITECTURE", "Retina"], "META_ARCHITECTURE is 'Retina', expected one of"),
         (["--dataset", "coco://none.json?images=voc"], "none.json: it has no images"),
         (["MODEL.LOAD_PROPOSALS", True], "DATASETS.PROPOSAL_FILES_TEST has 0 files, expected 1"),
         (
@@ -197,8 +197,8 @@ def test_a_second_report_in_a_folder_is_refused(trained):
 def test_weights_of_a_training_that_diverged(trained):
     run = call(trained, "MODEL.WEIGHTS", "diverged.pth")
     assert run.returncode == 1
-    assert "diverged, expected some that detect objects" in run.stderr
-    assert "image 0.jpg: " in run.stderr
+    assert "'diverged.pth' has " in run.stderr
+    assert "that are NaN or infinite: roi_heads.box_predictor.cls_score.weight" in run.stderr
     assert "Traceback" not in run.stderr
 
 
@@ -254,7 +254,7 @@ def test_python_configs(trained):
     shapes = "--dataset", "ohem_shapes_test", "dataloader.train.dataset.names=[]"
     run = call(trained, "--config-file", "config.py", *shapes)
     assert run.returncode == 1
-    assert "model.roi_heads.num_classes is 80, expected 3, as --dataset ohem_sha" in run.stderr
+    assert "model.roi_heads.num_classes is 80, expected 3, as the data set" in run.stderr
 
 
 def test_a_training_set_that_is_not_here(trained):
