@@ -143,7 +143,7 @@ def test_what_another_process_dies_of_is_told_in_one_line(monkeypatch):
         ),
         (
             ProcessRaisedException("\n\nTraceback ...\nValueError: in use\n", 1, 5),
-            "error: rank 5 did not start: ValueError: in use",
+            "error: rank 5 did not start, its traceback is above",
         ),
     ],
 )

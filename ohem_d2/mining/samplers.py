@@ -207,5 +207,6 @@ def draw(
 
 def rois_by_image(candidates: Candidates) -> tuple[Tensor, ...]:
     """The indices into R of the RoIs of each image, in their order."""
-    sizes = candidates.image_ids.bincount(minlength=candidates.num_images)
-    return torch.split(candidates.image_ids.argsort(stable=True), sizes.tolist())
+    image_ids, order = candidates.image_ids.sort(stable=True)
+    images = torch.arange(1, candidates.num_images, device=order.device)
+    return torch.tensor_split(order, torch.searchsorted(image_ids, images).tolist())

@@ -100,12 +100,12 @@ def select_hard_examples(
         shares, budget = torch.zeros_like(ranking), num_samples * num_images
         num_shares = 1
     if max_foreground_fraction is None:
-        selected = _rank_within(shares, num_shares) < budget
+        selected = _rank_within(shares) < budget
     else:
         foreground = labels[ranking] < num_classes
-        rank = _rank_within(shares * 2 + foreground, num_shares * 2)
+        rank = _rank_within(shares * 2 + foreground)
         selected_fg = foreground & (rank < int(budget * max_foreground_fraction))
-        num_fg = shares[selected_fg].bincount(minlength=num_shares)
+        num_fg = shares.new_zeros(num_shares).index_add(0, shares, selected_fg.to(shares.dtype))
         selected = selected_fg | (~foreground & (rank < budget - num_fg[shares]))
 
     ranking = ranking[selected]
@@ -147,13 +147,12 @@ def _survives_nms(boxes: Tensor, groups: Tensor, nms_thresh: float) -> Tensor:
     return survives
 
 
-def _rank_within(groups: Tensor, num_groups: int) -> Tensor:
+def _rank_within(groups: Tensor) -> Tensor:
     """The position of each element among those of its own group, in the order given: (R,)."""
-    sizes = groups.bincount(minlength=num_groups)
-    starts = sizes.cumsum(0) - sizes
-    order = groups.argsort(stable=True)
+    groups, order = groups.sort(stable=True)
+    starts = torch.searchsorted(groups, groups)  # where the group of each begins
     rank = torch.empty_like(groups)
-    rank[order] = torch.arange(len(groups), device=groups.device) - starts[groups[order]]
+    rank[order] = torch.arange(len(groups), device=groups.device) - starts
     return rank
 
 

@@ -17,11 +17,7 @@ from torch import Tensor, nn
 from ..config import OHEMOptions, ohem_options, options_by_name
 from ..errors import InputError
 from ..mining.candidates import Candidates, check_selection
-from ..mining.losses import (
-    check_predictor,
-    use_weights,
-)
-from ..mining.samplers import Sampler
+from ..mining.losses import check_predictor, use_weights
 from .box_voting import BoxVotingMixin, config_of, is_configured_above, own_names
 from .build_sampler import build_sampler
 from .labelling import LabellingMixin, ignore_below, with_ground_truth
@@ -84,6 +80,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
     rois_see_each_other = False
     mines_without_gradients = False
     _has_own_forward = False
+    __jit_unused_properties__ = ("ohem",)  # so that the heads can be scripted
     # RoIs are read in chunks, as many of each image as the budget, which takes no more memory than
     # training on them. Each chunk takes some time, however small it is: if the budget is small, a
     # chunk has at least this many RoIs, from all images together.
@@ -155,7 +152,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
     @ohem.setter
     def ohem(self, options: OHEMOptions) -> None:
         self._ohem = options
-        self.sampler: Sampler = build_sampler(options, self.positive_fraction)
+        self.sampler = build_sampler(options, self.positive_fraction)
         self.proposal_matcher = self._matcher
         if options.bg_iou_lo > 0 and self.mines_among_proposals():
             self.proposal_matcher = ignore_below(self._matcher, options.bg_iou_lo)

@@ -114,8 +114,9 @@ class ResumeHook(hooks.PeriodicCheckpointer):
             self._saved = self._step
         if signum:
             self._stop(signum)
-        # From here on there is no step that a signal would have to wait for.
-        self._may_stop = is_alone or is_evaluated
+        # Evaluation may be long, and a signal ends it at once. What else comes before the next step
+        # is short, and is not left in the middle: it may be an import, or a file half written.
+        self._may_stop = is_evaluated
         if self._may_stop and self._signum and not is_last:
             self._stop(self._signum)
         if self._interruption is not None and not is_last:

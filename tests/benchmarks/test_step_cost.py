@@ -52,16 +52,16 @@ def test_peak_memory(name, monkeypatch):
     assert mining.peak_memory() > 2 * limit
 
 
-@pytest.mark.parametrize(("name", "number"), [(FPN, 14), (CASCADE, 14), (C4, 10)])
+@pytest.mark.parametrize(("name", "number"), [(FPN, 13), (CASCADE, 13), (C4, 9)])
 def test_synchronizations(name, number):
-    """Those of reading and selection, and what Detectron2 needs to draw at random: 2 an image."""
+    """Those of reading and selection, and of drawing at random: 2 an image, and the sizes of all."""
     for images in (1, 4):
         plain, mining = contenders(name, images, proposals=100, budget=128)  # one chunk
         mining.model.roi_heads._check._num_steps = 1  # in the first step, losses are compared
         extra = mining.synchronizations() - plain.synchronizations()
         assert extra <= number + 2 + (images - 1)
         set_options(mining.model.roi_heads, hard_fraction=1.0)
-        drawn = 2 * images
+        drawn = 2 * images + 1
         assert mining.synchronizations() - plain.synchronizations() == extra - drawn
 
 
@@ -69,7 +69,8 @@ def test_synchronizations(name, number):
 def test_peak_memory_does_not_grow_with_images(images, monkeypatch):
     torch.set_num_threads(1)  # pooling channel by channel needs memory of its own in a small model
     plain, mining = contenders(FPN, images, proposals=1500, budget=512)
-    limit = 1.01 * plain.peak_memory()
+    # The values that samplers get of each RoI are more than 1 % of a model as small as this.
+    limit = 1.015 * plain.peak_memory()
     assert mining.peak_memory() <= limit
     monkeypatch.setattr(mixin.OHEMMixin, "_fewest_at_a_time", 1024 * images)
     assert mining.peak_memory() > limit

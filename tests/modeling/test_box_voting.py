@@ -167,7 +167,7 @@ def test_nothing_to_vote_on():
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("ROUNDS", -1, "an integer of 0 or more"),
+        ("ROUNDS", -1, "an integer from 0 to 100"),
         ("NMS_THRESH", 1.5, r"a number in \[0, 1\]"),
         ("VOTE_THRESH", -0.5, r"a number in \[0, 1\]"),
     ],

@@ -140,7 +140,7 @@ def test_a_warm_up(tmp_path, voc):
     opts = {**TINY_R50, **voc, key: 3}
     run = run_train_net(tmp_path, *pairs(**opts), config=EXAMPLE)
     assert run.returncode == 1
-    assert f"{key} is 3, expected less than 3, the iterations" in run.stderr
+    assert f"{key} is 3, expected less than 3, the number of iterations of the" in run.stderr
     run = run_train_net(tmp_path, *pairs(**{**opts, key: 1}), config=EXAMPLE)
     assert run.returncode == 0, run.stderr
     lines = (tmp_path / "out" / "metrics.json").read_text().splitlines()
