@@ -54,7 +54,7 @@ def test_peak_memory(name, monkeypatch):
 
 @pytest.mark.parametrize(("name", "number"), [(FPN, 13), (CASCADE, 13), (C4, 9)])
 def test_synchronizations(name, number):
-    """Those of reading and selection, and of drawing at random: 2 an image, and the sizes of all."""
+    """Those of reading and selection, and of drawing: 2 an image, and the sizes of all."""
     for images in (1, 4):
         plain, mining = contenders(name, images, proposals=100, budget=128)  # one chunk
         mining.model.roi_heads._check._num_steps = 1  # in the first step, losses are compared
