@@ -124,9 +124,10 @@ def test_what_another_process_dies_of_is_told_in_one_line(monkeypatch):
     monkeypatch.setattr(cli.comm, "get_rank", lambda: 3)
     with pytest.raises(SystemExit) as done:
         cli.main(["train"])
-    assert done.value.code == (
-        "error: rank 3 failed: ZeroDivisionError: division by zero; the others were stopped"
-    )
+    line = str(done.value.code)  # where the traceback is depends on the logs of the process
+    assert line.startswith("error: rank 3 failed: ZeroDivisionError: division by zero")
+    assert line.endswith("; the others were stopped")
+    assert "\n" not in line
 
 
 @pytest.mark.parametrize(

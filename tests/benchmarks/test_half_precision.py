@@ -1,6 +1,7 @@
 import half_precision
 import torch
 from detectron2.modeling import build_model
+from detectron2.utils.env import seed_all_rng
 
 from ohem_d2.training.config_file import load_config
 
@@ -10,7 +11,7 @@ def test_it_tells_how_many_are_others(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "ohem_d2.data.shapes.write_shapes.__defaults__", ({"train": 8, "test": 1}, 0)
     )
-    torch.manual_seed(0)
+    seed_all_rng(0)
     model = build_model(load_config("configs/quick_start.yaml", []))
     # As initialized, the model says nearly the same of all RoIs.
     torch.nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight)

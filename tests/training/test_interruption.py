@@ -1,5 +1,6 @@
 """What becomes of a training that a signal stops."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -87,8 +88,16 @@ def test_a_step_that_is_saved_anyway(tmp_path, dataset):
     assert names == {"model_0000001.pth", "model_0000003.pth"}
 
 
-def test_workers(tmp_path, dataset):
-    """They are signalled as well."""
+def test_workers(tmp_path):
+    """They are signalled as well; in a process of its own, without the children of other tests."""
+    process = multiprocessing.get_context("spawn").Process(target=_signal_all, args=(tmp_path,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def _signal_all(tmp_path):
+    dataset = register_images(tmp_path / "images")
     train(config(tmp_path / "whole", dataset, *WORKERS))
     cfg = config(tmp_path / "stopped", dataset, *WORKERS)
 

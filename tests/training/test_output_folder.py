@@ -57,5 +57,5 @@ def test_a_second_training_is_refused_by_name_of_the_first(tmp_path, command):
 def test_a_folder_that_cannot_be_written(tmp_path, command):
     key, arguments = command
     (tmp_path / "out").touch()
-    with pytest.raises(InputError, match=f"^{key} is out, which cannot be written: File exists"):
+    with pytest.raises(InputError, match=rf"^{key} is 'out', which cannot be written \(File ex"):
         run(arguments)
