@@ -39,8 +39,8 @@ setup(
         "ohem_d2.configs": ["**/*.yaml"],
     },
     include_package_data=False,
-    # The tests pass on the lower bounds, which requirements-oldest.txt pins, and on the versions in
-    # requirements.txt.
+    # `make test` runs on the versions in requirements.txt, and `make test-oldest` on the lower bounds,
+    # which requirements-oldest.txt pins.
     # Detectron2 is on no package index: see README.md, "Install".
     install_requires=[
         "torch>=2.5",
