@@ -39,7 +39,7 @@ setup(
         "ohem_d2.configs": ["**/*.yaml"],
     },
     include_package_data=False,
-    # `make test` runs on the versions in requirements.txt, and `make test-oldest` on the lower bounds,
+    # `make test` runs on the versions in requirements.txt, `make test-oldest` on the lower bounds,
     # which requirements-oldest.txt pins.
     # Detectron2 is on no package index: see README.md, "Install".
     install_requires=[
