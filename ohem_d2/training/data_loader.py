@@ -14,6 +14,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 # What a sampler draws its stream from, beside the number of images: its seeds, and the subset that
 # Detectron2's RandomSubsetTrainingSampler draws when it is built.
 _SUBSET = "_indexes_subset"
+
+# macOS and Windows cannot tell who sent a signal.
+_CAN_SHIELD = hasattr(signal, "sigwaitinfo")
 
 
 class ResumableLoader:
@@ -62,7 +66,7 @@ class ResumableLoader:
         self._position = 0
         self._states: deque = deque(maxlen=2 * source.num_workers)
         self._waiting: list[tuple[Any, int, dict]] = []
-        self._first_state = b""
+        self._first_state: bytes | None = None
         self._dataset = stream.dataset
         self._sampler = _Sampler(stream.sampler, stream.shard_sampler, stream.shard_chunk_size)
         stream.dataset = _Traced(stream.dataset)
@@ -93,18 +97,17 @@ class ResumableLoader:
             self._position, first, self._waiting = 0, 0, []
             self._first_state = torch.get_rng_state().numpy().tobytes()
             self._sampler.start(0, [])
-            outputs = iter(self._source)
+            with _signals_held_back():
+                outputs = iter(self._source)
         else:
             self._position = state["position"]
             first = self._first_output(self._position, state["workers"])
-            self._first_state = state["first_state"]
+            self._first_state = first_state = state["first_state"]
             rounds = first // max(self._source.num_workers, 1)
             self._sampler.start(rounds * (self._source.batch_size or 1), state["workers"])
-            with keep_random_state():
+            with keep_random_state(), _signals_held_back():
                 # From which the seeds of the workers are drawn, as in the first process.
-                torch.set_rng_state(
-                    torch.frombuffer(bytearray(self._first_state), dtype=torch.uint8)
-                )
+                torch.set_rng_state(torch.frombuffer(bytearray(first_state), dtype=torch.uint8))
                 outputs = iter(self._source)
                 self._waiting = [(self._make(*x), *x) for x in state["waiting"]]
         yield from [x for x, *_ in self._waiting]
@@ -196,7 +199,8 @@ class ResumableLoader:
             state["workers"], state["waiting"] = [], []
         if all(state[name] == shape[name] for name in ("images", "sampler_type")):
             self._sampler.load_state_dict(state["sampler"])
-        self._resumed = {**state, **shape}
+        if state["first_state"]:  # else no image was taken yet
+            self._resumed = {**state, **shape}
 
     def _shape(self) -> dict[str, Any]:
         """What a stream must have in common with another to go on bit by bit."""
@@ -277,6 +281,19 @@ class _TracedBatch:
         return self._collate([x for x, *_ in images]), None, images[0][2]
 
 
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """What starts meanwhile begins without signals: a worker may get one before it is shielded."""
+    if not _CAN_SHIELD:
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def shield_workers(loader: DataLoader) -> DataLoader:
     """
     Let only the process that reads from a loader end its workers.
@@ -295,7 +312,7 @@ class _Shielded:
 
     def __call__(self, worker: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if hasattr(signal, "sigwaitinfo"):  # macOS cannot tell who sent a signal
+        if _CAN_SHIELD:
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
             threading.Thread(target=_obey_parent, daemon=True).start()
         if self._init is not None:

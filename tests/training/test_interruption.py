@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 from command_line import ROOT
+from detectron2.data import DatasetCatalog, build_detection_train_loader
 from detectron2.engine import HookBase
 from detectron2.engine.hooks import EvalHook
 from small_data import write_voc
@@ -23,6 +24,7 @@ from small_training import (
     weights,
 )
 
+from ohem_d2.training.data_loader import ResumableLoader
 from ohem_d2.training.interruption import SIGNALS, Interrupted, ResumeHook
 
 BY_SIGNAL = pytest.mark.parametrize("signum", SIGNALS, ids=lambda x: x.name)
@@ -112,6 +114,35 @@ def _signal_all(tmp_path):
     assert isinstance(stop(cfg, SignalToAll()), Interrupted)
     train(cfg, resume=True)
     assert_same(weights(tmp_path / "stopped"), weights(tmp_path / "whole"))
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="workers are shielded on Linux")
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_workers_that_start(dataset, is_resumed):
+    """No signal reaches a worker before it is shielded, and this process gets them again."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    loader = build_detection_train_loader(
+        DatasetCatalog.get(dataset),
+        mapper=_BlockedSignals(),
+        total_batch_size=2,
+        aspect_ratio_grouping=False,
+        num_workers=2,
+    )
+    resumable = ResumableLoader(loader)
+    if is_resumed:
+        next(iter(resumable))
+        resumable.load_state_dict(resumable.state_dict())
+    loader.worker_init_fn = None  # which shields them, once they run
+    batches = iter(resumable)
+    blocked = [blocked for _ in range(2) for blocked in next(batches)]
+    assert len(blocked) == 4
+    assert all(set(SIGNALS) <= x for x in blocked)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+class _BlockedSignals:
+    def __call__(self, record):
+        return signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def _children(pid):
