@@ -39,7 +39,7 @@ RANKINGS = {
     "cleanlab, sure from 0.5 on": lambda findings: by_cleanlab(findings, 0.5),
     "cleanlab, sure from 0.3 on": lambda findings: by_cleanlab(findings, 0.3),
 }
-KIND_OF = {
+TYPE_OF = {
     "removed": "missing label",
     "swapped": "wrong class",
     "moved": "badly placed label",
@@ -54,9 +54,9 @@ trained on them, with each seed, and then ranked what may be wrong.
 
 A suspect counts as right if it points at a spoilt label: lies where a removed one was, or is the
 label itself. Each error counts once, where it comes first; further suspects of it are left out. In
-the rows of one error only suspects of its kind count; *any of them* takes all, whatever they say is
-wrong. cleanlab has no score for added labels, and its scores of different kinds do not compare, so
-that for *any of them* the worst of each kind come in turn; what has a score of 0.8 or more is left
+the rows of one error only suspects of its type count; *any of them* takes all, whatever they say is
+wrong. cleanlab has no score for added labels, and its scores of different types do not compare, so
+that for *any of them* the worst of each type come in turn; what has a score of 0.8 or more is left
 out."""
 TITLES = (
     "errors",
@@ -82,7 +82,7 @@ def train_and_look(cfg, num_images: int | None) -> dict[str, tuple[list[dict], l
 
 
 def hits(
-    record: dict, suspects: Sequence[tuple[int, HardExample]], kind: str
+    record: dict, suspects: Sequence[tuple[int, HardExample]], error: str
 ) -> list[tuple[int, bool]]:
     """
     Which suspects of an image are right: each error counts once, where it comes first.
@@ -90,17 +90,17 @@ def hits(
     Args:
         record: an image, as `spoil_labels` returns it.
         suspects: each with its place in the ranking.
-        kind: what errors count, and suspects of which kind: one of `ERRORS`, or `ANY`, where it
-            is enough to point at the wrong label, whatever is said to be wrong.
+        error: which errors count, and which suspects: one of `ERRORS`, or `ANY`, where it is
+            enough to point at the wrong label, whatever is said to be wrong.
 
     Returns:
-        of each suspect of that kind its place, and whether it is an error.
+        of each suspect that counts its place, and whether it is an error.
     """
     errors = [x for x in [*record["annotations"], *record["removed"]] if x["error"]]
-    errors = [x for x in errors if kind in (ANY, x["error"])]
+    errors = [x for x in errors if error in (ANY, x["error"])]
     found, result = set(), []
     for place, suspect in suspects:
-        if kind == ANY or suspect.error_type == KIND_OF[kind]:
+        if error == ANY or suspect.error_type == TYPE_OF[error]:
             pointed_at = [i for i, x in enumerate(errors) if _points_at(suspect, x)]
             new = [i for i in pointed_at if i not in found]
             found |= set(new[:1])

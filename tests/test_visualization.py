@@ -43,16 +43,16 @@ def test_truth_and_rois_side_by_side(drawn):
 
 
 @pytest.mark.parametrize(
-    ("column", "kind"), [(0, "missed object"), (1, "look-alike"), (2, "badly placed box")]
+    ("column", "error_type"), [(0, "missed object"), (1, "look-alike"), (2, "badly placed box")]
 )
-def test_coloured_by_kind(drawn, column, kind):
+def test_coloured_by_error_type(drawn, column, error_type):
     height, width, _ = drawn.shape
     scale = width / 2 / 120
     caption = height - round(100 * scale)
     left = round(width / 2 + (5 + 30 * column) * scale)
     edge = drawn[caption + round(15 * scale), left - 3 : left + 4].astype(float)
     brightest = edge[edge.sum(axis=1).argmax()]
-    color = np.array(ERROR_COLORS[ERROR_TYPES.index(kind)]) * 255
+    color = np.array(ERROR_COLORS[ERROR_TYPES.index(error_type)]) * 255
     cosine = brightest @ color / np.linalg.norm(brightest) / np.linalg.norm(color)
     assert cosine > 0.98
 

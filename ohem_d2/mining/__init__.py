@@ -1,1 +1,1 @@
-"""Which RoIs to train on: functions of plain tensors, without a config, a model or state."""
+"""Which RoIs to train on: from tensors, and the box predictor whose losses count."""

@@ -6,14 +6,13 @@ non-maximum suppression; then each box that is left becomes the mean of those th
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import batched_nms, batched_nms_rotated
 from detectron2.modeling.roi_heads import (
     ROI_HEADS_REGISTRY,
-    FastRCNNOutputLayers,
     StandardROIHeads,
 )
 from detectron2.structures import (
@@ -23,11 +22,10 @@ from detectron2.structures import (
     pairwise_iou,
     pairwise_iou_rotated,
 )
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import BoxVotingOptions, box_voting_options, options_by_name
-from .extended_head import ExtendedHead
-from .pooling import pool_on_all_cores
+from .box_branch import BoxBranchMixin, config_of, is_configured_above, own_names
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +164,7 @@ def _mean_rotated(kept: Tensor, boxes: Tensor, weights: Tensor) -> Tensor:
     return torch.stack([(weights * v).sum(dim=1) for v in values], dim=1)
 
 
-class BoxVotingMixin(ExtendedHead):
+class BoxVotingMixin(BoxBranchMixin):
     """
     Box voting for a head that is based on Detectron2's `ROIHeads`, where ``TEST.BOX_VOTING`` asks
     for it. It adds no weights, and training is that of the extended head.
@@ -195,7 +193,6 @@ class BoxVotingMixin(ExtendedHead):
                 f"class {type(self).__name__} has a _forward_box of its own, which TEST.BOX_VOTING "
                 "does not call: what it does at test time needs a method detect_boxes"
             )
-        pool_on_all_cores(self)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape) -> dict:
@@ -215,53 +212,11 @@ class BoxVotingMixin(ExtendedHead):
             return self._detect_with_voting(features, proposals), {}
         return super().__call__(images, features, proposals, *args, **kwargs)
 
-    def read_boxes(
-        self, features: dict[str, Tensor], proposals: list[Instances]
-    ) -> tuple[FastRCNNOutputLayers, tuple[Tensor, Tensor]]:
-        """
-        Run the box branch, from the features of the images to the predictions for each RoI.
-
-        To be overridden for heads that have another one than `StandardROIHeads`.
-
-        Args:
-            features: as in `forward`.
-            proposals: those of each image, with ``proposal_boxes``, R in all.
-
-        Returns:
-            the predictor that is trained on these RoIs, and what it returns for them.
-        """
-        maps = [features[f] for f in self.box_in_features]
-        pooled = self.box_pooler(maps, [x.proposal_boxes for x in proposals])
-        return self.box_predictor, self.box_predictor(self.box_head(pooled))
-
-    def detect_boxes(
-        self, features: dict[str, Tensor], proposals: list[Instances]
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """
-        Tell what the model finds in each of the proposals, before any of it is dropped.
-
-        Args:
-            features: as in `forward`.
-            proposals: those of each image, with ``proposal_boxes``.
-
-        Returns:
-            for each image with R proposals the boxes, (R, K * 4), or (R, 4) if class-agnostic (5 in
-            place of 4 for rotated boxes), and the probabilities, (R, K + 1).
-        """
-        predictor, predictions = self.read_boxes(features, proposals)
-        return (
-            predictor.predict_boxes(predictions, proposals),
-            predictor.predict_probs(predictions, proposals),
-        )
-
     def _detect_with_voting(
         self, features: dict[str, Tensor], proposals: list[Instances]
     ) -> list[Instances]:
         """What the extended head does at test time, but for how boxes are found."""
-        predictors = self.box_predictor
-        last: FastRCNNOutputLayers = (
-            predictors[-1] if isinstance(predictors, nn.ModuleList) else predictors
-        )
+        last = self._predictors()[-1]
         found = detect(
             lambda x: self.detect_boxes(features, x),
             proposals,
@@ -270,22 +225,6 @@ class BoxVotingMixin(ExtendedHead):
             last.test_topk_per_image,
         )
         return self.forward_with_given_boxes(features, found)
-
-
-def own_names(classes: Iterable[type]) -> set[str]:
-    """What those of the classes define that are neither Detectron2's nor this project's."""
-    ours = ("detectron2.", "ohem_d2.")
-    return {name for c in classes if not c.__module__.startswith(ours) for name in vars(c)}
-
-
-def config_of(*args: object, **kwargs: object) -> CfgNode | None:
-    """The config among the arguments of a head, if there is one."""
-    return args[0] if args else kwargs.get("cfg")
-
-
-def is_configured_above(cls: type[BoxVotingMixin]) -> bool:
-    """Whether a subclass has an @configurable, so that no config reaches the __init__ above."""
-    return hasattr(cls.__init__, "__wrapped__")
 
 
 @ROI_HEADS_REGISTRY.register()

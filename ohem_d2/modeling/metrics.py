@@ -89,7 +89,7 @@ class MiningMetrics:
     def __init__(self, on_console: bool = True) -> None:
         """
         Args:
-            on_console: whether Detectron2's printer is to show one figure, the ratio of losses.
+            on_console: whether Detectron2's printer is to show one metric, the ratio of losses.
         """
         self.collects = False
         self._collected: np.ndarray | float = 0.0
@@ -136,20 +136,23 @@ class MiningMetrics:
         self._num_images += num_images
         self._numbers += numbers
         self._costs += costs
-        iteration, period = get_event_storage().iter, max(PERIOD, len(numbers) - 1)
-        storage, class_names = get_event_storage(), self._class_names
-        is_over = iteration % period == 0 or iteration // period > self._last_iter // period
-        if self._last_iter < 0:
-            is_over = iteration % period == 0
+        if self._period_is_over(max(PERIOD, len(numbers) - 1)):
+            self._log_classes()
+
+    def _period_is_over(self, period: int) -> bool:
+        iteration, last = get_event_storage().iter, self._last_iter
         self._last_iter = iteration
-        if not is_over:
-            return
+        # A step may log nothing, and the first one may be in the middle of a period.
+        return iteration % period == 0 or 0 <= last // period < iteration // period
+
+    def _log_classes(self) -> None:
+        storage = get_event_storage()
         for i in np.flatnonzero(self._numbers[:-1].sum(axis=1)).tolist():
             number = self._numbers[i].sum()
             shares = _shares(self._numbers[i])
-            figures = {"selected": number / self._num_images, "cost": self._costs[i] / number}
-            for name, value in (figures | shares).items():
-                name = f"ohem_class/{_name(i, class_names)}/{name}"
+            values = {"selected": number / self._num_images, "cost": self._costs[i] / number}
+            for name, value in (values | shares).items():
+                name = f"ohem_class/{_name(i, self._class_names)}/{name}"
                 # A median of the last steps, which Detectron2 would show, is not of one value.
                 storage.put_scalar(name, value, smoothing_hint=False)
         self._clear()
@@ -177,7 +180,7 @@ def _log_step(
 
 
 def _name(number: int, class_names: Sequence[str] | None) -> str:
-    """That of a class, or its number if a figure of that name would be another's, or on console."""
+    """The name of a class; its number if the name is not its own, or is taken for a loss."""
     # A model may have more classes than the data set has names.
     if class_names and number < len(class_names):
         name = class_names[number]

@@ -9,21 +9,23 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.layers import cat
 from detectron2.modeling.matcher import Matcher
-from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, ROIHeads
 from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import OHEMOptions, ohem_options, options_by_name
 from ..errors import InputError
 from ..mining.candidates import Candidates, check_selection
-from ..mining.losses import check_predictor, use_weights
-from .box_voting import BoxVotingMixin, config_of, is_configured_above, own_names
+from ..mining.losses import check_predictor
+from .box_branch import config_of, is_configured_above, own_names
+from .box_voting import BoxVotingMixin
 from .build_sampler import build_sampler
+from .head_checks import check_class
 from .labelling import LabellingMixin, ignore_below, with_ground_truth
 from .metrics import MiningMetrics, add_up
-from .reading import Reading, features_of_forward, is_sharded, read_rois
-from .self_check import SelfCheck, learns_statistics, needs_all_rois, same
+from .reading import Reading, features_of_forward, read_rois
+from .self_check import SelfCheck, learns_statistics
+from .weighted_losses import use_weights
 
 logger = logging.getLogger(__name__)
 
@@ -87,28 +89,10 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
     _fewest_at_a_time = 512
 
     def __init_subclass__(cls, **kwargs) -> None:
-        """Refuse base classes in the wrong order, and those that need another mining head."""
+        """See `check_class`."""
         super().__init_subclass__(**kwargs)
-        heads = [c for c in cls.__mro__ if issubclass(c, ROIHeads) and not issubclass(c, OHEMMixin)]
-        if heads and cls.__mro__.index(heads[0]) < cls.__mro__.index(OHEMMixin):
-            raise TypeError(
-                f"class {cls.__name__} names {heads[0].__name__} before OHEMMixin, expected "
-                f"class {cls.__name__}(OHEMMixin, {heads[0].__name__})"
-            )
-        own = own_names(cls.__mro__)
-        cls._has_own_forward = "forward" in own
-        if "_forward_box" in own and "read_boxes" not in own:
-            logger.warning(
-                f"class {cls.__name__} has a _forward_box of its own, and no read_boxes: if "
-                "_forward_box changes the features of a RoI, read_boxes has to do the same"
-            )
-        for base in (Res5ROIHeads, CascadeROIHeads):
-            if issubclass(cls, base) and cls.read_boxes is BoxVotingMixin.read_boxes:
-                raise TypeError(
-                    f"class {cls.__name__} is based on {base.__name__}, which has another box "
-                    f"branch, expected class {cls.__name__}(OHEM{base.__name__}, "
-                    f"{heads[0].__name__}), or a method read_boxes"
-                )
+        check_class(cls, OHEMMixin)
+        cls._has_own_forward = "forward" in own_names(cls.__mro__)
 
     def __init__(self, *args, ohem: OHEMOptions | Mapping | None = None, **kwargs) -> None:
         """
@@ -133,8 +117,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
                 f"MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE is {self.batch_size_per_image}, "
                 "expected 1 or more: it is the number of RoIs to train on per image"
             )
-        is_list = isinstance(self.box_predictor, nn.ModuleList)  # one for each stage of a cascade
-        for predictor in self.box_predictor if is_list else [self.box_predictor]:
+        for predictor in self._predictors():
             check_predictor(predictor)
         self.observers: list[Callable[[list[Instances]], None]] = []
         self.class_names: Sequence[str] | None = None
@@ -232,12 +215,15 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         # A checkpoint (torch.utils.checkpoint) runs a step without gradients first, and then again
         # with them, and both passes have to take the same RoIs.
         is_checkpoint = any(x.requires_grad for x in features.values())
-        if is_step or is_checkpoint or self.mines_without_gradients:
+        return features if self._mines(is_step or is_checkpoint) else None
+
+    def _mines(self, is_step: bool) -> bool:
+        if is_step or self.mines_without_gradients:
             # A pass that is not a training step may count its iterations differently.
             self._is_too_early = get_event_storage().iter < self.ohem.start_iter
         elif not any(map(learns_statistics, self.modules())):
-            return None
-        return None if self._is_too_early else features
+            return False
+        return not self._is_too_early
 
     @torch.no_grad()
     def label_and_read_proposals(
@@ -278,10 +264,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         *stage: int,
     ) -> Candidates:
         """The candidates of R labelled RoIs, which get some of the values as fields."""
-        most = max(1, *map(len, labelled))
         chunk_size = max(self.batch_size_per_image, self._fewest_at_a_time // max(1, len(labelled)))
-        if self.rois_see_each_other or is_sharded(self) or any(map(needs_all_rois, self.modules())):
-            chunk_size = most
 
         def read(rois: list[Instances], chunk_size: int) -> Candidates:
             return read_rois(
@@ -292,18 +275,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
                 chunk_size=chunk_size,
             )
 
-        candidates = read(labelled, chunk_size)
-        if chunk_size < most and self._check.is_due:
-            few = [x[: max(1, chunk_size // 2)] for x in labelled]
-            again = read(few, most).loss_cls
-            if not same(again, cat([x.ohem_loss_cls[: len(y)] for x, y in zip(labelled, few)])):
-                self.rois_see_each_other = True
-                self._check.warn_once(
-                    f"what {type(self).__name__} predicts for a RoI depends on the other RoIs: "
-                    "from now on all are read at once, and memory grows with their number"
-                )
-                candidates = read(labelled, most)
-        return candidates
+        return self._check.read(self, read, labelled, chunk_size)
 
     def _sample(
         self,
@@ -327,22 +299,14 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
         weights = None if weights is None else weights[order].to(candidates.loss_cls)
         cuts = torch.searchsorted(parts, torch.arange(2 * len(labelled) + 1, device=parts.device))
         if is_step:
-            sums = add_up(candidates, indices, is_hard)
-            losses = (candidates.loss_cls + candidates.loss_box_reg)[indices].float()
-            loss = (losses if weights is None else losses * weights).sum() / max(1, len(losses))
-            # One transfer from the GPU for all images, and for all that is logged.
-            values = cat([cuts.to(sums.dtype), loss[None].to(sums.dtype), sums]).tolist()
-            bounds = [int(x) for x in values[: len(cuts)]]
-            metrics = self.metrics.setdefault(stage, MiningMetrics(on_console=False))
-            metrics.add(values[len(cuts) + 1 :], self.class_names)
-            self._check.read_losses[stage] = values[len(cuts)]
+            bounds = self._log_chosen(candidates, indices, weights, is_hard, cuts, stage)
         else:
             bounds = cuts.tolist()
         starts = accumulate(map(len, labelled), initial=0)
         of_images = list(pairwise(bounds[::2]))
         chosen = [x[indices[a:b] - s] for x, (a, b), s in zip(labelled, of_images, starts)]
         if weights is not None:
-            use_weights(self._predictor(stage))
+            use_weights(self._predictors()[stage])
             for x, (a, b) in zip(chosen, of_images):
                 x.ohem_weights = weights[a:b]
         if is_step:
@@ -351,7 +315,23 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
                 observe([x[:n] for x, n in zip(chosen, num_hard)])
         return chosen
 
-    def _predictor(self, stage: int) -> nn.Module:
-        """The box predictor, or that of a stage of a cascade."""
-        is_list = isinstance(self.box_predictor, nn.ModuleList)
-        return self.box_predictor[stage] if is_list else self.box_predictor
+    def _log_chosen(
+        self,
+        candidates: Candidates,
+        indices: Tensor,
+        weights: Tensor | None,
+        is_hard: Tensor,
+        cuts: Tensor,
+        stage: int,
+    ) -> list[int]:
+        """Log the RoIs that a step trains on, and return the values of ``cuts``."""
+        losses = (candidates.loss_cls + candidates.loss_box_reg)[indices].float()
+        loss = (losses if weights is None else losses * weights).sum() / max(1, len(losses))
+        sums = add_up(candidates, indices, is_hard)
+        # One transfer from the GPU for all images, and for all that is logged.
+        values = cat([cuts.to(sums.dtype), loss[None].to(sums.dtype), sums]).tolist()
+        num_cuts = len(cuts)
+        self._check.read_losses[stage] = values[num_cuts]
+        metrics = self.metrics.setdefault(stage, MiningMetrics(on_console=False))
+        metrics.add(values[num_cuts + 1 :], self.class_names)
+        return [int(x) for x in values[:num_cuts]]

@@ -1,7 +1,5 @@
 """Detectron2's RoI heads with mining, by the names that a config gives."""
 
-import logging
-
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling.roi_heads import (
@@ -19,11 +17,10 @@ from torch import Tensor
 from ..config import config_key
 from ..errors import InputError
 from ..mining.candidates import Candidates
+from .head_checks import check_arguments, check_config
 from .metrics import MiningMetrics
 from .mixin import OHEMMixin
 from .reading import best_iou
-
-logger = logging.getLogger(__name__)
 
 
 class _OfItsKind(OHEMMixin):
@@ -34,40 +31,9 @@ class _OfItsKind(OHEMMixin):
         known = (OHEMCascadeROIHeads, OHEMRes5ROIHeads, OHEMRROIHeads, OHEMROIHeads)
         kind = next(k for k in known if issubclass(cls, k))
         if cfg is None:
-            expected: tuple[type[OHEMMixin], ...] = (OHEMROIHeads,)
-            found = "has neither 'res5' nor 'box_heads'"
-            for name, other in (("res5", OHEMRes5ROIHeads), ("box_heads", OHEMCascadeROIHeads)):
-                if name in arguments:
-                    found, expected = f"has {name!r}", (other,)
-            if kind is OHEMRROIHeads:
-                expected = (*expected, kind) if expected == (OHEMROIHeads,) else expected
+            check_arguments(cls, kind.__name__, arguments)
         else:
-            box_head = cfg.MODEL.ROI_BOX_HEAD
-            if not box_head.NAME:
-                found, expected = "NAME is empty, as for C4 models", (OHEMRes5ROIHeads,)
-            elif box_head.POOLER_TYPE == "ROIAlignRotated":
-                found, expected = "POOLER_TYPE is ROIAlignRotated", (OHEMRROIHeads,)
-            elif box_head.CLS_AGNOSTIC_BBOX_REG:
-                found = f"NAME is {box_head.NAME}"
-                expected = (OHEMROIHeads, OHEMCascadeROIHeads)
-            else:
-                is_cascade = kind is OHEMCascadeROIHeads
-                found = (
-                    "CLS_AGNOSTIC_BBOX_REG is False" if is_cascade else f"NAME is {box_head.NAME}"
-                )
-                expected = (OHEMROIHeads,)
-            found = f"MODEL.ROI_BOX_HEAD.{found}"
-        if kind not in expected:
-            names = " or ".join(k.__name__ for k in expected)
-            name = "model.roi_heads" if cfg is None else "MODEL.ROI_HEADS.NAME"
-            raise InputError(f"{name} is {cls.__name__}, but {found}: expected {names}")
-        if cfg is not None and kind is OHEMROIHeads and OHEMCascadeROIHeads in expected:
-            # All that a cascade's config has and another's has not; some others have it too.
-            logger.warning(
-                f"MODEL.ROI_HEADS.NAME is {cls.__name__}, and MODEL.ROI_BOX_HEAD."
-                "CLS_AGNOSTIC_BBOX_REG is True: if this is the config of a cascade, it needs "
-                "OHEMCascadeROIHeads, and is now trained with one stage only"
-            )
+            check_config(cls, kind.__name__, cfg)
 
 
 @ROI_HEADS_REGISTRY.register()

@@ -1,13 +1,18 @@
-"""Whether RoIs cost in training what they did when they were read."""
+"""Whether RoIs cost when they are read what they cost in training."""
 
 import logging
+from collections.abc import Callable
+from typing import Any
 
+from detectron2.layers import cat
+from detectron2.structures import Instances
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
+from ..mining.candidates import Candidates
 from .metrics import PERIOD
-from .reading import Reading, has_hooks_of_others
+from .reading import Reading, has_hooks_of_others, is_sharded
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +77,42 @@ class SelfCheck:
                 f"when they were chosen, and have {trained:.4g} in training: {advice}"
             )
 
+    def read(
+        self,
+        heads: Any,
+        read: Callable[[list[Instances], int], Candidates],
+        rois: list[Instances],
+        chunk_size: int,
+    ) -> Candidates:
+        """
+        Read RoIs chunk by chunk, or all at once if what the heads predict for a RoI depends on the
+        others. In a step that is compared, some are read in both ways, to notice such heads.
+
+        Args:
+            heads: mining heads.
+            read: takes RoIs and the number of each image to read at a time. They get the field
+                ``ohem_loss_cls``.
+            rois: those of each image, with their labels.
+            chunk_size: how many of each image to read at a time.
+        """
+        most = max(1, *map(len, rois))
+        sees_all = heads.rois_see_each_other or any(map(needs_all_rois, heads.modules()))
+        if sees_all or is_sharded(heads):
+            chunk_size = most
+        candidates = read(rois, chunk_size)
+        if chunk_size >= most or not self.is_due:
+            return candidates
+        few = [x[: max(1, chunk_size // 2)] for x in rois]
+        losses = cat([x.ohem_loss_cls for x in few])
+        if _are_same(read(few, most).loss_cls, losses):
+            return candidates
+        heads.rois_see_each_other = True
+        self.warn_once(
+            f"what {type(heads).__name__} predicts for a RoI depends on the other RoIs: "
+            "from now on all are read at once, and memory grows with their number"
+        )
+        return read(rois, most)
+
     def warn_once(self, message: str) -> None:
         """Log a warning that these heads have not logged before."""
         if message not in self._warned:
@@ -79,7 +120,7 @@ class SelfCheck:
             logger.warning(message)
 
 
-def same(losses: Tensor, others: Tensor) -> bool:
+def _are_same(losses: Tensor, others: Tensor) -> bool:
     """Whether the losses of RoIs, (R,) each, are the same on the whole."""
     return bool((losses - others).abs().mean() <= _TOLERANCE * others.abs().mean())
 

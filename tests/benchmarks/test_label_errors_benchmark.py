@@ -17,8 +17,8 @@ def label(box, error, true_box, category=0):
     return {**box, "error": error, "true_bbox": true_box, "category_id": category}
 
 
-def suspect(kind, box, true_box, true_class):
-    return HardExample(kind, 1.0, box, true_class, 0, 0.9, true_box, 0.0, box)
+def suspect(error_type, box, true_box, true_class):
+    return HardExample(error_type, 1.0, box, true_class, 0, 0.9, true_box, 0.0, box)
 
 
 RECORD = {

@@ -9,7 +9,7 @@ from small_heads import NUM_CLASSES, make_batch, make_heads, train_step
 from ohem_d2.modeling.metrics import PERIOD
 
 
-def test_logged_figures():
+def test_logged_metrics():
     heads = make_heads("MODEL.ROI_HEADS.OHEM.NMS_THRESH", 1.0)
     batch = make_batch(9, [(3, 50), (2, 40)])
     mined, losses, logged = train_step(heads, *batch)

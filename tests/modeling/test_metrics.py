@@ -46,8 +46,8 @@ def test_by_hand():
         ],
         [(0, 1, 1.0, 0.5), (0, 0, 0.25, 0.75)],  # 3, another class; 4, a box out of place
     )
-    figures = logged(labelled, [0, 1, 2, 3], ["cat", "dog", "bird"])
-    assert figures == {
+    metrics = logged(labelled, [0, 1, 2, 3], ["cat", "dog", "bird"])
+    assert metrics == {
         "roi_head/num_fg_samples": 1.0,
         "roi_head/num_bg_samples": 1.0,
         "ohem/cost_of_selected": 9.0 / 4,
@@ -88,38 +88,38 @@ def test_shares_of_all_kinds_are_one():
     torch.manual_seed(0)
     rows = torch.randint(0, BACKGROUND + 1, (50, 2)).tolist()
     labelled = rois([(*row, *torch.rand(2).tolist()) for row in rows])
-    figures = logged(labelled, torch.randperm(50)[:20].tolist())
-    shares = [figures[f"ohem/share_of_{kind.replace(' ', '_')}"] for kind in ERROR_TYPES]
+    metrics = logged(labelled, torch.randperm(50)[:20].tolist())
+    shares = [metrics[f"ohem/share_of_{x.replace(' ', '_')}"] for x in ERROR_TYPES]
     assert sum(shares) == pytest.approx(1)
 
 
 def test_nothing_selected_or_nothing_that_costs():
     labelled = rois([(BACKGROUND, BACKGROUND, 0.0, 0.0)])
     assert "ohem/loss_ratio" not in logged(labelled, [0])
-    figures = logged(rois([]), [])
-    assert figures == {"roi_head/num_fg_samples": 0.0, "roi_head/num_bg_samples": 0.0}
+    metrics = logged(rois([]), [])
+    assert metrics == {"roi_head/num_fg_samples": 0.0, "roi_head/num_bg_samples": 0.0}
 
 
 def test_the_console_line_gains_one_figure():
     """Of Detectron2's printer, which shows what has "loss" in its name."""
-    figures = logged(rois([(1, 2, 1.0, 1.0)]), [0], ["glossy", "loss", "x"])
-    assert [name for name in figures if "loss" in name] == ["ohem/loss_ratio"]
+    metrics = logged(rois([(1, 2, 1.0, 1.0)]), [0], ["glossy", "loss", "x"])
+    assert [name for name in metrics if "loss" in name] == ["ohem/loss_ratio"]
 
 
-def test_classes_of_one_name_do_not_share_their_figures():
+def test_classes_of_one_name_do_not_share_their_metrics():
     labelled = rois([(0, 2, 1.0, 0.0), (1, 2, 2.0, 0.0), (2, 2, 3.0, 0.0)])
-    figures = logged(labelled, [0, 1, 2], ["cat", "cat"])  # and a class without a name
-    costs = {name: x for name, x in figures.items() if "ohem_class" in name and "cost" in name}
+    metrics = logged(labelled, [0, 1, 2], ["cat", "cat"])  # and a class without a name
+    costs = {name: x for name, x in metrics.items() if "ohem_class" in name and "cost" in name}
     assert costs == {f"ohem_class/{i}/cost": i + 1.0 for i in range(3)}
 
 
 def test_many_classes_are_logged_less_often():
     num_classes = 3 * PERIOD
     sums = add(rois([(7, 7, 1.0, 0.0)], num_classes=num_classes), [0]).tolist()
-    figures = MiningMetrics()
+    metrics = MiningMetrics()
     with EventStorage(start_iter=1) as storage:
         for _ in range(2 * num_classes):
-            figures.add(sums)
+            metrics.add(sums)
             storage.step()
         logged = storage.history("ohem_class/7/selected").values()
         # As they are, not as medians, which would take time.
@@ -129,10 +129,10 @@ def test_many_classes_are_logged_less_often():
 
 def test_classes_are_logged_of_many_steps_together():
     labelled = rois([(1, 0, 1.0, 0.0), (0, 0, 3.0, 2.0), (1, 1, 2.0, 0.0)])
-    figures = MiningMetrics()
+    metrics = MiningMetrics()
     with EventStorage(start_iter=1) as storage:
         for hard in ([0], [0, 1], [2]) * PERIOD:
-            figures.add(add(labelled, hard).tolist(), ["cat", "dog", "bird"])
+            metrics.add(add(labelled, hard).tolist(), ["cat", "dog", "bird"])
             storage.step()
         logged = {name: history.values() for name, history in storage.histories().items()}
     assert [step for _, step in logged["ohem_class/dog/cost"]] == [100, 200, 300]

@@ -11,7 +11,8 @@ from torch import nn
 
 from ohem_d2 import MixedSampler, Selection
 from ohem_d2.errors import InputError
-from ohem_d2.mining.losses import losses_per_roi, use_weights
+from ohem_d2.mining.losses import losses_per_roi
+from ohem_d2.modeling.weighted_losses import use_weights
 
 BOX_HEAD = "MODEL.ROI_BOX_HEAD"
 LOSS_TYPES = {

@@ -469,7 +469,7 @@ def test_a_follower_without_anyone_to_follow():
 
 def test_heads_whose_weights_are_shared_out_read_once(monkeypatch):
     """However many RoIs a process has: each read gathers the weights from all."""
-    monkeypatch.setattr("ohem_d2.modeling.mixin.is_sharded", lambda heads: True)
+    monkeypatch.setattr("ohem_d2.modeling.self_check.is_sharded", lambda heads: True)
     numbers = []
     for size in (400, 10, 0):
         heads = make_heads("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 4)

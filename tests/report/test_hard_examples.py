@@ -183,15 +183,15 @@ def test_background_by_hand():
 
 
 def test_one_of_each_object_and_place():
-    kinds = [0, 3, 4, 1, 1, 1, 2]  # by falling loss
+    error_types = [0, 3, 4, 1, 1, 1, 2]  # by falling loss
     mined = Instances((100, 100))
     mined.gt_classes = torch.tensor([0, 0, 1, 2, 2, 2, 1])
     mined.gt_index = torch.tensor([0, 0, 1, 0, 0, 0, 1])
     same, elsewhere = [0.0, 0, 10, 10], [50.0, 50, 60, 60]
     mined.proposal_boxes = Boxes(torch.tensor([same, same, same, same, same, elsewhere, same]))
     ious = torch.tensor([[1.0, 0.0]]).repeat(7, 1) * (mined.gt_classes < 2)[:, None]
-    kinds = torch.tensor(kinds)
-    chosen = _one_of_each(mined, kinds, ious, num_classes=2)
+    error_types = torch.tensor(error_types)
+    chosen = _one_of_each(mined, error_types, ious, num_classes=2)
     # The missed object, not its badly placed box too; of the look-alikes at a place the first, and
     # the one elsewhere; of the second object the confused class, since "right class" is none.
     assert chosen.tolist() == [0, 3, 5, 6]
@@ -199,8 +199,11 @@ def test_one_of_each_object_and_place():
     # The first RoI hardly lies on its object, so the next one of it counts; one of background
     # nearly lies on another.
     ious[0, 0], ious[5, 1] = 0.6, 0.4
-    assert _one_of_each(mined, kinds, ious, num_classes=2).tolist() == [1, 3, 6]
-    assert _one_of_each(mined[3:6], kinds[3:6], ious[3:6, :0], num_classes=2).tolist() == [0, 2]
+    assert _one_of_each(mined, error_types, ious, num_classes=2).tolist() == [1, 3, 6]
+    assert _one_of_each(mined[3:6], error_types[3:6], ious[3:6, :0], num_classes=2).tolist() == [
+        0,
+        2,
+    ]
 
 
 def test_models_that_do_not_mine(data):

@@ -232,8 +232,8 @@ def test_crops_show_boxes_with_what_is_around_them(example, dataset):
     (annotation,) = as_coco([record], [(0, example)], dataset, "hard_examples")["annotations"]
     crop = draw_crop(image, annotation)
     assert max(crop.shape) == 260
-    kind = "confused class" if example is WRONG else example.error_type
-    color = np.round(255 * np.array(ERROR_COLORS[ERROR_TYPES.index(kind)]))
+    error_type = "confused class" if example is WRONG else example.error_type
+    color = np.round(255 * np.array(ERROR_COLORS[ERROR_TYPES.index(error_type)]))
     # Where the label itself is the example, it is white.
     assert (np.abs(crop - color).max(axis=2) <= 1).any() == (example is not WRONG)
     assert (crop == 255).all(axis=2).any() == (example.true_box is not None)

@@ -20,11 +20,11 @@ HOSTILE = '</script><img src=x onerror=alert(1)> "it\'s" & ünï \u2028'
 SMALL, MEDIUM, LARGE = (2, 2, 22, 22), (30, 20, 80, 70), (5, 5, 125, 115)
 
 
-def example(kind, loss, box, true_class, predicted_class):
+def example(error_type, loss, box, true_class, predicted_class):
     true_box = None if true_class is None else box
     predicted_box = None if predicted_class is None else box
     ends = (0.75, true_box, 0.5, predicted_box)
-    return HardExample(kind, loss, box, true_class, predicted_class, *ends)
+    return HardExample(error_type, loss, box, true_class, predicted_class, *ends)
 
 
 HARD = [

@@ -209,10 +209,10 @@ def test_train_net(tmp_path, voc):
     ]  # fmt: skip
     run = run_train_net(tmp_path, *on_processes(2), *opts, run=run_script)
     assert run.returncode == 0, run.stderr
-    figures = logged(tmp_path)
-    assert math.isfinite(figures["ohem/cost_of_selected"])
-    assert figures["roi_head/num_fg_samples"] + figures["roi_head/num_bg_samples"] <= 8
-    assert "bbox/AP50" in figures
+    metrics = logged(tmp_path)
+    assert math.isfinite(metrics["ohem/cost_of_selected"])
+    assert metrics["roi_head/num_fg_samples"] + metrics["roi_head/num_bg_samples"] <= 8
+    assert "bbox/AP50" in metrics
     assert (tmp_path / "out" / "pictures" / "mined.jpg").exists()
 
     evaluate = ["--eval-only", "MODEL.WEIGHTS", "out/model_final.pth", *opts]

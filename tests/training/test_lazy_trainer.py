@@ -92,9 +92,9 @@ def test_train_resume_and_evaluate(tmp_path, voc):
     assert run.returncode == 0, run.stderr
     assert "2 classes: cat, dog" in run.stdout
     assert "PASCAL VOC 2012 metric" in run.stdout
-    figures = logged(tmp_path)
+    metrics = logged(tmp_path)
     for name in ("roi_head/num_fg_samples", "ohem/cost_of_selected", "total_loss", "bbox/AP50"):
-        assert math.isfinite(figures[name])
+        assert math.isfinite(metrics[name])
     pictures = sorted((tmp_path / "out" / "pictures").iterdir())
     assert [p.name for p in pictures] == ["detections_voc_voc_split_trainval.jpg", "mined.jpg"]
     assert all(cv2.imread(str(p)) is not None for p in pictures)

@@ -1,0 +1,104 @@
+"""Whether a mining head fits the heads that it extends, and its config."""
+
+import logging
+
+from detectron2.config import CfgNode
+from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, ROIHeads
+
+from ..errors import InputError
+from .box_branch import BoxBranchMixin, own_names
+
+logger = logging.getLogger(__name__)
+
+
+def check_class(cls: type[BoxBranchMixin], mixin: type) -> None:
+    """
+    Check the base classes of a mining head, and the methods that it has of its own.
+
+    Args:
+        cls: the class.
+        mixin: `OHEMMixin`.
+
+    Raises:
+        TypeError: the base classes come in the wrong order, or need another mining head.
+    """
+    heads = [c for c in cls.__mro__ if issubclass(c, ROIHeads) and not issubclass(c, mixin)]
+    if heads and cls.__mro__.index(heads[0]) < cls.__mro__.index(mixin):
+        raise TypeError(
+            f"class {cls.__name__} names {heads[0].__name__} before OHEMMixin, expected "
+            f"class {cls.__name__}(OHEMMixin, {heads[0].__name__})"
+        )
+    own = own_names(cls.__mro__)
+    if "_forward_box" in own and "read_boxes" not in own:
+        logger.warning(
+            f"class {cls.__name__} has a _forward_box of its own, and no read_boxes: if "
+            "_forward_box changes the features of a RoI, read_boxes has to do the same"
+        )
+    for base in (Res5ROIHeads, CascadeROIHeads):
+        if issubclass(cls, base) and cls.read_boxes is BoxBranchMixin.read_boxes:
+            raise TypeError(
+                f"class {cls.__name__} is based on {base.__name__}, which has another box "
+                f"branch, expected class {cls.__name__}(OHEM{base.__name__}, "
+                f"{heads[0].__name__}), or a method read_boxes"
+            )
+
+
+def check_arguments(cls: type, kind: str, arguments: dict) -> None:
+    """
+    Check the arguments of a Python config.
+
+    Args:
+        cls: the class of the heads.
+        kind: the name of that of the mining heads which it is, or is derived from.
+        arguments: those that it is built with, by name.
+
+    Raises:
+        InputError: they are those of other heads.
+    """
+    if "box_heads" in arguments:
+        found, expected = "has 'box_heads'", ["OHEMCascadeROIHeads"]
+    elif "res5" in arguments:
+        found, expected = "has 'res5'", ["OHEMRes5ROIHeads"]
+    else:
+        found, expected = "has neither 'res5' nor 'box_heads'", ["OHEMROIHeads"]
+        if kind == "OHEMRROIHeads":  # which takes the same arguments
+            expected.append(kind)
+    if kind not in expected:
+        raise _other_heads("model.roi_heads", cls, found, expected)
+
+
+def check_config(cls: type, kind: str, cfg: CfgNode) -> None:
+    """
+    Check a YAML config.
+
+    Args:
+        cls: the class of the heads.
+        kind: the name of that of the mining heads which it is, or is derived from.
+        cfg: the config that it is built from.
+
+    Raises:
+        InputError: it is that of other heads.
+    """
+    box_head = cfg.MODEL.ROI_BOX_HEAD
+    found, expected = f"NAME is {box_head.NAME}", ["OHEMROIHeads"]
+    if not box_head.NAME:
+        found, expected = "NAME is empty, as for C4 models", ["OHEMRes5ROIHeads"]
+    elif box_head.POOLER_TYPE == "ROIAlignRotated":
+        found, expected = "POOLER_TYPE is ROIAlignRotated", ["OHEMRROIHeads"]
+    elif box_head.CLS_AGNOSTIC_BBOX_REG:
+        expected.append("OHEMCascadeROIHeads")
+    elif kind == "OHEMCascadeROIHeads":
+        found = "CLS_AGNOSTIC_BBOX_REG is False"
+    if kind not in expected:
+        raise _other_heads("MODEL.ROI_HEADS.NAME", cls, f"MODEL.ROI_BOX_HEAD.{found}", expected)
+    if kind == "OHEMROIHeads" and "OHEMCascadeROIHeads" in expected:
+        # All that a cascade's config has and another's has not; some others have it too.
+        logger.warning(
+            f"MODEL.ROI_HEADS.NAME is {cls.__name__}, and MODEL.ROI_BOX_HEAD."
+            "CLS_AGNOSTIC_BBOX_REG is True: if this is the config of a cascade, it needs "
+            "OHEMCascadeROIHeads, and is now trained with one stage only"
+        )
+
+
+def _other_heads(key: str, cls: type, found: str, expected: list[str]) -> InputError:
+    return InputError(f"{key} is {cls.__name__}, but {found}: expected {' or '.join(expected)}")
