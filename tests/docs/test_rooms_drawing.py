@@ -15,10 +15,11 @@ def test_the_drawing_shows_the_imports():
 def draw():
     """A line for each floor, from the top; what it imports comes in the order of the floors too."""
     lines = []
-    for rooms in reversed(FLOORS):
+    for rooms in reversed([{x for x in rooms if not x.startswith("__")} for rooms in FLOORS]):
         modules = [name for name in IMPORTS if name.split(".")[0] in rooms]
         below = {x.split(".")[0] for name in modules for x in IMPORTS[name]} - rooms
         imported = ", ".join(sorted(below, key=lambda room: (-FLOOR[room], room)))
         names = ", ".join(sorted(rooms))
-        lines.append(f"{names:<20} -> {imported}" if below else names)
+        if rooms:
+            lines.append(f"{names:<20} -> {imported}" if below else names)
     return "".join(f"{line}\n" for line in lines)
