@@ -535,7 +535,7 @@ def _report(output: Path) -> str:
         draw_curves(runs, seconds, plot)
         machines = dict.fromkeys(r["machine"] for r in results if r["data"] == data)
         tables = table(runs, seconds)
-        page += [f"## {data}", "; ".join(machines), tables, f"![Learning curves]({plot.name})"]
+        page += [f"## {data}", ";\n".join(machines), tables, f"![Learning curves]({plot.name})"]
     text = "\n\n".join(page)
     write_whole(output / "accuracy.md", f"{text}\n")
     return text

@@ -5,12 +5,14 @@ What iterative box regression and box voting (+B) do to the accuracy of a traine
     python benchmarks/box_voting.py --config-file output/quick_start/config.yaml \\
         MODEL.WEIGHTS output/quick_start/model_final.pth
 
-evaluates it with each number of rounds, in one process, and prints a table in Markdown. The model's
-head is a mining head, or BoxVotingROIHeads.
+evaluates it with each number of rounds, in one process, and stores what came out (--output). The
+model's head is a mining head, or BoxVotingROIHeads.
 """
 
+import json
 import sys
 import tempfile
+from pathlib import Path
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import default_argument_parser
@@ -25,12 +27,9 @@ from ohem_d2.training.trainer import Trainer
 SETTINGS = [(0, None), (1, 0.5), (1, 0.3), (2, 0.5), (2, 0.3), (3, 0.3)]
 
 
-def measure(config_file: str, opts: list[str]) -> str:
-    """Evaluate with each of the settings, and return the table."""
-    lines = [
-        "| data set | rounds | NMS | AP | AP50 | AP75 |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+def measure(config_file: str, opts: list[str]) -> list[dict]:
+    """Evaluate with each of the settings, and return a row for each and each data set."""
+    rows = []
     for rounds, nms_thresh in SETTINGS:
         cfg = load_config(config_file, opts)
         cfg.TEST.BOX_VOTING.ROUNDS = rounds
@@ -48,19 +47,25 @@ def measure(config_file: str, opts: list[str]) -> str:
                 DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
                 results = Trainer.test(cfg, model)["bbox"]
             nms = nms_thresh if rounds else cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST
-            values = " | ".join(f"{results[x]:.1f}" for x in ("AP", "AP50", "AP75"))
-            lines.append(f"| {name} | {rounds} | {nms} | {values} |")
-    return "\n".join(lines)
+            values = {x: round(results[x], 1) for x in ("AP", "AP50", "AP75")}
+            rows.append({"data": name, "rounds": rounds, "nms": nms, **values})
+    return rows
 
 
 def main() -> None:
-    """Read the command line, measure, print."""
-    args = default_argument_parser(epilog=__doc__).parse_args()
+    """Read the command line, measure, write."""
+    parser = default_argument_parser(epilog=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("output/box_voting.json"))
+    args = parser.parse_args()
     try:
-        table = measure(args.config_file, args.opts)
+        rows = measure(args.config_file, args.opts)
     except InputError as e:
         sys.exit(f"error: {e}")
-    print(f"\n{describe()}\n\n{table}")
+    command = f"python benchmarks/box_voting.py {' '.join(sys.argv[1:])}"
+    content = {"command": command, "environment": describe(), "rows": rows}
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(json.dumps(content, indent=1) + "\n")
+    print(*rows, sep="\n")
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@ Would it pay to rank RoIs in half precision, and would others be selected?
         MODEL.WEIGHTS output/quick_start/model_final.pth
 
 mines the training images of a trained model twice, in turn: with the box branch read in float32,
-and in bfloat16 (--dtype float16: in that). It prints a table in Markdown.
+and in bfloat16 (--dtype float16: in that). It adds a section to a page in Markdown.
 """
 
 import statistics
 import sys
+import textwrap
 import time
+from pathlib import Path
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -99,16 +101,22 @@ def _wait_for(tensors: dict[str, torch.Tensor]) -> None:
 
 
 def main() -> None:
-    """Read the command line, measure, print."""
+    """Read the command line, measure, write."""
     parser = default_argument_parser(epilog=__doc__)
     parser.add_argument("--dtype", choices=["bfloat16", "float16"], default="bfloat16")
     parser.add_argument("--batches", type=int, default=50)
+    parser.add_argument("--title", default="Ranking in half precision", help="of the section")
+    parser.add_argument("--output", type=Path, default=Path("output/half_precision.md"))
     args = parser.parse_args()
     try:
         table = measure(args.config_file, args.opts, getattr(torch, args.dtype), args.batches)
     except InputError as e:
         sys.exit(f"error: {e}")
-    print(f"\n{describe()}\n\n{table}")
+    section = f"## {args.title}\n\n{textwrap.fill(describe(), 100)}\n\n{table}"
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    with args.output.open("a") as file:
+        file.write(f"\n{section}\n")
+    print(f"\n{section}")
 
 
 if __name__ == "__main__":

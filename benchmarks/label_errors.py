@@ -2,7 +2,7 @@
 """
 How well are wrong labels found, by what they cost the model and by cleanlab's scores?
 
-    python benchmarks/label_errors.py --output docs/label_errors.md
+    python benchmarks/label_errors.py --output docs/label_errors/measured.md
 
 Spoils labels of the data set of a config on purpose (some left out, given another class, moved, or
 added where nothing is), trains on them, with several seeds, and ranks what may be wrong: in the

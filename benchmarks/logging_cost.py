@@ -2,7 +2,7 @@
 """
 What it costs to log the mining: to count it, to keep it, and to write it with Detectron2's writers.
 
-    python benchmarks/logging_cost.py --output docs/cost.md
+    python benchmarks/logging_cost.py --output docs/cost/measured.md
 
 Of each number of classes it logs as many steps as it takes to log every class twice, of RoIs drawn
 at random, and appends a table. The writers (JSON and TensorBoard, every 20 steps) are timed with
@@ -11,6 +11,7 @@ the figures of the mining and, in turn, with those alone that Detectron2 logs it
 
 import argparse
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 
@@ -95,10 +96,11 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, default=Path("output/logging_cost.md"))
     args = parser.parse_args()
+    setting = f"Milliseconds of a step, on the mean, with {_NUM_ROIS} RoIs; {describe()}"
     lines = [
         "## What logging takes",
         "",
-        f"Milliseconds of a step, on the mean, with {_NUM_ROIS} RoIs; {describe()}",
+        textwrap.fill(setting, 100),
         "",
         "| classes | counting | keeping | writing (without the mining) | all that mining adds "
         "| values kept of a step |",

@@ -21,6 +21,7 @@ import argparse
 import copy
 import statistics
 import sys
+import textwrap
 import time
 from collections import defaultdict
 from contextlib import ExitStack, contextmanager
@@ -334,7 +335,7 @@ def table(results: dict) -> str:
     for head, r in results.items():
         if r["parts"]:
             parts = ", ".join(f"{k} {1000 * v:.1f} ms" for k, v in r["parts"].items())
-            lines += ["", f"Of a step of {head}, the mining takes: {parts}."]
+            lines += ["", textwrap.fill(f"Of a step of {head}, the mining takes: {parts}.", 100)]
     return "\n".join(lines)
 
 
@@ -408,12 +409,15 @@ def main() -> None:
     if args.budget is not None:
         budget = f"{budget} (plain) or {args.budget} (the others)"
     precision = "mixed precision" if cfg.SOLVER.AMP.ENABLED else "float32"
+    setting = (
+        f"{args.images} image(s) of {args.size[0]} x {args.size[1]}, {args.proposals} proposals "
+        f"each, {budget} RoIs to train on, {precision}, median of {args.rounds} rounds; "
+        f"{describe()}"
+    )
     page = [
         f"## {args.title}",
         f"`{args.config_file}` {' '.join(args.opts)}".strip(),
-        f"{args.images} image(s) of {args.size[0]} x {args.size[1]}, {args.proposals} proposals "
-        f"each, {budget} RoIs to train on, {precision}, median of {args.rounds} rounds; "
-        f"{describe()}",
+        textwrap.fill(setting, 100),
         table(measure(cfg, args, args.images, args.proposals)),
     ]
     for name in args.sweep:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 import sys
 from statistics import mean
@@ -54,7 +55,7 @@ def test_a_run_that_is_changed_is_noticed(tmp_path, monkeypatch, capsys):
         if (run["data"], run["variant"]) == ("bccd", "half_random"):
             run["points"][-1]["AP"] += 1
     (tmp_path / RESULTS).write_text(json.dumps(content))
-    monkeypatch.setattr(tool, "ROOT", tmp_path)
+    monkeypatch.setattr(tool.stored, "ROOT", tmp_path)
     monkeypatch.setattr(sys, "argv", [TOOL.name, "--check"])
     with pytest.raises(SystemExit, match=r"run python tools/update_docs\.py"):
         tool.main()
@@ -90,25 +91,26 @@ def test_wrong_marks_are_refused(text, expected):
 
 def test_what_the_page_says_in_words():
     """Of the tables that it stands beside: if the study changes, its words have to, too."""
-    default, paper, late = tool.DEFAULT, tool.PAPER, tool.LATE
+    study = tool.study
+    default, paper, late = study.DEFAULT, study.PAPER, study.LATE
 
     def gain(setting, variant, **kwargs):
-        return mean(tool.ahead(setting, variant, **kwargs))
+        return mean(study.ahead(setting, variant, **kwargs))
 
-    lacking = (tool.LABELS_MISSING, tool.CELLS, tool.OTHER_MISSING, tool.OTHER_CELLS)
-    for setting in set(tool.SETTINGS) - set(lacking):  # "labels are complete: use the default"
+    lacking = (study.LABELS_MISSING, study.CELLS, study.OTHER_MISSING, study.OTHER_CELLS)
+    for setting in set(study.SETTINGS) - set(lacking):  # "labels are complete: use the default"
         assert gain(setting, default) > 1
-        share, _ = tool.costs(setting, default)
+        share, _ = study.costs(setting, default)
         assert share < 1
     assert mean(gain(x, default) for x in lacking) < 0  # "the default gains nothing on average"
     assert max(gain(x, paper) for x in lacking[:2]) < -2  # "the paper's own rule loses"
-    both = [x for x in tool.SETTINGS if tool.curves(x, paper)]
+    both = [x for x in study.SETTINGS if study.curves(x, paper)]
     better = [x for x in both if gain(x, paper) > gain(x, default) + 0.5]
-    assert better == [tool.MANY_LOOK_ALIKES]  # "clearly ahead of the default in one setting only"
-    shorter = [gain(tool.LOOK_ALIKES, x) for x in ("short_half", "shorter_half")]
+    assert better == [study.MANY_LOOK_ALIKES]  # "clearly ahead of the default in one setting only"
+    shorter = [gain(study.LOOK_ALIKES, x) for x in ("short_half", "shorter_half")]
     assert shorter[0] > 1 > shorter[1] >= 0  # "still ended ahead", "it ended even"
-    short = tool.SHORT_LOOK_ALIKES
-    run = [x for x in tool.VARIANTS if x != tool.SAMPLING and tool.curves(short, x)]
+    short = study.SHORT_LOOK_ALIKES
+    run = [x for x in study.VARIANTS if x != study.SAMPLING and study.curves(short, x)]
     of_1000 = {x: gain(short, x) for x in run}
     assert max(of_1000, key=of_1000.get) == late  # "came out best"
     fewer_rois = ("half", "quarter", "sampling_half", "sampling_quarter")
@@ -116,9 +118,25 @@ def test_what_the_page_says_in_words():
     assert of_1000["half"] > of_1000["sampling_half"]  # "ended closer to"
     assert of_1000["ratio"] < 0  # "lost AP, or gained less"
     assert of_1000["cls"] < of_1000[paper]
-    for setting in (tool.OTHER_MISSING, tool.OTHER_CELLS):  # "beat the default with every seed"
-        assert min(tool.ahead(setting, late, of=default)) > 0
-    assert gain(tool.OTHER_LOOK_ALIKES, late, of=default) < 0  # "slightly behind on average"
+    for setting in (study.OTHER_MISSING, study.OTHER_CELLS):  # "beat the default with every seed"
+        assert min(study.ahead(setting, late, of=default)) > 0
+    assert gain(study.OTHER_LOOK_ALIKES, late, of=default) < 0  # "slightly behind on average"
     at_once = range(5)
-    assert min(gain(tool.OTHER_CELLS, late, at=i) for i in at_once) >= 0  # "never fell behind"
-    assert gain(tool.OTHER_CELLS, default, at=0) < -2  # "had lost several AP"
+    assert min(gain(study.OTHER_CELLS, late, at=i) for i in at_once) >= 0  # "never fell behind"
+    assert gain(study.OTHER_CELLS, default, at=0) < -2  # "had lost several AP"
+
+
+def test_what_the_page_on_costs_says_in_words():
+    """Of the tables that it links to."""
+    page = tool.stored.section(tool.cost.PAGE, "Growth with the number of images")
+    waits = re.findall(r"^\| \d+ \| .* \| (\d+), (\d+) \| \d+ ms \|$", page, re.MULTILINE)
+    added = [int(mining) - int(plain) for plain, mining in waits]
+    assert len(added) == 4
+    assert added == sorted(added, reverse=True)  # "no more synchronizations with many images"
+
+
+def test_what_the_page_on_label_errors_says_in_words():
+    rows = tool.label_errors.label_errors().splitlines()[2:]
+    loss, *cleanlab = (list(map(int, re.findall(r"(\d+) ±", row))) for row in rows)
+    assert min(loss[1::2]) > 80  # "finds most of them"
+    assert min(loss[::2]) > 2 * max(x for row in cleanlab for x in row[::2])  # "much higher"

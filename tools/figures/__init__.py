@@ -1,0 +1,1 @@
+"""The blocks of figures, in a module for each page."""

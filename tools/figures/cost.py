@@ -1,0 +1,156 @@
+"""Blocks of README.md and docs/cost.md, from the tables in docs/cost/measured.md."""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from figures import stored
+from figures.markdown import is_met, table, wrapped
+
+PAGE = "cost/measured.md"
+
+
+class StepCost(NamedTuple):
+    """A row of a table of benchmarks/step_cost.py, as it stands there."""
+
+    seconds: str
+    ratio: str  # to plain Detectron2, with the lowest and the highest in brackets
+    same_pooling: str  # to plain Detectron2 with the same pooling
+    mebibytes: str
+    memory: str  # to plain Detectron2
+    synchronizations: str
+    rois: str  # with the foreground in brackets
+
+
+def step_costs(title: str) -> dict[str, StepCost]:
+    """The first table of a section of the page, by head."""
+    rows = re.findall(
+        r"^\| (\w+Heads[\w ]*) \| (.*) \|$", stored.section(PAGE, title), re.MULTILINE
+    )
+    return {head: StepCost(*cells.split(" | ")) for head, cells in rows}
+
+
+def _of_mining(title: str) -> tuple[StepCost, StepCost]:
+    """Plain Detectron2's row, and that of the head that mines."""
+    by_head = step_costs(title)
+    plain = next(iter(by_head))
+    return by_head[plain], next(x for head, x in by_head.items() if head.startswith("OHEM"))
+
+
+FPN = "Faster R-CNN, R50-FPN"
+QUARTER = "Mining with a quarter of the budget"
+QUICK_START = "The quick start's small model"
+MASKS = "Mask R-CNN, R50-FPN"
+COSTS = {
+    FPN: "Faster R-CNN R50-FPN",
+    QUARTER: "the same, the paper's rule, a quarter of the budget",
+    QUICK_START: "the quick start's small model",
+    MASKS: "Mask R-CNN R50-FPN, untrained",
+    f"{MASKS}, the paper's way": "the same, the paper's rule",
+    f"{MASKS}, at most a fourth of it foreground": "the same, at most a fourth of it foreground",
+    "R50-C4": "Faster R-CNN R50-C4, the paper's rule",
+    "Mixed precision (bfloat16)": "Faster R-CNN R50-FPN, bfloat16, the paper's rule",
+}
+
+
+def readme_cost() -> str:
+    """One sentence."""
+    _, mining = _of_mining(FPN)
+    ratio_to_plain, low_to_high = mining.ratio.split(" ", 1)
+    memory = float(mining.memory)
+    text = (
+        "On 2 CPU cores, with 2,000 proposals, a training step of R50-FPN takes "
+        f"**{mining.same_pooling} times as long** as plain Detectron2's with the same RoI pooling. "
+        f"Detectron2's own pooling uses one core only; next to that it takes {ratio_to_plain} "
+        f"times as long {low_to_high}. Peak memory is "
+        + ("the same." if memory == 1 else f"{memory:.2f} times as high.")
+    )
+    return wrapped(text)
+
+
+def cost() -> str:
+    """What mining costs each of the models."""
+    rows = []
+    for title, words in COSTS.items():
+        plain, mining = _of_mining(title)
+        one_pass = step_costs(title).get("OnePassROIHeads")
+        foreground = (re.findall(r"\((\d+)\)", x.rois)[0] for x in (plain, mining))
+        rows.append(
+            [
+                words,
+                f"**{mining.same_pooling}**",
+                mining.ratio,
+                mining.memory,
+                ", ".join(foreground),
+                f"{one_pass.same_pooling}, {one_pass.memory}" if one_pass else "not measured",
+            ]
+        )
+    titles = (
+        "time, same pooling",
+        "time, Detectron2's own pooling (lowest to highest)",
+        "peak memory",
+        "foreground: plain, mining",
+        "one pass: time, memory",
+    )
+    return table(["model", *titles], rows)
+
+
+def cost_goals() -> str:
+    """What was aimed at, and what was found."""
+    rows = []
+    for title, time, memory in ((FPN, 1.15, 1.02), (QUARTER, 0.95, 1.0), (QUICK_START, 1.15, None)):
+        _, mining = _of_mining(title)
+        met = float(mining.ratio.split(" ")[0]) <= time
+        met &= memory is None or float(mining.memory) <= memory
+        goal = f"{time:.2f}" + (f", {memory:.2f}" if memory else "")
+        rows.append(
+            [
+                f"{COSTS[title]}, CPU",
+                goal,
+                f"{mining.ratio}, {mining.memory}",
+                is_met(met),
+                mining.same_pooling,
+            ]
+        )
+    for words, goal in (
+        ("Faster R-CNN R50-FPN, GPU", "1.03, 1.01"),
+        ("Mask R-CNN R50-FPN, GPU", "1.03, 1.01"),
+        ("Faster R-CNN R50-C4, GPU, mixed precision", "1.35, 1.05"),
+    ):
+        rows.append([words, goal, "not yet measured", "", ""])
+    titles = ["goal: time, memory", "found (lowest to highest)", "", "time, same pooling"]
+    return table(["model", *titles], rows)
+
+
+def logging_cost() -> str:
+    """One sentence."""
+    section = stored.section(PAGE, "What logging takes")
+    rows = re.findall(r"^\| (\d+) \| .* \| (.*) \| .* \|$", section, re.MULTILINE)
+    (few, of_few), *_, (many, of_many) = rows
+    return (
+        f"All that is logged of the mining takes {float(of_few):.1f} ms of a step with {few} "
+        f"classes, and {float(of_many):.1f} ms with {many}."
+    )
+
+
+def half_precision() -> str:
+    """Whether it would pay to rank in half precision."""
+    rows, environments = [], set()
+    for model in ("quick start", "blood cells"):
+        section = stored.section(PAGE, f"Ranking in half precision, {model}")
+        environment, _, measured = section.strip().partition("\n\n")
+        environments.add(environment.replace("\n", " "))
+        batches = re.findall(r"^\| (\d+) batches", measured, re.MULTILINE)
+        rows.append([model, *batches, *measured.splitlines()[-1].strip("| ").split(" | ")])
+    titles = ["model", "batches", "ranked in", "time (float32: 1)", "other RoIs selected"]
+    measured_on = wrapped(f"Measured on {'; '.join(environments)}.")
+    return f"{table(titles, rows)}\n\n{measured_on}"
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "readme-cost": readme_cost,
+    "cost": cost,
+    "cost-goals": cost_goals,
+    "logging-cost": logging_cost,
+    "half-precision": half_precision,
+}

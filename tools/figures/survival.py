@@ -1,0 +1,66 @@
+"""Blocks of docs/what_it_survives.md, from what survival.py and bad_inputs.py stored."""
+
+from collections.abc import Callable
+
+from figures import stored
+from figures.markdown import table, wrapped
+
+
+def kills() -> str:
+    """How many killed trainings ended with the weights of those that were left alone."""
+    content = stored.content("survival/kills.json")
+    rows = []
+    for run in content["runs"]:
+        found = [x["difference"] for x in run["kills"]]
+        same = f"{found.count(0)} of {len(found)}"
+        differences = [x for x in found if x]
+        rows.append(
+            [
+                run["trainer"],
+                run["sampling"],
+                str(run["workers"]),
+                str(run["processes"]),
+                f"**{same}**" if run["trainer"] == "ohem_d2" else same,
+                f"{max(differences):.1g}" if differences else "0",
+                str(sum(x["half_files"] for x in run["kills"])),
+            ]
+        )
+    titles = ["trainer", "sampling", "workers", "processes"]
+    titles += ["killed and the same", "largest difference", "half checkpoints left"]
+    control = max(run["control"] for run in content["runs"])
+    text = (
+        f"Of {content['steps']} steps, with a checkpoint every {content['checkpoint_period']}. Two "
+        f"trainings that were left alone differ by {control:g}. Detectron2's trainer needs GPUs "
+        f"for several processes. Measured on {content['environment']}."
+    )
+    return f"{table(titles, rows)}\n\n{wrapped(text)}"
+
+
+# What a wrong input is answered with, in the order of the table, and in words.
+ANSWERS = {
+    "one line": "one line that names it",
+    "traceback": "a traceback",
+    "too late": "an error, too late",
+    "accepted": "taken",
+    "no end": "no end",
+}
+
+
+def bad_inputs() -> str:
+    """How many wrong inputs of each kind are answered how."""
+    inputs = stored.content("survival/inputs.json")["inputs"]
+    kinds = list(dict.fromkeys(x["kind"] for x in inputs))
+    rows = []
+    for kind in [*kinds, "all"]:
+        these = [x for x in inputs if kind in (x["kind"], "all")]
+        for who, words in (("ohem_d2", "ohem-d2"), ("detectron2", "Detectron2")):
+            answers = [x[who] for x in these if who in x]
+            counts = [answers.count(answer) for answer in ANSWERS]
+            rows.append([kind, words, f"{len(answers)}", *map(str, counts)])
+    return table(["wrong", "given to", "inputs", *ANSWERS.values()], rows)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "kills": kills,
+    "bad-inputs": bad_inputs,
+}
