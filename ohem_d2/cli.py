@@ -7,9 +7,10 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
@@ -206,18 +207,34 @@ example:
     setup_logger(name="fvcore")
     setup_logger(name="ohem_d2")
     try:
-        write_report(
-            args.config_file,
-            args.dataset,
-            args.output,
-            args.opts,
-            max_images=args.max_images,
-            ranking=args.label_errors,
-        )
+        with _interrupted_by_signals():
+            write_report(
+                args.config_file,
+                args.dataset,
+                args.output,
+                args.opts,
+                max_images=args.max_images,
+                ranking=args.label_errors,
+            )
     except InputError as e:
         sys.exit(f"error: {e}")
     except KeyboardInterrupt:
         sys.exit(130)  # as shells have it
+
+
+@contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """Let the other signals that end a process interrupt it as Ctrl-C does."""
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():  # others may not
+        for name in ("SIGTERM", "SIGHUP"):  # the second where there is one
+            if (signum := getattr(signal, name, None)) is not None:
+                handlers[signum] = signal.signal(signum, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
 
 
 def proposals(argv: Sequence[str], prog: str | None = None) -> None:

@@ -7,7 +7,6 @@ are ranked by what the label costs the model.
 """
 
 import logging
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -88,9 +87,6 @@ def write_report(
     load = load_python_config if config_file.endswith(".py") else load_yaml_config
     cfg, model, proposal_files = load(config_file, opts, dataset)
     records = load_records(dataset, proposal_files)[:max_images]
-    for of_end in ("SIGTERM", "SIGHUP"):  # as Ctrl-C; the second where there is one
-        if hasattr(signal, of_end):
-            signal.signal(getattr(signal, of_end), signal.default_int_handler)
     with alone_in("--output", output):
         _look_at_all(cfg, model, records, output, dataset, rank)
 
