@@ -224,11 +224,15 @@ example:
 
 @contextmanager
 def _interrupted_by_signals() -> Iterator[None]:
-    """Let the other signals that end a process interrupt it as Ctrl-C does."""
+    """
+    Let the other signals that end a process interrupt it as Ctrl-C does. Those that it was started
+    to ignore (by nohup, for example) stay ignored.
+    """
     handlers = {}
     if threading.current_thread() is threading.main_thread():  # others may not
         for name in ("SIGTERM", "SIGHUP"):  # the second where there is one
-            if (signum := getattr(signal, name, None)) is not None:
+            signum = getattr(signal, name, None)
+            if signum is not None and signal.getsignal(signum) is not signal.SIG_IGN:
                 handlers[signum] = signal.signal(signum, signal.default_int_handler)
     try:
         yield
