@@ -147,7 +147,8 @@ class TorchvisionWeights(PathHandler):
         if not form.exists():
             weights = torch.load(source, map_location="cpu", weights_only=True)
             form.parent.mkdir(parents=True, exist_ok=True)
-            # Beside it first, since another process may be about to read it.
+            # Beside it first, since another process may be about to read it; and in a folder of
+            # this process, since others may be about to write it, at the start of a training.
             with tempfile.TemporaryDirectory(dir=form.parent) as folder:
                 unfinished = Path(folder) / form.name
                 torch.save({"model": weights, "matching_heuristics": True}, unfinished)
