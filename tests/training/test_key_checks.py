@@ -1,5 +1,6 @@
 """Values that cannot work, of Detectron2's own keys."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,14 @@ def test_what_cannot_be_built_names_its_keys():
         named_settings("x.yaml", cfg),
     ):
         DefaultTrainer.build_model(cfg)
+
+
+def test_what_the_standard_library_refuses_on_the_way_is_no_code_of_the_users():
+    with (
+        pytest.raises(InputError, match=r"x.yaml, .* FileNotFoundError: .* \(shutil, line"),
+        named_settings("x.yaml", get_cfg()),
+    ):
+        shutil.copyfile("no such file", "x")
 
 
 def test_errors_of_the_users_own_code_keep_their_traceback():
