@@ -236,8 +236,11 @@ def options_by_name(
     known = {f.name.upper() if of_config else f.name: f.name for f in fields(kind)}
     for name in values:
         if kind is OHEMOptions and (new := _RENAMED.get(name.lower())):
-            new = new.upper() if of_config else new
-            raise InputError(f"{of_config}{name} is now called {new}, expected that name")
+            new = f"{of_config}{new.upper() if of_config else new}"
+            # In the words of yacs, which refuses it where `add_ohem_config` was called.
+            raise InputError(
+                f"Key {of_config}{name} was renamed to {new}; please update your config."
+            )
         if name not in known:
             raise InputError(f"{of_config}{name} is unknown, expected one of {', '.join(known)}")
     return kind(**{known[name]: value for name, value in values.items()})

@@ -6,7 +6,8 @@ from detectron2 import model_zoo
 from detectron2.config import LazyConfig, get_cfg
 from detectron2.modeling import ROI_HEADS_REGISTRY
 
-from ohem_d2 import add_ohem_config
+from ohem_d2 import add_ohem_config, with_ohem
+from ohem_d2.config import ohem_options
 from ohem_d2.errors import InputError
 from ohem_d2.training.config_file import load_config
 
@@ -244,6 +245,28 @@ def test_wrong_settings_are_named():
         load_config(str(CONFIGS / "quick_start.yaml"), ["MODEL.ROI_HEAD.NAME", "OHEMROIHeads"])
     with pytest.raises(InputError, match="in the settings 'SEED'"):
         load_config(str(CONFIGS / "quick_start.yaml"), ["SEED"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("POSITIVE_FRACTION", "MAX_FOREGROUND_FRACTION"), ("WARMUP_ITERS", "START_ITER")],
+)
+def test_an_old_name_is_answered_by_the_new_one(tmp_path, old, new):
+    node = "MODEL.ROI_HEADS.OHEM"
+    error = f"Key {node}.{old} was renamed to {node}.{new}; please update your config"
+    (tmp_path / "old.yaml").write_text(f"MODEL: {{ROI_HEADS: {{OHEM: {{{old}: 1}}}}}}")
+    with pytest.raises(InputError, match=error):
+        load_config(str(tmp_path / "old.yaml"))
+    with pytest.raises(InputError, match=error):
+        load_config(str(CONFIGS / "quick_start.yaml"), [f"{node}.{old}", "1"])
+    without_our_keys = get_cfg()
+    without_our_keys.MODEL.ROI_HEADS.OHEM = type(without_our_keys)({old: 1})
+    with pytest.raises(InputError, match=error):
+        ohem_options(without_our_keys)
+    heads = model_zoo.get_config("common/models/cascade_rcnn.py").model.roi_heads
+    error = f"Key {old.lower()} was renamed to {new.lower()}; please update your config"
+    with pytest.raises(InputError, match=error):
+        with_ohem(heads, **{old.lower(): 1})
 
 
 @pytest.mark.parametrize(
