@@ -204,7 +204,7 @@ def read_part(part: Path, header: str) -> tuple[dict[int | str, np.ndarray], int
     Read what an earlier run has finished.
 
     Args:
-        part: the file: pickles, one behind the other, of the header and of pairs of an
+        part: the file: pickles, one after the other, of the header and of pairs of an
             ``image_id`` and its boxes. It may be empty, or end within a pair.
         header: what this run does.
 

@@ -40,7 +40,7 @@ from .hard_examples import Findings, build_mapper, check_model, look_at
 from .label_errors import by_cleanlab, by_loss
 from .page import as_coco, write_list, write_page
 
-logger = logging.getLogger("ohem_d2")
+logger = logging.getLogger(__name__)
 
 RANKINGS = {"loss": by_loss, "cleanlab": by_cleanlab}
 

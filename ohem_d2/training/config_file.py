@@ -94,7 +94,7 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     opts = list(opts)
     for opt in opts[::2]:
         if opt.startswith("--"):
-            raise InputError(f"{opt} comes behind the settings, expected it before them")
+            raise InputError(f"{opt} comes after the settings, expected it before them")
         if "=" in opt:
             raise InputError(f"in the settings {opt!r}: expected KEY VALUE, as for YAML configs")
     try:

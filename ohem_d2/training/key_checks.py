@@ -80,7 +80,10 @@ def check_lazy_keys(cfg: DictConfig, training: bool = True) -> None:
                          rule.expected)  # fmt: skip
     means, stds = (OmegaConf.select(cfg, f"model.pixel_{x}") for x in ("mean", "std"))
     if is_list(means) and is_list(stds) and len(means) != len(stds):
-        raise InputError("model.pixel_mean and model.pixel_std differ in length, expected as many")
+        raise InputError(
+            f"model.pixel_std has {len(stds)} numbers, expected {len(means)}, as many as "
+            "model.pixel_mean has"
+        )
 
 
 def check_no_none(cfg: CfgNode, known: CfgNode) -> None:

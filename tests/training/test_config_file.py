@@ -273,7 +273,7 @@ def test_an_old_name_is_answered_by_the_new_one(tmp_path, old, new):
     ("opts", "message"),
     [
         (["SOLVER.MAX_ITER=5"], "in the settings 'SOLVER.MAX_ITER=5': expected KEY VALUE"),
-        (["SEED", "1", "--eval-only"], "--eval-only comes behind the settings"),
+        (["SEED", "1", "--eval-only"], "--eval-only comes after the settings"),
     ],
 )
 def test_settings_of_another_form(opts, message):

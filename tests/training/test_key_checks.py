@@ -145,6 +145,13 @@ def test_python_configs(setting):
         check_lazy_keys(OmegaConf.from_dotlist(["model.x=1", setting]))
 
 
+def test_means_and_deviations_of_different_length_in_a_python_config():
+    cfg = OmegaConf.create({"model": {"pixel_mean": [1.0, 2.0, 3.0], "pixel_std": [1.0]}})
+    error = r"^model.pixel_std has 1 numbers, expected 3, as many as model.pixel_mean has"
+    with pytest.raises(InputError, match=error):
+        check_lazy_keys(cfg)
+
+
 def test_weights_of_losses_that_overflow():
     with pytest.raises(InputError, match="LOSS_WEIGHT_CLS is 1e[+]308, expected a number from 0"):
         OHEMOptions(loss_weight_cls=1e308)
