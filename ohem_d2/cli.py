@@ -51,11 +51,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: the command line, without the name of the program; that of this process by default.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser = argparse.ArgumentParser(
-        prog="ohem-d2",
-        description="Online hard example mining for Detectron2.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="commands:\n"
+    parser = _parser(
+        "ohem-d2",
+        "Online hard example mining for Detectron2.",
+        "commands:\n"
         + "".join(f"  {name:<11}{command.__doc__}\n" for name, command in COMMANDS.items())
         + "\n'ohem-d2 COMMAND --help' tells the arguments of a command.",
     )
@@ -172,11 +171,10 @@ def _where_logged() -> str:
 
 def report(argv: Sequence[str], prog: str | None = None) -> None:
     """Write down what a trained model finds hard in a data set, and labels that may be wrong."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=report.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="""
+    parser = _parser(
+        prog,
+        report.__doc__,
+        """
 RoIs are mined by the code that training mines with; each object and each look-alike that the model
 gets wrong is one example. Where model and labels disagree, the label may be wrong as well: these
 are ranked by what the label costs the model. index.html shows both, the worst first;
@@ -245,11 +243,10 @@ def proposals(argv: Sequence[str], prog: str | None = None) -> None:
     """Compute the selective search proposals of a data set, as Fast R-CNN learns from."""
     from .data.selective_search import MODES, compute_proposals  # which needs Unix
 
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=proposals.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="""
+    parser = _parser(
+        prog,
+        proposals.__doc__,
+        """
 The file is what DATASETS.PROPOSAL_FILES_TRAIN and PROPOSAL_FILES_TEST name. A run that was stopped
 goes on where it was when the same command is given again.
 
@@ -272,6 +269,16 @@ example:
     except KeyboardInterrupt as e:
         print(f"interrupted: {e}", file=sys.stderr)
         sys.exit(130)  # as a shell has it of what Ctrl-C stops
+
+
+def _parser(prog: str | None, description: str | None, epilog: str) -> argparse.ArgumentParser:
+    """A parser whose help shows the lines of the epilog as they are."""
+    return argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=epilog,
+    )
 
 
 def _find_own_modules() -> None:
