@@ -74,27 +74,6 @@ def test_the_standard_head_in_a_config_based_on_a_cascade(tmp_path):
                        ["MODEL.ROI_HEADS.NAME", "OHEMROIHeads"])  # fmt: skip
 
 
-def test_heads_whose_boxes_do_not_vote():
-    opts = ["TEST.BOX_VOTING.ROUNDS", "2", "MODEL.ROI_HEADS.NAME"]
-    with pytest.raises(InputError, match=r"is StandardROIHeads, whose boxes do not vote"):
-        load_config(str(CONFIGS / "quick_start.yaml"), [*opts, "StandardROIHeads"])
-    for head in ("BoxVotingROIHeads", "OHEMROIHeads"):
-        load_config(str(CONFIGS / "quick_start.yaml"), [*opts, head])
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "found"),
-    [
-        ("MODEL.KEYPOINT_ON", "True", "that of keypoints"),
-        ("MODEL.META_ARCHITECTURE", "PanopticFPN", "a PanopticFPN"),
-    ],
-)
-def test_models_that_know_no_test_time_augmentation(key, value, found):
-    opts = ["TEST.AUG.ENABLED", "True", key, value]
-    with pytest.raises(InputError, match=f"TEST.AUG.ENABLED is True, but the model is {found}"):
-        load_config(str(CONFIGS / "quick_start.yaml"), opts)
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
 def test_mixed_precision_needs_a_gpu(caplog):
     cfg = load_config(str(CONFIGS / "quick_start.yaml"), ["SOLVER.AMP.ENABLED", "True"])
@@ -286,17 +265,6 @@ def test_a_saved_python_config(tmp_path):
     LazyConfig.save(python, str(tmp_path / "config.yaml"))
     with pytest.raises(InputError, match=r"was saved from a Python config.*expected the \.py file"):
         load_config(str(tmp_path / "config.yaml"))
-
-
-def test_no_such_head():
-    with pytest.raises(InputError, match=r"NAME is 'OHEMHeads', expected one of .*OHEMROIHeads"):
-        load_config(str(CONFIGS / "quick_start.yaml"), ["MODEL.ROI_HEADS.NAME", "OHEMHeads"])
-
-
-def test_a_model_without_roi_heads():
-    retinanet = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
-    with pytest.raises(InputError, match="config of a RetinaNet, which has no RoI heads"):
-        load_config(retinanet, ["MODEL.ROI_HEADS.NAME", "OHEMROIHeads"])
 
 
 def test_no_such_file():

@@ -96,6 +96,44 @@ def test_keys_of_training_do_not_matter_to_an_evaluation():
     check_keys(cfg, training=False)
 
 
+def test_heads_whose_boxes_do_not_vote():
+    opts = ["TEST.BOX_VOTING.ROUNDS", "2", "MODEL.ROI_HEADS.NAME"]
+    with pytest.raises(
+        InputError, match=r"ROUNDS is 2, expected 0: .* 'StandardROIHeads', whose boxes do not"
+    ):
+        check_keys(load_config(QUICK_START, [*opts, "StandardROIHeads"]))
+    for head in ("BoxVotingROIHeads", "OHEMROIHeads"):
+        check_keys(load_config(QUICK_START, [*opts, head]))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("MODEL.KEYPOINT_ON", "True", "that of keypoints"),
+        ("MODEL.META_ARCHITECTURE", "PanopticFPN", "a PanopticFPN"),
+    ],
+)
+def test_models_that_know_no_test_time_augmentation(key, value, found):
+    opts = ["TEST.AUG.ENABLED", "True", key, value]
+    with pytest.raises(
+        InputError, match=f"TEST.AUG.ENABLED is True, expected False: the model is {found}"
+    ):
+        check_keys(load_config(QUICK_START, opts))
+
+
+def test_no_such_head():
+    with pytest.raises(InputError, match=r"NAME is 'OHEMHeads', expected one of .*OHEMROIHeads"):
+        check_keys(load_config(QUICK_START, ["MODEL.ROI_HEADS.NAME", "OHEMHeads"]))
+
+
+def test_a_model_without_roi_heads():
+    retinanet = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
+    with pytest.raises(
+        InputError, match="is 'OHEMROIHeads', expected another: .* is 'RetinaNet', which has no"
+    ):
+        check_keys(load_config(retinanet, ["MODEL.ROI_HEADS.NAME", "OHEMROIHeads"]))
+
+
 def test_keys_that_nothing_looks_at():
     cfg = load_config(QUICK_START, ["MODEL.ROI_MASK_HEAD.NAME", "NoMasks"])
     check_keys(cfg)
