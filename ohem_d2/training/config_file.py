@@ -7,6 +7,7 @@ from ast import literal_eval
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 import yaml
@@ -30,6 +31,19 @@ _ZOO = (Path(model_zoo.__file__).parent / "configs").resolve()
 _CASCADES = {"CascadeROIHeads", "OHEMCascadeROIHeads"}
 # What fvcore and yacs answer with to a config that they do not like.
 _REFUSED = (KeyError, ValueError, AssertionError, TypeError, AttributeError)
+
+
+class _TextLoader(yaml.SafeLoader):
+    """Takes each value for a text, whatever its tag says, but merges keys (<<) as YAML does."""
+
+    def construct_text(self, node: yaml.Node) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return self.construct_mapping(node, deep=True)
+        if isinstance(node, yaml.SequenceNode):
+            return self.construct_sequence(node, deep=True)
+        return node.value
+
+    yaml_constructors: ClassVar[dict] = {None: construct_text}
 
 
 class _SafeCfgNode(CfgNode):
@@ -152,7 +166,7 @@ def _read_yaml(path: str) -> dict:
                 f"{path} was saved from a Python config, and names functions to call: expected "
                 "the .py file itself, with the same settings"
             )
-        content = yaml.load(text, yaml.BaseLoader)
+        content = yaml.load(text, _TextLoader)
     except OSError as e:
         raise InputError(f"{path} is no valid config: {e.strerror}") from None
     except UnicodeDecodeError:

@@ -171,6 +171,16 @@ def test_bases_that_do_not_belong_to_a_config(tmp_path, monkeypatch, base):
     assert "root:" not in str(e.value)
 
 
+@pytest.mark.parametrize("key", ["<<", "!!merge x"])
+def test_a_base_cannot_hide_in_a_merged_key(tmp_path, key):
+    (tmp_path / "secret.yaml").write_text("OUTPUT_DIR: secret\nVERSION: 2\n")
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    (folder / "bad.yaml").write_text(f"{key}: {{_BASE_: {tmp_path}/secret.yaml}}\nVERSION: 2\n")
+    with pytest.raises(InputError, match="bad.yaml is no valid config: its _BASE_ is '/"):
+        load_config(str(folder / "bad.yaml"))
+
+
 def test_bases_that_belong_to_a_config(tmp_path):
     (tmp_path / "a.yaml").write_text("MODEL: {MASK_ON: True}\nVERSION: 2\n")
     (tmp_path / "sub").mkdir()
