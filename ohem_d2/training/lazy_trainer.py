@@ -162,7 +162,7 @@ def load_lazy_config(
     for i, opt in enumerate(opts):
         key, is_pair, value = opt.partition("=")
         if opt.startswith("--"):
-            raise InputError(f"{opt} comes behind the settings, expected it before them")
+            raise InputError(f"{opt} comes after the settings, expected it before them")
         if not is_pair:
             raise InputError(f"in the settings {opt!r}: expected key=value, as for Python configs")
         if not key.startswith("+") and OmegaConf.select(cfg, key, default=_MISSING) is _MISSING:
