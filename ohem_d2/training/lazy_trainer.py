@@ -246,6 +246,7 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, Who
     trainer_class = AMPTrainer if cfg.train.amp.enabled else SimpleTrainer
     loader = ResumableLoader(instantiate(cfg.dataloader.train))
     trainer = trainer_class(model, loader, optimizer)
+    trainer.max_iter = cfg.train.max_iter
     output_dir = cfg.train.output_dir
     checkpointer = WholeCheckpointer(model, output_dir, trainer=trainer)
 
