@@ -22,8 +22,6 @@ logger = logging.getLogger(__name__)
 
 # How long a value may be in a message.
 _SHOWN = 60
-# Of a parameter that stands for any other.
-_SHAPE = (2, 3)
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ def check_training_state(
         _check_processes(resume["processes"])
     inner: Any = trainer
     if isinstance(getattr(trainer, "_trainer", None), TrainerBase):
-        inner, state = trainer._trainer, state["_trainer"]  # type: ignore[attr-defined]
+        inner, state = trainer._trainer, state["_trainer"]
         state["iteration"].count()
     if isinstance(optimizer := getattr(inner, "optimizer", None), Optimizer):
         _check_optimizer(state["optimizer"], optimizer, needs_initial_lr)
@@ -190,10 +188,14 @@ def _check_optimizer(entry: _Entry, optimizer: Optimizer, needs_initial_lr: bool
                 x[name].check_like(value)
         if needs_initial_lr:
             x["initial_lr"].check_like(0.0)
-        kept = _state_after_step(optimizer, {**group, **x.value})
+        # Some keep other things of a matrix than of a vector.
+        by_dimensions = {
+            n: _state_after_step(optimizer, {**group, **x.value}, n)
+            for n in {param.ndim for param in group["params"]}
+        }
         numbers = x["params"].items(len(group["params"]))
         for number, param in zip(numbers, group["params"]):
-            params[number.count()] = param, kept
+            params[number.count()] = param, by_dimensions[param.ndim]
     state = entry["state"]
     if not isinstance(state.value, Mapping):
         raise state.wrong("a mapping")
@@ -209,8 +211,8 @@ def _check_optimizer(entry: _Entry, optimizer: Optimizer, needs_initial_lr: bool
                     f"{type(optimizer).__name__} has"
                 )
             if isinstance(like, Tensor):
-                shape = {_SHAPE: param.shape, (): torch.Size()}.get(tuple(like.shape))
-                value.check_tensor(shape, like.is_floating_point())
+                shapes = {(): torch.Size(), _shape(param.ndim): param.shape}
+                value.check_tensor(shapes.get(tuple(like.shape)), like.is_floating_point())
             elif _is_setting(like):
                 value.check_like(like)
     lacking = [number for number, (_, kept) in params.items() if kept and number not in state.value]
@@ -235,26 +237,36 @@ def _is_setting(value: object) -> bool:
     return isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)
 
 
-def _state_after_step(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
+def _shape(dimensions: int) -> tuple[int, ...]:
+    """That of a small parameter, which no number of it has in common with another."""
+    return tuple(range(2, 2 + dimensions))
+
+
+def _state_after_step(
+    optimizer: Optimizer, group: dict[str, Any], dimensions: int
+) -> dict[str, Any]:
     """
     What an optimizer keeps of a parameter, which only its first step shows: of a small one.
 
     Args:
         optimizer: it is not changed.
-        group: settings of the parameters.
+        group: settings of the parameter.
+        dimensions: how many it has.
 
     Returns:
-        the state of a parameter of `_SHAPE`. Empty also where the optimizer is none of torch's, and
+        the state of a parameter of `_shape`. Empty also where the optimizer is none of torch's, and
         cannot be copied.
     """
     some = optimizer.param_groups[0]["params"][0]
-    param = torch.zeros(_SHAPE, dtype=some.dtype, device=some.device, requires_grad=True)
+    param = torch.zeros(
+        _shape(dimensions), dtype=some.dtype, device=some.device, requires_grad=True
+    )
     param.grad = torch.zeros_like(param)
     try:
         shadow = copy.copy(optimizer)
         shadow.state = defaultdict(dict)
         shadow.param_groups = [{**group, "params": [param]}]
-        type(shadow).step(shadow)
+        type(shadow).step(shadow)  # not that which a scheduler has put in its place
         return {name: x for name, x in shadow.state[param].items() if x is not None}
     except Exception as e:  # there is no end to what other optimizers need
         logger.debug(f"{type(optimizer).__name__} was not looked into: {e}")

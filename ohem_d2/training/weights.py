@@ -172,7 +172,7 @@ def _check_sums(name: str, path: str) -> None:
         damage = str(e)
     if damage:
         raise InputError(
-            f"{name!r} is damaged ({damage}), expected it as it was saved: copy or download it again"
+            f"{name!r} is damaged ({damage}), expected a whole one: copy or download it again"
         )
 
 
