@@ -8,6 +8,7 @@ from pathlib import Path
 from detectron2.data.datasets import load_coco_json
 
 from ..errors import InputError
+from ..paths import wrong_file
 
 
 def _is_number(value: object) -> bool:
@@ -61,8 +62,8 @@ def load_coco(json_file: Path, image_folder: Path) -> tuple[list[dict], list[str
     Raises:
         InputError: a file is missing or malformed.
     """
-    if not json_file.is_file():
-        raise InputError(f"{json_file} does not exist")
+    if reason := wrong_file(json_file):
+        raise InputError(f"{json_file} {reason}, expected annotations in COCO's format")
     if not image_folder.is_dir():
         raise InputError(f"{image_folder}, the folder of the images of {json_file}, does not exist")
     try:

@@ -78,7 +78,7 @@ def register_by_name(train: Sequence[str], test: Sequence[str]) -> Registered | 
     """
     names = (*train, *test)
     register_builtin(names)
-    loaded = {name: _load(name) for name in names if "://" in name}
+    loaded = {name: _named(name, _load) for name in dict.fromkeys(names) if "://" in name}
     if not loaded:
         return None
     for name in names:
@@ -153,6 +153,16 @@ def _load(name: str) -> tuple[list[dict], list[str], dict]:
     if not any(record["annotations"] for record in records):
         raise InputError(f"there is no object in the data set {name!r}")
     return records, names, metadata
+
+
+def _named(name: str, load: Callable[[str], tuple]) -> tuple:
+    """Load a data set, and name it in what is wrong with its files."""
+    try:
+        return load(name)
+    except InputError as e:
+        if repr(name) in str(e):
+            raise
+        raise InputError(f"the data set {name!r}: {e}") from e
 
 
 def _leave_out_bad_boxes(name: str, records: list[dict]) -> None:

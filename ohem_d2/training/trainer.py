@@ -37,6 +37,8 @@ from .checks import (
     check_output_dir,
     check_proposal_files,
     check_weights,
+    named_annotations,
+    named_data_sets,
     named_settings,
 )
 from .config_file import find_config, load_config
@@ -45,7 +47,7 @@ from .distributed import wrap_ddp
 from .interruption import ResumeHook
 from .key_checks import check_keys
 from .mining_logs import MiningLogs
-from .output_folder import alone_in
+from .output_folder import alone_in, check_output_files
 
 logger = logging.getLogger(__name__)
 
@@ -96,19 +98,20 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict]]:
         """See Detectron2's `DefaultTrainer.build_train_loader`."""
-        with _named_proposals(cfg, "TRAIN"):
+        with named_annotations(), _named_proposals(cfg, "TRAIN"):
             return super().build_train_loader(cfg)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:
         """See Detectron2's `DefaultTrainer.build_test_loader`."""
-        with _named_proposals(cfg, "TEST"):
+        with named_annotations(), _named_proposals(cfg, "TEST"):
             return shield_workers(super().build_test_loader(cfg, dataset_name))
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """See `ohem_d2.evaluation.evaluators.build_evaluator`."""
-        return build_evaluator(dataset_name, cfg.OUTPUT_DIR, cfg.TEST.KEYPOINT_OKS_SIGMAS)
+        with named_annotations():
+            return build_evaluator(dataset_name, cfg.OUTPUT_DIR, cfg.TEST.KEYPOINT_OKS_SIGMAS)
 
     @classmethod
     def test_with_tta(cls, cfg: CfgNode, model: nn.Module) -> dict:
@@ -187,6 +190,7 @@ def run(args) -> dict | None:
         return lazy_trainer.run(args)
     cfg = load_config(args.config_file, args.opts)
     check_output_dir("OUTPUT_DIR", cfg.OUTPUT_DIR)
+    check_output_files("OUTPUT_DIR", cfg.OUTPUT_DIR, training=not args.eval_only)
     check_keys(cfg, training=not args.eval_only)
     with nullcontext() if args.eval_only else alone_in("OUTPUT_DIR", cfg.OUTPUT_DIR):
         return _run(args, cfg)
@@ -194,20 +198,8 @@ def run(args) -> dict | None:
 
 def _run(args, cfg: CfgNode) -> dict | None:
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ohem_d2")
-    register_datasets(cfg)
-    splits = ("TEST",) if args.eval_only else ("TRAIN", "TEST")
-    if not cfg.DATASETS[splits[0]]:
-        raise InputError(f"DATASETS.{splits[0]} is empty, expected at least one data set")
-    for split in splits:
-        check_datasets(*cfg.DATASETS[split])
-        if cfg.MODEL.LOAD_PROPOSALS:
-            key = f"PROPOSAL_FILES_{split}"
-            check_proposal_files(f"DATASETS.{key}", cfg.DATASETS[key], cfg.DATASETS[split])
-    for name in cfg.DATASETS.TEST:
-        check_evaluator_type(name)
-    if (node := _NODES_OF_CLASSES.get(cfg.MODEL.META_ARCHITECTURE)) is not None:
-        names = [name for split in splits for name in cfg.DATASETS[split]]
-        check_num_classes(f"MODEL.{node}.NUM_CLASSES", cfg.MODEL[node].NUM_CLASSES, names)
+    with named_data_sets({f"DATASETS.{x}": cfg.DATASETS[x] for x in ("TRAIN", "TEST")}):
+        _check_datasets(args, cfg)
     if not args.eval_only:
         check_batch_size("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH)
     weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
@@ -233,3 +225,21 @@ def _run(args, cfg: CfgNode) -> dict | None:
     results = trainer.train()
     logger.info(f"Done: weights, logs and pictures are in {cfg.OUTPUT_DIR}")
     return results
+
+
+def _check_datasets(args, cfg: CfgNode) -> None:
+    """Register those of the config, and make sure that they can be read."""
+    register_datasets(cfg)
+    splits = ("TEST",) if args.eval_only else ("TRAIN", "TEST")
+    if not cfg.DATASETS[splits[0]]:
+        raise InputError(f"DATASETS.{splits[0]} is empty, expected at least one data set")
+    for split in splits:
+        check_datasets(*cfg.DATASETS[split])
+        if cfg.MODEL.LOAD_PROPOSALS:
+            key = f"PROPOSAL_FILES_{split}"
+            check_proposal_files(f"DATASETS.{key}", cfg.DATASETS[key], cfg.DATASETS[split])
+    for name in cfg.DATASETS.TEST:
+        check_evaluator_type(name)
+    if (node := _NODES_OF_CLASSES.get(cfg.MODEL.META_ARCHITECTURE)) is not None:
+        names = [name for split in splits for name in cfg.DATASETS[split]]
+        check_num_classes(f"MODEL.{node}.NUM_CLASSES", cfg.MODEL[node].NUM_CLASSES, names)
