@@ -24,15 +24,13 @@ from ..data import register_datasets
 from ..errors import InputError
 from ..modeling.lazy import COUNTERPARTS, with_ohem
 from ..training.checks import (
-    check_datasets,
-    check_num_classes,
     check_output_dir,
     check_proposal_files,
     check_weights,
-    named_data_sets,
     named_settings,
 )
 from ..training.config_file import find_config, load_config
+from ..training.data_checks import check_datasets, check_num_classes, named_data_sets
 from ..training.key_checks import check_keys
 from ..training.lazy_trainer import load_lazy_config, register_lazy_datasets
 from ..training.output_folder import alone_in, check_not_in_the_way

@@ -33,14 +33,11 @@ from ..visualization import DetectionPictures, MinedPictures, detections_file
 from .checkpoint import WholeCheckpointer
 from .checks import (
     check_batch_size,
-    check_datasets,
-    check_num_classes,
     check_output_dir,
     check_weights,
-    named_annotations,
-    named_data_sets,
     named_settings,
 )
+from .data_checks import check_datasets, check_num_classes, named_annotations, named_data_sets
 from .data_loader import ResumableLoader, shield_workers
 from .device import usable_device
 from .distributed import wrap_ddp

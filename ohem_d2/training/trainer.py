@@ -32,16 +32,13 @@ from . import lazy_trainer
 from .checkpoint import WholeCheckpointer
 from .checks import (
     check_batch_size,
-    check_datasets,
-    check_num_classes,
     check_output_dir,
     check_proposal_files,
     check_weights,
-    named_annotations,
-    named_data_sets,
     named_settings,
 )
 from .config_file import find_config, load_config
+from .data_checks import check_datasets, check_num_classes, named_annotations, named_data_sets
 from .data_loader import ResumableLoader, shield_workers
 from .distributed import wrap_ddp
 from .interruption import ResumeHook

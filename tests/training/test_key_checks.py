@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 
 from ohem_d2.config import BoxVotingOptions, OHEMOptions
 from ohem_d2.errors import InputError
-from ohem_d2.training.checks import check_num_classes, check_output_dir, named_settings
+from ohem_d2.training.checks import check_output_dir, named_settings
 from ohem_d2.training.config_file import _ZOO, CONFIGS, load_config
+from ohem_d2.training.data_checks import check_num_classes
 from ohem_d2.training.key_checks import _leaves, check_keys, check_lazy_keys
 from ohem_d2.training.key_rules import RULES, TRAINING_RULES
 
