@@ -129,8 +129,8 @@ def logging_cost() -> str:
     rows = re.findall(r"^\| (\d+) \| .* \| (.*) \| .* \|$", section, re.MULTILINE)
     (few, of_few), *_, (many, of_many) = rows
     return (
-        f"All that is logged of the mining takes {float(of_few):.1f} ms of a step with {few} "
-        f"classes, and {float(of_many):.1f} ms with {many}."
+        f"Logging takes {float(of_few):.1f} ms of a step with {few} classes, and "
+        f"{float(of_many):.1f} ms with {many}."
     )
 
 
@@ -144,7 +144,7 @@ def half_precision() -> str:
         batches = re.findall(r"^\| (\d+) batches", measured, re.MULTILINE)
         rows.append([model, *batches, *measured.splitlines()[-1].strip("| ").split(" | ")])
     titles = ["model", "batches", "ranked in", "time (float32: 1)", "other RoIs selected"]
-    measured_on = wrapped(f"Measured on {'; '.join(environments)}.")
+    measured_on = wrapped(f"Measured with {'; '.join(environments)}.")
     return f"{table(titles, rows)}\n\n{measured_on}"
 
 
