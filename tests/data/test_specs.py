@@ -118,16 +118,17 @@ def test_bad_boxes_are_counted_and_left_out(tmp_path, caplog):
         register_datasets(make_cfg([spec]))
     assert len(DatasetCatalog.get(spec)[0]["annotations"]) == 2
     assert [r.message for r in caplog.records] == [
-        f"{spec}: left out 2 boxes of zero area and 2 outside their image, of 6"
+        f"{spec}: box of zero area, left out: 2 ({tmp_path}/JPEGImages/a.jpg: 'dog')",
+        f"{spec}: box outside its image, left out: 2 ({tmp_path}/JPEGImages/a.jpg: 'dog')",
     ]
 
 
 @pytest.mark.parametrize(
     "spec",
-    ["voc://folder", "coco://file.json", "coco://file.json?split=train", "yolo://x?images=y"],
+    ["voc://", "coco://file.json", "coco://file.json?split=train", "kitti://x", "voc://x?split="],
 )
 def test_misspelt_addresses(spec):
-    with pytest.raises(InputError, match=r"is not understood, expected coco://.* or voc://"):
+    with pytest.raises(InputError, match=r"is not understood.* expected coco://.* or labelme://"):
         register_datasets(make_cfg([spec]))
 
 

@@ -82,7 +82,7 @@ def break_file(name, content):
         (break_file("Annotations/a.xml", "<annotation>"), r"a.xml is no valid XML"),
         (
             break_file("Annotations/a.xml", "<annotation><object></object></annotation>"),
-            r"a.xml: an object has no <name>",
+            r"a.xml: object 1 has no <name>",
         ),
         (
             break_file(
@@ -90,7 +90,7 @@ def break_file(name, content):
                 "<annotation><object><name>dog</name><bndbox><xmin>x</xmin></bndbox></object>"
                 "</annotation>",
             ),
-            r"a.xml: the <bndbox> of an object 'dog' is \['x', None, .*expected four numbers",
+            r"a.xml: object 1 \('dog'\) has the <bndbox> \['x', None, .*expected four numbers",
         ),
     ],
 )
