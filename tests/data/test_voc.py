@@ -73,7 +73,7 @@ def break_file(name, content):
     [
         (lambda f: (f / "ImageSets/Main/trainval.txt").unlink(), r"trainval.txt does not exist"),
         (lambda f: (f / "Annotations/b.xml").unlink(), r"b.xml does not exist, but .*b.jpg does"),
-        (lambda f: (f / "JPEGImages/b.jpg").unlink(), r"trainval.txt names 'b', but there is no"),
+        (lambda f: (f / "JPEGImages/b.jpg").unlink(), r"b.xml exists, but there is no image for it in .*JPEGImages"),
         (break_file("ImageSets/Main/trainval.txt", "\n"), r"trainval.txt names no image"),
         (
             lambda f: (f / "ImageSets/Main/trainval.txt").write_bytes(b"\xff\xfe"),
