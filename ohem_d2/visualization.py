@@ -259,7 +259,10 @@ def draw_objects(
     """
     panel = _Panel(image, metadata)
     boxes = panel.scaled(Boxes(boxes) if isinstance(boxes, list) else boxes)
-    return panel.overlay_instances(boxes=boxes, labels=labels, assigned_colors=colors).get_image()
+    alpha = 0.5 if colors is None else 1.0
+    return panel.overlay_instances(
+        boxes=boxes, labels=labels, assigned_colors=colors, alpha=alpha
+    ).get_image()
 
 
 def _in_words(classes: Sequence[int], metadata: Metadata) -> list[str]:

@@ -98,7 +98,7 @@ def load_coco(
     return records, classes, metadata | _keypoint_metadata(content["categories"])
 
 
-def _root_class(content: dict) -> int | str | None:
+def _root_class(content: dict) -> int | None:
     """
     The id of the class that Roboflow puts before the others as that which they belong to. No
     object has it.

@@ -84,9 +84,9 @@ def _read(file: Path) -> dict | None:
 
 
 def _load_image(content: dict, file: Path, image: Path, image_id: str, findings: Findings) -> dict:
-    sizes = [content.get("imageWidth"), content.get("imageHeight")]
-    if not all(isinstance(x, (int, float)) and x > 0 for x in sizes):  # old files have none
-        sizes = list(image_size(image))
+    width, height = content.get("imageWidth"), content.get("imageHeight")
+    if not all(isinstance(x, (int, float)) and x > 0 for x in (width, height)):
+        width, height = image_size(image)  # old files have none
     groups: dict[tuple, dict] = {}
     for position, shape in enumerate(content["shapes"]):
         try:
@@ -108,8 +108,8 @@ def _load_image(content: dict, file: Path, image: Path, image_id: str, findings:
     return {
         "file_name": str(image),
         "image_id": image_id,
-        "height": int(sizes[1]),
-        "width": int(sizes[0]),
+        "height": height,
+        "width": width,
         "annotations": list(groups.values()),
     }
 

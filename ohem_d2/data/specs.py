@@ -1,6 +1,7 @@
 """Data sets by address in Detectron2's catalogs: what `addresses` reads is registered here."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..errors import InputError
 from .addresses import ADDRESSES, Loaded, evaluator_type, load_address, part_of
 from .builtin import register_builtin
+from .class_names import differ_in_case
 from .parts import overlap
 
 logger = logging.getLogger(__name__)
@@ -73,6 +75,7 @@ def register_by_name(train: Sequence[str], test: Sequence[str]) -> Registered | 
     for name, data in loaded.items():
         for line in data.findings.summary():
             logger.warning(f"{name}: {line}")
+    _check_case(loaded)
     classes = _decide_classes(train or test, loaded)
     for name in dict.fromkeys(names):
         if name in loaded:
@@ -128,6 +131,18 @@ def _registered_classes(name: str) -> list[str] | None:
     if name not in DatasetCatalog:
         return None
     return MetadataCatalog.get(name).get("thing_classes")
+
+
+def _check_case(loaded: dict[str, Loaded]) -> None:
+    """Say which classes of several data sets differ in upper and lower case only."""
+    counts: Counter[str] = Counter()
+    for data in loaded.values():
+        counts.update(dict.fromkeys(data.classes, 0))
+        counts.update(a["category_id"] for r in data.records for a in r["annotations"])
+    said = {x.words for data in loaded.values() for x in data.findings}
+    for words in differ_in_case(counts):
+        if words not in said:
+            logger.warning(f"class names that differ in upper and lower case only: {words}")
 
 
 def _check_parts(train: Sequence[str], test: Sequence[str]) -> None:

@@ -32,10 +32,9 @@ _WITH_FINDINGS = 20  # of them, those that show what is odd
 _MOST_LABELS = 12  # objects in a picture; of more, the names would cover the boxes
 _MOST_LISTED = 500  # findings of a kind on the page; the file beside it has all
 _TEMPLATE = Path(__file__).with_name("data.html")
-# Told apart by people with colour blindness too (Okabe and Ito, 2008), then more of Tol's.
-_COLORS = (
-    "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#ffffff",
-    "#882255", "#44aa99", "#999933", "#aa4499", "#6699cc", "#661100", "#117733", "#ddcc77",
+_COLORS = (  # all of them light enough to be read on black
+    "#e69f00", "#56b4e9", "#2fd6a3", "#f0e442", "#ff6f61", "#cc79a7", "#ffffff", "#7fbf3f",
+    "#b39ddb", "#ff9ecf", "#00e5ff", "#d7a86e",
 )  # fmt: skip
 
 
@@ -108,11 +107,11 @@ def choose(records: Sequence[dict], findings: Findings, number: int) -> list[int
     waiting = [iter(_spread(x, number)) for x in sorted(having.values(), key=len)]
     while waiting and len(chosen) < number:
         for images in list(waiting):
-            i = next((i for i in images if i not in chosen), None)
-            if i is None:
+            new = next((x for x in images if x not in chosen), None)
+            if new is None:
                 waiting.remove(images)
             elif len(chosen) < number:
-                chosen[i] = None
+                chosen[new] = None
     return list(chosen)
 
 
