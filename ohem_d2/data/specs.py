@@ -150,6 +150,9 @@ def _load(name: str) -> tuple[list[dict], list[str], dict]:
         raise InputError(f"the data set {name!r} is not understood, expected {ADDRESSES}")
     records, names, metadata = load(Path(match[1]).expanduser(), match[2])
     _leave_out_bad_boxes(name, records)
+    for annotation in (a for record in records for a in record["annotations"]):
+        if annotation.get("ignore"):  # a crowd is what Detectron2 keeps apart from objects
+            annotation["iscrowd"] = 1
     if not any(record["annotations"] for record in records):
         raise InputError(f"there is no object in the data set {name!r}")
     return records, names, metadata

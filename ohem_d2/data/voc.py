@@ -93,9 +93,12 @@ def _load_object(obj: ET.Element) -> dict:
     # VOC counts pixels from 1 and includes the last one. Taken at its word, a box that ends where
     # it begins has a pixel; but what a slip of the mouse left behind is not meant to have one.
     is_empty = x1 <= x0 or y1 <= y0
-    return {
+    annotation = {
         "category_id": name,
         "bbox": [x1, y1, x1, y1] if is_empty else [x0 - 1, y0 - 1, x1, y1],
         "bbox_mode": BoxMode.XYXY_ABS,
         "difficult": int(obj.findtext("difficult") or 0),
     }
+    if int(obj.findtext("ignore") or 0):  # ours
+        annotation["ignore"] = 1
+    return annotation

@@ -125,9 +125,9 @@ def test_crowds_are_no_objects(data):
     cfg = load_config(FPN, [*SHRINK_OPTS, "INPUT.MIN_SIZE_TEST", "64"])
     annotations = [*record["annotations"], crowd]
     x = build_mapper(cfg)({**record, "annotations": annotations})
-    assert x["crowds"].tolist() == [[5, 6, 15, 26]]
+    assert x["regions"].tolist() == [[5, 6, 15, 26]]
     findings = look_at(model, x)
-    assert findings.crowds.tolist() == [[5, 6, 15, 26]]
+    assert findings.regions.tolist() == [[5, 6, 15, 26]]
     assert len(findings.label_classes) == len(OBJECTS)
 
 
