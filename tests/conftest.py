@@ -1,5 +1,8 @@
+import logging
 import os
 import warnings
+
+import pytest
 
 # Detectron2 asks on its import where its data sets are: no test should find any.
 os.environ.pop("DETECTRON2_DATASETS", None)
@@ -20,3 +23,10 @@ def pytest_addoption(parser):
 def pytest_generate_tests(metafunc):
     if "report_folder" in metafunc.fixturenames:
         metafunc.parametrize("report_folder", metafunc.config.getoption("report"))
+
+
+@pytest.fixture(autouse=True)
+def _loggers():
+    """A command that a test calls sets up logging, and would take the log from pytest for good."""
+    for name in ("detectron2", "fvcore", "ohem_d2"):
+        logging.getLogger(name).propagate = True

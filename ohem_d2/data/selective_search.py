@@ -27,6 +27,7 @@ from detectron2.structures import BoxMode
 from tqdm import tqdm
 
 from ..errors import InputError
+from ..files import whole_file
 from .pickles import load_pickle
 from .specs import register_by_name, unknown_dataset
 
@@ -203,7 +204,7 @@ def read_part(part: Path, header: str) -> tuple[dict[int | str, np.ndarray], int
     Read what an earlier run has finished.
 
     Args:
-        part: the file: pickles, one behind the other, of the header and of pairs of an
+        part: the file: pickles, one after the other, of the header and of pairs of an
             ``image_id`` and its boxes. It may be empty, or end within a pair.
         header: what this run does.
 
@@ -247,10 +248,8 @@ def _write_proposals(
         "objectness_logits": [np.arange(len(b), 0, -1, dtype=np.float32) for b in all_boxes],
         "bbox_mode": BoxMode.XYXY_ABS,
     }
-    unfinished = output.with_name(f"{output.name}.tmp")
-    with unfinished.open("wb") as file:
+    with whole_file(output, "wb") as file:
         pickle.dump(proposals, file)
-    os.replace(unfinished, output)
 
 
 _Task = tuple[int, int | str, str, str]  # index, image_id, file, mode
