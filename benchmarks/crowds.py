@@ -47,7 +47,7 @@ def _add_crowds(folder: Path, split: str, rng: np.random.Generator) -> None:
         centers = _place(taken, rng)
         if centers is None:
             continue
-        before = cv2.imread(file).astype(float)
+        before = np.array(cv2.imread(file), dtype=float)
         image = before.copy()
         kind = str(rng.choice(CLASSES))
         boxes = [draw_shape(image, rng, kind, c, rng.uniform(*_RADIUS)) for c in centers]
