@@ -7,7 +7,8 @@ import pytest
 import reference
 import torch
 from detectron2.config import get_cfg
-from detectron2.modeling import build_proposal_generator
+from detectron2.export import scripting_with_instances
+from detectron2.modeling import build_model, build_proposal_generator
 from detectron2.modeling.matcher import Matcher
 from detectron2.structures import Boxes, ImageList, Instances, RotatedBoxes
 from detectron2.utils.events import EventStorage
@@ -24,11 +25,14 @@ from small_heads import (
     random_boxes,
     train_step,
 )
+from small_models import SHRINK_OPTS, make_inputs, step, tamed
 
 from ohem_d2 import GroundTruth
 from ohem_d2.modeling import labelling, roi_heads
 from ohem_d2.modeling.ignore_regions import lie_in, outside_regions, regions_of
 from ohem_d2.modeling.ignore_rpn import COUNTERPARTS
+from ohem_d2.training.config_file import load_config
+from ohem_d2.training.key_checks import check_keys
 
 BACKGROUND = NUM_CLASSES
 MATCHER = Matcher([0.5], [0, 1], allow_low_quality_matches=False)
@@ -367,3 +371,71 @@ def test_an_rpn_draws_as_many_anchors_outside(name):
         assert int((x >= 0).sum()) == rpn.batch_size_per_image
         assert not any(is_in(a, t) for a in together[x == 0].tolist())
     assert rpn._left_out is None
+
+
+ZOO_MODELS = {
+    "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml": "OHEMROIHeads",
+    "COCO-Detection/faster_rcnn_R_50_C4_1x.yaml": "OHEMRes5ROIHeads",
+    "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml": "OHEMCascadeROIHeads",
+}
+
+
+def zoo_model(path, generator, *opts):
+    heads = ("MODEL.ROI_HEADS.NAME", ZOO_MODELS[path], *opts)
+    torch.manual_seed(0)
+    cfg = load_config(path, [*SHRINK_OPTS, *heads, "MODEL.PROPOSAL_GENERATOR.NAME", generator])
+    check_keys(cfg)
+    return tamed(build_model(cfg))
+
+
+@pytest.mark.parametrize("path", ZOO_MODELS)
+@pytest.mark.parametrize("start_iter", [0, 5])
+def test_a_whole_model_without_regions_is_as_with_detectron2s_rpn(path, start_iter):
+    """Bit by bit: losses, gradients and the random state."""
+    results = []
+    for generator in ("RPN", "IgnoreRPN"):
+        model = zoo_model(path, generator, "MODEL.ROI_HEADS.OHEM.START_ITER", start_iter)
+        inputs = make_inputs(model, torch.Generator().manual_seed(1))
+        if generator == "IgnoreRPN":
+            for x in inputs:
+                x["instances"] = with_regions([x["instances"]], [torch.zeros(0, 4)])[0]
+        losses = step(model, inputs)
+        state = torch.get_rng_state()
+        sum(losses.values()).backward()
+        results.append((losses, state, [p.grad for p in model.parameters()]))
+    (losses, state, gradients), other = results
+    assert all(losses[k].equal(v) for k, v in other[0].items())
+    assert state.equal(other[1])
+    assert all((a is None and b is None) or a.equal(b) for a, b in zip(gradients, other[2]))
+
+
+@pytest.mark.parametrize("path", ZOO_MODELS)
+def test_a_whole_model_trains_where_there_are_regions(path):
+    model = zoo_model(path, "IgnoreRPN")
+    inputs = make_inputs(model, torch.Generator().manual_seed(1))
+    regions = [torch.tensor([[0.0, 0.0, 40.0, 64.0]]), torch.zeros(0, 4)]
+    targets = with_regions([x["instances"] for x in inputs], regions)
+    for x, t in zip(inputs, targets):
+        x["instances"] = t
+    mined = []
+    model.roi_heads.observers.append(mined.extend)
+    losses = step(model, inputs)
+    assert all(loss.isfinite() for loss in losses.values())
+    num_classes = model.roi_heads.num_classes
+    boxes = mined[0].proposal_boxes[mined[0].gt_classes == num_classes]
+    assert len(mined[0]) > 0
+    assert not lie_in(boxes, targets[0].ignore_regions).any()
+
+
+def test_a_model_that_ignores_regions_can_be_scripted():
+    model = zoo_model(next(iter(ZOO_MODELS)), "IgnoreRPN").eval()
+    fields = {"proposal_boxes": Boxes, "objectness_logits": torch.Tensor, "pred_boxes": Boxes,
+              "scores": torch.Tensor, "pred_classes": torch.Tensor}  # fmt: skip
+    scripted = scripting_with_instances(model, fields)
+    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
+    with torch.no_grad():
+        (x,), (y,) = (
+            m.inference([{"image": image}], do_postprocess=False) for m in (model, scripted)
+        )
+    assert len(x) > 0
+    assert x.pred_boxes.tensor.equal(y.pred_boxes.tensor)
