@@ -150,6 +150,34 @@ class BoxVotingOptions:
                 )
 
 
+@dataclass(frozen=True)
+class IgnoreRegionsOptions:
+    """
+    Which annotations are regions to ignore. Each field is a key of ``INPUT.IGNORE_REGIONS``, in
+    upper case; in a Python config, of ``train.ignore_regions``. See
+    `ohem_d2.modeling.ignore_regions`.
+
+    Raises:
+        InputError: a value is neither True nor False.
+    """
+
+    # Whether what lies in a region is left out. The regions are the annotations that are marked as
+    # crowds (iscrowd: 1, COCO) or to be ignored (ignore: 1, any format). False: it is background,
+    # as in Detectron2.
+    enabled: bool = True
+    # Whether objects that are marked as difficult (PASCAL VOC) are regions to ignore too. False:
+    # they are objects to train on, as in Detectron2.
+    difficult: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("enabled", "difficult"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise InputError(
+                    f"INPUT.IGNORE_REGIONS.{name.upper()} is {value!r}, expected True or False"
+                )
+
+
 def check_start_iter(options: OHEMOptions, key: str, max_iter: int) -> None:
     """
     Check that mining starts before the training ends.
@@ -169,7 +197,7 @@ def check_start_iter(options: OHEMOptions, key: str, max_iter: int) -> None:
         )
 
 
-_Options = TypeVar("_Options", bound=OHEMOptions | BoxVotingOptions)
+_Options = TypeVar("_Options", bound=OHEMOptions | BoxVotingOptions | IgnoreRegionsOptions)
 
 
 def config_key(option: str) -> str:
@@ -179,14 +207,15 @@ def config_key(option: str) -> str:
 
 def add_ohem_config(cfg: CfgNode) -> None:
     """
-    Add the keys ``MODEL.ROI_HEADS.OHEM`` and ``TEST.BOX_VOTING`` to a Detectron2 config, at their
-    defaults.
+    Add the keys ``MODEL.ROI_HEADS.OHEM``, ``TEST.BOX_VOTING`` and ``INPUT.IGNORE_REGIONS`` to a
+    Detectron2 config, at their defaults.
 
     This is only needed to set them: without the keys, the mining heads use the defaults.
     """
     for node, key, options in (
         (cfg.MODEL.ROI_HEADS, "OHEM", OHEMOptions),
         (cfg.TEST, "BOX_VOTING", BoxVotingOptions),
+        (cfg.INPUT, "IGNORE_REGIONS", IgnoreRegionsOptions),
     ):
         node[key] = type(cfg)({f.name.upper(): f.default for f in fields(options)})
     for old, new in _RENAMED.items():
@@ -217,6 +246,17 @@ def box_voting_options(cfg: CfgNode | None) -> BoxVotingOptions:
     """
     node = {} if cfg is None else cfg.TEST.get("BOX_VOTING", {})
     return options_by_name(BoxVotingOptions, node, of_config="TEST.BOX_VOTING.")
+
+
+def ignore_regions_options(cfg: CfgNode | None) -> IgnoreRegionsOptions:
+    """
+    Which annotations of a config's data are regions to ignore; without a config, the defaults.
+
+    Raises:
+        InputError: a value is neither True nor False, or a key is unknown.
+    """
+    node = {} if cfg is None else cfg.INPUT.get("IGNORE_REGIONS", {})
+    return options_by_name(IgnoreRegionsOptions, node, of_config="INPUT.IGNORE_REGIONS.")
 
 
 def options_by_name(

@@ -167,6 +167,9 @@ def load_address(name: str) -> Loaded:
                 "part, expected a larger one, or more images"
             )
     _leave_out_bad_boxes(records, findings)
+    for annotation in (a for record in records for a in record["annotations"]):
+        if annotation.get("ignore"):  # a crowd is what Detectron2 keeps apart from objects
+            annotation["iscrowd"] = 1
     if not any(record["annotations"] for record in records):
         raise InputError(f"there is no object in the data set {name!r}")
     return Loaded(records, names, metadata, findings)

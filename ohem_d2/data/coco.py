@@ -2,6 +2,7 @@
 
 import json
 import math
+import tempfile
 from numbers import Real
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def load_coco(
             findings.add("class that only groups the others, left out", json_file, words)
 
     try:
-        records = load_coco_json(str(json_file), str(image_folder))
+        records = _load(json_file, image_folder, content)
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as e:
         raise InputError(
             f"{json_file}: Detectron2 cannot read it ({type(e).__name__}: {e})"
@@ -110,6 +111,22 @@ def _root_class(content: dict) -> int | None:
         if others and not used and all(c.get("supercategory") == root["name"] for c in others):
             return root["id"]
     return None
+
+
+def _load(json_file: Path, image_folder: Path, content: dict) -> list[dict]:
+    """
+    Detectron2's records. It refuses annotations that are to be ignored (``"ignore": 1``): they are
+    crowds for it, which it keeps apart from objects everywhere.
+    """
+    ignored = [a for a in content["annotations"] if a.get("ignore")]
+    if not ignored:
+        return load_coco_json(str(json_file), str(image_folder))
+    for annotation in ignored:
+        annotation.update(ignore=0, iscrowd=1)
+    with tempfile.TemporaryDirectory(prefix="coco_") as folder:
+        file = Path(folder) / json_file.name
+        file.write_text(json.dumps(content), encoding="utf-8")
+        return load_coco_json(str(file), str(image_folder))
 
 
 def _keypoint_metadata(categories: list[dict]) -> dict:

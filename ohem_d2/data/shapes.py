@@ -62,7 +62,7 @@ def draw_image(
         else:
             continue
         taken.append((center, radius))
-        box = _draw(image, rng, kind, center, radius)
+        box = draw_shape(image, rng, kind, center, radius)
         if kind in CLASSES:
             objects.append((kind, box))
     noise = rng.normal(0, 6, image.shape)
@@ -74,10 +74,22 @@ def _background(rng: np.random.Generator) -> np.ndarray:
     return cv2.resize(blotches, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_CUBIC)
 
 
-def _draw(
+def draw_shape(
     image: np.ndarray, rng: np.random.Generator, kind: str, center: np.ndarray, radius: float
 ) -> tuple[int, int, int, int]:
-    """Draw one shape into the image, in a colour that stands out from what is there."""
+    """
+    Draw one shape into an image, in a colour that stands out from what is there.
+
+    Args:
+        image: (H, W, 3), which is changed.
+        rng: the source of all that is random.
+        kind: one of `CLASSES` or `LOOK_ALIKES`.
+        center: (2,), x and y.
+        radius: of the circle around it.
+
+    Returns:
+        its XYXY box.
+    """
     mask = np.zeros(image.shape[:2], np.uint8)
     x, y = center.astype(int)
     if kind in ("circle", "ring"):

@@ -247,9 +247,12 @@ def _load_object(obj: ET.Element, first_pixel: int) -> dict:
     # Taken at VOC's word, a box that ends where it begins has a pixel; but what a slip of the mouse
     # left behind is not meant to have one.
     is_empty = x1 <= x0 or y1 <= y0
-    return {
+    annotation = {
         "category_id": name,
         "bbox": [x1, y1, x1, y1] if is_empty else [x0 - first_pixel, y0 - first_pixel, x1, y1],
         "bbox_mode": BoxMode.XYXY_ABS,
         "difficult": difficult,
     }
+    if int(obj.findtext("ignore") or 0):  # ours
+        annotation["ignore"] = 1
+    return annotation

@@ -216,7 +216,8 @@ class VOCServerFiles(PascalVOCDetectionEvaluator):
 
 
 def _counts(annotation: dict) -> bool:
-    return not annotation.get("difficult", 0)
+    """Whether it has to be found. What is found of the others is neither right nor wrong."""
+    return not any(annotation.get(x, 0) for x in ("difficult", "iscrowd", "ignore"))
 
 
 def _write_annotations(file: Path, record: dict) -> None:

@@ -15,7 +15,8 @@ _Value = Tensor | Callable[[], Tensor] | None
 class Candidates:
     """
     The R RoIs that a sampler chooses from: those of all images of the batch (of this process),
-    except those that the matcher ignores. A sampler sees nothing else.
+    except those that the matcher ignores, and those that lie in a region to ignore. A sampler sees
+    nothing else.
 
     All tensors are flat, have a row for each RoI, and carry no gradients. Do not change them in
     place: logs and training use the same tensors.

@@ -18,6 +18,7 @@ from ..config import config_key
 from ..errors import InputError
 from ..mining.candidates import Candidates
 from .head_checks import check_arguments, check_config
+from .ignore_regions import outside_regions
 from .metrics import MiningMetrics
 from .mixin import OHEMMixin
 from .reading import best_iou
@@ -122,6 +123,7 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
         self, proposals: list[Instances], stage: int, targets: list[Instances]
     ) -> list[Instances]:
         """Label the boxes that the stage before predicted, and mine among them if asked to."""
+        proposals = outside_regions(proposals, targets, self.proposal_matchers[stage])
         is_step, label = torch.is_grad_enabled(), super()._match_and_label_boxes
         mines = stage in self.ohem.cascade_stages
         features = self._features_to_mine(is_step) if mines else None

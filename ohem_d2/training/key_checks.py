@@ -32,6 +32,8 @@ from .key_rules import (
 
 # How long a value may be in a message.
 _SHOWN = 100
+# Detectron2's, and those of `ohem_d2.modeling.ignore_rpn`.
+_RPNS = ("RPN", "RRPN", "IgnoreRPN", "IgnoreRRPN")
 # Those of Detectron2's architectures that would ignore MODEL.ROI_HEADS.NAME.
 _WITHOUT_ROI_HEADS = ("RetinaNet", "FCOS", "ProposalNetwork", "SemanticSegmentor")
 
@@ -224,7 +226,7 @@ def _relations_of_resnet(cfg: CfgNode) -> Iterator[_Relation]:
 
 def _relations_of_proposals(cfg: CfgNode) -> Iterator[_Relation]:
     model = cfg.MODEL
-    if model.PROPOSAL_GENERATOR.NAME in ("RPN", "RRPN"):
+    if model.PROPOSAL_GENERATOR.NAME in _RPNS:
         number = len(model.RPN.IN_FEATURES)
         words = f"one list, or one for each of the {number} MODEL.RPN.IN_FEATURES"
         for name in ("SIZES", "ASPECT_RATIOS"):
@@ -246,9 +248,9 @@ def _relations_of_heads(cfg: CfgNode) -> Iterator[_Relation]:
         yield "MODEL.ROI_BOX_HEAD.NAME", known, f"one of {_names(ROI_BOX_HEAD_REGISTRY)}"
     rotated = issubclass(heads, RROIHeads)
     words = f"since MODEL.ROI_HEADS.NAME is {model.ROI_HEADS.NAME!r}"
-    if model.PROPOSAL_GENERATOR.NAME in ("RPN", "RRPN"):
+    if model.PROPOSAL_GENERATOR.NAME in _RPNS:
         name = "RRPN" if rotated else "RPN"
-        fits = name == model.PROPOSAL_GENERATOR.NAME
+        fits = model.PROPOSAL_GENERATOR.NAME in (name, f"Ignore{name}")
         yield "MODEL.PROPOSAL_GENERATOR.NAME", fits, f"{name!r}, {words}"
     if issubclass(heads, StandardROIHeads):
         fits = (model.ROI_BOX_HEAD.POOLER_TYPE == "ROIAlignRotated") == rotated

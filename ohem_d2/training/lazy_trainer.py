@@ -43,6 +43,7 @@ from .checks import (
 )
 from .data_loader import ResumableLoader, shield_workers
 from .distributed import wrap_ddp
+from .ignore_regions import use_ignore_regions_lazily
 from .interruption import ResumeHook
 from .key_checks import check_lazy_keys
 from .mining_logs import MiningLogs
@@ -110,6 +111,8 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     weights = ("train.init_checkpoint", cfg.train.init_checkpoint, output_dir)
     check_weights(*weights, resume=args.resume, training=not args.eval_only)
     default_setup(cfg, args)
+    if not args.eval_only:
+        use_ignore_regions_lazily(cfg, train)
 
     try:
         with named_settings(args.config_file, cfg):

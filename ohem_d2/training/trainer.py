@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import MetadataCatalog, build_detection_train_loader
 from detectron2.engine import (
     AMPTrainer,
     DefaultTrainer,
@@ -42,6 +42,7 @@ from .checks import (
 from .config_file import find_config, load_config
 from .data_loader import ResumableLoader, shield_workers
 from .distributed import wrap_ddp
+from .ignore_regions import IgnoreMapper, ignores_regions, use_ignore_rpn
 from .interruption import ResumeHook
 from .key_checks import check_keys
 from .mining_logs import MiningLogs
@@ -71,14 +72,14 @@ class Trainer(DefaultTrainer):
             cfg: the config, with its data sets registered.
 
         Raises:
-            InputError: it ends before it mines.
+            InputError: it ends before it mines, or is to ignore regions, and has no heads that do.
         """
         check_start_iter(ohem_options(cfg), config_key("start_iter"), cfg.SOLVER.MAX_ITER)
         # Not the constructor of DefaultTrainer, whose steps these are: it distributes on GPUs only.
         TrainerBase.__init__(self)
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
-        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        cfg = use_ignore_rpn(self.auto_scale_workers(cfg, comm.get_world_size()))
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = ResumableLoader(self.build_train_loader(cfg))
@@ -96,8 +97,9 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict]]:
         """See Detectron2's `DefaultTrainer.build_train_loader`."""
+        mapper = IgnoreMapper(cfg, True) if ignores_regions(cfg) else None
         with _named_proposals(cfg, "TRAIN"):
-            return super().build_train_loader(cfg)
+            return build_detection_train_loader(cfg, mapper=mapper)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:

@@ -149,6 +149,28 @@ def test_data_sets_by_address(cfg, tmp_path, evaluator_type):
         assert results["bbox"]["AP"] == pytest.approx(100)
 
 
+@pytest.mark.parametrize("evaluator_type", ["coco", "pascal_voc"])
+@pytest.mark.parametrize("mark", ["iscrowd", "ignore"])
+def test_what_is_found_in_a_region_to_ignore_is_neither_right_nor_wrong(
+    cfg, tmp_path, evaluator_type, mark
+):
+    image = {"a": [("dog", (1, 1, 20, 30), ""), ("dog", (41, 11, 70, 50), "<ignore>1</ignore>")]}
+    name = f"voc://{write_voc(tmp_path, image)}?split=trainval"
+    cfg.DATASETS.TRAIN = (name,)
+    cfg.DATASETS.TEST = ()
+    register_datasets(cfg)
+    again = f"{name} {evaluator_type} {mark}"
+    (record,) = DatasetCatalog.get(name)
+    if mark == "iscrowd":
+        record["annotations"][1].pop("ignore")
+    DatasetCatalog.register(again, lambda: [record])
+    MetadataCatalog.get(again).set(thing_classes=["dog"], evaluator_type=evaluator_type)
+    evaluator = build_evaluator(again, cfg.OUTPUT_DIR)
+    for found in (BOXES, BOXES[:1]):
+        scores = [0.8, 0.9][: len(found)]
+        assert detect(evaluator, found, None, scores, "a")["bbox"]["AP"] == pytest.approx(100)
+
+
 def test_voc_equals_detectron2s_own_evaluator(tmp_path, register):
     objects = {
         "a": [("dog", (3, 3, 40, 40), ""), ("cat", (30, 20, 70, 55), "")],

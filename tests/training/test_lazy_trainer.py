@@ -112,6 +112,18 @@ def test_train_resume_and_evaluate(tmp_path, voc):
     assert "PASCAL VOC 2012 metric" in run.stdout
 
 
+def test_regions_to_ignore(tmp_path, voc):
+    objects = [OBJECTS[0], ("cat", (40, 10, 70, 50), "<difficult>1</difficult>")]
+    write_voc(tmp_path / "voc", {f"image {i}": objects for i in range(4)})
+    opts = pairs(**TINY_R50, **voc)
+    opts.append("+train.ignore_regions.difficult=True")
+    run = run_train_net(tmp_path, *opts, config=EXAMPLE)
+    assert run.returncode == 0, run.stderr
+    assert "4 regions to ignore are marked in the training set (4 by 'difficult')" in run.stdout
+    assert "model.proposal_generator is IgnoreRPN in place of RPN" in run.stdout
+    assert math.isfinite(logged(tmp_path)["total_loss"])
+
+
 VITDET = """
 from functools import partial
 
