@@ -9,6 +9,7 @@ from pathlib import Path
 from detectron2.data.datasets import load_coco_json
 
 from ..errors import InputError
+from .findings import Findings
 
 
 def _is_number(value: object) -> bool:
@@ -46,13 +47,19 @@ _FIELDS = {
 }
 
 
-def load_coco(json_file: Path, image_folder: Path) -> tuple[list[dict], list[str], dict]:
+ROBOFLOW = "_annotations.coco.json"  # beside the images, in a folder as Roboflow writes it
+
+
+def load_coco(
+    json_file: Path, image_folder: Path, findings: Findings | None = None
+) -> tuple[list[dict], list[str], dict]:
     """
     Read a data set in COCO's format.
 
     Args:
         json_file: the annotations.
         image_folder: what the ``file_name`` of each image is relative to.
+        findings: where to put what is odd.
 
     Returns:
         Detectron2's data set dicts, with the class's name in place of ``category_id``; the class
@@ -71,6 +78,10 @@ def load_coco(json_file: Path, image_folder: Path) -> tuple[list[dict], list[str
         names = _check(content)
     except ValueError as e:
         raise InputError(f"{json_file}: {e}") from None
+    if (root := _root_class(content)) is not None:
+        words = f"{names.pop(root)!r}, id {root}"
+        if findings is not None:
+            findings.add("class that only groups the others, left out", json_file, words)
 
     try:
         records = _load(json_file, image_folder, content)
@@ -102,6 +113,20 @@ def _load(json_file: Path, image_folder: Path, content: dict) -> list[dict]:
         file = Path(folder) / json_file.name
         file.write_text(json.dumps(content), encoding="utf-8")
         return load_coco_json(str(file), str(image_folder))
+
+
+def _root_class(content: dict) -> int | None:
+    """
+    The id of the class that Roboflow puts before the others as that which they belong to. No
+    object has it.
+    """
+    roots = [c for c in content["categories"] if c["id"] == 0 and c.get("supercategory") == "none"]
+    for root in roots:
+        others = [c for c in content["categories"] if c is not root]
+        used = any(a["category_id"] == root["id"] for a in content["annotations"])
+        if others and not used and all(c.get("supercategory") == root["name"] for c in others):
+            return root["id"]
+    return None
 
 
 def _keypoint_metadata(categories: list[dict]) -> dict:

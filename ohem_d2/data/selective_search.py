@@ -61,7 +61,7 @@ def compute_proposals(dataset: str, output: Path, mode: str = "fast", jobs: int 
     if jobs < 1:
         raise InputError(f"--jobs is {jobs}, expected 1 or more")
     if output.exists():
-        raise InputError(f"{output} already exists, expected another --output, or its removal")
+        raise InputError(f"{output} already exists, choose another --output or delete it")
     images = list_images(dataset)
     header = f"selective search ({mode}) of {dataset}"
     part = output.with_name(f"{output.name}.part")
@@ -110,7 +110,7 @@ def compute_proposals(dataset: str, output: Path, mode: str = "fast", jobs: int 
         _write_proposals(output, list(images), found)
     except BrokenProcessPool:
         raise InputError(
-            f"a process died, often for want of memory, at --jobs {jobs}: expected fewer. "
+            f"a worker died at --jobs {jobs}, probably out of memory: use fewer. "
             f"{len(done)} of {len(images)} images are done; the same command goes on from there"
         ) from None
     except KeyboardInterrupt:

@@ -1,34 +1,21 @@
-"""
-Data sets by address: an entry of ``DATASETS.TRAIN`` or ``DATASETS.TEST`` may be
-
-- ``coco://<annotations.json>?images=<folder>``
-- ``voc://<devkit folder>?split=<name of a list in ImageSets/Main>``
-"""
+"""Data sets by address in Detectron2's catalogs: what `addresses` reads is registered here."""
 
 import logging
-import re
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Sequence
+from itertools import product
 from typing import NamedTuple
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import BoxMode
 
 from ..errors import InputError
+from .addresses import ADDRESSES, Loaded, evaluator_type, load_address, part_of
 from .builtin import register_builtin
-from .coco import load_coco
-from .voc import load_voc
+from .class_names import differ_in_case
+from .parts import overlap
 
 logger = logging.getLogger(__name__)
-
-# scheme -> pattern of the rest, how to load it, and Detectron2's evaluator_type
-_SCHEMES: dict[str, tuple[str, Callable[[Path, str], tuple], str]] = {
-    "coco": (r"(.+)\?images=(.+)", lambda a, b: load_coco(a, Path(b).expanduser()), "coco"),
-    "voc": (r"(.+)\?split=(.+)", load_voc, "pascal_voc"),
-}
-# How the addresses look, for error messages.
-ADDRESSES = "coco://<annotations.json>?images=<folder> or voc://<devkit folder>?split=<split>"
 
 
 class Registered(NamedTuple):
@@ -78,24 +65,28 @@ def register_by_name(train: Sequence[str], test: Sequence[str]) -> Registered | 
     """
     names = (*train, *test)
     register_builtin(names)
-    loaded = {name: _load(name) for name in names if "://" in name}
+    loaded = {name: load_address(name) for name in dict.fromkeys(names) if "://" in name}
     if not loaded:
         return None
+    _check_parts(train, test)
     for name in names:
         if name not in loaded and name not in DatasetCatalog:
             raise unknown_dataset(name)
+    for name, data in loaded.items():
+        for line in data.findings.summary():
+            logger.warning(f"{name}: {line}")
+    _check_case(loaded)
     classes = _decide_classes(train or test, loaded)
     for name in dict.fromkeys(names):
         if name in loaded:
-            records, _, metadata = loaded[name]
-            _register(name, records, classes, metadata)
+            _register(name, loaded[name], classes)
         elif _registered_classes(name) not in (None, classes):
             raise InputError(
                 f"the data set {name!r} has other classes than {', '.join(loaded)}, which has "
                 f"{', '.join(classes)}: give both the training and the test set"
             )
     logger.info(f"{len(classes)} classes: {', '.join(classes)}")
-    keypoints = [metadata.get("keypoint_names") for *_, metadata in loaded.values()]
+    keypoints = [data.metadata.get("keypoint_names") for data in loaded.values()]
     counts = [len(names) for names in keypoints if names is not None]
     return Registered(classes, counts[-1] if counts else None)
 
@@ -129,11 +120,11 @@ def unknown_dataset(name: str) -> InputError:
     )
 
 
-def _decide_classes(names: Sequence[str], loaded: dict[str, tuple]) -> list[str]:
+def _decide_classes(names: Sequence[str], loaded: dict[str, Loaded]) -> list[str]:
     for name in names:
         if name not in loaded and (classes := _registered_classes(name)) is not None:
             return classes
-    return list(dict.fromkeys(c for name in names if name in loaded for c in loaded[name][1]))
+    return list(dict.fromkeys(c for name in names if name in loaded for c in loaded[name].classes))
 
 
 def _registered_classes(name: str) -> list[str] | None:
@@ -142,60 +133,48 @@ def _registered_classes(name: str) -> list[str] | None:
     return MetadataCatalog.get(name).get("thing_classes")
 
 
-def _load(name: str) -> tuple[list[dict], list[str], dict]:
-    scheme, _, rest = name.partition("://")
-    pattern, load, _ = _SCHEMES.get(scheme, ("", None, None))
-    match = re.fullmatch(pattern, rest)
-    if load is None or match is None:
-        raise InputError(f"the data set {name!r} is not understood, expected {ADDRESSES}")
-    records, names, metadata = load(Path(match[1]).expanduser(), match[2])
-    _leave_out_bad_boxes(name, records)
-    for annotation in (a for record in records for a in record["annotations"]):
-        if annotation.get("ignore"):  # a crowd is what Detectron2 keeps apart from objects
-            annotation["iscrowd"] = 1
-    if not any(record["annotations"] for record in records):
-        raise InputError(f"there is no object in the data set {name!r}")
-    return records, names, metadata
+def _check_case(loaded: dict[str, Loaded]) -> None:
+    """Say which classes of several data sets differ in upper and lower case only."""
+    counts: Counter[str] = Counter()
+    for data in loaded.values():
+        counts.update(dict.fromkeys(data.classes, 0))
+        counts.update(a["category_id"] for r in data.records for a in r["annotations"])
+    said = {x.words for data in loaded.values() for x in data.findings}
+    for words in differ_in_case(counts):
+        if words not in said:
+            logger.warning(f"class names that differ in upper and lower case only: {words}")
 
 
-def _leave_out_bad_boxes(name: str, records: list[dict]) -> None:
-    """Zero-area boxes and those outside their image go, and one line says how many."""
-    total = empty = outside = 0
-    for record in records:
-        kept = []
-        for annotation in record["annotations"]:
-            x0, y0, x1, y1 = BoxMode.convert(
-                annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS
-            )
-            if not (x1 > x0 and y1 > y0):
-                empty += 1
-            elif x1 <= 0 or y1 <= 0 or x0 >= record["width"] or y0 >= record["height"]:
-                outside += 1
-            else:
-                kept.append(annotation)
-        total += len(record["annotations"])
-        record["annotations"] = kept
-    if empty or outside:
-        logger.warning(
-            f"{name}: left out {empty} boxes of zero area and {outside} outside their image, "
-            f"of {total}"
-        )
-
-
-def _register(name: str, records: list[dict], classes: list[str], metadata: dict) -> None:
-    for record in records:
-        for annotation in record["annotations"]:
-            if annotation["category_id"] not in classes:
+def _check_parts(train: Sequence[str], test: Sequence[str]) -> None:
+    """No image may be in the training part and in the test part of a data set."""
+    for a, b in product(train, test):
+        if "://" in a and "://" in b and a != b:
+            (whole_a, part_a), (whole_b, part_b) = part_of(a), part_of(b)
+            if whole_a == whole_b and part_a and part_b and overlap(part_a, part_b):
                 raise InputError(
-                    f"the data set {name!r} has an object of the class "
-                    f"{annotation['category_id']!r} in {record['file_name']}, which the training "
-                    f"set does not know: expected one of {', '.join(classes)}, or the training "
-                    "set to be given as well"
+                    f"the data sets {a!r} and {b!r} have images in common, expected parts of it "
+                    "that have none, such as part=train:0.8 and part=test:0.2"
                 )
-            annotation["category_id"] = classes.index(annotation["category_id"])
+
+
+def _register(name: str, data: Loaded, classes: list[str]) -> None:
+    folded = {c.casefold(): c for c in classes}
+    for record in data.records:
+        for annotation in record["annotations"]:
+            found = annotation["category_id"]
+            if found not in classes:
+                near = folded.get(found.casefold())
+                raise InputError(
+                    f"the data set {name!r} has an object of the class {found!r} in "
+                    f"{record['file_name']}, which the training set does not know"
+                    f"{f' (it has {near!r})' if near else ''}: expected one of "
+                    f"{', '.join(classes)}, or the training set to be given as well"
+                )
+            annotation["category_id"] = classes.index(found)
     if name in DatasetCatalog:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
-    DatasetCatalog.register(name, lambda: [dict(record) for record in records])
-    evaluator_type = _SCHEMES[name.partition("://")[0]][2]
-    MetadataCatalog.get(name).set(thing_classes=classes, evaluator_type=evaluator_type, **metadata)
+    DatasetCatalog.register(name, lambda: [dict(record) for record in data.records])
+    MetadataCatalog.get(name).set(
+        thing_classes=classes, evaluator_type=evaluator_type(name), **data.metadata
+    )

@@ -209,8 +209,8 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
             features = features_of_forward(self)  # which may be others than those of the call
         if features is None:
             self._check.warn_once(
-                "label_and_sample_proposals was not called by the forward of the heads, so the "
-                "features to rank by are not known: RoIs are not mined, but sampled as without it"
+                "label_and_sample_proposals was called outside the heads' forward, so the features "
+                "to rank by are unavailable: falling back to Detectron2's sampling"
             )
             return None
         # A checkpoint (torch.utils.checkpoint) runs a step without gradients first, and then again
