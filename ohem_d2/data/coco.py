@@ -99,20 +99,6 @@ def load_coco(
     return records, classes, metadata | _keypoint_metadata(content["categories"])
 
 
-def _root_class(content: dict) -> int | None:
-    """
-    The id of the class that Roboflow puts before the others as that which they belong to. No
-    object has it.
-    """
-    roots = [c for c in content["categories"] if c["id"] == 0 and c.get("supercategory") == "none"]
-    for root in roots:
-        others = [c for c in content["categories"] if c is not root]
-        used = any(a["category_id"] == root["id"] for a in content["annotations"])
-        if others and not used and all(c.get("supercategory") == root["name"] for c in others):
-            return root["id"]
-    return None
-
-
 def _load(json_file: Path, image_folder: Path, content: dict) -> list[dict]:
     """
     Detectron2's records. It refuses annotations that are to be ignored (``"ignore": 1``): they are
@@ -127,6 +113,20 @@ def _load(json_file: Path, image_folder: Path, content: dict) -> list[dict]:
         file = Path(folder) / json_file.name
         file.write_text(json.dumps(content), encoding="utf-8")
         return load_coco_json(str(file), str(image_folder))
+
+
+def _root_class(content: dict) -> int | None:
+    """
+    The id of the class that Roboflow puts before the others as that which they belong to. No
+    object has it.
+    """
+    roots = [c for c in content["categories"] if c["id"] == 0 and c.get("supercategory") == "none"]
+    for root in roots:
+        others = [c for c in content["categories"] if c is not root]
+        used = any(a["category_id"] == root["id"] for a in content["annotations"])
+        if others and not used and all(c.get("supercategory") == root["name"] for c in others):
+            return root["id"]
+    return None
 
 
 def _keypoint_metadata(categories: list[dict]) -> dict:

@@ -129,6 +129,8 @@ def _load_image(entry: ET.Element, name: str, image: Path, where: str, findings:
             annotation["segmentation"] = [[v for xy in corners for v in xy]]
         elif shape.tag == "mask":
             findings.add("mask, of which the box is taken", where, place)
+        if shape.findtext("attribute[@name='ignore']", "").strip().lower() in ("1", "true"):
+            annotation["ignore"] = 1
         annotations.append(annotation)
     return {
         "file_name": str(image),

@@ -151,4 +151,7 @@ def _load_shape(shape: object, findings: Findings, file: Path, position: int) ->
         findings.add("rotated shape, taken as the upright box around it", file, place)
     elif kind == "mask":
         findings.add("mask, of which the box is taken", file, place)
+    flags = shape.get("flags")
+    if isinstance(flags, dict) and flags.get("ignore"):
+        annotation["ignore"] = 1
     return annotation

@@ -238,21 +238,21 @@ def _load_object(obj: ET.Element, first_pixel: int) -> dict:
             raise ValueError
     except ValueError:
         raise ValueError(f"({name!r}) has the <bndbox> {corners}, expected four numbers") from None
-    try:
-        difficult = int(obj.findtext("difficult") or 0)
-    except ValueError:
-        raise ValueError(
-            f"({name!r}) has {obj.findtext('difficult')!r} as <difficult>, expected 0 or 1"
-        ) from None
+    marks = {}
+    for mark in ("difficult", "ignore"):  # the second is an addition of this project
+        try:
+            marks[mark] = int(obj.findtext(mark) or 0)
+        except ValueError:
+            raise ValueError(
+                f"({name!r}) has {obj.findtext(mark)!r} as <{mark}>, expected 0 or 1"
+            ) from None
     # Taken at VOC's word, a box that ends where it begins has a pixel; but what a slip of the mouse
     # left behind is not meant to have one.
     is_empty = x1 <= x0 or y1 <= y0
-    annotation = {
+    return {
         "category_id": name,
         "bbox": [x1, y1, x1, y1] if is_empty else [x0 - first_pixel, y0 - first_pixel, x1, y1],
         "bbox_mode": BoxMode.XYXY_ABS,
-        "difficult": difficult,
+        "difficult": marks.pop("difficult"),
+        **{mark: 1 for mark, value in marks.items() if value},
     }
-    if int(obj.findtext("ignore") or 0):  # ours
-        annotation["ignore"] = 1
-    return annotation

@@ -34,7 +34,7 @@ class LabellingMixin(ExtendedHead):
     ) -> list[Instances]:
         """
         Every proposal, and the ground truth if it is appended, except those that the matcher
-        ignores, and those that lie in a region to ignore; with the fields of the object that it is
+        ignores and those that lie in a region to ignore; with the fields of the object that it is
         matched to, ``gt_classes`` and ``gt_boxes`` among them, and ``gt_index``, its number. Masks
         may be left out, which `with_ground_truth` adds.
 

@@ -71,6 +71,16 @@ def test_shapes(tmp_path, shape, box, finding):
     assert [x.name for x in found] == ([finding] if finding else [])
 
 
+@pytest.mark.parametrize(("value", "expected"), [("true", 1), ("1", 1), ("false", None)])
+def test_an_attribute_says_what_to_ignore(tmp_path, value, expected):
+    attribute = f'<attribute name="ignore">{value}</attribute>'
+    records, *_ = load_cvat(
+        write_cvat(tmp_path, image("a.jpg", BOX.replace("/>", f">{attribute}</box>")))
+    )
+    (annotation,) = records[0]["annotations"]
+    assert annotation.get("ignore") == expected
+
+
 def test_what_has_no_box_is_counted(tmp_path):
     shapes = BOX + '<points label="dog" points="1,2"/><tag label="night"/>'
     found = Findings()

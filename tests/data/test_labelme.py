@@ -85,6 +85,13 @@ def test_polygons_of_one_group_are_one_object(tmp_path):
     assert annotations[0]["segmentation"] == [[0, 0, 5, 0, 0, 5], [20, 0, 25, 0, 20, 5]]
 
 
+def test_a_flag_says_what_to_ignore(tmp_path):
+    marked = {**RECTANGLE, "flags": {"ignore": True}}
+    other = {**RECTANGLE, "flags": {"ignore": False, "blurred": True}}
+    annotations, _ = load_one(tmp_path, marked, other)
+    assert [x.get("ignore") for x in annotations] == [1, None]
+
+
 def test_what_has_no_box_is_counted(tmp_path):
     annotations, found = load_one(tmp_path, RECTANGLE, shape("point", (1, 1)))
     assert len(annotations) == 1
