@@ -7,10 +7,10 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets.coco import convert_to_coco_dict
 from detectron2.evaluation import (
     CityscapesInstanceEvaluator,
     CityscapesSemSegEvaluator,
@@ -22,15 +22,19 @@ from detectron2.evaluation import (
     PascalVOCDetectionEvaluator,
     SemSegEvaluator,
 )
-from detectron2.structures import BoxMode
+from detectron2.structures import BoxMode, Instances
 from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 
+from ..data import coco_ground_truth, most_objects
 from ..errors import InputError
 from ..files import write_whole
 from ..visualization import DetectionPictures, detections_file, file_name
 
 logger = logging.getLogger(__name__)
+
+# How many detections of an image COCO's metrics take.
+_MOST_BY_COCO, _MOST_KEYPOINTS_BY_COCO = 100, 20
 
 
 def build_evaluator(
@@ -75,17 +79,34 @@ def check_evaluator_type(dataset_name: str) -> None:
 
 
 def _coco(name: str, folder: Path, kpt_oks_sigmas: Sequence[float]) -> COCOEvaluator:
-    how = {"output_dir": str(folder), "kpt_oks_sigmas": kpt_oks_sigmas}
+    how: dict[str, Any] = {"output_dir": str(folder), "kpt_oks_sigmas": kpt_oks_sigmas}
     if "json_file" in MetadataCatalog.get(name).as_dict():
-        return COCOEvaluator(name, **how)
+        return KeepingEvaluator(name, **how)
     # Detectron2 would write the annotations once and use them ever after, whatever the data.
     folder.mkdir(parents=True, exist_ok=True)
     json_file = folder / f"{file_name(name)}_annotations.json"
+    records, metadata = DatasetCatalog.get(name), MetadataCatalog.get(name)
     if comm.is_main_process():
-        write_whole(json_file, json.dumps(convert_to_coco_dict(name)))
+        label_of = metadata.get("thing_dataset_id_to_contiguous_id")
+        ids = None if label_of is None else sorted(label_of, key=label_of.__getitem__)
+        truth = coco_ground_truth(records, metadata.thing_classes, ids)
+        write_whole(json_file, json.dumps(truth))
     comm.synchronize()
+    most = most_objects(records)
+    if most > _MOST_BY_COCO:
+        how["max_dets_per_image"] = most
+        logger.warning(
+            f"An image of the data set {name!r} has {most} objects: as many detections of an image "
+            f"are evaluated, where COCO's metric takes {_MOST_BY_COCO}"
+        )
+    if (people := most_objects(records, "keypoints")) > _MOST_KEYPOINTS_BY_COCO:
+        logger.warning(
+            f"An image of the data set {name!r} has {people} objects with keypoints: COCO's metric "
+            f"of keypoints takes {_MOST_KEYPOINTS_BY_COCO} detections of an image, so that it "
+            "stays below 100"
+        )
     with _metadata(name, json_file=str(json_file)):
-        return COCOEvaluator(name, **how)
+        return KeepingEvaluator(name, **how)
 
 
 def _voc(name: str, *_) -> PascalVOCDetectionEvaluator:
@@ -125,6 +146,23 @@ def _metadata(name: str, **values: object) -> Iterator[None]:
     finally:
         for key in values:
             delattr(metadata, key)
+
+
+class KeepingEvaluator(COCOEvaluator):
+    """Detectron2's `COCOEvaluator`, which leaves keypoints to those that look at them next."""
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """See Detectron2's `DatasetEvaluator.process`. It moves keypoints by half a pixel."""
+        super().process(inputs, [_with_own_keypoints(output) for output in outputs])
+
+
+def _with_own_keypoints(output: dict) -> dict:
+    if "instances" not in output or not output["instances"].has("pred_keypoints"):
+        return output
+    found = output["instances"]
+    fields = dict(found.get_fields())
+    fields["pred_keypoints"] = found.pred_keypoints.clone()
+    return {**output, "instances": Instances(found.image_size, **fields)}
 
 
 class VOCEvaluator(PascalVOCDetectionEvaluator):

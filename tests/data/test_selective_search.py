@@ -174,6 +174,8 @@ def test_stopped_and_going_on(tmp_path, monkeypatch, capsys, jobs, stop, min_don
     write_voc(tmp_path / "voc", images)
     for path in (tmp_path / "voc" / "JPEGImages").iterdir():
         cv2.imwrite(str(path), draw())
+    for path in (tmp_path / "voc" / "Annotations").iterdir():
+        path.write_text(re.sub("<size>.*</size>", "", path.read_text()))
     address = "voc://voc?split=trainval"
     process = subprocess.Popen(
         [sys.executable, str(TOOL), address, "--output", "out.pkl", "--jobs", str(jobs)],
