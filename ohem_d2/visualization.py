@@ -110,7 +110,8 @@ class DetectionPictures(DatasetEvaluator):
     def _draw_truth(self, image: np.ndarray, record: dict) -> np.ndarray:
         annotations = record.get("annotations", [])
         boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
-        return _draw_objects(image, boxes, [a["category_id"] for a in annotations], self._metadata)
+        labels = _in_words([a["category_id"] for a in annotations], self._metadata)
+        return draw_objects(image, boxes, labels, self._metadata)
 
     def evaluate(self) -> None:
         """Write the picture."""
@@ -228,7 +229,8 @@ def draw_mined(
             alpha=alpha,
         )
     rois = panel.output.get_image()
-    truth = _draw_objects(image, targets.gt_boxes, targets.gt_classes.tolist(), metadata)
+    labels = _in_words(targets.gt_classes.tolist(), metadata)
+    truth = draw_objects(image, targets.gt_boxes, labels, metadata)
     counts = types.bincount(minlength=len(ERROR_TYPES)).tolist()
     caption = [
         (f"{n} {name}", color) for n, name, color in zip(counts, ERROR_TYPES, ERROR_COLORS) if n
@@ -236,14 +238,37 @@ def draw_mined(
     return np.hstack([_captioned(truth, [("ground truth", None)]), _captioned(rois, caption)])
 
 
-def _draw_objects(
-    image: np.ndarray, boxes: Boxes | list, classes: list[int], metadata: Metadata
+def draw_objects(
+    image: np.ndarray,
+    boxes: Boxes | list,
+    labels: Sequence[str] | None,
+    metadata: Metadata,
+    colors: Sequence[Sequence[float]] | None = None,
 ) -> np.ndarray:
-    names = metadata.get("thing_classes")
-    labels = [names[c] if names else str(c) for c in classes]
+    """
+    Draw boxes into an image.
+
+    Args:
+        image: (H, W, 3) RGB of uint8.
+        boxes: XYXY, in pixels of the image.
+        labels: the words at each of them, if any.
+        metadata: that of the data set.
+        colors: RGB in [0, 1] of each of them; by default, any.
+
+    Returns:
+        RGB of uint8, no larger for a larger image.
+    """
     panel = _Panel(image, metadata)
     boxes = panel.scaled(Boxes(boxes) if isinstance(boxes, list) else boxes)
-    return panel.overlay_instances(boxes=boxes, labels=labels).get_image()
+    alpha = 0.5 if colors is None else 1.0
+    return panel.overlay_instances(
+        boxes=boxes, labels=labels, assigned_colors=colors, alpha=alpha
+    ).get_image()
+
+
+def _in_words(classes: Sequence[int], metadata: Metadata) -> list[str]:
+    names = metadata.get("thing_classes")
+    return [names[c] if names else str(c) for c in classes]
 
 
 class _Panel(Visualizer):

@@ -23,8 +23,17 @@ def pytest_addoption(parser):
         default=[],
         help="a folder that `ohem-d2 report` wrote, to be opened in a browser",
     )
+    parser.addoption(
+        "--formats",
+        action="append",
+        default=[],
+        help="a folder with the same boxes in several formats, as in the repository "
+        "rafaelpadilla/review_object_detection_metrics",
+    )
 
 
 def pytest_generate_tests(metafunc):
     if "report_folder" in metafunc.fixturenames:
         metafunc.parametrize("report_folder", metafunc.config.getoption("report"))
+    if "formats_folder" in metafunc.fixturenames:
+        metafunc.parametrize("formats_folder", metafunc.config.getoption("formats"))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from detectron2.structures import BoxMode
+from detectron2.utils import comm
 
 from ..errors import InputError
 from .fields import runs_fault
@@ -48,19 +49,54 @@ def look_over(name: str, records: list[dict], findings: Findings, unreadable: st
     if unreadable != "keep":
         records = without_unreadable(name, records, files, findings, unreadable)
     _fit_to_files(name, records, files, findings)
-    for record in records:
-        if files[record["file_name"]].is_wide:
-            findings.add(
-                "image of 16-bit or float pixels, scaled from its darkest to its brightest to 8 "
-                "bits",
-                record["file_name"],
-            )
-            record["file_name"] = EIGHT_BIT + record["file_name"]
     records = _merge_twins(records, findings)
     _check_ids(name, records)
     _check_convention(name, records)
     _leave_out_bad_boxes(records, findings)
+    for record in records:
+        if files[record["file_name"]].is_wide:
+            findings.add(
+                "image of 16-bit or float pixels, scaled to 8 bits from its darkest to its "
+                "brightest",
+                record["file_name"],
+            )
+            record["file_name"] = EIGHT_BIT + record["file_name"]
     return records
+
+
+def read_to_end(
+    name: str, records: list[dict], findings: Findings, unreadable: str
+) -> tuple[list[dict], dict[str, ImageFile]]:
+    """
+    Read each image to its end, with a progress bar, unless that was done before and the file is the
+    same. Several processes share the work.
+
+    Args:
+        name: of the data set.
+        records: those that `look_over` returned.
+        findings: where to put what is odd.
+        unreadable: "error", or "skip" to leave out images that cannot be read.
+
+    Returns:
+        the records to use, and what is known of each file, by its path.
+
+    Raises:
+        InputError: images cannot be read.
+    """
+    cache = ImageCache(name)
+    paths = [plain_path(record["file_name"]) for record in records]
+    files: dict[str, ImageFile] = {}
+    for part in comm.all_gather(cache.whole(paths[comm.get_rank() :: comm.get_world_size()])):
+        files |= part
+    cache.keep(files)
+    records = without_unreadable(name, records, files, findings, unreadable)
+    first: dict[str, str] = {}
+    for path, file in files.items():
+        if file.digest and (other := first.setdefault(file.digest, path)) != path:
+            findings.add(
+                "image with the same bytes as another, whose objects it lacks", path, other
+            )
+    return records, files
 
 
 def without_unreadable(
@@ -213,42 +249,28 @@ def _check_ids(name: str, records: list[dict]) -> None:
             )
 
 
-def find_copies(
+def copies_in_training(
     train: dict[str, dict[str, ImageFile]], test: dict[str, dict[str, ImageFile]]
 ) -> list[str]:
     """
-    Find images that are there twice, by their bytes.
+    Find images of test sets that are also in a training set, by their bytes.
 
     Args:
         train: of each training set, the files that were read to their ends, by path.
-        test: the same of the test sets. Those that are training sets too are not compared with
-            themselves.
+        test: the same of the test sets. Those that are training sets too are not looked at: that
+            is meant so.
 
     Returns:
-        a line for each pair of sets that share images, and for each set that has some twice.
+        a line for each pair of sets that share images.
     """
     lines = []
-    by_set = {
-        name: {file.digest: path for path, file in files.items() if file.digest}
-        for name, files in {**test, **train}.items()
-    }
-    for name, files in {**test, **train}.items():
-        twice = [
-            f"{path} and {by_set[name][file.digest]}"
-            for path, file in files.items()
-            if file.digest and by_set[name][file.digest] != path
-        ]
-        if twice:
-            lines.append(
-                f"{len(twice)} images of the data set {name!r} have the same bytes as another of "
-                f"its images ({first_few(twice)}): each lacks the objects of the other"
-            )
-    for name in test:
-        for other in (x for x in train if x != name and name not in train):
+    for other, known in train.items():
+        by_digest = {file.digest: path for path, file in known.items() if file.digest}
+        for name in (x for x in test if x not in train):
             shared = [
-                f"{path} and {by_set[other][digest]}"
-                for digest, path in by_set[name].items()
-                if digest in by_set[other]
+                f"{path} and {by_digest[file.digest]}"
+                for path, file in test[name].items()
+                if file.digest in by_digest
             ]
             if shared:
                 lines.append(

@@ -39,6 +39,9 @@ _FIELDS: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
 }
 
 
+ROBOFLOW = "_annotations.coco.json"  # beside the images, in a folder as Roboflow writes it
+
+
 def load_coco(
     json_file: Path, image_folder: Path, findings: Findings | None = None
 ) -> tuple[list[dict], list[str], dict]:
@@ -75,6 +78,10 @@ def load_coco(
         of_images = _objects(content["annotations"], points, used, json_file, findings)
     except ValueError as e:
         raise InputError(f"{json_file}: {e}") from None
+    if (root := _root_class(content)) is not None:
+        words = f"{names.pop(root)!r}, id {root}"
+        if findings is not None:
+            findings.add("class that only groups the others, left out", json_file, words)
 
     records = []
     for image in sorted(content["images"], key=lambda x: x["id"]):
@@ -95,6 +102,20 @@ def load_coco(
     if used:
         metadata |= {"keypoint_names": used, "keypoint_flip_map": flip_pairs(used)}
     return records, classes, metadata
+
+
+def _root_class(content: dict) -> int | None:
+    """
+    The id of the class that Roboflow puts before the others as that which they belong to. No
+    object has it.
+    """
+    roots = [c for c in content["categories"] if c["id"] == 0 and c.get("supercategory") == "none"]
+    for root in roots:
+        others = [c for c in content["categories"] if c is not root]
+        used = any(a["category_id"] == root["id"] for a in content["annotations"])
+        if others and not used and all(c.get("supercategory") == root["name"] for c in others):
+            return root["id"]
+    return None
 
 
 def _find_image(json_file: Path, folder: Path, name: str) -> str:

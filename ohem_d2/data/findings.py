@@ -1,4 +1,4 @@
-"""What is odd in a data set. Every check adds to one list; training and ``ohem-d2 data`` show it."""
+"""What is odd in a data set: one list, which training and ``ohem-d2 data`` show."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,42 +1,29 @@
-"""
-Data sets by address: an entry of ``DATASETS.TRAIN`` or ``DATASETS.TEST`` may be
-
-- ``coco://<annotations.json>?images=<folder>``
-- ``voc://<devkit folder>?split=<name of a list in ImageSets/Main>``
-"""
+"""Data sets by address in Detectron2's catalogs: what `addresses` reads is registered here."""
 
 import logging
-import re
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Sequence
+from itertools import product
 from typing import NamedTuple
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.utils import comm
 
 from ..errors import InputError
+from .addresses import ADDRESSES, Loaded, evaluator_type, load_address, part_of
 from .builtin import register_builtin
-from .checks import UNREADABLE, find_copies, look_over, without_unreadable
-from .coco import load_coco
+from .checks import UNREADABLE, copies_in_training, read_to_end
+from .class_names import differ_in_case
 from .findings import Findings
-from .image_reading import ImageCache, ImageFile, plain_path
+from .image_reading import ImageFile
 from .needs import (
     check_annotated,
     check_annotated_keypoints,
     check_mask_format,
 )
-from .voc import load_voc
+from .parts import overlap
 
 logger = logging.getLogger(__name__)
-
-# scheme -> pattern of the rest, how to load it, and Detectron2's evaluator_type
-_SCHEMES: dict[str, tuple[str, Callable[[Path, str, Findings], tuple], str]] = {
-    "coco": (r"(.+)\?images=(.+)", lambda a, b, c: load_coco(a, Path(b).expanduser(), c), "coco"),
-    "voc": (r"(.+)\?split=(.+)", lambda a, b, _: load_voc(a, b), "pascal_voc"),
-}
-# How the addresses look, for error messages.
-ADDRESSES = "coco://<annotations.json>?images=<folder> or voc://<devkit folder>?split=<split>"
 
 
 class Registered(NamedTuple):
@@ -100,24 +87,29 @@ def register_by_name(
         )
     names = (*train, *test)
     register_builtin(names)
-    loaded = {name: _load(name, unreadable) for name in dict.fromkeys(names) if "://" in name}
+    loaded = {
+        name: load_address(name, unreadable) for name in dict.fromkeys(names) if "://" in name
+    }
     if not loaded:
         return None
+    _check_parts(train, test)
     for name in names:
         if name not in loaded and name not in DatasetCatalog:
             raise unknown_dataset(name)
+    for name, data in loaded.items():
+        _log(name, data.findings)
+    _check_case(loaded)
     classes = _decide_classes(train or test, loaded)
     for name in dict.fromkeys(names):
         if name in loaded:
-            records, _, metadata = loaded[name]
-            _register(name, records, classes, metadata)
+            _register(name, loaded[name], classes)
         elif _registered_classes(name) not in (None, classes):
             raise InputError(
                 f"the data set {name!r} has other classes than {', '.join(loaded)}, which has "
                 f"{', '.join(classes)}: give both the training and the test set"
             )
     logger.info(f"{len(classes)} classes: {', '.join(classes)}")
-    keypoints = [metadata.get("keypoint_names") for *_, metadata in loaded.values()]
+    keypoints = [data.metadata.get("keypoint_names") for data in loaded.values()]
     counts = [len(names) for names in keypoints if names is not None]
     return Registered(classes, counts[0] if counts else None)
 
@@ -137,21 +129,14 @@ def read_all_images(train: Sequence[str], test: Sequence[str], unreadable: str =
         InputError: some cannot be read, and are not to be left out.
     """
     known: dict[str, dict[str, ImageFile]] = {}
-    rank, processes = comm.get_rank(), comm.get_world_size()
     for name in dict.fromkeys(x for x in (*train, *test) if "://" in x):
-        records = DatasetCatalog.get(name)
-        cache, paths = ImageCache(name), [plain_path(r["file_name"]) for r in records]
-        files: dict[str, ImageFile] = {}
-        for part in comm.all_gather(cache.whole(paths[rank::processes])):
-            files |= part
-        cache.keep(files)
-        known[name], findings = files, Findings()
-        left = without_unreadable(name, records, files, findings, unreadable)
+        records, findings = DatasetCatalog.get(name), Findings()
+        left, known[name] = read_to_end(name, records, findings, unreadable)
+        _log(name, findings)
         if len(left) < len(records):
-            _log(name, findings)
             _store(name, left)
     of_train, of_test = ({n: known[n] for n in x if n in known} for x in (train, test))
-    for line in find_copies(of_train, of_test):
+    for line in copies_in_training(of_train, of_test):
         logger.warning(line)
 
 
@@ -163,32 +148,17 @@ def unknown_dataset(name: str) -> InputError:
     )
 
 
-def _decide_classes(names: Sequence[str], loaded: dict[str, tuple]) -> list[str]:
+def _decide_classes(names: Sequence[str], loaded: dict[str, Loaded]) -> list[str]:
     for name in names:
         if name not in loaded and (classes := _registered_classes(name)) is not None:
             return classes
-    return list(dict.fromkeys(c for name in names if name in loaded for c in loaded[name][1]))
+    return list(dict.fromkeys(c for name in names if name in loaded for c in loaded[name].classes))
 
 
 def _registered_classes(name: str) -> list[str] | None:
     if name not in DatasetCatalog:
         return None
     return MetadataCatalog.get(name).get("thing_classes")
-
-
-def _load(name: str, unreadable: str) -> tuple[list[dict], list[str], dict]:
-    scheme, _, rest = name.partition("://")
-    pattern, load, _ = _SCHEMES.get(scheme, ("", None, None))
-    match = re.fullmatch(pattern, rest)
-    if load is None or match is None:
-        raise InputError(f"the data set {name!r} is not understood, expected {ADDRESSES}")
-    findings = Findings()
-    records, names, metadata = load(Path(match[1]).expanduser(), match[2], findings)
-    records = look_over(name, records, findings, unreadable)
-    _log(name, findings)
-    if not any(record["annotations"] for record in records):
-        raise InputError(f"there is no object in the data set {name!r}")
-    return records, names, metadata
 
 
 def _log(name: str, findings: Findings) -> None:
@@ -208,19 +178,47 @@ def _copied(record: dict) -> dict:
     return {**record, "annotations": [dict(x) for x in record["annotations"]]}
 
 
-def _register(name: str, records: list[dict], classes: list[str], metadata: dict) -> None:
-    for record in records:
-        for annotation in record["annotations"]:
-            if annotation["category_id"] not in classes:
+def _check_case(loaded: dict[str, Loaded]) -> None:
+    """Say which classes of several data sets differ in upper and lower case only."""
+    counts: Counter[str] = Counter()
+    for data in loaded.values():
+        counts.update(dict.fromkeys(data.classes, 0))
+        counts.update(a["category_id"] for r in data.records for a in r["annotations"])
+    said = {x.words for data in loaded.values() for x in data.findings}
+    for words in differ_in_case(counts):
+        if words not in said:
+            logger.warning(f"class names that differ in upper and lower case only: {words}")
+
+
+def _check_parts(train: Sequence[str], test: Sequence[str]) -> None:
+    """No image may be in the training part and in the test part of a data set."""
+    for a, b in product(train, test):
+        if "://" in a and "://" in b and a != b:
+            (whole_a, part_a), (whole_b, part_b) = part_of(a), part_of(b)
+            if whole_a == whole_b and part_a and part_b and overlap(part_a, part_b):
                 raise InputError(
-                    f"the data set {name!r} has an object of the class "
-                    f"{annotation['category_id']!r} in {record['file_name']}, which the training "
-                    f"set does not know: expected one of {', '.join(classes)}, or the training "
-                    "set to be given as well"
+                    f"the data sets {a!r} and {b!r} have images in common, expected parts of it "
+                    "that have none, such as part=train:0.8 and part=test:0.2"
                 )
-            annotation["category_id"] = classes.index(annotation["category_id"])
+
+
+def _register(name: str, data: Loaded, classes: list[str]) -> None:
+    folded = {c.casefold(): c for c in classes}
+    for record in data.records:
+        for annotation in record["annotations"]:
+            found = annotation["category_id"]
+            if found not in classes:
+                near = folded.get(found.casefold())
+                raise InputError(
+                    f"the data set {name!r} has an object of the class {found!r} in "
+                    f"{record['file_name']}, which the training set does not know"
+                    f"{f' (it has {near!r})' if near else ''}: expected one of "
+                    f"{', '.join(classes)}, or the training set to be given as well"
+                )
+            annotation["category_id"] = classes.index(found)
     if name in DatasetCatalog:
         MetadataCatalog.remove(name)
-    _store(name, records)
-    evaluator_type = _SCHEMES[name.partition("://")[0]][2]
-    MetadataCatalog.get(name).set(thing_classes=classes, evaluator_type=evaluator_type, **metadata)
+    _store(name, data.records)
+    MetadataCatalog.get(name).set(
+        thing_classes=classes, evaluator_type=evaluator_type(name), **data.metadata
+    )

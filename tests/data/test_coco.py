@@ -5,6 +5,7 @@ import pytest
 from small_data import HEIGHT, WIDTH, coco_content, write_coco
 
 from ohem_d2.data.coco import load_coco
+from ohem_d2.data.findings import Finding, Findings
 from ohem_d2.errors import InputError
 
 IMAGES = {"a.jpg": [("dog", [0, 0, 20, 30]), ("cat", [10, 10.5, 30, 20])], "b/c.png": []}
@@ -50,6 +51,42 @@ def test_polygons_crowds_and_texts_for_ids(tmp_path):
     records, *_ = load_coco(file, tmp_path / "images")
     assert [a["iscrowd"] for a in records[0]["annotations"]] == [0, 1]
     assert records[0]["annotations"][0]["segmentation"] == [[0, 0, 20, 0, 20, 30]]
+
+
+def with_root(change=lambda content: None):
+    """As Roboflow writes it: a class 0 that the others belong to."""
+    content = coco_content(IMAGES, {1: "dog", 2: "cat"})
+    for category in content["categories"]:
+        category["supercategory"] = "animals"
+    content["categories"].insert(0, {"id": 0, "name": "animals", "supercategory": "none"})
+    change(content)
+    return content
+
+
+def test_a_class_that_only_groups_the_others_is_left_out(tmp_path):
+    file = write_coco(tmp_path, IMAGES, CATEGORIES)
+    file.write_text(json.dumps(with_root()))
+    found = Findings()
+    _, classes, metadata = load_coco(file, tmp_path / "images", found)
+    assert classes == ["dog", "cat"]
+    assert metadata == {"category_ids": {"dog": 1, "cat": 2}}
+    assert found == [
+        Finding("class that only groups the others, left out", str(file), "'animals', id 0")
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content["annotations"][0].update(category_id=0),
+        lambda content: content["categories"][1].update(supercategory="pets"),
+        lambda content: content["categories"][0].update(supercategory="things"),
+    ],
+)
+def test_other_classes_of_id_0_stay(tmp_path, change):
+    file = write_coco(tmp_path, IMAGES, CATEGORIES)
+    file.write_text(json.dumps(with_root(change)))
+    assert load_coco(file, tmp_path / "images")[1] == ["animals", "dog", "cat"]
 
 
 def changed(change):
