@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 MAX_PICTURES = 60
 _WITH_FINDINGS = 20  # of them, those that show what is odd
+_OF_EMPTY = 8  # one of so many shows an image without objects
 _MOST_LABELS = 12  # objects in a picture; of more, the names would cover the boxes
 _MOST_LISTED = 500  # findings of a kind on the page; the file beside it has all
 _TEMPLATE = Path(__file__).with_name("data.html")
@@ -108,7 +109,9 @@ def choose(records: Sequence[dict], findings: Findings, number: int) -> list[int
     for i, record in enumerate(records):
         for name in {a["category_id"] for a in record["annotations"]} or {None}:
             having[name].append(i)
+    empty = _spread(having.pop(None, []), number // _OF_EMPTY)
     waiting = [iter(_spread(x, number)) for x in sorted(having.values(), key=len)]
+    chosen.update(dict.fromkeys(empty[: max(0, number - len(chosen))]))
     while waiting and len(chosen) < number:
         for images in list(waiting):
             new = next((x for x in images if x not in chosen), None)
@@ -153,7 +156,7 @@ def _draw(data: Loaded, number: int) -> Iterator[tuple[dict, bytes]]:
         names = [a["category_id"] for a in record["annotations"]]
         try:
             image = read_image(record["file_name"], format="RGB")
-            labels = names if len(names) <= _MOST_LABELS else None
+            labels = names if len(data.classes) > 1 and len(names) <= _MOST_LABELS else None
             picture = draw_objects(image, boxes, labels, metadata, [colors[x] for x in names])
             _, encoded = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
         except Exception as e:  # whatever readers of images, matplotlib and OpenCV raise
