@@ -252,7 +252,12 @@ def _check_unique(kind: str, entries: list[dict]) -> set[int | str]:
                 if number_in is None:
                     raise ValueError(f"the ids of its {kind} are partly numbers and partly texts")
                 entry["id"] = number_in
-    ids = {entry["id"] for entry in entries}
-    if len(ids) < len(entries):
-        raise ValueError(f"two of its {kind} have the same id")
-    return ids
+    positions: dict[int | str, int] = {}
+    for position, entry in enumerate(entries):
+        first = positions.setdefault(entry["id"], position)
+        if first != position:
+            raise ValueError(
+                f"two of its {kind} have the same id, {entry['id']!r}: {kind}[{first}] and "
+                f"{kind}[{position}]"
+            )
+    return set(positions)

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from tqdm import tqdm
 
-from ..data import register_datasets
+from ..data import plain_path, register_datasets
 from ..errors import InputError
 from ..modeling.lazy import COUNTERPARTS, with_ohem
 from ..training.checks import (
@@ -111,7 +111,7 @@ def _look_at_all(
             try:
                 x = mapper(record)
             except Exception as e:  # what reads images raises anything
-                logger.warning(f"{record['file_name']} is left out: {e}")
+                logger.warning(f"{plain_path(record['file_name'])} is left out: {e}")
                 continue
             size = {"height": x["height"], "width": x["width"]}  # which a record may lack
             seen.append(({**record, **size}, look_at(model, x)))
@@ -244,6 +244,7 @@ def load_yaml_config(
     check_keys(cfg, training=False)
     proposal_files = find_proposals(cfg, dataset)
     cfg.DATASETS.TEST = (dataset,)
+    cfg.DATASETS.UNREADABLE_IMAGES = "skip"  # as those are that turn out to be damaged later
     with _without_training_set(cfg.DATASETS.TRAIN, "DATASETS.TRAIN '()'"):
         register_datasets(cfg)
     check_classes("MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES, dataset)
@@ -281,6 +282,7 @@ def load_python_config(
             "examples are mined among its RoIs"
         )
     cfg.dataloader.test.dataset.names = dataset
+    OmegaConf.update(cfg, "dataloader.unreadable_images", "skip", force_add=True)
     train = OmegaConf.select(cfg, "dataloader.train.dataset.names")
     with _without_training_set(train, "'dataloader.train.dataset.names=[]'"):
         register_lazy_datasets(cfg)
