@@ -60,6 +60,7 @@ from .output_folder import alone_in
 logger = logging.getLogger(__name__)
 
 _MISSING = object()
+_MOST_DETECTIONS = 100  # of an image, of Detectron2's box predictors by default
 _NEEDED_TO_EVALUATE = (
     "model",
     "dataloader.test",
@@ -233,7 +234,8 @@ def register_lazy_datasets(cfg: DictConfig) -> None:
         check_annotated(train, "segmentation", f"{key} is set", f"{key}=null")
         mask_format = "dataloader.train.mapper.instance_mask_format"
         if OmegaConf.select(cfg, mask_format, default="polygon") == "polygon":
-            check_mask_format(train, mask_format, "'bitmask'")
+            is_set = OmegaConf.select(cfg, mask_format) is not None
+            check_mask_format(train, mask_format, f"{'' if is_set else '+'}{mask_format}=bitmask")
     if key := _head_key(cfg, "keypoint"):
         check_annotated_keypoints(train, test, f"{key} is set", f"{key}=null")
         if any("://" in name for name in train) and "mapper" in cfg.dataloader.train:
@@ -277,10 +279,10 @@ def _check_needs(cfg: DictConfig, train: Sequence[str]) -> None:
         augmentations = OmegaConf.select(cfg, "dataloader.train.mapper.augmentations") or ()
         if any("RandomFlip" in str(x.get("_target_")) for x in augmentations):
             warn_without_pairs(train, "no RandomFlip in dataloader.train.mapper.augmentations")
-    for key in ("box_predictor", "box_predictors.0"):
-        key = f"model.roi_heads.{key}.test_topk_per_image"
-        if (limit := OmegaConf.select(cfg, key)) is not None:
-            warn_of_limit(test, key, limit)
+    for key in ("model.roi_heads.box_predictor", "model.roi_heads.box_predictors[0]"):
+        if (predictor := OmegaConf.select(cfg, key)) is not None:
+            limit = predictor.get("test_topk_per_image", _MOST_DETECTIONS)
+            warn_of_limit(test, f"{key}.test_topk_per_image", limit)
 
 
 def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, WholeCheckpointer]:

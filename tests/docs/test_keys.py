@@ -5,12 +5,14 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from detectron2.config import get_cfg
 
-from ohem_d2 import BoxVotingOptions, OHEMOptions
+from ohem_d2 import BoxVotingOptions, OHEMOptions, add_ohem_config
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-OHEM, BOX_VOTING = (ROOT / "docs/keys.md").read_text(encoding="utf-8").split("\n## Box voting\n")
+OHEM, REST = (ROOT / "docs/keys.md").read_text(encoding="utf-8").split("\n## Box voting\n")
+BOX_VOTING, DATA = REST.split("\n## Data sets\n")
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
 
 
@@ -30,6 +32,14 @@ def defaults_of(options):
 )
 def test_the_tables_have_every_key_with_its_default(text, options):
     assert defaults_in(text) == defaults_of(options)
+
+
+def test_the_key_of_data_sets():
+    cfg = get_cfg()
+    before = set(cfg.DATASETS)
+    add_ohem_config(cfg)
+    added = {key: f'"{cfg.DATASETS[key]}"' for key in set(cfg.DATASETS) - before}
+    assert defaults_in(DATA) == added
 
 
 def test_the_readme_has_five_keys_with_their_defaults():
