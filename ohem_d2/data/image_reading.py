@@ -2,9 +2,10 @@
 Image files: what their headers say, whether they can be read to their end, and pixels of more than
 8 bits.
 
-Detectron2 clips 16-bit and float pixels to white or black. Such an image gets `EIGHT_BIT` in front
-of its path, and whatever opens it through Detectron2 gets it in 8 bits: its darkest pixel is 0, its
-brightest 255.
+Detectron2 clips grey pixels of 16 bits and floats to white or black, and of colours of 16 bits it
+takes the upper 8, which are dark where a camera uses 12 of them. Such an image gets `EIGHT_BIT` in
+front of its path, and whatever opens it through Detectron2 gets it in 8 bits: its darkest pixel is
+0, its brightest 255.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from detectron2.data import detection_utils
 from detectron2.utils import comm
@@ -33,9 +35,10 @@ logger = logging.getLogger(__name__)
 
 EIGHT_BIT = "8bit://"
 _WIDE = ("I", "F")  # how Pillow names them, or begins to
+_COLOURS_OF_16_BITS = ";16"  # of which Pillow would keep the upper 8
 _ORIENTATION = 0x0112  # in EXIF
 _MOST_THREADS = 8
-_VERSION = 1  # of the cache
+_VERSION = 2  # of the cache
 
 
 class ImageFile(NamedTuple):
@@ -50,8 +53,8 @@ class ImageFile(NamedTuple):
 
     @property
     def is_wide(self) -> bool:
-        """Whether its pixels have more than 8 bits, which Detectron2 would clip."""
-        return self.mode.startswith(_WIDE)
+        """Whether its pixels have more than 8 bits, which Detectron2 would clip or darken."""
+        return self.mode.startswith(_WIDE) or self.mode.endswith(_COLOURS_OF_16_BITS)
 
 
 def plain_path(file_name: str) -> str:
@@ -89,9 +92,12 @@ class _EightBitHandler(PathHandler):
         return os.path.exists(plain_path(path))
 
     def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> io.BytesIO:
-        with Image.open(plain_path(path)) as image:
-            orientation = _orientation(image)
-            pixels = turn_array(_in_eight_bits(np.asarray(image)), orientation)
+        path = plain_path(path)
+        with Image.open(path) as image:
+            colours = _mode(image).endswith(_COLOURS_OF_16_BITS)
+            orientation = _orientation(image, path)
+            pixels = _read_colours(path) if colours else np.asarray(image)
+        pixels = turn_array(_in_eight_bits(pixels), orientation)
         file = io.BytesIO()
         Image.fromarray(np.ascontiguousarray(pixels)).save(file, "bmp")
         file.seek(0)
@@ -99,6 +105,23 @@ class _EightBitHandler(PathHandler):
 
 
 PathManager.register_handler(_EightBitHandler(), allow_override=True)
+
+
+def _mode(image: Image.Image) -> str:
+    """Pillow's mode of an image that is not loaded yet, with an ending for colours of 16 bits."""
+    raw = [str(tile[3]) for tile in getattr(image, "tile", ())]
+    wide = not image.mode.startswith(_WIDE) and any(_COLOURS_OF_16_BITS in x for x in raw)
+    return image.mode + _COLOURS_OF_16_BITS if wide else image.mode
+
+
+def _read_colours(path: str) -> np.ndarray:
+    """(H, W, 3), RGB. Transparency is left out."""
+    content = np.fromfile(path, np.uint8)
+    how = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(content, how)
+    if pixels is None:
+        raise OSError(f"{path}: OpenCV cannot read its pixels of 16 bits")
+    return pixels[:, :, ::-1]
 
 
 def _in_eight_bits(pixels: np.ndarray) -> np.ndarray:
@@ -112,12 +135,28 @@ def _in_eight_bits(pixels: np.ndarray) -> np.ndarray:
     return np.round((values - low) * (255 / (high - low))).astype(np.uint8)
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, path: str) -> int:
     try:
-        value = image.getexif().get(_ORIENTATION, 1)
+        if image.format == "PNG" and not _has_exif_at_its_end(path):
+            # Pillow would read all of it, since EXIF data may come behind the pixels.
+            value = Image.Image.getexif(image).get(_ORIENTATION, 1)
+        else:
+            value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # of EXIF data that are damaged, which Detectron2 passes over too
         return 1
     return value if value in range(1, 9) else 1
+
+
+def _has_exif_at_its_end(png: str) -> bool:
+    is_behind = False
+    with open(png, "rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            is_behind |= head[4:] == b"IDAT"
+            if is_behind and head[4:] == b"eXIf":
+                return True
+            file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    return False
 
 
 def _reason(error: Exception) -> str:
@@ -135,7 +174,8 @@ def read_header(path: str) -> ImageFile:
         if os.path.getsize(path) == 0:
             return ImageFile(0, 0, 1, "", "it is empty")
         with Image.open(path) as image:
-            return ImageFile(*image.size, _orientation(image), image.mode)
+            mode = _mode(image)
+            return ImageFile(*image.size, _orientation(image, path), mode)
     except Exception as e:  # there is no end to what damaged files raise
         return ImageFile(0, 0, 1, "", _reason(e))
 

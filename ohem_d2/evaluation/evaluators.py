@@ -22,7 +22,7 @@ from detectron2.evaluation import (
     PascalVOCDetectionEvaluator,
     SemSegEvaluator,
 )
-from detectron2.structures import BoxMode, Instances
+from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 
@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 # How many detections of an image COCO's metrics take.
 _MOST_BY_COCO, _MOST_KEYPOINTS_BY_COCO = 100, 20
+_PARTS_OF_A_PIXEL = 100
 
 
 def build_evaluator(
@@ -191,9 +192,12 @@ class VOCEvaluator(PascalVOCDetectionEvaluator):
         self._devkit = tempfile.TemporaryDirectory(prefix="voc_evaluation_")
         devkit = Path(self._devkit.name)
         (devkit / "Annotations").mkdir()
+        # Detectron2 reads whole numbers only. What overlaps how much is the same in smaller pixels.
+        whole = all(float(x).is_integer() for r in records for box in _boxes(r) for x in box)
+        self._scale = 1 if whole else _PARTS_OF_A_PIXEL
         (devkit / "ImageSets" / "Main").mkdir(parents=True)
         for number, record in enumerate(records):
-            _write_annotations(devkit / "Annotations" / f"{number}.xml", record)
+            _write_annotations(devkit / "Annotations" / f"{number}.xml", record, self._scale)
         split = "\n".join(str(i) for i in range(len(records)))
         (devkit / "ImageSets" / "Main" / "all.txt").write_text(split)
 
@@ -211,6 +215,8 @@ class VOCEvaluator(PascalVOCDetectionEvaluator):
             instances = output["instances"].to("cpu")
             instances = instances[self._position[instances.pred_classes] >= 0]
             instances.pred_classes = self._position[instances.pred_classes]
+            boxes = instances.pred_boxes.tensor
+            instances.pred_boxes = Boxes(boxes * self._scale)
             number = self._numbers[x["image_id"]]
             super().process([{"image_id": number}], [{"instances": instances}])
 
@@ -257,27 +263,32 @@ def _counts(annotation: dict) -> bool:
     return not annotation.get("difficult", 0)
 
 
-def _write_annotations(file: Path, record: dict) -> None:
+def _boxes(record: dict) -> list:
+    return [
+        BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYXY_ABS)
+        for a in record["annotations"]
+    ]
+
+
+def _write_annotations(file: Path, record: dict, scale: int) -> None:
     root = ET.Element("annotation")
-    for annotation in record["annotations"]:
+    for annotation, box in zip(record["annotations"], _boxes(record)):
         obj = ET.SubElement(root, "object")
-        x0, y0, x1, y1 = BoxMode.convert(
-            annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS
-        )
+        x0, y0, x1, y1 = (scale * x for x in box)
         fields = {
             "name": annotation["category_id"],
             "pose": "",
             "truncated": 0,
             "difficult": int(not _counts(annotation)),
         }
-        # VOC counts pixels from 1, and Detectron2 reads whole numbers only.
-        box = {
+        # VOC counts pixels from 1.
+        corners = {
             "xmin": round(x0 + 1),
             "ymin": round(y0 + 1),
             "xmax": round(x1),
             "ymax": round(y1),
         }
-        for parent, values in ((obj, fields), (ET.SubElement(obj, "bndbox"), box)):
+        for parent, values in ((obj, fields), (ET.SubElement(obj, "bndbox"), corners)):
             for key, value in values.items():
                 ET.SubElement(parent, key).text = str(value)
     ET.ElementTree(root).write(file)

@@ -244,7 +244,7 @@ def load_yaml_config(
     check_keys(cfg, training=False)
     proposal_files = find_proposals(cfg, dataset)
     cfg.DATASETS.TEST = (dataset,)
-    cfg.DATASETS.UNREADABLE_IMAGES = "skip"  # as those are that turn out to be damaged later
+    cfg.DATASETS.UNREADABLE_IMAGES = "keep"  # which are named one by one
     with _without_training_set(cfg.DATASETS.TRAIN, "DATASETS.TRAIN '()'"):
         register_datasets(cfg)
     check_classes("MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES, dataset)
@@ -282,7 +282,7 @@ def load_python_config(
             "examples are mined among its RoIs"
         )
     cfg.dataloader.test.dataset.names = dataset
-    OmegaConf.update(cfg, "dataloader.unreadable_images", "skip", force_add=True)
+    OmegaConf.update(cfg, "dataloader.unreadable_images", "keep", force_add=True)
     train = OmegaConf.select(cfg, "dataloader.train.dataset.names")
     with _without_training_set(train, "'dataloader.train.dataset.names=[]'"):
         register_lazy_datasets(cfg)

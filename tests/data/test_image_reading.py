@@ -1,5 +1,6 @@
 import os
 
+import cv2
 import numpy as np
 import pytest
 from detectron2.data import detection_utils
@@ -36,6 +37,19 @@ def test_wide_pixels_are_scaled_not_clipped(tmp_path, name, values):
     assert len(np.unique(detection_utils.read_image(EIGHT_BIT + file, "L"))) == 48
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.tiff"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_colours_of_16_bits_are_scaled(tmp_path, name, channels):
+    file = str(tmp_path / name)
+    values = (np.arange(4 * 5 * channels).reshape(4, 5, channels) * 60).astype(np.uint16)
+    cv2.imwrite(file, values)
+    assert read_header(file).is_wide
+    colours = values[:, :, :3].astype(float)
+    expected = (colours - colours.min()) * (255 / (colours.max() - colours.min()))
+    for image in (read_image(file, "BGR"), detection_utils.read_image(EIGHT_BIT + file, "BGR")):
+        assert np.abs(image - expected).max() <= 1
+
+
 def test_no_numbers_and_no_contrast(tmp_path):
     file = str(tmp_path / "a.tiff")
     Image.fromarray(np.array([[np.nan, 1, 2, np.inf]], np.float32)).save(file)
@@ -52,6 +66,25 @@ def test_wide_pixels_are_turned(tmp_path):
     assert image.shape == (8, 6)
     assert image[0].tolist() == sorted(image[0].tolist(), reverse=True)
     assert round(int(image[0, 0]) * 47 / 255) == GRADIENT[-1, 0]
+
+
+@pytest.mark.parametrize("at_its_end", [False, True])
+def test_the_header_of_a_png_is_enough(tmp_path, at_its_end):
+    file, exif = tmp_path / "a.png", Image.Exif()
+    exif[0x0112] = 6
+    noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file, exif=exif)
+    content = file.read_bytes()
+    if at_its_end:
+        start = content.index(b"eXIf") - 4
+        end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+        chunk, content = content[start:end], content[:start] + content[end:]
+        content = content[:-12] + chunk + content[-12:]
+    else:
+        content = content[: len(content) // 2]
+    file.write_bytes(content)
+    header = read_header(str(file))
+    assert (header.width, header.height, header.orientation, header.problem) == (80, 60, 6, "")
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK"])
@@ -121,7 +154,7 @@ def test_what_was_read_is_not_read_again(tmp_path, monkeypatch):
     assert look() == ([False, False, True], files[2:])  # it may be mended
     os.utime(files[0], (1, 1))
     assert look() == ([False, False, True], [files[0], files[2]])
-    monkeypatch.setattr(image_reading, "_VERSION", 2)
+    monkeypatch.setattr(image_reading, "_VERSION", 0)
     assert look()[1] == files
     for file in (tmp_path / "cache").rglob("*.json"):
         file.write_text("{")

@@ -217,6 +217,12 @@ def voc(tmp_path):
     return f"voc://{tmp_path}?split=trainval"
 
 
+def voc_in_parts_of_pixels(tmp_path):
+    objects = [("dog", (6.4, 6.6, 9.5, 10.5), ""), ("cat", (41.3, 11.7, 45.6, 14.2), "")]
+    write_voc(tmp_path, {"a": objects, "b": objects[:1]})
+    return f"voc://{tmp_path}?split=trainval"
+
+
 def yolo(tmp_path):
     for i in range(3):
         write_image(tmp_path / "images" / "train" / f"{i}.jpg", seed=i)
@@ -248,7 +254,8 @@ def labelme(tmp_path):
 @pytest.mark.parametrize(
     "write",
     [coco, many_objects, runs, as_stored, an_entry_for_each_box, bad_boxes, ids_from_0,
-     ids_in_texts, crowds, voc, yolo, cvat, labelme],
+     ids_in_texts, crowds, voc, voc_in_parts_of_pixels,
+     yolo, cvat, labelme],
 )  # fmt: skip
 def test_perfect_detections_score_100(tmp_path, write):
     address = write(tmp_path)
