@@ -7,9 +7,10 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
@@ -51,11 +52,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: the command line, without the name of the program; that of this process by default.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser = argparse.ArgumentParser(
-        prog="ohem-d2",
-        description="Online hard example mining for Detectron2.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="commands:\n"
+    parser = _parser(
+        "ohem-d2",
+        "Online hard example mining for Detectron2.",
+        "commands:\n"
         + "".join(f"  {name:<11}{command.__doc__}\n" for name, command in COMMANDS.items())
         + "\n'ohem-d2 COMMAND --help' tells the arguments of a command.",
     )
@@ -172,11 +172,10 @@ def _where_logged() -> str:
 
 def report(argv: Sequence[str], prog: str | None = None) -> None:
     """Write down what a trained model finds hard in a data set, and labels that may be wrong."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=report.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="""
+    parser = _parser(
+        prog,
+        report.__doc__,
+        """
 RoIs are mined by the code that training mines with; each object and each look-alike that the model
 gets wrong is one example. Where model and labels disagree, the label may be wrong as well: these
 are ranked by what the label costs the model. index.html shows both, the worst first;
@@ -207,27 +206,46 @@ example:
     setup_logger(name="fvcore")
     setup_logger(name="ohem_d2")
     try:
-        write_report(
-            args.config_file,
-            args.dataset,
-            args.output,
-            args.opts,
-            max_images=args.max_images,
-            ranking=args.label_errors,
-        )
+        with _interrupted_by_signals():
+            write_report(
+                args.config_file,
+                args.dataset,
+                args.output,
+                args.opts,
+                max_images=args.max_images,
+                ranking=args.label_errors,
+            )
     except InputError as e:
         sys.exit(f"error: {e}")
     except KeyboardInterrupt:
         sys.exit(130)  # as shells have it
 
 
+@contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """
+    Let the other signals that end a process interrupt it as Ctrl-C does. Those that it was started
+    to ignore (by nohup, for example) stay ignored.
+    """
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():  # others may not
+        for name in ("SIGTERM", "SIGHUP"):  # the second where there is one
+            signum = getattr(signal, name, None)
+            if signum is not None and signal.getsignal(signum) is not signal.SIG_IGN:
+                handlers[signum] = signal.signal(signum, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+
+
 def data(argv: Sequence[str], prog: str | None = None) -> None:
     """Look at a data set before any training: what is in it, and what is odd."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=data.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="""
+    parser = _parser(
+        prog,
+        data.__doc__,
+        """
 With --output, index.html shows images with their boxes, those in which something is odd first, and
 findings.csv lists all that is odd, with file names.
 
@@ -255,11 +273,10 @@ def proposals(argv: Sequence[str], prog: str | None = None) -> None:
     """Compute the selective search proposals of a data set, as Fast R-CNN learns from."""
     from .data.selective_search import MODES, compute_proposals  # which needs Unix
 
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=proposals.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="""
+    parser = _parser(
+        prog,
+        proposals.__doc__,
+        """
 The file is what DATASETS.PROPOSAL_FILES_TRAIN and PROPOSAL_FILES_TEST name. A run that was stopped
 goes on where it was when the same command is given again.
 
@@ -282,6 +299,16 @@ example:
     except KeyboardInterrupt as e:
         print(f"interrupted: {e}", file=sys.stderr)
         sys.exit(130)  # as a shell has it of what Ctrl-C stops
+
+
+def _parser(prog: str | None, description: str | None, epilog: str) -> argparse.ArgumentParser:
+    """A parser whose help shows the lines of the epilog as they are."""
+    return argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=epilog,
+    )
 
 
 def _find_own_modules() -> None:

@@ -10,7 +10,8 @@ from detectron2.config import CfgNode
 from .errors import InputError
 
 
-def _number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number, and no truth value."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -20,18 +21,18 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: bool(v) and (isinstance(v, (str, Mapping)) or callable(v)),
         "the name of a sampler, or in Python a class or a function",
     ),
-    "nms_thresh": (lambda v: _number(v) and v >= 0, "a number of 0 or more"),
+    "nms_thresh": (lambda v: is_number(v) and v >= 0, "a number of 0 or more"),
     "scope": (lambda v: v in ("image", "batch"), "'image' or 'batch'"),
     "max_foreground_fraction": (
-        lambda v: v is None or (_number(v) and 0 <= v <= 1),
+        lambda v: v is None or (is_number(v) and 0 <= v <= 1),
         "None or a number in [0, 1]",
     ),
-    "hard_fraction": (lambda v: _number(v) and 0 < v <= 1, "a number in (0, 1]"),
+    "hard_fraction": (lambda v: is_number(v) and 0 < v <= 1, "a number in (0, 1]"),
     "start_iter": (lambda v: type(v) is int and v >= 0, "an integer of 0 or more"),
-    "bg_iou_lo": (lambda v: _number(v) and 0 <= v < 1, "a number in [0, 1)"),
+    "bg_iou_lo": (lambda v: is_number(v) and 0 <= v < 1, "a number in [0, 1)"),
     # Costs are in single precision, in half of it under AMP: larger weights would overflow.
-    "loss_weight_cls": (lambda v: _number(v) and 0 <= v <= 1000, "a number from 0 to 1000"),
-    "loss_weight_box_reg": (lambda v: _number(v) and 0 <= v <= 1000, "a number from 0 to 1000"),
+    "loss_weight_cls": (lambda v: is_number(v) and 0 <= v <= 1000, "a number from 0 to 1000"),
+    "loss_weight_box_reg": (lambda v: is_number(v) and 0 <= v <= 1000, "a number from 0 to 1000"),
     "cascade_stages": (
         lambda v: isinstance(v, tuple) and bool(v) and all(type(s) is int and s >= 0 for s in v),
         "a tuple of at least one stage, counted from 0",
@@ -143,7 +144,7 @@ class BoxVotingOptions:
             )
         for name in ("nms_thresh", "vote_thresh"):
             value = getattr(self, name)
-            if not (_number(value) and 0 <= value <= 1):
+            if not (is_number(value) and 0 <= value <= 1):
                 raise InputError(
                     f"TEST.BOX_VOTING.{name.upper()} is {value!r}, expected a number in [0, 1]"
                 )
@@ -239,8 +240,11 @@ def options_by_name(
     known = {f.name.upper() if of_config else f.name: f.name for f in fields(kind)}
     for name in values:
         if kind is OHEMOptions and (new := _RENAMED.get(name.lower())):
-            new = new.upper() if of_config else new
-            raise InputError(f"{of_config}{name} is now called {new}, expected that name")
+            new = f"{of_config}{new.upper() if of_config else new}"
+            # In the words of yacs, which refuses it where `add_ohem_config` was called.
+            raise InputError(
+                f"Key {of_config}{name} was renamed to {new}; please update your config."
+            )
         if name not in known:
             raise InputError(f"{of_config}{name} is unknown, expected one of {', '.join(known)}")
     return kind(**{known[name]: value for name, value in values.items()})

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 try:
     import fcntl
@@ -30,9 +30,28 @@ def write_whole(file: Path, content: str | bytes) -> None:
     Raises:
         OSError: it cannot be written, for want of space for example.
     """
+    with whole_file(file, "wb") as f:
+        f.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def whole_file(file: Path, mode: str) -> Iterator[IO[Any]]:
+    """
+    Open a file to write that takes its place when it is complete. Until then, and if this process
+    ends before, what was there before stays.
+
+    Args:
+        file: in a folder that is there. One process at a time may write it.
+        mode: "wb", or "w" for UTF-8.
+
+    Raises:
+        OSError: it cannot be written, for want of space for example.
+    """
+    # The same for the next attempt, so that no more than one is left by a process that is killed.
     unfinished = file.with_name(f"{file.name}.tmp")
     try:
-        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+        with unfinished.open(mode, encoding=None if "b" in mode else "utf-8") as f:
+            yield f
         unfinished.replace(file)
     except BaseException:
         unfinished.unlink(missing_ok=True)

@@ -189,7 +189,7 @@ class MinedPictures(HookBase):
                 get_event_storage().put_image("ohem/mined", row.transpose(2, 0, 1))
 
     def after_step(self) -> None:
-        """Stop to watch."""
+        """Stop watching."""
         if self._heads is not None and self._watched is not None:
             self._watched.remove()
             self._heads.observers.remove(self._draw)

@@ -1,8 +1,11 @@
 import atexit
+import logging
 import os
 import shutil
 import tempfile
 import warnings
+
+import pytest
 
 # Detectron2 asks on its import where its data sets are: no test should find any.
 os.environ.pop("DETECTRON2_DATASETS", None)
@@ -37,3 +40,10 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("report_folder", metafunc.config.getoption("report"))
     if "formats_folder" in metafunc.fixturenames:
         metafunc.parametrize("formats_folder", metafunc.config.getoption("formats"))
+
+
+@pytest.fixture(autouse=True)
+def _loggers():
+    """A command that a test calls sets up logging, and would take the log from pytest for good."""
+    for name in ("detectron2", "fvcore", "ohem_d2"):
+        logging.getLogger(name).propagate = True

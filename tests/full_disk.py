@@ -1,17 +1,16 @@
 """A disk that is full, as far as files are written whole or not at all."""
 
-import errno
 from pathlib import Path
 
 
 def fill_disk(monkeypatch, for_name=lambda name: True):
-    """Of files whose name says so, half is written, and then no more."""
-    write = Path.write_bytes
+    """Files whose name says so are made, but there is no space for what is to be in them."""
+    real = Path.open
 
-    def half(self, content):
-        if not for_name(self.name):
-            return write(self, content)
-        write(self, content[: len(content) // 2])
-        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+    def on_full_disk(self, mode="r", **kwargs):
+        if "w" not in mode or not for_name(self.name):
+            return real(self, mode, **kwargs)
+        self.touch()
+        return real(Path("/dev/full"), mode, **kwargs)
 
-    monkeypatch.setattr(Path, "write_bytes", half)
+    monkeypatch.setattr(Path, "open", on_full_disk)

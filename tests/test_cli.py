@@ -1,6 +1,7 @@
 """The command ohem-d2 and its front doors."""
 
 import runpy
+import signal
 import subprocess
 import sys
 
@@ -97,6 +98,19 @@ def test_settings_of_a_report_may_stand_anywhere(called):
     ((config_file, dataset, output, opts), _) = called[0]
     assert (config_file, dataset, str(output)) == ("a.yaml", "x", "out")
     assert opts == ["SEED", "1", "B", "2"]
+
+
+def test_a_report_under_nohup_goes_on_when_the_terminal_is_closed(monkeypatch):
+    during = []
+    monkeypatch.setattr(
+        cli, "write_report", lambda *_, **__: during.append(signal.getsignal(signal.SIGHUP))
+    )
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        cli.main(["report", "--config-file", "a.yaml", "--dataset", "x", "--output", "out"])
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert during == [signal.SIG_IGN]
 
 
 def fail(how):

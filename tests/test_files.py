@@ -9,7 +9,7 @@ import pytest
 from locks import held
 
 from ohem_d2 import files
-from ohem_d2.files import locked, write_whole
+from ohem_d2.files import locked, whole_file, write_whole
 
 
 def test_a_lock_names_its_holder_and_ends_with_it(tmp_path):
@@ -49,6 +49,26 @@ def test_what_was_there_stays_if_the_disk_is_full(tmp_path):
     with small_files(1000), pytest.raises(OSError, match="File too large"):
         write_whole(file, b"x" * 5000)
     assert file.read_text(encoding="utf-8") == "ünï"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def write_half(file):
+    with whole_file(file, "w") as f:
+        f.write("after")
+        raise ZeroDivisionError
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "x"
+    file.write_text("before")
+    with pytest.raises(ZeroDivisionError):
+        write_half(file)
+    assert file.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [file]
+    with whole_file(file, "wb") as f:
+        f.write(b"after")
+        assert file.read_text() == "before"
+    assert file.read_text() == "after"
     assert list(tmp_path.iterdir()) == [file]
 
 

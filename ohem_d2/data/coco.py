@@ -159,11 +159,8 @@ def _objects(
                 annotation[name] = flag(entry.get(name))
             except ValueError as e:
                 raise ValueError(f"{name!r} of annotations[{position}] is {e}") from None
-        if annotation.pop("ignore"):
-            raise ValueError(
-                f"'ignore' of annotations[{position}] is {entry['ignore']!r}, which Detectron2 "
-                "does not know: expected 'iscrowd'"
-            )
+        # A crowd is what Detectron2 keeps apart from objects everywhere.
+        annotation["iscrowd"] |= annotation.pop("ignore")
         if (area := number(entry.get("area"))) is not None:
             annotation["area"] = area
         elif findings is not None and entry.get("area") is not None:

@@ -26,6 +26,7 @@ from detectron2.structures import BoxMode
 from tqdm import tqdm
 
 from ..errors import InputError
+from ..files import whole_file
 from .image_reading import read_image
 from .pickles import load_pickle
 from .specs import register_by_name, unknown_dataset
@@ -60,7 +61,7 @@ def compute_proposals(dataset: str, output: Path, mode: str = "fast", jobs: int 
     if jobs < 1:
         raise InputError(f"--jobs is {jobs}, expected 1 or more")
     if output.exists():
-        raise InputError(f"{output} already exists, expected another --output, or its removal")
+        raise InputError(f"{output} already exists, choose another --output or delete it")
     images = list_images(dataset)
     header = f"selective search ({mode}) of {dataset}"
     part = output.with_name(f"{output.name}.part")
@@ -109,7 +110,7 @@ def compute_proposals(dataset: str, output: Path, mode: str = "fast", jobs: int 
         _write_proposals(output, list(images), found)
     except BrokenProcessPool:
         raise InputError(
-            f"a process died, often for want of memory, at --jobs {jobs}: expected fewer. "
+            f"a worker died at --jobs {jobs}, probably out of memory: use fewer. "
             f"{len(done)} of {len(images)} images are done; the same command goes on from there"
         ) from None
     except KeyboardInterrupt:
@@ -203,7 +204,7 @@ def read_part(part: Path, header: str) -> tuple[dict[int | str, np.ndarray], int
     Read what an earlier run has finished.
 
     Args:
-        part: the file: pickles, one behind the other, of the header and of pairs of an
+        part: the file: pickles, one after the other, of the header and of pairs of an
             ``image_id`` and its boxes. It may be empty, or end within a pair.
         header: what this run does.
 
@@ -247,10 +248,8 @@ def _write_proposals(
         "objectness_logits": [np.arange(len(b), 0, -1, dtype=np.float32) for b in all_boxes],
         "bbox_mode": BoxMode.XYXY_ABS,
     }
-    unfinished = output.with_name(f"{output.name}.tmp")
-    with unfinished.open("wb") as file:
+    with whole_file(output, "wb") as file:
         pickle.dump(proposals, file)
-    os.replace(unfinished, output)
 
 
 _Task = tuple[int, int | str, str, str]  # index, image_id, file, mode

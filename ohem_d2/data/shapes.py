@@ -99,7 +99,7 @@ def _draw(
 
 
 def _outline(kind: str, tilt: float) -> np.ndarray:
-    """Corners of a shape in the unit circle, upright but for a tilt in radians."""
+    """Corners of a shape in the unit circle, upright except for a tilt in radians."""
     if kind == "bar":
         angles, radii = np.array([0.3, np.pi - 0.3, np.pi + 0.3, -0.3]), np.ones(4)
     else:

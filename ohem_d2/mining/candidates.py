@@ -180,7 +180,7 @@ def check_selection(selection: object, candidates: Candidates, sampler: object) 
             )
     if weights is not None and weights.is_cpu and not (weights.isfinite() & (weights >= 0)).all():
         raise InputError(
-            f"the sampler {name} returned weights that are negative or no numbers, expected 0 or "
-            "more"
+            f"the sampler {name} returned weights that are negative, NaN or infinite, expected "
+            "finite values of 0 or more"
         )
     return selection

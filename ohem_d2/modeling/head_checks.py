@@ -4,6 +4,7 @@ import logging
 
 from detectron2.config import CfgNode
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, ROIHeads
+from torch import nn
 
 from ..errors import InputError
 from .box_branch import BoxBranchMixin, own_names
@@ -98,6 +99,29 @@ def check_config(cls: type, kind: str, cfg: CfgNode) -> None:
             "CLS_AGNOSTIC_BBOX_REG is True: if this is the config of a cascade, it needs "
             "OHEMCascadeROIHeads, and is now trained with one stage only"
         )
+
+
+def check_classes_of_heads(heads: nn.Module) -> None:
+    """
+    Check that all parts of heads have as many classes: a Python config has a number for each.
+
+    Args:
+        heads: RoI heads, with mining or without.
+
+    Raises:
+        InputError: some have not, so that a class would be another's, or background.
+    """
+    expected = getattr(heads, "num_classes", None)
+    numbers = {name: getattr(x, "num_classes", None) for name, x in heads.named_modules() if name}
+    mask_predictor = getattr(getattr(heads, "mask_head", None), "predictor", None)
+    num_masks = getattr(mask_predictor, "out_channels", 1)
+    if num_masks != 1:  # which is for all classes together
+        numbers["mask_head"] = num_masks
+    for name, number in numbers.items():
+        if isinstance(number, int) and number != expected:
+            raise InputError(
+                f"num_classes of roi_heads.{name} is {number}, expected {expected}, as of roi_heads"
+            )
 
 
 def _other_heads(key: str, cls: type, found: str, expected: list[str]) -> InputError:

@@ -22,7 +22,7 @@ class LabellingMixin(ExtendedHead):
         self, proposals: list[Instances], targets: list[Instances], *args: Any, **kwargs: Any
     ) -> list[Instances]:
         """
-        Every proposal, and the ground truth if it is appended, but for those that the matcher
+        Every proposal, and the ground truth if it is appended, except those that the matcher
         ignores; with the fields of the object that it is matched to, ``gt_classes`` and
         ``gt_boxes`` among them, and ``gt_index``, its number. Masks may be left out, which
         `with_ground_truth` adds.
@@ -67,7 +67,7 @@ class LabellingMixin(ExtendedHead):
         if len(gt_classes) == 0:
             # Without objects the matcher knows nothing: all is background, as in Detectron2.
             return indices, torch.full_like(indices, self.num_classes)
-        # To look is to wait for the GPU; a matcher of another kind may ignore some as well.
+        # Looking would wait for the GPU; a matcher of another kind may ignore some as well.
         if -1 in getattr(self.proposal_matcher, "labels", [-1]):
             indices = indices[matched_labels != -1]
         background = torch.full_like(indices, self.num_classes)
@@ -77,7 +77,7 @@ class LabellingMixin(ExtendedHead):
 
 def ignore_below(matcher: Matcher, bg_iou_lo: float) -> Matcher:
     """
-    The same matcher, but for RoIs whose best IoU is below ``bg_iou_lo``: it ignores them.
+    The same matcher, except for RoIs whose best IoU is below ``bg_iou_lo``: it ignores them.
 
     Raises:
         InputError: no background would be left.

@@ -20,7 +20,7 @@ from ..mining.losses import check_predictor
 from .box_branch import config_of, is_configured_above, own_names
 from .box_voting import BoxVotingMixin
 from .build_sampler import build_sampler
-from .head_checks import check_class
+from .head_checks import check_class, check_classes_of_heads
 from .labelling import LabellingMixin, ignore_below, with_ground_truth
 from .metrics import MiningMetrics, add_up
 from .reading import Reading, features_of_forward, read_rois
@@ -117,6 +117,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
                 f"MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE is {self.batch_size_per_image}, "
                 "expected 1 or more: it is the number of RoIs to train on per image"
             )
+        check_classes_of_heads(self)
         for predictor in self._predictors():
             check_predictor(predictor)
         self.observers: list[Callable[[list[Instances]], None]] = []
@@ -208,8 +209,8 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
             features = features_of_forward(self)  # which may be others than those of the call
         if features is None:
             self._check.warn_once(
-                "label_and_sample_proposals was not called by the forward of the heads, so the "
-                "features to rank by are not known: RoIs are not mined, but sampled as without it"
+                "label_and_sample_proposals was called outside the heads' forward, so the features "
+                "to rank by are unavailable: falling back to Detectron2's sampling"
             )
             return None
         # A checkpoint (torch.utils.checkpoint) runs a step without gradients first, and then again

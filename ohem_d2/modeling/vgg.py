@@ -68,8 +68,9 @@ class VGG16(Backbone):
         return {"conv5": ShapeSpec(channels=512, stride=16)}
 
 
+# Under names that say whose these are: a registry refuses a second "build_vgg16_backbone".
 @BACKBONE_REGISTRY.register()
-def build_vgg16_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> VGG16:
+def build_ohem_vgg16_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> VGG16:
     """
     Build `VGG16`, with ``MODEL.BACKBONE.FREEZE_AT``.
 
@@ -80,7 +81,7 @@ def build_vgg16_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> VGG16:
 
 
 @ROI_BOX_HEAD_REGISTRY.register()
-class VGG16BoxHead(nn.Module):
+class OHEMVGG16BoxHead(nn.Module):
     """
     fc6 and fc7 of torchvision's VGG16, each with ReLU and dropout, under torchvision's names.
 
@@ -147,7 +148,8 @@ class TorchvisionWeights(PathHandler):
         if not form.exists():
             weights = torch.load(source, map_location="cpu", weights_only=True)
             form.parent.mkdir(parents=True, exist_ok=True)
-            # Beside it first, since another process may be about to read it.
+            # Beside it first, since another process may be about to read it; and in a folder of
+            # this process, since others may be about to write it, at the start of a training.
             with tempfile.TemporaryDirectory(dir=form.parent) as folder:
                 unfinished = Path(folder) / form.name
                 torch.save({"model": weights, "matching_heuristics": True}, unfinished)

@@ -46,7 +46,7 @@ class HardExample:
     Boxes are XYXY in pixels of the image file.
     """
 
-    # One of `ERROR_TYPES`, but for "right class", or of `LABEL_ERRORS`.
+    # One of `ERROR_TYPES` other than "right class", or of `LABEL_ERRORS`.
     error_type: str
     # Of a RoI what it costs, classification and box together, as in training; of what may be an
     # error in the labels see `by_loss`.
@@ -265,7 +265,7 @@ def mine(
 
 @contextmanager
 def _with_training_proposals(model: GeneralizedRCNN) -> Iterator[None]:
-    """The model as at test time, but for the number of its proposals."""
+    """The model as at test time, except for the number of its proposals."""
     was_training = {module: module.training for module in model.modules()}
     model.eval()
     if model.proposal_generator is not None:

@@ -22,7 +22,8 @@ _ELSEWHERE = 0.3
 # What lies in a crowd by this share of its area may be one of its objects.
 _IN_A_CROWD = 0.5
 _LEAST_PROBABLE = 1e-6
-# From this score of cleanlab's on, of 1, a label and what is found agree but for some pixels.
+# Where cleanlab's score (1 at most) is this or more, a label and what is found differ by a few
+# pixels only.
 _AGREED = 0.8
 
 

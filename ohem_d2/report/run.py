@@ -7,7 +7,6 @@ are ranked by what the label costs the model.
 """
 
 import logging
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -41,7 +40,7 @@ from .hard_examples import Findings, build_mapper, check_model, look_at
 from .label_errors import by_cleanlab, by_loss
 from .page import as_coco, write_list, write_page
 
-logger = logging.getLogger("ohem_d2")
+logger = logging.getLogger(__name__)
 
 RANKINGS = {"loss": by_loss, "cleanlab": by_cleanlab}
 
@@ -88,9 +87,6 @@ def write_report(
     load = load_python_config if config_file.endswith(".py") else load_yaml_config
     cfg, model, proposal_files = load(config_file, opts, dataset)
     records = load_records(dataset, proposal_files)[:max_images]
-    for of_end in ("SIGTERM", "SIGHUP"):  # as Ctrl-C; the second where there is one
-        if hasattr(signal, of_end):
-            signal.signal(getattr(signal, of_end), signal.default_int_handler)
     with alone_in("--output", output):
         _look_at_all(cfg, model, records, output, dataset, rank)
 

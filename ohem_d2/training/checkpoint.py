@@ -13,6 +13,7 @@ from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from ..errors import InputError
+from ..files import whole_file
 from .weights import SafeCheckpointer
 
 logger = logging.getLogger(__name__)
@@ -126,26 +127,13 @@ def _candidates(folder: str) -> list[Path]:
 
 
 @contextmanager
-def whole_file(path: str, mode: str = "w") -> Iterator[IO]:
-    """
-    Open a file to write that takes its place when it is complete and on the disk. Until then, and
-    if this process ends before, what was there before is still there.
-
-    Args:
-        path: of this machine.
-        mode: "w" or "wb".
-    """
-    unfinished = f"{path}.tmp"  # the same for the next attempt, so that no more than one is left
-    try:
-        with open(unfinished, mode) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except BaseException:
-        Path(unfinished).unlink(missing_ok=True)
-        raise
-    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+def _safe_on_disk(file: Path, mode: str) -> Iterator[IO[Any]]:
+    """A `whole_file` that is also there if the machine itself stops, at a loss of power say."""
+    with whole_file(file, mode) as f:
+        yield f
+        f.flush()
+        os.fsync(f.fileno())
+    folder = os.open(file.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     except OSError:  # which some network file systems have not
@@ -162,7 +150,7 @@ class _WholeFiles:
 
     def open(self, path: str, mode: str = "r", **kwargs: Any) -> Any:
         if mode in ("w", "wb") and "://" not in path:
-            return whole_file(path, mode)
+            return _safe_on_disk(Path(path), mode)
         return self._manager.open(path, mode, **kwargs)
 
     def __getattr__(self, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
@@ -19,10 +20,9 @@ from .checkpoint import has_checkpoints
 from .key_checks import named_keys
 
 # Whose code it is that raises an error which the settings are to blame for.
-_NOT_OF_USERS = {
+_NOT_OF_USERS = sys.stdlib_module_names | {
     "ohem_d2", "detectron2", "fvcore", "iopath", "omegaconf", "torch", "torchvision", "numpy",
-    "yacs", "hydra", "contextlib", "functools", "abc", "copy", "importlib", "pydoc", "typing",
-    "enum", "collections", "tensorboard", "PIL", "os", "posixpath", "pathlib", "inspect",
+    "yacs", "hydra", "tensorboard", "PIL",
 }  # fmt: skip
 _KEYPOINTS_OF_COCO = 17
 # What Detectron2 reads from a file of proposals; the first may have an older name.

@@ -7,17 +7,16 @@ from ast import literal_eval
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 import yaml
 from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
-from detectron2.modeling import ROI_HEADS_REGISTRY
 from fvcore.common.config import BASE_KEY
 
-from ..config import add_ohem_config, box_voting_options
+from ..config import add_ohem_config
 from ..errors import InputError
-from ..modeling.box_voting import BoxVotingMixin
 from .key_checks import check_no_none
 
 logger = logging.getLogger(__name__)
@@ -29,11 +28,22 @@ if not CONFIGS.is_dir():
     CONFIGS = _PACKAGE.parent / "configs"
 _YAML = (".yaml", ".yml")
 _ZOO = (Path(model_zoo.__file__).parent / "configs").resolve()
-# Those of Detectron2's architectures that would ignore MODEL.ROI_HEADS.NAME.
-_WITHOUT_ROI_HEADS = ("RetinaNet", "FCOS", "ProposalNetwork", "SemanticSegmentor")
 _CASCADES = {"CascadeROIHeads", "OHEMCascadeROIHeads"}
 # What fvcore and yacs answer with to a config that they do not like.
 _REFUSED = (KeyError, ValueError, AssertionError, TypeError, AttributeError)
+
+
+class _TextLoader(yaml.SafeLoader):
+    """Takes each value for a text, whatever its tag says, but merges keys (<<) as YAML does."""
+
+    def construct_text(self, node: yaml.Node) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return self.construct_mapping(node, deep=True)
+        if isinstance(node, yaml.SequenceNode):
+            return self.construct_sequence(node, deep=True)
+        return node.value
+
+    yaml_constructors: ClassVar[dict] = {None: construct_text}
 
 
 class _SafeCfgNode(CfgNode):
@@ -41,8 +51,7 @@ class _SafeCfgNode(CfgNode):
 
     @classmethod
     def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict:
-        content = _read_yaml(filename)
-        for base in _bases(filename, content):
+        for base in _bases(filename, _read_yaml(filename)):
             _check_base(filename, base)
         # Detectron2's own files are as trusted as its code; one of them computes its anchors.
         trusted = Path(filename).resolve().is_relative_to(_ZOO)
@@ -64,76 +73,21 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     Raises:
         InputError: there is no such file, or it is no valid config.
     """
+    path = find_config(config_file)
     cfg = _SafeCfgNode(get_cfg())
     add_ohem_config(cfg)
     defaults = cfg.clone()
-    path = find_config(config_file)
-    with suppress(OSError, UnicodeDecodeError):  # which loading it will name
-        if "_target_:" in Path(path).read_text(encoding="utf-8"):
-            raise InputError(
-                f"{path} was saved from a Python config, and names functions to call: expected "
-                "the .py file itself, with the same settings"
-            )
-    try:
-        cfg.merge_from_file(path)
-    except yaml.constructor.ConstructorError as e:
-        could_run_code = "tag" in (e.problem or "")
-        reason = "it has a YAML tag that could run code" if could_run_code else "it is malformed"
-        raise InputError(f"{path} was not loaded, because {reason}: {_place(e)}") from None
-    except RecursionError:
-        raise InputError(
-            f"{path} is no valid config: its {BASE_KEY} leads back to it (recursion), expected "
-            "files that do not"
-        ) from None
-    except InputError:
-        raise
-    except (OSError, *_REFUSED) as e:
-        raise InputError(f"{path} is no valid config: {_text(e)}") from None
+    _merge_file(cfg, path)
     check_no_none(cfg, defaults)
-    heads = _named_heads(path)
-    opts = list(opts)
-    for opt in opts[::2]:
-        if opt.startswith("--"):
-            raise InputError(f"{opt} comes behind the settings, expected it before them")
-        if "=" in opt:
-            raise InputError(f"in the settings {opt!r}: expected KEY VALUE, as for YAML configs")
-    try:
-        opts[1::2] = [_fit(cfg, key, text) for key, text in zip(opts[::2], opts[1::2])]
-        cfg.merge_from_list(opts)
-    except _REFUSED as e:
-        raise InputError(f"in the settings {' '.join(map(str, opts))!r}: {_text(e)}") from None
+    _merge_settings(cfg, list(opts))
     check_no_none(cfg, defaults)
-    if cfg.MODEL.ROI_HEADS.NAME not in ROI_HEADS_REGISTRY:
-        known = ", ".join(name for name, _ in ROI_HEADS_REGISTRY)
-        raise InputError(
-            f"MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME!r}, expected one of {known}"
-        )
-    if box_voting_options(cfg).rounds and not issubclass(
-        ROI_HEADS_REGISTRY.get(cfg.MODEL.ROI_HEADS.NAME), BoxVotingMixin
-    ):
-        raise InputError(
-            f"TEST.BOX_VOTING.ROUNDS is {cfg.TEST.BOX_VOTING.ROUNDS}, but MODEL.ROI_HEADS.NAME is "
-            f"{cfg.MODEL.ROI_HEADS.NAME}, whose boxes do not vote: expected a mining head, or "
-            "BoxVotingROIHeads in place of StandardROIHeads"
-        )
-    architecture = cfg.MODEL.META_ARCHITECTURE
-    if architecture in _WITHOUT_ROI_HEADS and cfg.MODEL.ROI_HEADS.NAME.startswith("OHEM"):
-        raise InputError(
-            f"MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME}, but {path} is the config of a "
-            f"{architecture}, which has no RoI heads: expected a two-stage model"
-        )
-    is_cascade = cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG and heads & _CASCADES
-    if is_cascade and cfg.MODEL.ROI_HEADS.NAME == "OHEMROIHeads":
+    may_be_cascade = cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG
+    is_standard = cfg.MODEL.ROI_HEADS.NAME == "OHEMROIHeads"
+    if may_be_cascade and is_standard and _named_heads(path) & _CASCADES:
         # The one mistake of this kind that the model cannot see when it is built.
         raise InputError(
             f"MODEL.ROI_HEADS.NAME is OHEMROIHeads, but {path} is the config of a cascade: "
             "expected OHEMCascadeROIHeads"
-        )
-    if cfg.TEST.AUG.ENABLED and (architecture != "GeneralizedRCNN" or cfg.MODEL.KEYPOINT_ON):
-        what = "that of keypoints" if cfg.MODEL.KEYPOINT_ON else f"a {architecture}"
-        raise InputError(
-            f"TEST.AUG.ENABLED is True, but the model is {what}, which Detectron2's test-time "
-            "augmentation does not know: expected False"
         )
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
@@ -167,6 +121,37 @@ def find_config(config_file: str) -> str:
     )
 
 
+def _merge_file(cfg: CfgNode, path: str) -> None:
+    try:
+        cfg.merge_from_file(path)
+    except yaml.constructor.ConstructorError as e:
+        could_run_code = "tag" in (e.problem or "")
+        reason = "it has a YAML tag that could run code" if could_run_code else "it is malformed"
+        raise InputError(f"{path} was not loaded, because {reason}: {_place(e)}") from None
+    except RecursionError:
+        raise InputError(
+            f"{path} is no valid config: its {BASE_KEY} leads back to it (recursion), expected "
+            "files that do not"
+        ) from None
+    except InputError:
+        raise
+    except (OSError, *_REFUSED) as e:
+        raise InputError(f"{path} is no valid config: {_text(e)}") from None
+
+
+def _merge_settings(cfg: CfgNode, opts: list[str]) -> None:
+    for opt in opts[::2]:
+        if opt.startswith("--"):
+            raise InputError(f"{opt} comes after the settings, expected it before them")
+        if "=" in opt:
+            raise InputError(f"in the settings {opt!r}: expected KEY VALUE, as for YAML configs")
+    try:
+        opts[1::2] = [_fit(cfg, key, text) for key, text in zip(opts[::2], opts[1::2])]
+        cfg.merge_from_list(opts)
+    except _REFUSED as e:
+        raise InputError(f"in the settings {' '.join(map(str, opts))!r}: {_text(e)}") from None
+
+
 def _read_yaml(path: str) -> dict:
     """
     The content of a YAML file, of texts alone, whatever its tags say.
@@ -175,8 +160,13 @@ def _read_yaml(path: str) -> dict:
         InputError: it is no YAML file, or has no keys. What is in it is not told.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            content = yaml.load(file, yaml.BaseLoader)
+        text = Path(path).read_text(encoding="utf-8")
+        if "_target_:" in text:
+            raise InputError(
+                f"{path} was saved from a Python config, and names functions to call: expected "
+                "the .py file itself, with the same settings"
+            )
+        content = yaml.load(text, _TextLoader)
     except OSError as e:
         raise InputError(f"{path} is no valid config: {e.strerror}") from None
     except UnicodeDecodeError:

@@ -43,7 +43,7 @@ class ResumeHook(hooks.PeriodicCheckpointer):
 
     It also answers SIGTERM and SIGINT: the step is finished, a checkpoint is written, and
     `Interrupted` is raised; during an evaluation between two steps, at once. The second SIGINT ends
-    a training of one process without more ado.
+    a training of one process at once.
 
     The hooks that follow this one do not touch the random state of the next step: a training is the
     same whether or not it is evaluated in between.

@@ -18,7 +18,9 @@ from detectron2.modeling.roi_heads import CascadeROIHeads, RROIHeads
 from detectron2.utils.registry import Registry
 from omegaconf import DictConfig, OmegaConf
 
+from ..config import box_voting_options
 from ..errors import InputError
+from ..modeling.box_voting import BoxVotingMixin
 from .key_rules import (
     FORMATS,
     LAZY_RULES,
@@ -30,6 +32,8 @@ from .key_rules import (
 
 # How long a value may be in a message.
 _SHOWN = 100
+# Those of Detectron2's architectures that would ignore MODEL.ROI_HEADS.NAME.
+_WITHOUT_ROI_HEADS = ("RetinaNet", "FCOS", "ProposalNetwork", "SemanticSegmentor")
 
 
 def check_keys(cfg: CfgNode, training: bool = True) -> None:
@@ -80,7 +84,10 @@ def check_lazy_keys(cfg: DictConfig, training: bool = True) -> None:
                          rule.expected)  # fmt: skip
     means, stds = (OmegaConf.select(cfg, f"model.pixel_{x}") for x in ("mean", "std"))
     if is_list(means) and is_list(stds) and len(means) != len(stds):
-        raise InputError("model.pixel_mean and model.pixel_std differ in length, expected as many")
+        raise InputError(
+            f"model.pixel_std has {len(stds)} numbers, expected {len(means)}, as many as "
+            "model.pixel_mean has"
+        )
 
 
 def check_no_none(cfg: CfgNode, known: CfgNode) -> None:
@@ -174,11 +181,27 @@ def _relations(cfg: CfgNode) -> Iterator[_Relation]:
     if model.KEYPOINT_ON and sigmas and not by_address:
         words = f"{number} numbers, as MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS says"
         yield "TEST.KEYPOINT_OKS_SIGMAS", len(sigmas) == number, words
+    name, architecture = model.ROI_HEADS.NAME, model.META_ARCHITECTURE
+    fits = not (name.startswith("OHEM") and architecture in _WITHOUT_ROI_HEADS)
+    words = f"another: MODEL.META_ARCHITECTURE is {architecture!r}, which has no RoI heads to mine"
+    yield "MODEL.ROI_HEADS.NAME", fits, words
+    if box_voting_options(cfg).rounds:
+        fits = issubclass(ROI_HEADS_REGISTRY.get(name), BoxVotingMixin)
+        words = (
+            f"0: MODEL.ROI_HEADS.NAME is {name!r}, whose boxes do not vote. Those of the mining "
+            "heads do, and those of BoxVotingROIHeads, in place of StandardROIHeads"
+        )
+        yield "TEST.BOX_VOTING.ROUNDS", fits, words
+    if cfg.TEST.AUG.ENABLED:
+        fits = architecture == "GeneralizedRCNN" and not model.KEYPOINT_ON
+        what = "that of keypoints" if model.KEYPOINT_ON else f"a {architecture}"
+        words = f"False: the model is {what}, which Detectron2's test-time augmentation cannot do"
+        yield "TEST.AUG.ENABLED", fits, words
     if model.BACKBONE.NAME.startswith("build_resnet"):
         yield from _relations_of_resnet(cfg)
-    if model.META_ARCHITECTURE in ("GeneralizedRCNN", "PanopticFPN", "ProposalNetwork"):
+    if architecture in ("GeneralizedRCNN", "PanopticFPN", "ProposalNetwork"):
         yield from _relations_of_proposals(cfg)
-    if model.META_ARCHITECTURE in ("GeneralizedRCNN", "PanopticFPN"):
+    if architecture in ("GeneralizedRCNN", "PanopticFPN"):
         yield from _relations_of_heads(cfg)
 
 

@@ -1,6 +1,5 @@
 """What each of Detectron2's own keys may hold, in both forms of a config."""
 
-import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -20,6 +19,8 @@ from detectron2.modeling.proposal_generator.rpn import RPN_HEAD_REGISTRY
 from detectron2.utils.registry import Registry
 from omegaconf import OmegaConf
 
+from ..config import is_number
+
 
 class Rule(NamedTuple):
     """What a key may hold: a test, and the words for it, or a registry that has the names."""
@@ -37,17 +38,13 @@ def _whole(low: int, high: int = _LARGEST) -> Rule:
     return Rule(lambda v: type(v) is int and low <= v <= high, f"an integer {words}")
 
 
-def _is_number(v: Any) -> bool:
-    return isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
-
-
 def _number(low: float, high: float) -> Rule:
-    return Rule(lambda v: _is_number(v) and low <= v <= high, f"a number from {low:g} to {high:g}")
+    return Rule(lambda v: is_number(v) and low <= v <= high, f"a number from {low:g} to {high:g}")
 
 
 def _above_0(high: float) -> Rule:
     words = f"a number above 0, of {high:g} at most"
-    return Rule(lambda v: _is_number(v) and 0 < v <= high, words)
+    return Rule(lambda v: is_number(v) and 0 < v <= high, words)
 
 
 def _one_of(*values: Any) -> Rule:
@@ -174,7 +171,7 @@ RULES: dict[str, Rule] = {
     "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": _nested(_above_0(1e6)),
     "MODEL.ANCHOR_GENERATOR.ANGLES": _nested(_number(-360, 360)),
     "MODEL.ANCHOR_GENERATOR.OFFSET": Rule(
-        lambda v: _is_number(v) and 0 <= v < 1, "a number in [0, 1)"
+        lambda v: is_number(v) and 0 <= v < 1, "a number in [0, 1)"
     ),
     **_below(
         "MODEL.FPN",
@@ -301,7 +298,7 @@ RULES: dict[str, Rule] = {
             "NUM_CONVS": _LAYERS,
             "IOU_THRESHOLDS": _IOUS,
             "IOU_LABELS": _IOU_LABELS,
-            "PRIOR_PROB": Rule(lambda v: _is_number(v) and 0 < v < 1, "a number in (0, 1)"),
+            "PRIOR_PROB": Rule(lambda v: is_number(v) and 0 < v < 1, "a number in (0, 1)"),
             "SCORE_THRESH_TEST": _number(-1, 1),
             "TOPK_CANDIDATES_TEST": _COUNT,
             "NMS_THRESH_TEST": _FRACTION,
@@ -345,7 +342,7 @@ RULES: dict[str, Rule] = {
     "TEST.EXPECTED_RESULTS": Rule(
         lambda v: is_list(v) and all(
             is_list(x) and len(x) == 4 and all(isinstance(y, str) for y in x[:2])
-            and all(map(_is_number, x[2:])) for x in v
+            and all(map(is_number, x[2:])) for x in v
         ),
         "a list of results, each [task, metric, value, tolerance]",
     ),
@@ -366,7 +363,7 @@ TRAINING_RULES: dict[str, Rule] = _below(
         "MAX_ITER": _COUNT,
         "BASE_LR": _RATE,
         "BASE_LR_END": _number(0, 1000),
-        "MOMENTUM": Rule(lambda v: _is_number(v) and 0 <= v < 1, "a number in [0, 1)"),
+        "MOMENTUM": Rule(lambda v: is_number(v) and 0 <= v < 1, "a number in [0, 1)"),
         "WEIGHT_DECAY": _DECAY,
         "WEIGHT_DECAY_NORM": _DECAY,
         "WEIGHT_DECAY_BIAS": _optional(_DECAY),

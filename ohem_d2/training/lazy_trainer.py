@@ -23,7 +23,7 @@ from detectron2.engine import (
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from ..config import check_start_iter
@@ -38,6 +38,7 @@ from ..data import (
 )
 from ..errors import InputError
 from ..evaluation.evaluators import build_evaluator
+from ..modeling.head_checks import check_classes_of_heads
 from ..modeling.mixin import OHEMMixin
 from ..visualization import DetectionPictures, MinedPictures, detections_file
 from .checkpoint import WholeCheckpointer
@@ -128,6 +129,8 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
             model = instantiate(cfg.model).to(cfg.train.device)
     except ImportError as e:  # also of a package that Detectron2 does not install
         raise InputError(f"the model cannot be built: {e}") from e
+    if hasattr(model, "roi_heads"):
+        check_classes_of_heads(model.roi_heads)
     if args.eval_only:
         checkpointer = WholeCheckpointer(model, output_dir)
         checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
@@ -175,7 +178,7 @@ def load_lazy_config(
     for i, opt in enumerate(opts):
         key, is_pair, value = opt.partition("=")
         if opt.startswith("--"):
-            raise InputError(f"{opt} comes behind the settings, expected it before them")
+            raise InputError(f"{opt} comes after the settings, expected it before them")
         if not is_pair:
             raise InputError(f"in the settings {opt!r}: expected key=value, as for Python configs")
         if not key.startswith("+") and OmegaConf.select(cfg, key, default=_MISSING) is _MISSING:
@@ -227,7 +230,7 @@ def register_lazy_datasets(cfg: DictConfig) -> None:
             "is given by address: a Python config has one evaluator"
         )
     heads = cfg.model.roi_heads
-    heads.num_classes = len(registered.classes)
+    _replace_num_classes(heads, heads.num_classes, len(registered.classes))
     if registered.num_keypoints is not None and "keypoint_head" in heads:
         heads.keypoint_head.num_keypoints = registered.num_keypoints
     if key := _head_key(cfg, "mask"):
@@ -283,6 +286,18 @@ def _check_needs(cfg: DictConfig, train: Sequence[str]) -> None:
         if (predictor := OmegaConf.select(cfg, key)) is not None:
             limit = predictor.get("test_topk_per_image", _MOST_DETECTIONS)
             warn_of_limit(test, f"{key}.test_topk_per_image", limit)
+
+
+def _replace_num_classes(node: DictConfig | ListConfig, old: int, new: int) -> None:
+    """In the heads and all their parts, but for those of another number, such as 1 for masks."""
+    keys = list(node) if isinstance(node, DictConfig) else range(len(node))
+    for key in keys:
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        if OmegaConf.is_config(node[key]):
+            _replace_num_classes(node[key], old, new)
+        elif key == "num_classes" and node[key] == old:
+            node[key] = new
 
 
 def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, WholeCheckpointer]:

@@ -123,7 +123,7 @@ class Trainer(DefaultTrainer):
         Evaluate with Detectron2's test-time augmentation, ``TEST.AUG``.
 
         Returns:
-            the results of `test`, but for their names, which end with ``_TTA``.
+            the results of `test`, under names that end with ``_TTA``.
         """
         logger.info("Evaluating with test-time augmentation")
         cfg = cfg.clone()
@@ -152,7 +152,8 @@ class Trainer(DefaultTrainer):
             eval_period=self.cfg.TEST.EVAL_PERIOD,
         )
         # As with Detectron2, before the evaluation; but on all processes.
-        hooks.insert([isinstance(h, EvalHook) for h in hooks].index(True), resume)
+        evaluation = next(h for h in hooks if isinstance(h, EvalHook))
+        hooks.insert(hooks.index(evaluation), resume)
         # Writers come last, since they write what the others have logged. Only the main process has
         # any: by type, so that all processes evaluate in the same order and gather the same thing.
         return sorted([*hooks, *added], key=lambda hook: isinstance(hook, PeriodicWriter))

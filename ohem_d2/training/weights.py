@@ -16,8 +16,8 @@ from ..errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# What older checkpoints lack, and what a model has from its config or does not use: the last part
-# of its name.
+# Weights that older checkpoints may lack, because the model takes them from its config or does not
+# use them: the last part of their names.
 _MAY_BE_MISSING = ("pixel_mean", "pixel_std", "num_batches_tracked")
 # Names that a message lists, of a weight each.
 _NAMES = 3

@@ -118,7 +118,7 @@ def set_in(kind, position, **values):
         (set_in("annotations", 0, iscrowd=2), r"'iscrowd' of annotations\[0\] is 2, expected 0 or"),
         (set_in("annotations", 1, iscrowd="x"), r"'iscrowd' of annotations\[1\] is 'x'"),
         (set_in("annotations", 1, iscrowd=[]), r"'iscrowd' of annotations\[1\] is \[\]"),
-        (set_in("annotations", 0, ignore=1), r"'ignore' of annotations\[0\] is 1"),
+        (set_in("annotations", 0, ignore="x"), r"'ignore' of annotations\[0\] is 'x'"),
         (set_in("categories", 0, id="x"), r"ids of its categories are partly numbers"),
         (set_in("categories", 0, name=5), r"'name' of categories\[0\] is 5, expected a text"),
     ],
@@ -159,6 +159,11 @@ def test_what_is_no_crowd(tmp_path, value):
 @pytest.mark.parametrize("value", [1, "1", True, 1.0])
 def test_what_is_a_crowd(tmp_path, value):
     records = written(tmp_path, lambda c: c["annotations"][0].update(iscrowd=value))
+    assert [a["iscrowd"] for a in records[0]["annotations"]] == [1, 0]
+
+
+def test_what_is_to_be_ignored_is_no_object(tmp_path):
+    records = written(tmp_path, lambda c: c["annotations"][0].update(ignore=1))
     assert [a["iscrowd"] for a in records[0]["annotations"]] == [1, 0]
 
 

@@ -158,7 +158,7 @@ def test_from_the_command_line_to_detectron2(tmp_path):
     result = run(tmp_path, address, "--output", "again.pkl")
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == (
-        "error: again.pkl already exists, expected another --output, or its removal"
+        "error: again.pkl already exists, choose another --output or delete it"
     )
     assert "Traceback" not in result.stderr
 
@@ -330,7 +330,7 @@ def test_part_file_of_another_run(tmp_path, voc, searched, content):
 @has_selective_search
 def test_a_process_that_dies(tmp_path, voc, monkeypatch):
     monkeypatch.setattr(selective_search, "ProcessPoolExecutor", BrokenPool)
-    with pytest.raises(InputError, match="a process died.+--jobs 2.+0 of 4 images are done"):
+    with pytest.raises(InputError, match="a worker died.+--jobs 2.+0 of 4 images are done"):
         selective_search.compute_proposals(voc, tmp_path / "out.pkl", jobs=2)
 
 

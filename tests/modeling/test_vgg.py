@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -7,7 +10,7 @@ from detectron2.utils.file_io import PathManager
 from torchvision.models import VGG16_Weights, vgg16
 
 from ohem_d2.errors import InputError
-from ohem_d2.modeling.vgg import VGG16, VGG16BoxHead
+from ohem_d2.modeling.vgg import VGG16, OHEMVGG16BoxHead
 from ohem_d2.training.config_file import load_config
 
 CONFIG = "configs/paper/voc07_ohem.yaml"
@@ -59,13 +62,26 @@ def test_the_first_blocks_are_frozen(freeze_at, frozen):
 
 
 def test_dropout_is_at_work_in_training():
-    head = VGG16BoxHead(input_shape=ShapeSpec(channels=4, height=7, width=7), fc_dim=64)
+    head = OHEMVGG16BoxHead(input_shape=ShapeSpec(channels=4, height=7, width=7), fc_dim=64)
     x = torch.randn(5, 4, 7, 7)
     assert head.output_shape.channels == 64
     assert head(x).shape == (5, 64)
     assert not head(x).equal(head(x))
     head.eval()
     assert head(x).equal(head(x))
+
+
+def test_users_may_have_a_vgg16_of_their_own():
+    theirs = (
+        "from detectron2.modeling import BACKBONE_REGISTRY, ROI_BOX_HEAD_REGISTRY\n"
+        "def build_vgg16_backbone(cfg, input_shape): ...\n"
+        "class VGG16BoxHead: ...\n"
+        "BACKBONE_REGISTRY.register(build_vgg16_backbone)\n"
+        "ROI_BOX_HEAD_REGISTRY.register(VGG16BoxHead)\n"
+        "import ohem_d2\n"
+    )
+    run = subprocess.run([sys.executable, "-c", theirs], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 def test_weights_by_their_name(tmp_path, cache, monkeypatch):

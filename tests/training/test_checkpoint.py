@@ -12,7 +12,7 @@ from detectron2.engine import hooks
 from torch import nn
 
 from ohem_d2.errors import InputError
-from ohem_d2.training.checkpoint import WholeCheckpointer, has_checkpoints, whole_file
+from ohem_d2.training.checkpoint import WholeCheckpointer, has_checkpoints
 from ohem_d2.training.checks import check_weights
 
 
@@ -169,21 +169,3 @@ def test_a_kill_leaves_no_half_files(tmp_path):
             "last_checkpoint",
             "model_final.pth",
         }
-
-
-def write_half(file):
-    with whole_file(str(file)) as f:
-        f.write("after")
-        raise ZeroDivisionError
-
-
-def test_a_whole_file(tmp_path):
-    file = tmp_path / "x"
-    file.write_text("before")
-    with pytest.raises(ZeroDivisionError):
-        write_half(file)
-    assert file.read_text() == "before"
-    assert [x.name for x in tmp_path.iterdir()] == ["x"]
-    with whole_file(str(file), "wb") as f:
-        f.write(b"after")
-    assert file.read_text() == "after"

@@ -1,5 +1,6 @@
 """Values that cannot work, of Detectron2's own keys."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,44 @@ def test_keys_of_training_do_not_matter_to_an_evaluation():
     check_keys(cfg, training=False)
 
 
+def test_heads_whose_boxes_do_not_vote():
+    opts = ["TEST.BOX_VOTING.ROUNDS", "2", "MODEL.ROI_HEADS.NAME"]
+    with pytest.raises(
+        InputError, match=r"ROUNDS is 2, expected 0: .* 'StandardROIHeads', whose boxes do not"
+    ):
+        check_keys(load_config(QUICK_START, [*opts, "StandardROIHeads"]))
+    for head in ("BoxVotingROIHeads", "OHEMROIHeads"):
+        check_keys(load_config(QUICK_START, [*opts, head]))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("MODEL.KEYPOINT_ON", "True", "that of keypoints"),
+        ("MODEL.META_ARCHITECTURE", "PanopticFPN", "a PanopticFPN"),
+    ],
+)
+def test_models_that_know_no_test_time_augmentation(key, value, found):
+    opts = ["TEST.AUG.ENABLED", "True", key, value]
+    with pytest.raises(
+        InputError, match=f"TEST.AUG.ENABLED is True, expected False: the model is {found}"
+    ):
+        check_keys(load_config(QUICK_START, opts))
+
+
+def test_no_such_head():
+    with pytest.raises(InputError, match=r"NAME is 'OHEMHeads', expected one of .*OHEMROIHeads"):
+        check_keys(load_config(QUICK_START, ["MODEL.ROI_HEADS.NAME", "OHEMHeads"]))
+
+
+def test_a_model_without_roi_heads():
+    retinanet = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
+    with pytest.raises(
+        InputError, match="is 'OHEMROIHeads', expected another: .* is 'RetinaNet', which has no"
+    ):
+        check_keys(load_config(retinanet, ["MODEL.ROI_HEADS.NAME", "OHEMROIHeads"]))
+
+
 def test_keys_that_nothing_looks_at():
     cfg = load_config(QUICK_START, ["MODEL.ROI_MASK_HEAD.NAME", "NoMasks"])
     check_keys(cfg)
@@ -144,6 +183,13 @@ def test_python_configs(setting):
         check_lazy_keys(OmegaConf.from_dotlist(["model.x=1", setting]))
 
 
+def test_means_and_deviations_of_different_length_in_a_python_config():
+    cfg = OmegaConf.create({"model": {"pixel_mean": [1.0, 2.0, 3.0], "pixel_std": [1.0]}})
+    error = r"^model.pixel_std has 1 numbers, expected 3, as many as model.pixel_mean has"
+    with pytest.raises(InputError, match=error):
+        check_lazy_keys(cfg)
+
+
 def test_weights_of_losses_that_overflow():
     with pytest.raises(InputError, match="LOSS_WEIGHT_CLS is 1e[+]308, expected a number from 0"):
         OHEMOptions(loss_weight_cls=1e308)
@@ -180,6 +226,14 @@ def test_what_cannot_be_built_names_its_keys():
         named_settings("x.yaml", cfg),
     ):
         DefaultTrainer.build_model(cfg)
+
+
+def test_what_the_standard_library_refuses_on_the_way_is_no_code_of_the_users():
+    with (
+        pytest.raises(InputError, match=r"x.yaml, .* FileNotFoundError: .* \(shutil, line"),
+        named_settings("x.yaml", get_cfg()),
+    ):
+        shutil.copyfile("no such file", "x")
 
 
 def test_errors_of_the_users_own_code_keep_their_traceback():

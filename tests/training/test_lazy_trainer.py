@@ -13,8 +13,9 @@ from detectron2.modeling.roi_heads import StandardROIHeads
 from small_data import write_coco, write_voc
 from small_models import NARROW_OPTS
 
-from ohem_d2 import OHEMROIHeads
+from ohem_d2 import OHEMROIHeads, with_ohem
 from ohem_d2.errors import InputError
+from ohem_d2.modeling.head_checks import check_classes_of_heads
 from ohem_d2.training.lazy_trainer import load_lazy_config, register_lazy_datasets
 
 EXAMPLE = str(ROOT / "configs" / "mask_rcnn_R_50_FPN_1x_ohem.py")
@@ -228,6 +229,41 @@ def test_the_wrong_head(config, expected):
     roi_heads._target_ = OHEMROIHeads
     with pytest.raises(InputError, match=f"is OHEMROIHeads, but has .*: expected {expected}$"):
         instantiate(roi_heads)
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn_fpn", "cascade_rcnn"])
+def test_all_parts_of_the_heads_get_the_number_of_classes(tmp_path, coco, name):
+    heads = model_zoo.get_config(f"common/models/{name}.py").model.roi_heads
+    parts = heads.get("box_predictors") or [heads.box_predictor]
+    parts = [*parts, *([heads.mask_head] if "mask_head" in heads else [])]
+    for part in parts:
+        part.num_classes = 80  # in place of "${..num_classes}"
+    spec = f"coco://{tmp_path}/annotations.json?images={tmp_path}/images"
+    cfg = load_lazy_config(EXAMPLE, pairs(**dict.fromkeys(coco, spec)))
+    cfg.model.roi_heads = with_ohem(heads)
+    register_lazy_datasets(cfg)
+    model = instantiate(cfg.model.roi_heads)
+    assert model.num_classes == 2
+    assert {x.num_classes for x in model._predictors()} == {2}
+    assert "mask_head" not in heads or model.mask_head.predictor.out_channels == 2
+
+
+@pytest.mark.parametrize("part", ["box_predictor", "mask_head"])
+def test_parts_of_other_numbers_of_classes(part):
+    config = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py"
+    heads = model_zoo.get_config(config).model.roi_heads
+    heads[part].num_classes = 5
+    with pytest.raises(InputError, match=rf"roi_heads\.{part} is 5, expected 80, as of roi_heads"):
+        check_classes_of_heads(instantiate(heads))
+    with pytest.raises(InputError, match=f"{part} is 5, expected 80"):
+        instantiate(with_ohem(heads))
+
+
+def test_one_mask_for_all_classes():
+    config = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py"
+    heads = model_zoo.get_config(config).model.roi_heads
+    heads.mask_head.num_classes = 1
+    check_classes_of_heads(instantiate(heads))
 
 
 def test_masks_that_the_data_do_not_have(tmp_path, voc):
