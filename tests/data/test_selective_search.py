@@ -1,8 +1,8 @@
 """Selective search proposals of small data sets, searched for real."""
 
 import contextlib
-import json
 import fcntl
+import json
 import os
 import pickle
 import re
