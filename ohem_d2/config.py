@@ -207,8 +207,8 @@ def config_key(option: str) -> str:
 
 def add_ohem_config(cfg: CfgNode) -> None:
     """
-    Add the keys ``MODEL.ROI_HEADS.OHEM``, ``TEST.BOX_VOTING`` and ``INPUT.IGNORE_REGIONS`` to a
-    Detectron2 config, at their defaults.
+    Add the keys ``MODEL.ROI_HEADS.OHEM``, ``TEST.BOX_VOTING``, ``INPUT.IGNORE_REGIONS`` and
+    ``DATASETS.UNREADABLE_IMAGES`` to a Detectron2 config, at their defaults.
 
     This is only needed to set them: without the keys, the mining heads use the defaults.
     """
@@ -218,6 +218,9 @@ def add_ohem_config(cfg: CfgNode) -> None:
         (cfg.INPUT, "IGNORE_REGIONS", IgnoreRegionsOptions),
     ):
         node[key] = type(cfg)({f.name.upper(): f.default for f in fields(options)})
+    # What becomes of images that cannot be read, in data sets by address: "error" stops before a
+    # training and names them; "skip" leaves them out, and says how many.
+    cfg.DATASETS.UNREADABLE_IMAGES = "error"
     for old, new in _RENAMED.items():
         if not cfg.key_is_renamed(config_key(old)):
             cfg.register_renamed_key(config_key(old), config_key(new))

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
-from detectron2.data.detection_utils import convert_image_to_rgb, read_image
+from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.engine import HookBase
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances, RotatedBoxes
@@ -21,6 +21,7 @@ from detectron2.utils.events import get_event_storage
 from detectron2.utils.visualizer import VisImage, Visualizer
 from torch.utils.hooks import RemovableHandle
 
+from .data import plain_path, read_image
 from .files import write_whole
 from .mining.error_types import ERROR_TYPES
 from .modeling.metrics import error_types_of
@@ -91,7 +92,7 @@ class DetectionPictures(DatasetEvaluator):
             record = self._records.get(x["image_id"])
             if record is None or "instances" not in output:
                 continue
-            with _trying(f"{record['file_name']} is not drawn"):
+            with _trying(f"{plain_path(record['file_name'])} is not drawn"):
                 self._rows.append(self._draw(record, output["instances"].to("cpu")))
 
     def _draw(self, record: dict, found: Instances) -> np.ndarray:

@@ -1,11 +1,19 @@
+import atexit
 import logging
 import os
+import shutil
+import tempfile
 import warnings
 
 import pytest
 
 # Detectron2 asks on its import where its data sets are: no test should find any.
 os.environ.pop("DETECTRON2_DATASETS", None)
+
+# Nor should one leave anything in the user's cache.
+if "XDG_CACHE_HOME" not in os.environ:
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="ohem_d2_cache_")
+    atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 # Detectron2 scripts a few functions on import, which torch announces as deprecated.
 warnings.filterwarnings("ignore", message=".*torch.jit.script.*")

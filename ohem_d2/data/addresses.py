@@ -18,9 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from detectron2.structures import BoxMode
-
 from ..errors import InputError
+from .checks import look_over
 from .class_names import differ_in_case, merged, normalise
 from .coco import ROBOFLOW, load_coco
 from .cvat import load_cvat
@@ -134,12 +133,13 @@ def part_of(name: str) -> tuple[tuple, Part | None]:
     return whole, None if part is None else parse_part(part)
 
 
-def load_address(name: str) -> Loaded:
+def load_address(name: str, unreadable: str = "error") -> Loaded:
     """
     Read a data set.
 
     Args:
         name: its address.
+        unreadable: what becomes of images that cannot be read; see `look_over`.
 
     Returns:
         what is behind it. The classes are those of the whole data set, also of a part.
@@ -166,7 +166,7 @@ def load_address(name: str) -> Loaded:
                 f"the data set {name!r} is empty: none of its {number} images falls into this "
                 "part, expected a larger one, or more images"
             )
-    _leave_out_bad_boxes(records, findings)
+    records = look_over(name, records, findings, unreadable)
     for annotation in (a for record in records for a in record["annotations"]):
         if annotation.get("ignore"):  # a crowd is what Detectron2 keeps apart from objects
             annotation["iscrowd"] = 1
@@ -196,22 +196,3 @@ def _normalise(
             ids.setdefault(normalise(each), number)
         metadata = metadata | {"category_ids": ids}
     return list(dict.fromkeys(map(normalise, names))), metadata
-
-
-def _leave_out_bad_boxes(records: list[dict], findings: Findings) -> None:
-    """Boxes of zero area and those outside their image go."""
-    for record in records:
-        kept = []
-        for annotation in record["annotations"]:
-            x0, y0, x1, y1 = BoxMode.convert(
-                annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS
-            )
-            if not (x1 > x0 and y1 > y0):
-                problem = "box of zero area, left out"
-            elif x1 <= 0 or y1 <= 0 or x0 >= record["width"] or y0 >= record["height"]:
-                problem = "box outside its image, left out"
-            else:
-                kept.append(annotation)
-                continue
-            findings.add(problem, record["file_name"], f"{annotation['category_id']!r}")
-        record["annotations"] = kept

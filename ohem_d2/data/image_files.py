@@ -9,10 +9,11 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from ..errors import InputError
+from .image_reading import read_header
+from .orientation import SIDEWAYS
 
 # What folders of images are called, in any case.
 _FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "jpegs")
-_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values for 90 and 270 degrees
 
 
 def is_image(file: Path) -> bool:
@@ -32,18 +33,12 @@ def images_below(folder: Path) -> Iterator[Path]:
 def image_size(file: Path) -> tuple[int, int]:
     """
     Return width and height of an image as viewers show it, turned as its EXIF data says. Only the
-    head of the file is read.
-
-    Raises:
-        InputError: it is no image.
+    head of the file is read. 0 and 0 of a file that cannot be read, which the checks will name.
     """
-    try:
-        with Image.open(file) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION) in _TURNED
-    except Exception as e:  # what Pillow's readers raise
-        raise InputError(f"{file} cannot be read as an image ({e})") from None
-    return (height, width) if turned else (width, height)
+    header = read_header(str(file))
+    if header.orientation in SIDEWAYS:
+        return header.height, header.width
+    return header.width, header.height
 
 
 def base_name(path: str) -> str:

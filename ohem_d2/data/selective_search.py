@@ -22,12 +22,12 @@ from typing import cast
 import cv2
 import numpy as np
 from detectron2.data import DatasetCatalog
-from detectron2.data.detection_utils import read_image
 from detectron2.structures import BoxMode
 from tqdm import tqdm
 
 from ..errors import InputError
 from ..files import whole_file
+from .image_reading import read_image
 from .pickles import load_pickle
 from .specs import register_by_name, unknown_dataset
 
@@ -147,7 +147,7 @@ def list_images(dataset: str) -> dict[int | str, str]:
     Raises:
         InputError: the data set is not known, cannot be loaded, or its images have no ids.
     """
-    register_by_name([dataset], [])
+    register_by_name([dataset], [], unreadable="keep")  # which the search will name
     if dataset not in DatasetCatalog:
         raise unknown_dataset(dataset)
     try:

@@ -12,7 +12,15 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..errors import InputError
 from .addresses import ADDRESSES, Loaded, evaluator_type, load_address, part_of
 from .builtin import register_builtin
+from .checks import UNREADABLE, copies_in_training, read_to_end
 from .class_names import differ_in_case
+from .findings import Findings
+from .image_reading import ImageFile
+from .needs import (
+    check_annotated,
+    check_annotated_keypoints,
+    check_mask_format,
+)
 from .parts import overlap
 
 logger = logging.getLogger(__name__)
@@ -39,33 +47,49 @@ def register_datasets(cfg: CfgNode) -> None:
         InputError: an address or a file behind it is wrong, or a test set has other classes than
             the training set.
     """
-    registered = register_by_name(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
+    unreadable = cfg.DATASETS.get("UNREADABLE_IMAGES", "error")
+    registered = register_by_name(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST, unreadable)
     if registered is None:
         return
-    for field, switch in (("segmentation", "MASK_ON"), ("keypoints", "KEYPOINT_ON")):
-        if cfg.MODEL[switch]:
-            key = f"MODEL.{switch}"
-            check_annotated(cfg.DATASETS.TRAIN, field, f"{key} is True", f"{key} False")
+    train = cfg.DATASETS.TRAIN
+    if cfg.MODEL.MASK_ON:
+        check_annotated(train, "segmentation", "MODEL.MASK_ON is True", "MODEL.MASK_ON False")
+        if cfg.INPUT.MASK_FORMAT == "polygon":
+            check_mask_format(train, "INPUT.MASK_FORMAT", "'bitmask'")
+    if cfg.MODEL.KEYPOINT_ON:
+        words = "MODEL.KEYPOINT_ON is True", "MODEL.KEYPOINT_ON False"
+        check_annotated_keypoints(train, cfg.DATASETS.TEST, *words)
     for head in (cfg.MODEL.ROI_HEADS, cfg.MODEL.RETINANET):
         head.NUM_CLASSES = len(registered.classes)
     if registered.num_keypoints is not None:
         cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = registered.num_keypoints
 
 
-def register_by_name(train: Sequence[str], test: Sequence[str]) -> Registered | None:
+def register_by_name(
+    train: Sequence[str], test: Sequence[str], unreadable: str = "error"
+) -> Registered | None:
     """
     Register data sets by their names; see `register_datasets`.
 
     Args:
         train: names of the data sets to train on.
         test: names of those to evaluate with.
+        unreadable: ``DATASETS.UNREADABLE_IMAGES``: "error", or "skip" to leave out images that
+            cannot be read, or "keep" to leave them to the caller.
 
     Returns:
         what follows for the model, or None if none of the names is an address.
     """
+    if unreadable not in UNREADABLE:
+        raise InputError(
+            f"DATASETS.UNREADABLE_IMAGES is {unreadable!r}, expected 'error' or 'skip' (in a "
+            "Python config: dataloader.unreadable_images)"
+        )
     names = (*train, *test)
     register_builtin(names)
-    loaded = {name: load_address(name) for name in dict.fromkeys(names) if "://" in name}
+    loaded = {
+        name: load_address(name, unreadable) for name in dict.fromkeys(names) if "://" in name
+    }
     if not loaded:
         return None
     _check_parts(train, test)
@@ -73,8 +97,7 @@ def register_by_name(train: Sequence[str], test: Sequence[str]) -> Registered | 
         if name not in loaded and name not in DatasetCatalog:
             raise unknown_dataset(name)
     for name, data in loaded.items():
-        for line in data.findings.summary():
-            logger.warning(f"{name}: {line}")
+        _log(name, data.findings)
     _check_case(loaded)
     classes = _decide_classes(train or test, loaded)
     for name in dict.fromkeys(names):
@@ -88,28 +111,33 @@ def register_by_name(train: Sequence[str], test: Sequence[str]) -> Registered | 
     logger.info(f"{len(classes)} classes: {', '.join(classes)}")
     keypoints = [data.metadata.get("keypoint_names") for data in loaded.values()]
     counts = [len(names) for names in keypoints if names is not None]
-    return Registered(classes, counts[-1] if counts else None)
+    return Registered(classes, counts[0] if counts else None)
 
 
-def check_annotated(names: Sequence[str], field: str, found: str, expected: str) -> None:
+def read_all_images(train: Sequence[str], test: Sequence[str], unreadable: str = "error") -> None:
     """
-    Make sure that the objects of data sets that were given by address have what a model learns.
+    Read every image of data sets that were given by address to its end, before a training. What
+    was read once is not read again while the file stays the same. Images that a test set shares
+    with a training set are named.
 
     Args:
-        names: data sets; those that are no addresses are not looked at.
-        field: of an annotation in Detectron2's form, such as "segmentation".
-        found: the setting that asks for it, as the beginning of a sentence.
-        expected: the setting that does not.
+        train: names of the data sets to train on.
+        test: names of those to evaluate with.
+        unreadable: see `register_by_name`. Images that are left out are taken from the catalog.
 
     Raises:
-        InputError: no object of a data set has it.
+        InputError: some cannot be read, and are not to be left out.
     """
-    for name in (n for n in names if "://" in n):
-        if not any(field in a for r in DatasetCatalog.get(name) for a in r["annotations"]):
-            raise InputError(
-                f"{found}, but no object of the data set {name!r} has a {field!r}: "
-                f"expected {expected}, or other annotations"
-            )
+    known: dict[str, dict[str, ImageFile]] = {}
+    for name in dict.fromkeys(x for x in (*train, *test) if "://" in x):
+        records, findings = DatasetCatalog.get(name), Findings()
+        left, known[name] = read_to_end(name, records, findings, unreadable)
+        _log(name, findings)
+        if len(left) < len(records):
+            _store(name, left)
+    of_train, of_test = ({n: known[n] for n in x if n in known} for x in (train, test))
+    for line in copies_in_training(of_train, of_test):
+        logger.warning(line)
 
 
 def unknown_dataset(name: str) -> InputError:
@@ -131,6 +159,23 @@ def _registered_classes(name: str) -> list[str] | None:
     if name not in DatasetCatalog:
         return None
     return MetadataCatalog.get(name).get("thing_classes")
+
+
+def _log(name: str, findings: Findings) -> None:
+    for line in findings.summary():
+        logger.warning(f"{name}: {line}")
+
+
+def _store(name: str, records: list[dict]) -> None:
+    """Put records into the catalog, in the place of those that are there."""
+    if name in DatasetCatalog:
+        DatasetCatalog.remove(name)
+    DatasetCatalog.register(name, lambda: [_copied(record) for record in records])
+
+
+def _copied(record: dict) -> dict:
+    """What may be changed without a trace in the catalog, but for outlines and keypoints."""
+    return {**record, "annotations": [dict(x) for x in record["annotations"]]}
 
 
 def _check_case(loaded: dict[str, Loaded]) -> None:
@@ -172,9 +217,8 @@ def _register(name: str, data: Loaded, classes: list[str]) -> None:
                 )
             annotation["category_id"] = classes.index(found)
     if name in DatasetCatalog:
-        DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
-    DatasetCatalog.register(name, lambda: [dict(record) for record in data.records])
+    _store(name, data.records)
     MetadataCatalog.get(name).set(
         thing_classes=classes, evaluator_type=evaluator_type(name), **data.metadata
     )

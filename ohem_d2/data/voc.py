@@ -13,6 +13,7 @@ from detectron2.structures import BoxMode
 
 from ..errors import InputError
 from .class_names import normalise
+from .fields import flag
 from .findings import Findings
 from .image_files import (
     Described,
@@ -241,7 +242,7 @@ def _load_object(obj: ET.Element, first_pixel: int) -> dict:
     marks = {}
     for mark in ("difficult", "ignore"):  # the second is an addition of this project
         try:
-            marks[mark] = int(obj.findtext(mark) or 0)
+            marks[mark] = flag(obj.findtext(mark))
         except ValueError:
             raise ValueError(
                 f"({name!r}) has {obj.findtext(mark)!r} as <{mark}>, expected 0 or 1"

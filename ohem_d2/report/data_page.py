@@ -12,12 +12,12 @@ from pathlib import Path
 
 import cv2
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
-from detectron2.data.detection_utils import read_image
 from detectron2.structures import BoxMode
 from tqdm import tqdm
 
-from ..data import register_builtin
+from ..data import plain_path, read_image, register_builtin
 from ..data.addresses import Loaded, load_address
+from ..data.checks import read_to_end
 from ..data.findings import Findings
 from ..data.overview import Overview, overview
 from ..errors import InputError
@@ -52,7 +52,11 @@ def look_at_data(name: str, output: Path | None = None, max_pictures: int = MAX_
     Raises:
         InputError: the data set cannot be read, or the folder cannot be written.
     """
-    data = load_address(name) if "://" in name else _load_registered(name)
+    if "://" in name:
+        data = load_address(name, unreadable="skip")
+        data.records, _ = read_to_end(name, data.records, data.findings, unreadable="skip")
+    else:
+        data = _load_registered(name)
     figures = overview(data.records, data.classes)
     print("\n".join([name, *figures.lines(), "", *figures.table()]))
     pictures = [] if output is None else list(_draw(data, max_pictures))
@@ -126,11 +130,11 @@ def _spread(items: Sequence[int], number: int) -> list[int]:
 
 def _of_image(record: dict, findings: Findings) -> list[str]:
     """What is odd in an image: of its own file, or of the annotations of its stem."""
-    path = Path(record["file_name"])
+    path = Path(plain_path(record["file_name"]))
     return [
         f"{x.name}: {x.words}".rstrip(": ")
         for x in findings
-        if x.file == record["file_name"]
+        if x.file == plain_path(record["file_name"])
         or (Path(x.file).stem == path.stem and Path(x.file).suffix in (".xml", ".json", ".txt"))
         or x.file.endswith(f"image {record['image_id']!r}")
     ]
@@ -220,7 +224,7 @@ def _picture_html(record: dict, jpeg: bytes, findings: Findings) -> str:
     odd = "".join(f'<p class="odd">{html.escape(x)}</p>' for x in _of_image(record, findings))
     file = html.escape(os.path.basename(record["file_name"]))
     return (
-        f'<figure title="{html.escape(record["file_name"])}">'
+        f'<figure title="{html.escape(plain_path(record["file_name"]))}">'
         f'<img alt="{file}" src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}">'
         f"<figcaption>{file}, {record['width']} x {record['height']}: {html.escape(objects)}{odd}"
         "</figcaption></figure>"

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from tqdm import tqdm
 
-from ..data import register_datasets
+from ..data import plain_path, register_datasets
 from ..errors import InputError
 from ..modeling.lazy import COUNTERPARTS, with_ohem
 from ..training.checks import (
@@ -107,7 +107,7 @@ def _look_at_all(
             try:
                 x = mapper(record)
             except Exception as e:  # what reads images raises anything
-                logger.warning(f"{record['file_name']} is left out: {e}")
+                logger.warning(f"{plain_path(record['file_name'])} is left out: {e}")
                 continue
             size = {"height": x["height"], "width": x["width"]}  # which a record may lack
             seen.append(({**record, **size}, look_at(model, x)))
@@ -240,6 +240,7 @@ def load_yaml_config(
     check_keys(cfg, training=False)
     proposal_files = find_proposals(cfg, dataset)
     cfg.DATASETS.TEST = (dataset,)
+    cfg.DATASETS.UNREADABLE_IMAGES = "keep"  # which are named one by one
     with _without_training_set(cfg.DATASETS.TRAIN, "DATASETS.TRAIN '()'"):
         register_datasets(cfg)
     check_classes("MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES, dataset)
@@ -277,6 +278,7 @@ def load_python_config(
             "examples are mined among its RoIs"
         )
     cfg.dataloader.test.dataset.names = dataset
+    OmegaConf.update(cfg, "dataloader.unreadable_images", "keep", force_add=True)
     train = OmegaConf.select(cfg, "dataloader.train.dataset.names")
     with _without_training_set(train, "'dataloader.train.dataset.names=[]'"):
         register_lazy_datasets(cfg)

@@ -24,6 +24,7 @@ _NOT_OF_USERS = sys.stdlib_module_names | {
     "ohem_d2", "detectron2", "fvcore", "iopath", "omegaconf", "torch", "torchvision", "numpy",
     "yacs", "hydra", "tensorboard", "PIL",
 }  # fmt: skip
+_KEYPOINTS_OF_COCO = 17
 # What Detectron2 reads from a file of proposals; the first may have an older name.
 _OF_PROPOSALS = ({"ids", "indexes"}, {"boxes"}, {"objectness_logits", "scores"})
 
@@ -197,6 +198,31 @@ def check_num_classes(key: str, number: int, names: Sequence[str]) -> None:
                 f"{key} is {number}, expected {len(classes)}, as the data set {name!r} has: "
                 f"{', '.join(classes[:5])}{more}"
             )
+
+
+def check_keypoint_sigmas(
+    key: str, sigmas: Sequence[float], number: int, names: Sequence[str]
+) -> None:
+    """
+    Make sure that COCO's metric of keypoints has a sigma for each.
+
+    Args:
+        key: where the config says them.
+        sigmas: those of the config. None: COCO's own, which are for the keypoints of people.
+        number: how many keypoints the model has.
+        names: registered data sets to evaluate with. Those of other metrics are not looked at.
+
+    Raises:
+        InputError: there are more or fewer.
+    """
+    by_coco = [n for n in names if MetadataCatalog.get(n).get("evaluator_type") == "coco"]
+    if by_coco and len(sigmas or range(_KEYPOINTS_OF_COCO)) != number:
+        raise InputError(
+            f"{key} is {tuple(sigmas)}, expected {number} numbers, one for each keypoint of the "
+            f"data set {by_coco[0]!r}: how far off it may be, by the square root of the object's "
+            "area, such as 0.05 (COCO's own, the default, are for its "
+            f"{_KEYPOINTS_OF_COCO} keypoints)"
+        )
 
 
 @contextmanager

@@ -178,7 +178,9 @@ def _relations(cfg: CfgNode) -> Iterator[_Relation]:
         words = f"{number} labels, one more than MODEL.{node}.IOU_THRESHOLDS has"
         yield f"MODEL.{node}.IOU_LABELS", len(model[node].IOU_LABELS) == number, words
     sigmas, number = cfg.TEST.KEYPOINT_OKS_SIGMAS, model.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
-    if model.KEYPOINT_ON and sigmas:
+    # By address, the data set decides the number.
+    by_address = any("://" in name for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+    if model.KEYPOINT_ON and sigmas and not by_address:
         words = f"{number} numbers, as MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS says"
         yield "TEST.KEYPOINT_OKS_SIGMAS", len(sigmas) == number, words
     name, architecture = model.ROI_HEADS.NAME, model.META_ARCHITECTURE

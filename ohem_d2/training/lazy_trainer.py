@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import MetadataCatalog
+from detectron2.data.detection_utils import create_keypoint_hflip_indices
 from detectron2.engine import (
     AMPTrainer,
     HookBase,
@@ -26,7 +27,15 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from ..config import check_start_iter
-from ..data import check_annotated, register_by_name
+from ..data import (
+    check_annotated,
+    check_annotated_keypoints,
+    check_mask_format,
+    read_all_images,
+    register_by_name,
+    warn_of_limit,
+    warn_without_pairs,
+)
 from ..errors import InputError
 from ..evaluation.evaluators import build_evaluator
 from ..modeling.head_checks import check_classes_of_heads
@@ -36,6 +45,7 @@ from .checkpoint import WholeCheckpointer
 from .checks import (
     check_batch_size,
     check_datasets,
+    check_keypoint_sigmas,
     check_num_classes,
     check_output_dir,
     check_weights,
@@ -52,6 +62,7 @@ from .output_folder import alone_in
 logger = logging.getLogger(__name__)
 
 _MISSING = object()
+_MOST_DETECTIONS = 100  # of an image, of Detectron2's box predictors by default
 _NEEDED_TO_EVALUATE = (
     "model",
     "dataloader.test",
@@ -108,8 +119,10 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
         batch_size = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
         if batch_size is not None:
             check_batch_size("dataloader.train.total_batch_size", batch_size)
+    _check_needs(cfg, train)
     weights = ("train.init_checkpoint", cfg.train.init_checkpoint, output_dir)
     check_weights(*weights, resume=args.resume, training=not args.eval_only)
+    read_all_images(train, _names(cfg, "test"), _unreadable(cfg))
     default_setup(cfg, args)
     if not args.eval_only:
         use_ignore_regions_lazily(cfg, train)
@@ -209,7 +222,7 @@ def register_lazy_datasets(cfg: DictConfig) -> None:
         InputError: see `ohem_d2.data.register_by_name`.
     """
     train, test = _names(cfg, "train"), _names(cfg, "test")
-    registered = register_by_name(train, test)
+    registered = register_by_name(train, test, _unreadable(cfg))
     if registered is None:
         return
     if "roi_heads" not in cfg.model:
@@ -223,15 +236,59 @@ def register_lazy_datasets(cfg: DictConfig) -> None:
     _replace_num_classes(heads, heads.num_classes, len(registered.classes))
     if registered.num_keypoints is not None and "keypoint_head" in heads:
         heads.keypoint_head.num_keypoints = registered.num_keypoints
-    for name, field in (("mask", "segmentation"), ("keypoint", "keypoints")):
-        # What turns such a head off, where there is one: C4 heads have none of the first.
-        key = next((k for k in (f"{name}_in_features", f"{name}_head") if k in heads), None)
-        if key is not None and heads[key] is not None:
-            key = f"model.roi_heads.{key}"
-            check_annotated(train, field, f"{key} is set", f"{key}=null")
+    if key := _head_key(cfg, "mask"):
+        check_annotated(train, "segmentation", f"{key} is set", f"{key}=null")
+        mask_format = "dataloader.train.mapper.instance_mask_format"
+        if OmegaConf.select(cfg, mask_format, default="polygon") == "polygon":
+            is_set = OmegaConf.select(cfg, mask_format) is not None
+            check_mask_format(train, mask_format, f"{'' if is_set else '+'}{mask_format}=bitmask")
+    if key := _head_key(cfg, "keypoint"):
+        check_annotated_keypoints(train, test, f"{key} is set", f"{key}=null")
+        if any("://" in name for name in train) and "mapper" in cfg.dataloader.train:
+            # The config has those of the data set that it was written for.
+            indices = create_keypoint_hflip_indices(train)
+            OmegaConf.update(
+                cfg, "dataloader.train.mapper.keypoint_hflip_indices", indices, force_add=True
+            )
     key = "dataloader.train.mapper.recompute_boxes"
     if OmegaConf.select(cfg, key):
         check_annotated(train, "segmentation", f"{key} is true", f"{key}=false")
+
+
+def _head_key(cfg: DictConfig, name: str) -> str | None:
+    """What turns the head of masks or keypoints off, if there is one and it is on."""
+    heads = OmegaConf.select(cfg, "model.roi_heads") or {}
+    # C4 heads have none of the first.
+    key = next((k for k in (f"{name}_in_features", f"{name}_head") if k in heads), None)
+    return f"model.roi_heads.{key}" if key is not None and heads[key] is not None else None
+
+
+def _unreadable(cfg: DictConfig) -> str:
+    return OmegaConf.select(cfg, "dataloader.unreadable_images", default="error")
+
+
+def _sigmas(cfg: DictConfig) -> tuple[float, ...]:
+    return tuple(OmegaConf.select(cfg, "dataloader.evaluator.kpt_oks_sigmas") or ())
+
+
+def _check_needs(cfg: DictConfig, train: Sequence[str]) -> None:
+    """What the evaluation would miss after the training, and limits that nobody sees."""
+    test = _names(cfg, "test")
+    for name, field in (("mask", "segmentation"), ("keypoint", "keypoints")):
+        if key := _head_key(cfg, name):
+            check_annotated(test, field, f"{key} is set", f"{key}=null", testing=True)
+    number = OmegaConf.select(cfg, "model.roi_heads.keypoint_head.num_keypoints")
+    if number is not None and _head_key(cfg, "keypoint"):
+        key = "dataloader.evaluator.kpt_oks_sigmas"
+        by_address = [n for n in test if "://" in n]  # of which the evaluator is built from these
+        check_keypoint_sigmas(key, _sigmas(cfg), number, by_address)
+        augmentations = OmegaConf.select(cfg, "dataloader.train.mapper.augmentations") or ()
+        if any("RandomFlip" in str(x.get("_target_")) for x in augmentations):
+            warn_without_pairs(train, "no RandomFlip in dataloader.train.mapper.augmentations")
+    for key in ("model.roi_heads.box_predictor", "model.roi_heads.box_predictors[0]"):
+        if (predictor := OmegaConf.select(cfg, key)) is not None:
+            limit = predictor.get("test_topk_per_image", _MOST_DETECTIONS)
+            warn_of_limit(test, f"{key}.test_topk_per_image", limit)
 
 
 def _replace_num_classes(node: DictConfig | ListConfig, old: int, new: int) -> None:
@@ -310,7 +367,7 @@ def _build_evaluators(cfg: DictConfig) -> list[DatasetEvaluator]:
     """What a data set's address says, or what the config says; and pictures."""
     names, output_dir = _names(cfg, "test"), cfg.train.output_dir
     if names and "://" in names[0]:
-        return [build_evaluator(names[0], output_dir)]
+        return [build_evaluator(names[0], output_dir, _sigmas(cfg))]
     if "evaluator" not in cfg.dataloader:
         return []
     evaluators = instantiate(cfg.dataloader.evaluator)

@@ -23,7 +23,13 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from ..config import check_start_iter, config_key, ohem_options
-from ..data import register_datasets
+from ..data import (
+    check_annotated,
+    read_all_images,
+    register_datasets,
+    warn_of_limit,
+    warn_without_pairs,
+)
 from ..errors import InputError
 from ..evaluation.evaluators import build_evaluator, check_evaluator_type
 from ..evaluation.tta import TTA
@@ -33,6 +39,7 @@ from .checkpoint import WholeCheckpointer
 from .checks import (
     check_batch_size,
     check_datasets,
+    check_keypoint_sigmas,
     check_num_classes,
     check_output_dir,
     check_proposal_files,
@@ -207,6 +214,7 @@ def _run(args, cfg: CfgNode) -> dict | None:
             check_proposal_files(f"DATASETS.{key}", cfg.DATASETS[key], cfg.DATASETS[split])
     for name in cfg.DATASETS.TEST:
         check_evaluator_type(name)
+    _check_needs(cfg, training=not args.eval_only)
     if (node := _NODES_OF_CLASSES.get(cfg.MODEL.META_ARCHITECTURE)) is not None:
         names = [name for split in splits for name in cfg.DATASETS[split]]
         check_num_classes(f"MODEL.{node}.NUM_CLASSES", cfg.MODEL[node].NUM_CLASSES, names)
@@ -214,6 +222,8 @@ def _run(args, cfg: CfgNode) -> dict | None:
         check_batch_size("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH)
     weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
     check_weights(*weights, resume=args.resume, training=not args.eval_only)
+    train = () if args.eval_only else cfg.DATASETS.TRAIN
+    read_all_images(train, cfg.DATASETS.TEST, cfg.DATASETS.get("UNREADABLE_IMAGES", "error"))
     cfg.freeze()
     default_setup(cfg, args)
 
@@ -235,3 +245,19 @@ def _run(args, cfg: CfgNode) -> dict | None:
     results = trainer.train()
     logger.info(f"Done: weights, logs and pictures are in {cfg.OUTPUT_DIR}")
     return results
+
+
+def _check_needs(cfg: CfgNode, training: bool) -> None:
+    """What the evaluation would miss after the training, and limits that nobody sees."""
+    test = cfg.DATASETS.TEST
+    for field, switch in (("segmentation", "MASK_ON"), ("keypoints", "KEYPOINT_ON")):
+        if cfg.MODEL[switch]:
+            key = f"MODEL.{switch}"
+            check_annotated(test, field, f"{key} is True", f"{key} False", testing=True)
+    if cfg.MODEL.KEYPOINT_ON:
+        number = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
+        sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS
+        check_keypoint_sigmas("TEST.KEYPOINT_OKS_SIGMAS", sigmas, number, test)
+        if training and cfg.INPUT.RANDOM_FLIP != "none":
+            warn_without_pairs(cfg.DATASETS.TRAIN, "INPUT.RANDOM_FLIP 'none'")
+    warn_of_limit(test, "TEST.DETECTIONS_PER_IMAGE", cfg.TEST.DETECTIONS_PER_IMAGE)

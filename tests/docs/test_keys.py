@@ -5,13 +5,15 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from detectron2.config import get_cfg
 
-from ohem_d2 import BoxVotingOptions, IgnoreRegionsOptions, OHEMOptions
+from ohem_d2 import BoxVotingOptions, IgnoreRegionsOptions, OHEMOptions, add_ohem_config
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OHEM, _, REST = (ROOT / "docs/keys.md").read_text("utf-8").partition("\n## Box voting\n")
-BOX_VOTING, _, REGIONS = REST.partition("\n## Regions to ignore\n")
+BOX_VOTING, _, REST = REST.partition("\n## Regions to ignore\n")
+REGIONS, _, DATA = REST.partition("\n## Data sets\n")
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
 
 
@@ -33,6 +35,14 @@ def defaults_of(options):
 )
 def test_the_tables_have_every_key_with_its_default(text, options):
     assert defaults_in(text) == defaults_of(options)
+
+
+def test_the_key_of_data_sets():
+    cfg = get_cfg()
+    before = set(cfg.DATASETS)
+    add_ohem_config(cfg)
+    added = {key: f'"{cfg.DATASETS[key]}"' for key in set(cfg.DATASETS) - before}
+    assert defaults_in(DATA) == added
 
 
 def test_the_readme_has_five_keys_with_their_defaults():
