@@ -68,7 +68,7 @@ def test_what_is_imported_is_declared(monkeypatch):
         assert name in declared, module
         needed.add(name)
     # And nothing else, but for what Detectron2 forgets to declare.
-    assert declared - needed == {"setuptools", "pycocotools"}
+    assert declared - needed == {"setuptools"}
 
 
 @pytest.mark.parametrize(
