@@ -5,6 +5,7 @@ import logging
 from detectron2.config import CfgNode
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, ROIHeads
 
+from ..config import OHEMOptions, config_key
 from ..errors import InputError
 from .box_branch import BoxBranchMixin, own_names
 
@@ -89,14 +90,36 @@ def check_config(cls: type, kind: str, cfg: CfgNode) -> None:
         expected.append("OHEMCascadeROIHeads")
     elif kind == "OHEMCascadeROIHeads":
         found = "CLS_AGNOSTIC_BBOX_REG is False"
+    found = f"MODEL.ROI_BOX_HEAD.{found}"
+    if kind == "OHEMCascadeROIHeads":
+        found = f"this is not the config of a Cascade R-CNN ({found})"
     if kind not in expected:
-        raise _other_heads("MODEL.ROI_HEADS.NAME", cls, f"MODEL.ROI_BOX_HEAD.{found}", expected)
+        raise _other_heads("MODEL.ROI_HEADS.NAME", cls, found, expected)
     if kind == "OHEMROIHeads" and "OHEMCascadeROIHeads" in expected:
         # All that a cascade's config has and another's has not; some others have it too.
         logger.warning(
             f"MODEL.ROI_HEADS.NAME is {cls.__name__}, and MODEL.ROI_BOX_HEAD."
             "CLS_AGNOSTIC_BBOX_REG is True: if this is the config of a cascade, it needs "
             "OHEMCascadeROIHeads, and is now trained with one stage only"
+        )
+
+
+def check_stages(heads: ROIHeads, options: OHEMOptions) -> None:
+    """
+    Check that options of a cascade are those of a cascade.
+
+    Args:
+        heads: mining heads.
+        options: theirs.
+
+    Raises:
+        InputError: they are of heads with a single stage.
+    """
+    default = OHEMOptions().cascade_stages
+    if options.cascade_stages != default and not isinstance(heads, CascadeROIHeads):
+        raise InputError(
+            f"{config_key('cascade_stages')} is {options.cascade_stages}, expected {default}, the "
+            f"default: {type(heads).__name__} is not a cascade, whose stages these are"
         )
 
 

@@ -20,7 +20,7 @@ from ..mining.losses import check_predictor
 from .box_branch import config_of, is_configured_above, own_names
 from .box_voting import BoxVotingMixin
 from .build_sampler import build_sampler
-from .head_checks import check_class
+from .head_checks import check_class, check_stages
 from .labelling import LabellingMixin, ignore_below, with_ground_truth
 from .metrics import MiningMetrics, add_up
 from .reading import Reading, features_of_forward, read_rois
@@ -134,6 +134,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
 
     @ohem.setter
     def ohem(self, options: OHEMOptions) -> None:
+        check_stages(self, options)
         self._ohem = options
         self.sampler = build_sampler(options, self.positive_fraction)
         self.proposal_matcher = self._matcher
