@@ -16,7 +16,7 @@ from detectron2.modeling import (
 )
 from detectron2.modeling.roi_heads import CascadeROIHeads, RROIHeads
 from detectron2.utils.registry import Registry
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ..config import box_voting_options
 from ..errors import InputError
@@ -302,6 +302,16 @@ def named_keys(cfg: Any, error: Exception) -> Sequence[str]:
         if any(isinstance(x, str) and x in quoted for x in values):
             found.append(key)
     return found
+
+
+def lazy_interpolations(cfg: DictConfig | ListConfig, above: str = "") -> Iterator[str]:
+    """The keys of a Python config that refer to others."""
+    for name in range(len(cfg)) if OmegaConf.is_list(cfg) else list(cfg):
+        key = f"{above}{name}"
+        if OmegaConf.is_interpolation(cfg, name):
+            yield key
+        elif not OmegaConf.is_missing(cfg, name) and OmegaConf.is_config(cfg[name]):
+            yield from lazy_interpolations(cfg[name], f"{key}.")
 
 
 def _lazy_leaves(cfg: DictConfig, above: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,11 +1,12 @@
 """Training and evaluation of Detectron2's Python configs (LazyConfig)."""
 
+import ast
 import logging
 import re
 import traceback
 from argparse import Namespace
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from ..config import check_start_iter
@@ -43,7 +45,7 @@ from .checks import (
 from .data_loader import ResumableLoader, shield_workers
 from .distributed import wrap_ddp
 from .interruption import ResumeHook
-from .key_checks import check_lazy_keys
+from .key_checks import check_lazy_keys, lazy_interpolations
 from .mining_logs import MiningLogs
 from .output_folder import alone_in
 
@@ -68,6 +70,7 @@ _NEEDED_TO_TRAIN = (
     "train.log_period",
     "train.max_iter",
 )
+_NEEDED = (*_NEEDED_TO_EVALUATE, *_NEEDED_TO_TRAIN)
 
 
 def run(args: Namespace) -> dict | None:
@@ -148,9 +151,38 @@ def load_lazy_config(
     Raises:
         InputError: the file does not run, or lacks something, or a key to change is not there.
     """
+    with _refused(config_file):
+        cfg = _run_file(config_file)
+        _override(cfg, config_file, list(opts))
+        _check_interpolations(cfg, config_file)
+        if str(OmegaConf.select(cfg, "train.device")).startswith("cuda") and (
+            not torch.cuda.is_available()
+        ):
+            cfg.train.device = "cpu"
+        check_lazy_keys(cfg, training)
+        _check_complete(cfg, config_file, training)
+        if training and cfg.train.device == "cpu" and cfg.train.amp.enabled:
+            logger.warning("train.amp.enabled is turned off: Detectron2 needs a GPU for it")
+            cfg.train.amp.enabled = False
+        return cfg
+
+
+@contextmanager
+def _refused(config_file: str) -> Iterator[None]:
+    """Say what OmegaConf refuses in one line, wherever it does."""
     try:
-        cfg = LazyConfig.load(config_file)
-    except Exception as e:  # it may raise anything
+        yield
+    except OmegaConfBaseException as e:
+        key = f"{e.full_key} " if e.full_key else ""
+        raise InputError(f"{key}in {config_file} cannot be used: {e.msg or e}") from e
+
+
+def _run_file(config_file: str) -> DictConfig:
+    try:
+        return LazyConfig.load(config_file)
+    except KeyboardInterrupt:  # which is Ctrl-C
+        raise
+    except BaseException as e:  # it may raise anything, and even end the program
         places = [f"line {x.lineno}: " for x in traceback.extract_tb(e.__traceback__)
                   if x.filename == config_file]  # fmt: skip
         error = e.__cause__ if isinstance(e, SyntaxError) else e
@@ -158,39 +190,59 @@ def load_lazy_config(
             f"{config_file} is no valid config: {''.join(places[-1:])}"
             f"{type(error).__name__}: {error}"
         ) from e
-    opts = list(opts)
+
+
+def _override(cfg: DictConfig, config_file: str, opts: list[str]) -> None:
     for i, opt in enumerate(opts):
         key, is_pair, value = opt.partition("=")
         if opt.startswith("--"):
             raise InputError(f"{opt} comes after the settings, expected it before them")
-        if not is_pair:
+        if not is_pair or not all(key.lstrip("+~").split(".")):
             raise InputError(f"in the settings {opt!r}: expected key=value, as for Python configs")
         if not key.startswith("+") and OmegaConf.select(cfg, key, default=_MISSING) is _MISSING:
+            root = key.partition(".")[0]
+            if root not in cfg and any(x.partition(".")[0] == root for x in _NEEDED):
+                raise _lacking(config_file, root)
             raise InputError(
                 f"in the settings {opt!r}: there is no {key} in {config_file}. To add it, write "
                 f"+{opt}"
             )
         if re.match(r"\w+://", value):
-            opts[i] = f"{key}={value!r}"  # which hydra does not take without quotes
-    try:
-        LazyConfig.apply_overrides(cfg, opts)
-    except Exception as e:  # hydra's, OmegaConf's and Detectron2's have no common base
-        raise InputError(f"in the settings {' '.join(opts)!r}: {e}") from None
-    if str(OmegaConf.select(cfg, "train.device")).startswith("cuda") and (
-        not torch.cuda.is_available()
-    ):
-        cfg.train.device = "cpu"
-    check_lazy_keys(cfg, training)
+            opt = f"{key}={value!r}"  # which hydra does not take without quotes
+        try:
+            LazyConfig.apply_overrides(cfg, [opt])
+        except Exception as e:  # hydra's, OmegaConf's and Detectron2's have no common base
+            raise InputError(f"in the settings {opts[i]!r}: {e}") from None
+
+
+def _check_interpolations(cfg: DictConfig, config_file: str) -> None:
+    """Make sure that what refers to another key finds it, before anything looks at it."""
+    for key in lazy_interpolations(cfg):
+        try:
+            OmegaConf.select(cfg, key)
+        except Exception as e:  # a resolver of the user's own may raise anything
+            raise InputError(f"{key} in {config_file} cannot be read: {e}") from e
+
+
+def _check_complete(cfg: DictConfig, config_file: str, training: bool) -> None:
     for key in (*_NEEDED_TO_EVALUATE, *(_NEEDED_TO_TRAIN if training else ())):
         if OmegaConf.select(cfg, key) is None:
-            raise InputError(
-                f"there is no {key} in {config_file}, expected what the Python configs of "
-                "Detectron2's model zoo have"
-            )
-    if training and cfg.train.device == "cpu" and cfg.train.amp.enabled:
-        logger.warning("train.amp.enabled is turned off: Detectron2 needs a GPU for it")
-        cfg.train.amp.enabled = False
-    return cfg
+            raise _lacking(config_file, key)
+
+
+def _lacking(config_file: str, key: str) -> InputError:
+    expected = "expected what the Python configs of Detectron2's model zoo have"
+    if key in _assigned(config_file):  # Detectron2 leaves out what is no node
+        return InputError(f"{key} in {config_file} is neither a dict nor a LazyCall, {expected}")
+    return InputError(f"there is no {key} in {config_file}, {expected}")
+
+
+def _assigned(config_file: str) -> set[str]:
+    """The names that a Python file gives to something, or imports."""
+    nodes = list(ast.walk(ast.parse(Path(config_file).read_bytes())))
+    names = {x.id for x in nodes if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Store)}
+    imported = {x.asname or x.name for x in nodes if isinstance(x, ast.alias)}
+    return names | imported
 
 
 def register_lazy_datasets(cfg: DictConfig) -> None:
