@@ -138,4 +138,6 @@ def _find_by_name(name: str) -> Callable[..., Any]:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, SyntaxError, ValueError) as e:
-        raise InputError(f"{_KEY} is {shown(name)}, which cannot be imported ({e}): {expected}") from e
+        raise InputError(
+            f"{_KEY} is {shown(name)}, which cannot be imported ({e}): {expected}"
+        ) from e

@@ -1,6 +1,7 @@
 """Whether a mining head fits the heads that it extends, and its config."""
 
 import logging
+from collections.abc import Mapping
 
 from detectron2.config import CfgNode
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, ROIHeads
@@ -44,7 +45,7 @@ def check_class(cls: type[BoxBranchMixin], mixin: type) -> None:
             )
 
 
-def check_arguments(cls: type, kind: str, arguments: dict) -> None:
+def check_arguments(cls: type, kind: str, arguments: Mapping) -> None:
     """
     Check the arguments of a Python config.
 
@@ -68,7 +69,7 @@ def check_arguments(cls: type, kind: str, arguments: dict) -> None:
         raise _other_heads("model.roi_heads", cls, found, expected)
 
 
-def check_config(cls: type, kind: str, cfg: CfgNode) -> None:
+def check_config(cls: type, kind: str, cfg: CfgNode, warns: bool) -> None:
     """
     Check a YAML config.
 
@@ -76,6 +77,7 @@ def check_config(cls: type, kind: str, cfg: CfgNode) -> None:
         cls: the class of the heads.
         kind: the name of that of the mining heads which it is, or is derived from.
         cfg: the config that it is built from.
+        warns: whether to warn of what may be the config of other heads.
 
     Raises:
         InputError: it is that of other heads.
@@ -95,7 +97,7 @@ def check_config(cls: type, kind: str, cfg: CfgNode) -> None:
         found = f"this is not the config of a Cascade R-CNN ({found})"
     if kind not in expected:
         raise _other_heads("MODEL.ROI_HEADS.NAME", cls, found, expected)
-    if kind == "OHEMROIHeads" and "OHEMCascadeROIHeads" in expected:
+    if warns and kind == "OHEMROIHeads" and "OHEMCascadeROIHeads" in expected:
         # All that a cascade's config has and another's has not; some others have it too.
         logger.warning(
             f"MODEL.ROI_HEADS.NAME is {cls.__name__}, and MODEL.ROI_BOX_HEAD."

@@ -106,7 +106,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
             InputError: an option does not fit the heads, or the heads do not fit the config.
         """
         cfg = config_of(*args, **kwargs)
-        self._check_kind(cfg, kwargs)
+        self.check_kind(cfg, kwargs)
         if not isinstance(ohem, OHEMOptions):
             ohem = ohem_options(cfg) if ohem is None else options_by_name(OHEMOptions, ohem)
         super().__init__(*args, **kwargs)
@@ -142,9 +142,13 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
             self.proposal_matcher = ignore_below(self._matcher, options.bg_iou_lo)
 
     @classmethod
-    def _check_kind(cls, cfg: CfgNode | None, arguments: dict) -> None:
+    def check_kind(cls, cfg: CfgNode | None, arguments: Mapping | None = None) -> None:
         """
         Check that the heads are of the kind that their config, or their arguments, are for.
+
+        Args:
+            cfg: a YAML config; None: they are built from arguments.
+            arguments: these, by name; None: they are not built yet, and nothing is warned of.
 
         Raises:
             InputError: they are not.

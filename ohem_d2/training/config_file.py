@@ -180,7 +180,9 @@ def _fit(cfg: CfgNode, key: str, text: str) -> str:
         value = text
     if isinstance(node, (tuple, list)) and not isinstance(value, (tuple, list)):
         if isinstance(value, str) and text.lstrip().startswith(("(", "[", "{")):
-            raise ValueError(f"{key} is {shown(text)}, which cannot be read, expected {_like(node)}")
+            raise ValueError(
+                f"{key} is {shown(text)}, which cannot be read, expected {_like(node)}"
+            )
         return repr((value,))
     if isinstance(node, float) and type(value) is int:
         return repr(float(value))

@@ -40,14 +40,15 @@ from .checks import (
     check_num_classes,
     check_output_dir,
     check_weights,
-    named_settings,
 )
 from .data_loader import ResumableLoader, shield_workers
 from .distributed import wrap_ddp
 from .interruption import ResumeHook
 from .key_checks import check_lazy_keys, lazy_interpolations
 from .mining_logs import MiningLogs
+from .named_settings import named_settings
 from .output_folder import alone_in
+from .trial import name_first_step, try_augmentations, try_model
 
 logger = logging.getLogger(__name__)
 
@@ -113,11 +114,19 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     check_weights(*weights, resume=args.resume, training=not args.eval_only)
     default_setup(cfg, args)
 
+    settings = (args.config_file, cfg, args.opts)
+    for split in ("test",) if args.eval_only else ("train", "test"):
+        key = f"dataloader.{split}.mapper.augmentations"
+        if OmegaConf.is_list(augmentations := OmegaConf.select(cfg, key)):
+            with named_settings(*settings):
+                augmentations = instantiate(augmentations)
+            try_augmentations(augmentations, key)
     try:
-        with named_settings(args.config_file, cfg):
+        with named_settings(*settings):
             model = instantiate(cfg.model).to(cfg.train.device)
     except ImportError as e:  # also of a package that Detectron2 does not install
         raise InputError(f"the model cannot be built: {e}") from e
+    try_model(model, named_settings(*settings, verb="evaluated"))
     if args.eval_only:
         checkpointer = WholeCheckpointer(model, output_dir)
         checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
@@ -125,8 +134,9 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
 
     if isinstance(heads := getattr(model, "roi_heads", None), OHEMMixin):
         check_start_iter(heads.ohem, "model.roi_heads.ohem.start_iter", cfg.train.max_iter)
-    with named_settings(args.config_file, cfg):
+    with named_settings(*settings):
         trainer, checkpointer = build_trainer(cfg, model)
+    name_first_step(trainer, named_settings(*settings, verb="trained"))
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
     resumed = args.resume and checkpointer.has_checkpoint()
     trainer.train(trainer.iter + 1 if resumed else 0, cfg.train.max_iter)

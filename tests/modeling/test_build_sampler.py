@@ -128,7 +128,10 @@ def test_a_registered_one():
         ({"sampler": "Nothing"}, "is 'Nothing', expected one of OHEMSampler, RandomSampler, Mixed"),
         ({"sampler": "nothing.Sampler"}, r"is 'nothing.Sampler', which cannot be imported \(No"),
         ({"sampler": f"{HERE}.Nothing"}, "which cannot be imported .*has no attribute 'Nothing'"),
-        ({"sampler": "RandomSampler(0.5)"}, r"pass arguments by keyword, as in HardPool\(pool_size=3\)"),
+        (
+            {"sampler": "RandomSampler(0.5)"},
+            r"pass arguments by keyword, as in HardPool\(pool_size=3\)",
+        ),
         ({"sampler": "RandomSampler(a=b)"}, "expected a name such as OHEMSampler or my_module"),
         ({"sampler": "1 + 1"}, "it is not a name"),
         ({"sampler": "Random Sampler"}, "expected a name such as OHEMSampler"),

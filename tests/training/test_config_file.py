@@ -133,7 +133,10 @@ def test_a_dumped_config_loads_again(tmp_path):
         ("_BASE_: nothing.yaml", "nothing.yaml"),
         ("SEED: 1\nOUTPUT_DIR: a\nSEED: 2", "the key 'SEED' in line 1 and again in line 3"),
         ("SOLVER: {GAMMA: 0.1, 'GAMMA': 0.2}", "the key 'GAMMA' in line 1 and again in line 1"),
-        ("SOLVER:\n  GAMMA: 0.1\nSOLVER:\n  BASE_LR: 1.0", "'SOLVER' in line 1 and again in line 3"),
+        (
+            "SOLVER:\n  GAMMA: 0.1\nSOLVER:\n  BASE_LR: 1.0",
+            "'SOLVER' in line 1 and again in line 3",
+        ),
         ("_BASE_: 'a.yaml'\n_BASE_: 'b.yaml'", "the key '_BASE_' in line 1 and again in line 2"),
         ("MODEL: {5: x}", "the key '5' in line 1, expected a name"),
         ("yes: x", "the key 'yes' in line 1, expected a name"),
@@ -155,7 +158,9 @@ def test_aliases_that_grow_without_end(tmp_path):
     lines = ["x0: &x0 [a, a, a, a, a, a, a, a, a]"]
     lines += [f"x{i + 1}: &x{i + 1} [{', '.join([f'*x{i}'] * 9)}]" for i in range(12)]
     (tmp_path / "bad.yaml").write_text("\n".join(lines))
-    with pytest.raises(InputError, match=r"bad.yaml .*: its aliases stand for \d+ values, expected"):
+    with pytest.raises(
+        InputError, match=r"bad.yaml .*: its aliases stand for \d+ values, expected"
+    ):
         load_config(str(tmp_path / "bad.yaml"))
 
 
@@ -324,8 +329,14 @@ def test_an_old_name_is_answered_by_the_new_one(tmp_path, old, new):
             ["OUTPUT_DIR", "a", "SOLVER.MAX_ITER", "90k"],
             "in the settings 'SOLVER.MAX_ITER 90k': .* is '90k', of str, expected int, as by",
         ),
-        (["SOLVER.STEPS", "(1,2"], r"SOLVER.STEPS is '\(1,2', which cannot be read, expected a tup"),
-        (["MODEL.PIXEL_MEAN", "[1.0, inf]"], r"MEAN is '\[1.0, inf\]', which .* expected a list, s"),
+        (
+            ["SOLVER.STEPS", "(1,2"],
+            r"SOLVER.STEPS is '\(1,2', which cannot be read, expected a tup",
+        ),
+        (
+            ["MODEL.PIXEL_MEAN", "[1.0, inf]"],
+            r"MEAN is '\[1.0, inf\]', which .* expected a list, s",
+        ),
         (["SEED", "(" * 5000], r"SEED is '\({99}\.\.\., of str, expected int"),
         (["", "5"], "in the settings"),
     ],
