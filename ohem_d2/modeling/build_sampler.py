@@ -121,8 +121,8 @@ def _find(sampler: object) -> tuple[Any, dict[str, Any]]:
             raise ValueError("it is not a name")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
         raise InputError(
-            f"{_KEY} is {shown(sampler)}, expected a name such as OHEMSampler or my_module.MySampler, "
-            f"optionally with arguments, as in MySampler(num_bins=3) ({e})"
+            f"{_KEY} is {shown(sampler)}, expected a name such as OHEMSampler or "
+            f"my_module.MySampler, optionally with arguments, as in MySampler(num_bins=3) ({e})"
         ) from None
     return _find_by_name(ast.unparse(call)), arguments
 

@@ -181,7 +181,8 @@ def _fit(cfg: CfgNode, key: str, text: str) -> str:
     if isinstance(node, (tuple, list)) and not isinstance(value, (tuple, list)):
         if isinstance(value, str) and text.lstrip().startswith(("(", "[", "{")):
             raise ValueError(
-                f"{key} is {shown(text)}, which cannot be read, expected {_like(node)}"
+                f"{key} is {shown(text)}, which cannot be read, expected a {type(node).__name__}, "
+                f"such as {shown(node)}"
             )
         return repr((value,))
     if isinstance(node, float) and type(value) is int:
@@ -193,7 +194,8 @@ def _text(error: Exception) -> str:
     """What yacs says, without the quotes that KeyError puts around it, and without all that a node
     holds."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    types = r"Type mismatch \(<class '(.*?)'> vs. <class '(.*?)'>\) with values .* for config key: (\S+)"
+    kinds = r"\(<class '(.*?)'> vs. <class '(.*?)'>\)"
+    types = rf"Type mismatch {kinds} with values .* for config key: (\S+)"
     if mismatch := re.fullmatch(types, text, re.DOTALL):
         expected, found, key = mismatch.groups()
         value = text.rpartition(" vs. ")[2].rpartition(") for config key")[0]
@@ -204,7 +206,3 @@ def _text(error: Exception) -> str:
         key, found = invalid.groups()
         return f"{key} is of type {found}, expected a text, a number, True, False, None or a list"
     return text
-
-
-def _like(default: Any) -> str:
-    return f"a {type(default).__name__}, such as {shown(default)}"

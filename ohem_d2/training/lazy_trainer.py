@@ -126,10 +126,10 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
             model = instantiate(cfg.model).to(cfg.train.device)
     except ImportError as e:  # also of a package that Detectron2 does not install
         raise InputError(f"the model cannot be built: {e}") from e
-    try_model(model, named_settings(*settings, verb="evaluated"))
     if args.eval_only:
         checkpointer = WholeCheckpointer(model, output_dir)
         checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+        try_model(model, named_settings(*settings, verb="evaluated"))
         return evaluate(cfg, model)
 
     if isinstance(heads := getattr(model, "roi_heads", None), OHEMMixin):

@@ -223,9 +223,9 @@ def _run(args, cfg: CfgNode) -> dict | None:
     if args.eval_only:
         with named_settings(*settings):
             model = Trainer.build_model(cfg)
-        try_model(model, named_settings(*settings, verb="evaluated"))
         checkpointer = WholeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        try_model(model, named_settings(*settings, verb="evaluated"))
         results = Trainer.test(cfg, model)
         if cfg.TEST.AUG.ENABLED:
             results.update(Trainer.test_with_tta(cfg, model))
@@ -235,7 +235,6 @@ def _run(args, cfg: CfgNode) -> dict | None:
 
     with named_settings(*settings):
         trainer = Trainer(cfg)
-    try_model(trainer.model, named_settings(*settings, verb="evaluated"))
     name_first_step(trainer, named_settings(*settings, verb="trained"))
     trainer.resume_or_load(resume=args.resume)
     results = trainer.train()

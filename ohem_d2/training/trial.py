@@ -1,6 +1,6 @@
 """
-What is tried before a training or an evaluation, rather than found out in it: augmentations and the
-model, on an image that is made up, and the first step, which is the training's own.
+What is tried before a run, rather than found out in it: augmentations, on an image that is made up;
+before an evaluation the model, too; and of a training the first step.
 
 A step is not tried on made-up images. It would have to leave no trace in the model, and be refused
 whenever the real one would, and only then: batch normalization alone needs several images of a real
@@ -17,7 +17,6 @@ from detectron2.data import transforms as T
 from detectron2.engine import TrainerBase
 from detectron2.structures import Boxes, Instances
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError
 from .named_settings import is_known
@@ -68,15 +67,14 @@ def try_model(model: nn.Module, naming: AbstractContextManager[None]) -> None:
     A model that is not wholly Detectron2's may expect other input, and is left alone.
 
     Args:
-        model: the model.
+        model: the model, with weights that were trained: numbers may overflow in others.
         naming: says which settings are to blame for an error.
     """
-    model = model.module if isinstance(model, DistributedDataParallel) else model
-    if not all(is_known(type(m).__module__) for m in model.modules()):
+    means = getattr(model, "pixel_mean", None)
+    is_detectron2s = all(is_known(type(m).__module__) for m in model.modules())
+    if not isinstance(means, torch.Tensor) or not is_detectron2s:
         return
-    if not hasattr(model, "pixel_mean"):
-        return
-    image = torch.zeros(len(model.pixel_mean), *_SIZE)
+    image = torch.zeros(len(means), *_SIZE)
     proposals = Instances(_SIZE)
     proposals.proposal_boxes = Boxes(torch.tensor([[10.0, 10.0, 100.0, 90.0]]))
     proposals.objectness_logits = torch.ones(1)
@@ -108,7 +106,7 @@ def name_first_step(trainer: TrainerBase, naming: AbstractContextManager[None]) 
         with naming:
             run_step()
 
-    trainer.run_step = run_first_step  # type: ignore[method-assign]
+    trainer.run_step = run_first_step
 
 
 def _is_no_input_error(record: logging.LogRecord) -> bool:

@@ -130,7 +130,7 @@ def test_a_registered_one():
         ({"sampler": f"{HERE}.Nothing"}, "which cannot be imported .*has no attribute 'Nothing'"),
         (
             {"sampler": "RandomSampler(0.5)"},
-            r"pass arguments by keyword, as in HardPool\(pool_size=3\)",
+            "pass arguments by keyword, as in HardPool",
         ),
         ({"sampler": "RandomSampler(a=b)"}, "expected a name such as OHEMSampler or my_module"),
         ({"sampler": "1 + 1"}, "it is not a name"),

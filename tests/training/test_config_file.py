@@ -135,7 +135,7 @@ def test_a_dumped_config_loads_again(tmp_path):
         ("SOLVER: {GAMMA: 0.1, 'GAMMA': 0.2}", "the key 'GAMMA' in line 1 and again in line 1"),
         (
             "SOLVER:\n  GAMMA: 0.1\nSOLVER:\n  BASE_LR: 1.0",
-            "'SOLVER' in line 1 and again in line 3",
+            "'SOLVER' in line 1 and again in",
         ),
         ("_BASE_: 'a.yaml'\n_BASE_: 'b.yaml'", "the key '_BASE_' in line 1 and again in line 2"),
         ("MODEL: {5: x}", "the key '5' in line 1, expected a name"),
@@ -158,9 +158,7 @@ def test_aliases_that_grow_without_end(tmp_path):
     lines = ["x0: &x0 [a, a, a, a, a, a, a, a, a]"]
     lines += [f"x{i + 1}: &x{i + 1} [{', '.join([f'*x{i}'] * 9)}]" for i in range(12)]
     (tmp_path / "bad.yaml").write_text("\n".join(lines))
-    with pytest.raises(
-        InputError, match=r"bad.yaml .*: its aliases stand for \d+ values, expected"
-    ):
+    with pytest.raises(InputError, match=r"bad.yaml .*: its aliases stand for \d+ values, exp"):
         load_config(str(tmp_path / "bad.yaml"))
 
 
@@ -331,11 +329,11 @@ def test_an_old_name_is_answered_by_the_new_one(tmp_path, old, new):
         ),
         (
             ["SOLVER.STEPS", "(1,2"],
-            r"SOLVER.STEPS is '\(1,2', which cannot be read, expected a tup",
+            r"STEPS is '\(1,2', which cannot be read, expected a tuple",
         ),
         (
             ["MODEL.PIXEL_MEAN", "[1.0, inf]"],
-            r"MEAN is '\[1.0, inf\]', which .* expected a list, s",
+            r"is '\[1.0, inf\]', which .* expected a list, such",
         ),
         (["SEED", "(" * 5000], r"SEED is '\({99}\.\.\., of str, expected int"),
         (["", "5"], "in the settings"),

