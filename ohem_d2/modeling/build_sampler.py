@@ -39,7 +39,8 @@ def build_sampler(options: OHEMOptions, positive_fraction: float) -> Sampler:
     """
     found, arguments = _find(options.sampler)
     is_class = inspect.isclass(found)
-    is_named = isinstance(options.sampler, (str, Mapping))
+    is_registered = any(found is x for _, x in SAMPLERS)
+    is_named = isinstance(options.sampler, (str, Mapping)) and not is_registered
     if (arguments and not is_class) or not _is_sampler(found, is_named):
         raise InputError(
             f"{_KEY} is {shown(options.sampler)}, which is not a sampler: expected a class with a "
@@ -80,7 +81,7 @@ def _is_sampler(found: Any, is_named: bool) -> bool:
     if not _takes(found, None, None):
         return False
     first = list(_parameters(found) or ())[:2]
-    return not is_named or (inspect.isfunction(found) and first == ["candidates", "num_samples"])
+    return not is_named or first == ["candidates", "num_samples"]
 
 
 def _parameters(function: Any) -> Mapping[str, inspect.Parameter] | None:

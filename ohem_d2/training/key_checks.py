@@ -251,6 +251,14 @@ def _relations_of_proposals(cfg: CfgNode) -> Iterator[_Relation]:
         for name in ("SIZES", "ASPECT_RATIOS"):
             fits = not is_list(anchors[name][0]) or len(anchors[name]) in (1, len(maps))
             yield f"MODEL.ANCHOR_GENERATOR.{name}", fits, words
+        sizes, ratios = (
+            [len(x) for x in (v if is_list(v[0]) else [v])]
+            for v in (anchors.SIZES, anchors.ASPECT_RATIOS)
+        )
+        most = max(len(sizes), len(ratios))  # a single one of either is for all feature maps
+        numbers = {sizes[i % len(sizes)] * ratios[i % len(ratios)] for i in range(most)}
+        words = "as many anchors for each feature map, together with MODEL.ANCHOR_GENERATOR.SIZES"
+        yield "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", len(numbers) == 1, words
         is_rotated = model.PROPOSAL_GENERATOR.NAME == "RRPN"
         words = f"since MODEL.PROPOSAL_GENERATOR.NAME is {model.PROPOSAL_GENERATOR.NAME!r}"
         yield from _relation_of_anchors(cfg, is_rotated, words)
@@ -282,7 +290,7 @@ def _relations_of_heads(cfg: CfgNode) -> Iterator[_Relation]:
             fits = model.ROI_BOX_HEAD.NUM_FC + model.ROI_BOX_HEAD.NUM_CONV > 0
             yield "MODEL.ROI_BOX_HEAD.NUM_FC", fits, words
     if issubclass(heads, Res5ROIHeads):
-        words = f"another: they take one feature map, and MODEL.ROI_HEADS.IN_FEATURES is {maps}"
+        words = f"another: it takes a single feature map, and MODEL.ROI_HEADS.IN_FEATURES is {maps}"
         yield "MODEL.ROI_HEADS.NAME", len(maps) == 1, words
     rotated = issubclass(heads, RROIHeads)
     words = f"since MODEL.ROI_HEADS.NAME is {model.ROI_HEADS.NAME!r}"

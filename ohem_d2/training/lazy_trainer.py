@@ -184,7 +184,12 @@ def _refused(config_file: str) -> Iterator[None]:
         yield
     except OmegaConfBaseException as e:
         key = f"{e.full_key} " if e.full_key else ""
-        raise InputError(f"{key}in {config_file} cannot be used: {e.msg or e}") from e
+        raise InputError(f"{key}in {config_file} cannot be used: {_first_line(e)}") from e
+
+
+def _first_line(e: Exception) -> str:
+    """What OmegaConf says, without the state of its objects that it adds."""
+    return str(e).partition("\n")[0]
 
 
 def _run_file(config_file: str) -> DictConfig:
@@ -196,6 +201,8 @@ def _run_file(config_file: str) -> DictConfig:
         places = [f"line {x.lineno}: " for x in traceback.extract_tb(e.__traceback__)
                   if x.filename == config_file]  # fmt: skip
         error = e.__cause__ if isinstance(e, SyntaxError) else e
+        if isinstance(e, SystemExit):
+            error = SystemExit(f"{e}, expected a config that does not end the program")
         raise InputError(
             f"{config_file} is no valid config: {''.join(places[-1:])}"
             f"{type(error).__name__}: {error}"
@@ -231,7 +238,7 @@ def _check_interpolations(cfg: DictConfig, config_file: str) -> None:
         try:
             OmegaConf.select(cfg, key)
         except Exception as e:  # a resolver of the user's own may raise anything
-            raise InputError(f"{key} in {config_file} cannot be read: {e}") from e
+            raise InputError(f"{key} in {config_file} cannot be read: {_first_line(e)}") from e
 
 
 def _check_complete(cfg: DictConfig, config_file: str, training: bool) -> None:
@@ -250,9 +257,10 @@ def _lacking(config_file: str, key: str) -> InputError:
 def _assigned(config_file: str) -> set[str]:
     """The names that a Python file gives to something, or imports."""
     nodes = list(ast.walk(ast.parse(Path(config_file).read_bytes())))
-    names = {x.id for x in nodes if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Store)}
+    names = [x for x in nodes if isinstance(x, ast.Name)]
     imported = {x.asname or x.name for x in nodes if isinstance(x, ast.alias)}
-    return names | imported
+    assigned = {x.id for x in names if isinstance(x.ctx, ast.Store)}
+    return (assigned | imported) - {x.id for x in names if isinstance(x.ctx, ast.Del)}
 
 
 def register_lazy_datasets(cfg: DictConfig) -> None:

@@ -129,11 +129,12 @@ def _problems(root: yaml.Node | None) -> Iterator[str]:
         children: list[yaml.Node] = []
         if isinstance(node, yaml.MappingNode):
             children = [x for pair in node.value for x in pair]
+            is_node_of_config &= node.tag.endswith(":map")  # and no set, for example
             yield from _problems_of_keys([key for key, _ in node.value], is_node_of_config)
         elif isinstance(node, yaml.SequenceNode):
             children = list(node.value)
         for child in children:
-            yield from visit(child, is_node_of_config and isinstance(node, yaml.MappingNode))
+            yield from visit(child, is_node_of_config and node.tag.endswith(":map"))
         open_nodes.remove(id(node))
         sizes[id(node)] = 1 + sum(sizes[id(x)] for x in children)
 

@@ -106,6 +106,17 @@ def test_a_class_of_ones_own_gets_the_keys_that_it_asks_for():
     assert (sampler.num_first, sampler.nms_thresh, sampler.positive_fraction) == (5, 0.6, 0.3)
 
 
+def test_a_registered_function_may_call_its_arguments_anything():
+    def registered(them, number):
+        return first(them, number)
+
+    SAMPLERS.register(registered)
+    try:
+        assert build_sampler(OHEMOptions(sampler="registered"), 0.25) is registered
+    finally:
+        SAMPLERS._obj_map.pop("registered")
+
+
 @pytest.mark.parametrize("sampler", [f"{HERE}.first", first])
 def test_a_function(sampler):
     assert build_sampler(OHEMOptions(sampler=sampler), 0.25) is first

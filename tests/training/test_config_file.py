@@ -140,6 +140,7 @@ def test_a_dumped_config_loads_again(tmp_path):
         ("_BASE_: 'a.yaml'\n_BASE_: 'b.yaml'", "the key '_BASE_' in line 1 and again in line 2"),
         ("MODEL: {5: x}", "the key '5' in line 1, expected a name"),
         ("yes: x", "the key 'yes' in line 1, expected a name"),
+        ("SOLVER:\n  STEPS: !!set {1, 2}", "SOLVER.STEPS is of type set, expected a text, a num"),
         ("MODEL: &m\n  RPN: *m", "an alias stands for what it is a part of"),
         ("SEED: " + "[" * 10000, "nested too deeply"),
         ("MODEL: " + "{a: " * 10000, "nested too deeply"),

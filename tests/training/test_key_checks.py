@@ -91,6 +91,7 @@ def test_detectron2s_defaults_keep_the_rules():
         ("TEST.AUG.MIN_SIZES", (1,)),
         ("TEST.AUG.MAX_SIZE", 1),
         ("MODEL.BACKBONE.FREEZE_AT", 6),
+        ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[0.5, 1.0], [1.0], [1.0], [1.0], [1.0]]),
         ("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"),
         ("MODEL.ROI_BOX_HEAD.NUM_FC", 0),
         ("MODEL.ROI_HEADS.NAME", "Res5ROIHeads"),
