@@ -182,8 +182,8 @@ def _relations(cfg: CfgNode) -> Iterator[_Relation]:
     if data.CROP.ENABLED:
         kind, sizes = data.CROP.TYPE, data.CROP.SIZE
         relative = kind.startswith("relative")
-        fits = all(x <= 1 if relative else type(x) is int and x >= SMALLEST for x in sizes)
-        words = "numbers of 1 at most" if relative else f"integers of {SMALLEST} or more"
+        fits = all(0.01 <= x <= 1 if relative else type(x) is int and x >= SMALLEST for x in sizes)
+        words = "numbers from 0.01 to 1" if relative else f"integers of {SMALLEST} or more"
         if kind == "absolute_range":
             fits, words = fits and sizes[0] <= sizes[1], f"{words}, the lower one first"
         yield "INPUT.CROP.SIZE", fits, f"{words}, since INPUT.CROP.TYPE is {kind!r}"

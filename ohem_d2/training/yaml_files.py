@@ -48,23 +48,23 @@ def read_with_bases(path: str, *trusted: Path) -> dict[str, dict]:
     contents: dict[str, dict] = {}
     number = 0
 
-    def visit(path: str, above: tuple[Path, ...]) -> None:
+    def visit(file: str, above: tuple[Path, ...]) -> None:
         nonlocal number
         number += 1
-        resolved = Path(path).resolve()
+        resolved = Path(file).resolve()
         if resolved in above:
-            raise _invalid(path, f"its {BASE_KEY} leads back to it, expected files that do not")
+            raise _invalid(file, f"its {BASE_KEY} leads back to it, expected files that do not")
         if number > _MOST_FILES or len(above) > _MOST_IN_A_CHAIN:
             raise _invalid(
                 path,
                 f"its {BASE_KEY} leads to too many files, expected {_MOST_FILES} in all and "
                 f"{_MOST_IN_A_CHAIN} that are each based on the next, at most",
             )
-        if path not in contents:
-            contents[path] = _read(path)
-        for base in _bases(path, contents[path]):
-            _check_base(path, base, trusted)
-            visit(os.path.join(os.path.dirname(path), base), (*above, resolved))
+        if file not in contents:
+            contents[file] = _read(file)
+        for base in _bases(file, contents[file]):
+            _check_base(file, base, trusted)
+            visit(os.path.join(os.path.dirname(file), base), (*above, resolved))
 
     visit(path, ())
     return contents

@@ -178,7 +178,7 @@ def test_bases_without_end(tmp_path, bases):
     for i in range(60):
         (tmp_path / f"c{i}.yaml").write_text(f"_BASE_: {bases.format(i + 1)}\n")
     (tmp_path / "c60.yaml").write_text("VERSION: 2\n")
-    with pytest.raises(InputError, match="its _BASE_ leads to too many files, expected 1000 in"):
+    with pytest.raises(InputError, match=r"/c0\.yaml .* its _BASE_ leads to too many files, exp"):
         load_config(str(tmp_path / "c0.yaml"))
 
 

@@ -121,6 +121,8 @@ def test_a_value_that_cannot_work(key, value):
          "expected 2 numbers above 0, the lower one first, since .*SAMPLING is 'range'"),
         (["INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "absolute", "INPUT.CROP.SIZE", "[1, 9]"],
          r"INPUT.CROP.SIZE is \[1, 9\], expected integers of 16 or more, since .* is 'absolute'"),
+        (["INPUT.CROP.ENABLED", "True", "INPUT.CROP.SIZE", "[0.0001, 0.5]"],
+         "expected numbers from 0.01 to 1, since INPUT.CROP.TYPE is 'relative_range'"),
         (["INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "absolute_range",
           "INPUT.CROP.SIZE", "[300, 200]"], "expected integers .*, the lower one first"),
         (["MODEL.RPN.IN_FEATURES", "p2"],
