@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from detectron2.config import CfgNode
 
-from .errors import InputError
+from .errors import InputError, shown
 
 
 def is_number(value: Any) -> bool:
@@ -34,8 +34,13 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "loss_weight_cls": (lambda v: is_number(v) and 0 <= v <= 1000, "a number from 0 to 1000"),
     "loss_weight_box_reg": (lambda v: is_number(v) and 0 <= v <= 1000, "a number from 0 to 1000"),
     "cascade_stages": (
-        lambda v: isinstance(v, tuple) and bool(v) and all(type(s) is int and s >= 0 for s in v),
-        "a tuple of at least one stage, counted from 0",
+        lambda v: (
+            isinstance(v, tuple)
+            and bool(v)
+            and all(type(s) is int and s >= 0 for s in v)
+            and len({*v}) == len(v)
+        ),
+        "a tuple of at least one stage, counted from 0, and each once",
     ),
 }
 
@@ -110,7 +115,7 @@ class OHEMOptions:
         for name, (is_valid, expected) in _RANGES.items():
             value = getattr(self, name)
             if not is_valid(value):
-                raise InputError(f"{config_key(name)} is {value!r}, expected {expected}")
+                raise InputError(f"{config_key(name)} is {shown(value)}, expected {expected}")
         if self.loss_weight_cls == 0 == self.loss_weight_box_reg:
             raise InputError(
                 f"{config_key('loss_weight_cls')} and {config_key('loss_weight_box_reg')} "

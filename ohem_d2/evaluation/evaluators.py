@@ -137,6 +137,25 @@ _EVALUATORS: dict[str, list[Callable[[str, Path, Sequence[float]], DatasetEvalua
 }
 
 
+# evaluator_type -> the names of its results. Which of them there are depends on the model, too.
+_COCOS = ("bbox", "segm", "keypoints", "box_proposals")
+_TASKS = {
+    "coco": _COCOS,
+    "coco_panoptic_seg": (*_COCOS, "sem_seg", "panoptic_seg"),
+    "sem_seg": ("sem_seg",),
+    "pascal_voc": ("bbox",),
+    "pascal_voc_server": (),
+    "lvis": ("bbox", "segm", "box_proposals"),
+    "cityscapes_instance": ("segm",),
+    "cityscapes_sem_seg": ("sem_seg",),
+}
+
+
+def tasks_of(dataset_name: str) -> tuple[str, ...]:
+    """What the results of an evaluation of a data set may be of, by Detectron2's names."""
+    return _TASKS[MetadataCatalog.get(dataset_name).evaluator_type]
+
+
 @contextmanager
 def _metadata(name: str, **values: object) -> Iterator[None]:
     """Set metadata while an evaluator is built, since what is set can never be changed."""

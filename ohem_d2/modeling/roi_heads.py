@@ -1,5 +1,7 @@
 """Detectron2's RoI heads with mining, by the names that a config gives."""
 
+from collections.abc import Mapping
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling.roi_heads import (
@@ -28,13 +30,14 @@ class _OfItsKind(OHEMMixin):
     """Refuses the config of another head."""
 
     @classmethod
-    def _check_kind(cls, cfg: CfgNode | None, arguments: dict) -> None:
+    def check_kind(cls, cfg: CfgNode | None, arguments: Mapping | None = None) -> None:
+        """See `OHEMMixin.check_kind`."""
         known = (OHEMCascadeROIHeads, OHEMRes5ROIHeads, OHEMRROIHeads, OHEMROIHeads)
         kind = next(k for k in known if issubclass(cls, k))
         if cfg is None:
-            check_arguments(cls, kind.__name__, arguments)
+            check_arguments(cls, kind.__name__, arguments or {})
         else:
-            check_config(cls, kind.__name__, cfg)
+            check_config(cls, kind.__name__, cfg, warns=arguments is not None)
 
 
 @ROI_HEADS_REGISTRY.register()

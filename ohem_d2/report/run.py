@@ -29,11 +29,11 @@ from ..training.checks import (
     check_output_dir,
     check_proposal_files,
     check_weights,
-    named_settings,
 )
 from ..training.config_file import find_config, load_config
 from ..training.key_checks import check_keys
 from ..training.lazy_trainer import load_lazy_config, register_lazy_datasets
+from ..training.named_settings import named_settings
 from ..training.output_folder import alone_in
 from ..training.weights import SafeCheckpointer
 from .hard_examples import Findings, build_mapper, check_model, look_at
@@ -255,7 +255,7 @@ def load_yaml_config(
             f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}, expected GeneralizedRCNN: "
             "hard examples are mined among the RoIs of a two-stage model"
         )
-    with named_settings(config_file, cfg):
+    with named_settings(config_file, cfg, opts):
         model = build_model(cfg)
     load_weights(model, cfg.MODEL.WEIGHTS)
     return cfg, model, proposal_files
@@ -288,7 +288,7 @@ def load_python_config(
     target = heads["_target_"]
     if (locate(target) if isinstance(target, str) else target) in COUNTERPARTS:
         cfg.model.roi_heads = with_ohem(heads)
-    with named_settings(config_file, cfg):
+    with named_settings(config_file, cfg, opts):
         model = instantiate(cfg.model).to(cfg.train.device)
     load_weights(model, cfg.train.init_checkpoint)
     return cfg, model, None

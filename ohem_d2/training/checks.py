@@ -2,11 +2,8 @@
 
 import os
 import re
-import sys
 import tempfile
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from urllib.parse import urlparse
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -17,13 +14,7 @@ from ..data import ADDRESSES, unknown_dataset
 from ..data.pickles import read_pickle
 from ..errors import InputError
 from .checkpoint import has_checkpoints
-from .key_checks import named_keys
 
-# Whose code it is that raises an error which the settings are to blame for.
-_NOT_OF_USERS = sys.stdlib_module_names | {
-    "ohem_d2", "detectron2", "fvcore", "iopath", "omegaconf", "torch", "torchvision", "numpy",
-    "yacs", "hydra", "tensorboard", "PIL",
-}  # fmt: skip
 _KEYPOINTS_OF_COCO = 17
 # What Detectron2 reads from a file of proposals; the first may have an older name.
 _OF_PROPOSALS = ({"ids", "indexes"}, {"boxes"}, {"objectness_logits", "scores"})
@@ -223,35 +214,3 @@ def check_keypoint_sigmas(
             "area, such as 0.05 (COCO's own, the default, are for its "
             f"{_KEYPOINTS_OF_COCO} keypoints)"
         )
-
-
-@contextmanager
-def named_settings(config_file: str, cfg: object) -> Iterator[None]:
-    """
-    Say which settings they are that no model or training can be built from.
-
-    What code of the user's own raises is left as it is, with its traceback.
-
-    Args:
-        config_file: where the settings are from.
-        cfg: all of them, in either form of a config.
-
-    Raises:
-        InputError: Detectron2 or torch have refused them.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as e:  # there is no end to what they raise
-        # The first two are this function and the one that called it.
-        frames = list(traceback.walk_tb(e.__traceback__))
-        rooms = {f.f_globals.get("__name__", "").partition(".")[0] for f, _ in frames[2:]}
-        if not rooms <= _NOT_OF_USERS:
-            raise
-        frame, line = frames[-1]
-        keys = " and ".join(named_keys(cfg, e)[:3])
-        raise InputError(
-            f"{f'{keys} in ' if keys else ''}{config_file}, or the settings that change it, cannot "
-            f"be built: {type(e).__name__}: {e} ({frame.f_globals.get('__name__')}, line {line})"
-        ) from e

@@ -1,11 +1,12 @@
 """Training and evaluation of Detectron2's Python configs (LazyConfig)."""
 
+import ast
 import logging
 import re
 import traceback
 from argparse import Namespace
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from ..config import check_start_iter
@@ -49,15 +51,16 @@ from .checks import (
     check_num_classes,
     check_output_dir,
     check_weights,
-    named_settings,
 )
 from .data_loader import ResumableLoader, shield_workers
 from .distributed import wrap_ddp
 from .ignore_regions import use_ignore_regions_lazily
 from .interruption import ResumeHook
-from .key_checks import check_lazy_keys
+from .key_checks import check_lazy_keys, lazy_interpolations
 from .mining_logs import MiningLogs
+from .named_settings import named_settings
 from .output_folder import alone_in
+from .trial import name_first_step, try_augmentations, try_model
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +84,7 @@ _NEEDED_TO_TRAIN = (
     "train.log_period",
     "train.max_iter",
 )
+_NEEDED = (*_NEEDED_TO_EVALUATE, *_NEEDED_TO_TRAIN)
 
 
 def run(args: Namespace) -> dict | None:
@@ -127,8 +131,15 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     if not args.eval_only:
         use_ignore_regions_lazily(cfg, train)
 
+    settings = (args.config_file, cfg, args.opts)
+    for split in ("test",) if args.eval_only else ("train", "test"):
+        key = f"dataloader.{split}.mapper.augmentations"
+        if OmegaConf.is_list(augmentations := OmegaConf.select(cfg, key)):
+            with named_settings(*settings):
+                augmentations = instantiate(augmentations)
+            try_augmentations(augmentations, key)
     try:
-        with named_settings(args.config_file, cfg):
+        with named_settings(*settings):
             model = instantiate(cfg.model).to(cfg.train.device)
     except ImportError as e:  # also of a package that Detectron2 does not install
         raise InputError(f"the model cannot be built: {e}") from e
@@ -137,12 +148,14 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     if args.eval_only:
         checkpointer = WholeCheckpointer(model, output_dir)
         checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+        try_model(model, named_settings(*settings, verb="evaluated"))
         return evaluate(cfg, model)
 
     if isinstance(heads := getattr(model, "roi_heads", None), OHEMMixin):
         check_start_iter(heads.ohem, "model.roi_heads.ohem.start_iter", cfg.train.max_iter)
-    with named_settings(args.config_file, cfg):
+    with named_settings(*settings):
         trainer, checkpointer = build_trainer(cfg, model)
+    name_first_step(trainer, named_settings(*settings, verb="trained"))
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
     resumed = args.resume and checkpointer.has_checkpoint()
     trainer.train(trainer.iter + 1 if resumed else 0, cfg.train.max_iter)
@@ -167,49 +180,106 @@ def load_lazy_config(
     Raises:
         InputError: the file does not run, or lacks something, or a key to change is not there.
     """
+    with _refused(config_file):
+        cfg = _run_file(config_file)
+        _override(cfg, config_file, list(opts))
+        _check_interpolations(cfg, config_file)
+        if str(OmegaConf.select(cfg, "train.device")).startswith("cuda") and (
+            not torch.cuda.is_available()
+        ):
+            cfg.train.device = "cpu"
+        check_lazy_keys(cfg, training)
+        _check_complete(cfg, config_file, training)
+        if training and cfg.train.device == "cpu" and cfg.train.amp.enabled:
+            logger.warning("train.amp.enabled is turned off: Detectron2 needs a GPU for it")
+            cfg.train.amp.enabled = False
+        return cfg
+
+
+@contextmanager
+def _refused(config_file: str) -> Iterator[None]:
+    """Say what OmegaConf refuses in one line, wherever it does."""
     try:
-        cfg = LazyConfig.load(config_file)
-    except Exception as e:  # it may raise anything
+        yield
+    except OmegaConfBaseException as e:
+        key = f"{e.full_key} " if e.full_key else ""
+        raise InputError(f"{key}in {config_file} cannot be used: {_first_line(e)}") from e
+
+
+def _first_line(e: Exception) -> str:
+    """What OmegaConf says, without the state of its objects that it adds."""
+    return str(e).partition("\n")[0]
+
+
+def _run_file(config_file: str) -> DictConfig:
+    try:
+        return LazyConfig.load(config_file)
+    except KeyboardInterrupt:  # which is Ctrl-C
+        raise
+    except BaseException as e:  # it may raise anything, and even end the program
         places = [f"line {x.lineno}: " for x in traceback.extract_tb(e.__traceback__)
                   if x.filename == config_file]  # fmt: skip
         error = e.__cause__ if isinstance(e, SyntaxError) else e
+        if isinstance(e, SystemExit):
+            error = SystemExit(f"{e}, expected a config that does not end the program")
         raise InputError(
             f"{config_file} is no valid config: {''.join(places[-1:])}"
             f"{type(error).__name__}: {error}"
         ) from e
-    opts = list(opts)
+
+
+def _override(cfg: DictConfig, config_file: str, opts: list[str]) -> None:
     for i, opt in enumerate(opts):
         key, is_pair, value = opt.partition("=")
         if opt.startswith("--"):
             raise InputError(f"{opt} comes after the settings, expected it before them")
-        if not is_pair:
+        if not is_pair or not all(key.lstrip("+~").split(".")):
             raise InputError(f"in the settings {opt!r}: expected key=value, as for Python configs")
         if not key.startswith("+") and OmegaConf.select(cfg, key, default=_MISSING) is _MISSING:
+            root = key.partition(".")[0]
+            if root not in cfg and any(x.partition(".")[0] == root for x in _NEEDED):
+                raise _lacking(config_file, root)
             raise InputError(
                 f"in the settings {opt!r}: there is no {key} in {config_file}. To add it, write "
                 f"+{opt}"
             )
         if re.match(r"\w+://", value):
-            opts[i] = f"{key}={value!r}"  # which hydra does not take without quotes
-    try:
-        LazyConfig.apply_overrides(cfg, opts)
-    except Exception as e:  # hydra's, OmegaConf's and Detectron2's have no common base
-        raise InputError(f"in the settings {' '.join(opts)!r}: {e}") from None
-    if str(OmegaConf.select(cfg, "train.device")).startswith("cuda") and (
-        not torch.cuda.is_available()
-    ):
-        cfg.train.device = "cpu"
-    check_lazy_keys(cfg, training)
+            opt = f"{key}={value!r}"  # which hydra does not take without quotes
+        try:
+            LazyConfig.apply_overrides(cfg, [opt])
+        except Exception as e:  # hydra's, OmegaConf's and Detectron2's have no common base
+            raise InputError(f"in the settings {opts[i]!r}: {e}") from None
+
+
+def _check_interpolations(cfg: DictConfig, config_file: str) -> None:
+    """Make sure that what refers to another key finds it, before anything looks at it."""
+    for key in lazy_interpolations(cfg):
+        try:
+            OmegaConf.select(cfg, key)
+        except Exception as e:  # a resolver of the user's own may raise anything
+            raise InputError(f"{key} in {config_file} cannot be read: {_first_line(e)}") from e
+
+
+def _check_complete(cfg: DictConfig, config_file: str, training: bool) -> None:
     for key in (*_NEEDED_TO_EVALUATE, *(_NEEDED_TO_TRAIN if training else ())):
         if OmegaConf.select(cfg, key) is None:
-            raise InputError(
-                f"there is no {key} in {config_file}, expected what the Python configs of "
-                "Detectron2's model zoo have"
-            )
-    if training and cfg.train.device == "cpu" and cfg.train.amp.enabled:
-        logger.warning("train.amp.enabled is turned off: Detectron2 needs a GPU for it")
-        cfg.train.amp.enabled = False
-    return cfg
+            raise _lacking(config_file, key)
+
+
+def _lacking(config_file: str, key: str) -> InputError:
+    expected = "expected what the Python configs of Detectron2's model zoo have"
+    if key in _assigned(config_file):  # Detectron2 leaves out what is no node
+        return InputError(f"{key} in {config_file} is neither a dict nor a LazyCall, {expected}")
+    return InputError(f"there is no {key} in {config_file}, {expected}")
+
+
+def _assigned(config_file: str) -> set[str]:
+    """The names that a Python file gives to something, or imports."""
+    nodes = list(ast.walk(ast.parse(Path(config_file).read_bytes())))
+    names = [x for x in nodes if isinstance(x, ast.Name)]
+    imported = {x.asname or x.name for x in nodes if isinstance(x, ast.alias)}
+    assigned = {x.id for x in names if isinstance(x.ctx, ast.Store)}
+    return (assigned | imported) - {x.id for x in names if isinstance(x.ctx, ast.Del)}
 
 
 def register_lazy_datasets(cfg: DictConfig) -> None:

@@ -2,12 +2,12 @@
 
 import logging
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog, build_detection_train_loader
+from detectron2.data import DatasetMapper, MetadataCatalog, build_detection_train_loader
 from detectron2.engine import (
     AMPTrainer,
     DefaultTrainer,
@@ -30,8 +30,8 @@ from ..data import (
     warn_of_limit,
     warn_without_pairs,
 )
-from ..errors import InputError
-from ..evaluation.evaluators import build_evaluator, check_evaluator_type
+from ..errors import InputError, shown
+from ..evaluation.evaluators import build_evaluator, check_evaluator_type, tasks_of
 from ..evaluation.tta import TTA
 from ..visualization import MinedPictures
 from . import lazy_trainer
@@ -44,16 +44,17 @@ from .checks import (
     check_output_dir,
     check_proposal_files,
     check_weights,
-    named_settings,
 )
 from .config_file import find_config, load_config
 from .data_loader import ResumableLoader, shield_workers
 from .distributed import wrap_ddp
 from .ignore_regions import IgnoreMapper, ignores_regions, use_ignore_rpn
 from .interruption import ResumeHook
-from .key_checks import check_keys
+from .key_checks import check_keys, warn_of_long_warmup
 from .mining_logs import MiningLogs
+from .named_settings import named_settings
 from .output_folder import alone_in
+from .trial import name_first_step, try_augmentations, try_model
 
 logger = logging.getLogger(__name__)
 
@@ -215,11 +216,13 @@ def _run(args, cfg: CfgNode) -> dict | None:
     for name in cfg.DATASETS.TEST:
         check_evaluator_type(name)
     _check_needs(cfg, training=not args.eval_only)
+    _check_expected_results(cfg)
     if (node := _NODES_OF_CLASSES.get(cfg.MODEL.META_ARCHITECTURE)) is not None:
         names = [name for split in splits for name in cfg.DATASETS[split]]
         check_num_classes(f"MODEL.{node}.NUM_CLASSES", cfg.MODEL[node].NUM_CLASSES, names)
     if not args.eval_only:
         check_batch_size("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH)
+        warn_of_long_warmup(cfg)
     weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
     check_weights(*weights, resume=args.resume, training=not args.eval_only)
     train = () if args.eval_only else cfg.DATASETS.TRAIN
@@ -227,11 +230,14 @@ def _run(args, cfg: CfgNode) -> dict | None:
     cfg.freeze()
     default_setup(cfg, args)
 
+    settings = (args.config_file, cfg, args.opts)
+    _try_augmentations(cfg, splits)
     if args.eval_only:
-        with named_settings(args.config_file, cfg):
+        with named_settings(*settings):
             model = Trainer.build_model(cfg)
         checkpointer = WholeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        try_model(model, named_settings(*settings, verb="evaluated"))
         results = Trainer.test(cfg, model)
         if cfg.TEST.AUG.ENABLED:
             results.update(Trainer.test_with_tta(cfg, model))
@@ -239,8 +245,9 @@ def _run(args, cfg: CfgNode) -> dict | None:
             verify_results(cfg, results)
         return results
 
-    with named_settings(args.config_file, cfg):
+    with named_settings(*settings):
         trainer = Trainer(cfg)
+    name_first_step(trainer, named_settings(*settings, verb="trained"))
     trainer.resume_or_load(resume=args.resume)
     results = trainer.train()
     logger.info(f"Done: weights, logs and pictures are in {cfg.OUTPUT_DIR}")
@@ -261,3 +268,38 @@ def _check_needs(cfg: CfgNode, training: bool) -> None:
         if training and cfg.INPUT.RANDOM_FLIP != "none":
             warn_without_pairs(cfg.DATASETS.TRAIN, "INPUT.RANDOM_FLIP 'none'")
     warn_of_limit(test, "TEST.DETECTIONS_PER_IMAGE", cfg.TEST.DETECTIONS_PER_IMAGE)
+
+
+def _try_augmentations(cfg: CfgNode, splits: Sequence[str]) -> None:
+    for split in splits:
+        keys = ", ".join(
+            f"INPUT.{x}_SIZE_{split} {cfg.INPUT[f'{x}_SIZE_{split}']}" for x in ("MIN", "MAX")
+        )
+        crop = cfg.INPUT.CROP
+        if split == "TRAIN" and crop.ENABLED:
+            keys = f"{keys}, INPUT.CROP.SIZE {crop.SIZE} ({crop.TYPE})"
+        augmentations = DatasetMapper.from_config(cfg, split == "TRAIN")["augmentations"]
+        try_augmentations(augmentations, keys)
+
+
+def _check_expected_results(cfg: CfgNode) -> None:
+    key, results = "TEST.EXPECTED_RESULTS", cfg.TEST.EXPECTED_RESULTS
+    names = cfg.DATASETS.TEST
+    if results and len(names) != 1:
+        raise InputError(
+            f"{key} is {shown(results)}, expected []: DATASETS.TEST has {len(names)} data sets, "
+            "and Detectron2 compares the results of a single one"
+        )
+    known = [task for name in names for task in tasks_of(name)]
+    model = cfg.MODEL
+    if model.META_ARCHITECTURE in ("GeneralizedRCNN", "PanopticFPN", "RetinaNet", "FCOS"):
+        heads = {"segm": model.MASK_ON, "keypoints": model.KEYPOINT_ON}
+        known = [task for task in known if heads.get(task, True)]
+    if cfg.TEST.AUG.ENABLED:
+        known += [f"{task}_TTA" for task in known]
+    for task, *_ in results:
+        if task not in known:
+            raise InputError(
+                f"{key} is {shown(results)}, expected results of {', '.join(known) or 'nothing'}, "
+                f"as the evaluation of {names[0]!r} has"
+            )

@@ -203,6 +203,16 @@ def test_new_baselines_by_their_name(tmp_path, coco):
         ("from nothing import model", "line 1: ModuleNotFoundError: No module named 'nothing'"),
         ("from .nothing import model", "line 1: ImportError: .*nothing.py does not exist"),
         ("model = dict(a=1)", "there is no dataloader.test in .*, expected what the Python"),
+        ("import sys\nsys.exit(0)", "line 2: SystemExit: 0"),
+        ("raise SystemExit", "line 1: SystemExit: .*, expected a config that does not end the"),
+        ("model = dict(a=1)\ndel model", "there is no model in .*, expected what the Python"),
+        ("raise GeneratorExit('x')", "line 1: GeneratorExit: x"),
+        ("model = None", "model in .* is neither a dict nor a LazyCall, expected what the Python"),
+        ("from math import pi as model", "model in .* is neither a dict nor a LazyCall"),
+        ("model = dict(a='${nothing.here}')", r"model\.a in .* cannot be read: .*'nothing\.here'"),
+        ("model = dict(a=['${x.y}'])", r"model\.a\.0 in .* cannot be read: .*'x\.y' not found"),
+        ("model = dict(a='${oc.env:NOT_SET}')", r"model\.a in .* cannot be read: .*'NOT_SET'"),
+        ("model = dict(a='${')", r"bad\.py"),
     ],
 )
 def test_wrong_files_are_named(tmp_path, content, message):
@@ -218,11 +228,23 @@ def test_wrong_files_are_named(tmp_path, content, message):
         (["train.maxiter=5"], r"there is no train\.maxiter in .* write \+train\.maxiter=5"),
         (["train.max_iter=[5"], "in the settings"),
         (["+train.max_iter.x=5"], "in the settings .*train.max_iter is not a config"),
+        *(
+            ([opt], "in the settings '.*': expected key=value, as for Python configs")
+            for opt in ("=5", "+=5", "~=5", ".=5", "train.=5", "train..max_iter=5", "~model")
+        ),
+        (["train.log_period=5", "train.max_iter=${no}"], r"train.max_iter in .* cannot be read"),
+        (["train.log_period=5", "train.max_iter=[5"], r"in the settings 'train.max_iter=\[5': "),
     ],
 )
 def test_wrong_settings_are_named(opts, message):
     with pytest.raises(InputError, match=message):
         load_lazy_config(EXAMPLE, opts)
+
+
+def test_settings_of_a_file_without_their_node(tmp_path):
+    (tmp_path / "bad.py").write_text("")
+    with pytest.raises(InputError, match="there is no train in .*, expected what the Python confi"):
+        load_lazy_config(str(tmp_path / "bad.py"), ["train.output_dir=out"])
 
 
 def test_a_key_can_be_added():
