@@ -52,8 +52,9 @@ from ohem_d2.data import register_datasets
 from ohem_d2.data.shapes import write_shapes
 from ohem_d2.errors import InputError
 from ohem_d2.files import locked, write_whole
-from ohem_d2.training.checks import check_datasets, check_output_dir, check_weights
+from ohem_d2.training.checks import check_output_dir, check_weights
 from ohem_d2.training.config_file import load_config
+from ohem_d2.training.data_checks import check_datasets
 from ohem_d2.training.trainer import Trainer
 from ohem_d2.visualization import MinedPictures
 

@@ -40,6 +40,7 @@ from detectron2.config import get_cfg
 from detectron2.engine import DefaultTrainer, SimpleTrainer, default_argument_parser, default_setup
 from detectron2.evaluation import COCOEvaluator, inference_on_dataset
 from detectron2.modeling import build_model
+from detectron2.solver import build_lr_scheduler, build_optimizer
 from environment import describe
 
 from ohem_d2 import add_ohem_config, cli
@@ -140,7 +141,7 @@ KEYS = [
     key("INPUT.CROP.SIZE", "[2.0, 2.0]", INPUT__CROP__ENABLED=True),
     key("INPUT.CROP.TYPE", "middle", INPUT__CROP__ENABLED=True),
     key("INPUT.MASK_FORMAT", "circle"),
-    *(key("MODEL.DEVICE", v) for v in ("tpu", "meta", "gpu", None)),
+    *(key("MODEL.DEVICE", v) for v in ("tpu", "meta", "gpu", "cuda:99", None)),
     *(key("MODEL.PIXEL_STD", v) for v in ("[0.0, 1.0, 1.0]", "[1.0]", None)),
     key("MODEL.PIXEL_MEAN", "[1.0, 2.0]"),
     key("MODEL.META_ARCHITECTURE", "FasterRCNN"),
@@ -309,7 +310,104 @@ def lose_end(file: Path) -> None:
     file.write_bytes(whole[: len(whole) // 2])
 
 
+def with_dtype(dtype: torch.dtype, file: Path) -> None:
+    """Save them, with one layer of another type."""
+    content = good()
+    name = "roi_heads.box_predictor.cls_score.weight"
+    content[name] = (content[name] * 1000).to(dtype)
+    torch.save({"model": content}, file)
+
+
+def flip_bit(file: Path) -> None:
+    """Save them, with one bit of a weight turned over."""
+    content = bytearray(Path("good.pth").read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def from_state(name: str, change: Callable[[dict[str, Any]], object]) -> Bad:
+    """A checkpoint to resume from, of which the training's state is wrong."""
+
+    def write(file: Path) -> None:
+        cfg = load_config("quick_start.yaml", [str(x) for pair in TINY.items() for x in pair])
+        model = build_model(cfg)
+        optimizer = build_optimizer(cfg, model)
+        scheduler = build_lr_scheduler(cfg, optimizer)
+        for x in model.parameters():
+            x.grad = torch.zeros_like(x)
+        optimizer.step()
+        scheduler.step()
+        trainer = {
+            "iteration": 0,
+            "hooks": {"LRScheduler": scheduler.state_dict()},
+            "_trainer": {"iteration": 0, "optimizer": optimizer.state_dict()},
+        }
+        content = {"model": good(), "trainer": trainer, "iteration": 0}
+        change(content)
+        torch.save(content, file)
+
+    return resume(name, write)
+
+
+def optimizer_of(content: dict[str, Any]) -> dict[str, Any]:
+    """The optimizer's state in a checkpoint."""
+    return content["trainer"]["_trainer"]["optimizer"]
+
+
+def scheduler_of(content: dict[str, Any]) -> dict[str, Any]:
+    """The scheduler's."""
+    return content["trainer"]["hooks"]["LRScheduler"]
+
+
+def iteration(value: object) -> Callable[[dict[str, Any]], object]:
+    """Another iteration in a checkpoint."""
+    return lambda c: (c.update(iteration=value), c["trainer"].update(iteration=value))
+
+
+def buffer(value: object) -> Callable[[dict[str, Any]], object]:
+    """Another momentum of a parameter."""
+    return lambda c: optimizer_of(c)["state"][0].update(momentum_buffer=value)
+
+
+STATES = [
+    from_state("iteration a text", iteration("1")),
+    from_state("iteration -5", iteration(-5)),
+    from_state("iteration NaN", iteration(math.nan)),
+    from_state("iteration 1.5", iteration(1.5)),
+    from_state("iteration 1000000", iteration(1000000)),
+    from_state("weights alone", lambda c: c.pop("trainer")),
+    from_state("the trainer a list", lambda c: c.update(trainer=[1])),
+    from_state("no optimizer", lambda c: c["trainer"]["_trainer"].pop("optimizer")),
+    from_state("fewer groups", lambda c: optimizer_of(c)["param_groups"].pop()),
+    from_state("no momentum", lambda c: optimizer_of(c).update(state={})),
+    from_state("momentum of another shape", buffer(torch.zeros(3))),
+    from_state("momentum NaN", lambda c: buffer(
+        optimizer_of(c)["state"][0]["momentum_buffer"] * math.nan)(c)),
+    from_state("Adam's state", lambda c: optimizer_of(c).update(
+        state={k: {"exp_avg": torch.zeros(1)} for k in optimizer_of(c)["state"]})),
+    from_state("lr NaN", lambda c: optimizer_of(c)["param_groups"][0].update(lr=math.nan)),
+    from_state("no scheduler", lambda c: c["trainer"]["hooks"].pop("LRScheduler")),
+    from_state("the scheduler a list", lambda c: c["trainer"]["hooks"].update(LRScheduler=[1])),
+    from_state("last_epoch NaN", lambda c: scheduler_of(c).update(last_epoch=math.nan)),
+    from_state("one of base_lrs", lambda c: scheduler_of(c).update(base_lrs=[0.1])),
+    from_state("random states of text", lambda c: c["trainer"]["hooks"].update(
+        ResumeHook={"processes": "x"})),
+]  # fmt: skip
+
 WEIGHTS = [
+    *STATES,
+    weights("integers", lambda f: with_dtype(torch.int64, f)),
+    weights("bools", lambda f: with_dtype(torch.bool, f)),
+    weights("tensors without numbers", lambda f: torch.save({"model": {
+        k: x.to("meta") for k, x in good().items()}}, f)),
+    weights("a flipped bit", flip_bit),
+    weights("a flipped bit, to train", flip_bit, how="train"),
+    resume("a flipped bit", flip_bit),
+    weights("a pipe", lambda f: os.mkfifo(f)),
+    weights("a device", lambda f: f.symlink_to("/dev/zero")),
+    weights("a link in a circle", lambda f: f.symlink_to(f.name)),
+    *(Bad("weights", x, ("MODEL.WEIGHTS",), {"MODEL.WEIGHTS": x})
+      for x in ("s3://bucket/x.pth", "file:///x.pth", "hf://x/y", "catalog://x/y")),
     weights("text", lambda f: f.write_text("no weights\n")),
     weights("text, to train", lambda f: f.write_text("no weights\n"), how="train"),
     weights("HTML", lambda f: f.write_text("<!DOCTYPE html><html>404</html>")),
@@ -384,6 +482,18 @@ def out_folder(name: str, path: str, prepare: Callable[[], object] = lambda: Non
     return Bad("folders", f"OUTPUT_DIR, {name}", ("OUTPUT_DIR",), {"OUTPUT_DIR": path}, prepare)
 
 
+def in_the_way(name: str, make: Callable[[Path], object], what: str) -> Bad:
+    """Something in the output folder that a run cannot write."""
+
+    def prepare() -> None:
+        file = Path("out") / name
+        file.parent.mkdir(parents=True)
+        make(file)
+
+    return Bad("folders", f"{name} in OUTPUT_DIR, {what}", ("OUTPUT_DIR",), {"OUTPUT_DIR": "out"},
+               prepare)  # fmt: skip
+
+
 def data_folder(name: str, path: str) -> Bad:
     """A folder for data sets that cannot be one."""
     return Bad(
@@ -391,6 +501,21 @@ def data_folder(name: str, path: str) -> Bad:
         {"DATASETS.TRAIN": "('ohem_shapes_train',)", "DATASETS.TEST": "('ohem_shapes_test',)"},
         lambda: Path("file").write_text("x"), environment={"DETECTRON2_DATASETS": path},
         plain=False,
+    )  # fmt: skip
+
+
+def annotations(name: str, make: Callable[[Path], object]) -> Bad:
+    """COCO's annotations, which are none."""
+
+    def prepare() -> None:
+        for folder in ("train2017", "annotations"):
+            Path("data/coco", folder).mkdir(parents=True)
+        make(Path("data/coco/annotations/instances_train2017.json"))
+
+    return Bad(
+        "folders", f"annotations, {name}", ("instances_train2017.json",),
+        {"DATASETS.TRAIN": "('coco_2017_train',)", "DATASETS.TEST": "()"}, prepare,
+        environment={"DETECTRON2_DATASETS": "data"}, plain=False,
     )  # fmt: skip
 
 
@@ -404,11 +529,28 @@ FOLDERS = [
     out_folder("an address", "s3://bucket/out"),
     out_folder("the home of nobody", "~/out"),
     out_folder("None", "None"),
+    out_folder("a variable", "$HOME/out"),
+    out_folder("a new line", "out\nput"),
+    out_folder("a space at its end", "out "),
+    out_folder("a code for terminals", "out\x1b[31m"),
+    *(in_the_way(x, Path.mkdir, "a folder") for x in (
+        "config.yaml", "log.txt", "metrics.json", "last_checkpoint", "model_final.pth",
+        "inference/coco_instances_results.json")),
+    *(in_the_way(x, Path.touch, "a file") for x in ("inference", "pictures")),
+    in_the_way("metrics.json", lambda f: os.mkfifo(f), "a pipe"),
+    in_the_way("metrics.json", lambda f: f.symlink_to("/dev/full"), "a device"),
     data_folder("a file", "file"),
     data_folder("below a file", "file/data"),
     data_folder("an address", "s3://bucket"),
     data_folder("not to be written", "/proc/data"),
     data_folder("300 characters", "a" * 300),
+    data_folder("empty", ""),
+    data_folder("a space", " "),
+    data_folder("the home of nobody", "~nosuchuser/data"),
+    data_folder("a variable", "$HOME/data"),
+    annotations("HTML", lambda f: f.write_text("<html>404</html>")),
+    annotations("cut off", lambda f: f.write_text('{"images": [')),
+    annotations("a folder", Path.mkdir),
     Bad("folders", "--output of the report, a file", ("--output",),
         prepare=lambda: Path("report").write_text("x"), command="report", plain=False),
     Bad("folders", "train.output_dir, a file", ("train.output_dir",),
@@ -504,7 +646,11 @@ CONFIGS = [
         prepare=lambda: Path("broken.py").write_text("import nothing_of_this_name\n"),
         config="broken.py", plain=False),
     Bad("configs", "an unknown setting", ("MODEL.ROI_HEAD.NAME",), {"MODEL.ROI_HEAD.NAME": "A"}),
-    Bad("configs", "--num-gpus -1", ("--num-gpus",), arguments=("--num-gpus", "-1"), plain=False),
+    *(Bad("configs", f"--num-gpus {x}", ("--num-gpus",), arguments=("--num-gpus", str(x)),
+          plain=False) for x in (-1, 100000)),
+    Bad("configs", "an unknown data set", ("DATASETS.TRAIN",), {"DATASETS.TRAIN": "('coco_17',)"}),
+    Bad("configs", "a data set that is not there", ("DATASETS.TEST",),
+        {"DATASETS.TEST": "('coco://none.json?images=shapes/JPEGImages',)"}, plain=False),
 ]  # fmt: skip
 
 # What is right, and has to be taken.

@@ -20,8 +20,9 @@ from environment import describe
 
 from ohem_d2.data import register_datasets
 from ohem_d2.errors import InputError
-from ohem_d2.training.checks import check_datasets, check_weights
+from ohem_d2.training.checks import check_weights
 from ohem_d2.training.config_file import load_config
+from ohem_d2.training.data_checks import check_datasets
 from ohem_d2.training.trainer import Trainer
 
 SETTINGS = [(0, None), (1, 0.5), (1, 0.3), (2, 0.5), (2, 0.3), (3, 0.3)]

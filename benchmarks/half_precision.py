@@ -28,8 +28,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from ohem_d2 import OHEMSampler
 from ohem_d2.data import register_datasets
 from ohem_d2.errors import InputError
-from ohem_d2.training.checks import check_datasets, check_weights
+from ohem_d2.training.checks import check_weights
 from ohem_d2.training.config_file import load_config
+from ohem_d2.training.data_checks import check_datasets
 
 
 def measure(config_file: str, opts: list[str], dtype: torch.dtype, batches: int) -> str:

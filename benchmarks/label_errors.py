@@ -30,8 +30,8 @@ from ohem_d2.data import register_datasets
 from ohem_d2.errors import InputError
 from ohem_d2.report.hard_examples import Findings, HardExample, build_mapper, look_at
 from ohem_d2.report.label_errors import by_cleanlab, by_loss
-from ohem_d2.training.checks import check_datasets
 from ohem_d2.training.config_file import load_config
+from ohem_d2.training.data_checks import check_datasets
 
 RANKINGS = {
     "by loss": by_loss,

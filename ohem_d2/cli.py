@@ -23,11 +23,13 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from . import __version__
 from .data import ADDRESSES
 from .errors import InputError
+from .paths import wrong_name
 from .report.data_page import MAX_PICTURES, look_at_data
 from .report.run import RANKINGS, write_report
 from .training.checks import check_output_dir
 from .training.config_file import CONFIGS
 from .training.interruption import SIGNALS, Interrupted, end_by, passing_on_signals
+from .training.output_folder import check_not_in_the_way
 from .training.trainer import run
 
 logger = logging.getLogger("ohem_d2")  # which each run gives a file
@@ -82,15 +84,10 @@ examples:
     parser.set_defaults(config_file=str(CONFIGS / "quick_start.yaml"))
     args = parser.parse_args(argv)
     _find_own_modules()
-    most = torch.cuda.device_count() or None  # as many processes as one likes without a GPU
-    for name, value, low, high in (
-        ("--num-gpus", args.num_gpus, 0, most),
-        ("--num-machines", args.num_machines, 1, None),
-        ("--machine-rank", args.machine_rank, 0, args.num_machines - 1),
-    ):
-        if value < low or (high is not None and value > high):
-            limit = f"{low} or more" if high is None else f"{low} to {high}"
-            sys.exit(f"error: {name} is {value}, expected {limit}")
+    try:
+        check_processes(args.num_gpus, args.num_machines, args.machine_rank)
+    except InputError as e:
+        sys.exit(f"error: {e}")
     errors = multiprocessing.get_context("spawn").SimpleQueue()  # as launch starts processes
     prog = prog or f"python {shlex.quote(sys.argv[0])}"
     resume = f"{prog} --resume {shlex.join(x for x in argv if x != '--resume')}".rstrip()
@@ -127,6 +124,34 @@ examples:
             rank = args.machine_rank * args.num_gpus + e.error_index
             sys.exit(f"error: rank {rank} did not start, its traceback is above")
         sys.exit(f"error: {errors.get()}")  # what the first one met; others may have missed it
+
+
+def check_processes(num_gpus: int, num_machines: int, machine_rank: int) -> None:
+    """
+    Make sure that this machine can run as many processes as it is asked for.
+
+    Args:
+        num_gpus: how many processes; each has a GPU, if there are any.
+        num_machines: how many machines there are.
+        machine_rank: the number of this one.
+
+    Raises:
+        InputError: it cannot.
+    """
+    gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
+    why = f", of which there are {gpus} here" if gpus else (
+        f": there is no GPU here, so that each is a process on the CPU, which has {cores} cores"
+    )  # fmt: skip
+    for name, value, low, high, reason in (
+        ("--num-gpus", num_gpus, 0, gpus or cores, why),
+        ("--num-machines", num_machines, 1, None, ""),
+        ("--machine-rank", machine_rank, 0, num_machines - 1, ""),
+    ):
+        if value < low:
+            limit = f"{low} or more" if high is None else f"{low} to {high}"
+            raise InputError(f"{name} is {value}, expected {limit}")
+        if high is not None and value > high:
+            raise InputError(f"{name} is {value}, expected {low} to {high}{reason}")
 
 
 def _run(args: argparse.Namespace, errors: SimpleQueue, resume: str) -> None:
@@ -188,7 +213,7 @@ example:
     )
     parser.add_argument("--config-file", required=True, help="that of the training")
     parser.add_argument("--dataset", required=True, help=DATASET_HELP)
-    parser.add_argument("--output", required=True, type=Path, help="the folder to write")
+    parser.add_argument("--output", required=True, help="the folder to write")
     parser.add_argument("--max-images", type=int, help="look at the first ones only")
     parser.add_argument(
         "--label-errors",
@@ -206,11 +231,14 @@ example:
     setup_logger(name="fvcore")
     setup_logger(name="ohem_d2")
     try:
+        check_output_dir(
+            "--output", args.output
+        )  # as it was given: a path of '' is the current one
         with _interrupted_by_signals():
             write_report(
                 args.config_file,
                 args.dataset,
-                args.output,
+                Path(args.output),
                 args.opts,
                 max_images=args.max_images,
                 ranking=args.label_errors,
@@ -285,15 +313,20 @@ example:
 """,
     )
     parser.add_argument("dataset", metavar="DATASET", help=DATASET_HELP)
-    parser.add_argument("--output", required=True, type=Path, help="the file to write")
+    parser.add_argument("--output", required=True, help="the file to write")
     parser.add_argument("--mode", choices=MODES, default="fast", help="default: %(default)s")
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count(), help="processes; default: one per core"
     )
     args = parser.parse_args(argv)
     try:
-        check_output_dir("the folder of --output", args.output.parent)
-        compute_proposals(args.dataset, args.output, args.mode, args.jobs)
+        if reason := wrong_name(args.output):
+            raise InputError(f"--output is {args.output!r}, which {reason}, expected a file's path")
+        output = Path(args.output)
+        check_output_dir("the folder of --output", output.parent)
+        part = f"{output.name}.part"
+        check_not_in_the_way("the folder of --output", output.parent, (), [output.name], [part])
+        compute_proposals(args.dataset, output, args.mode, args.jobs)
     except InputError as e:
         sys.exit(f"error: {e}")
     except KeyboardInterrupt as e:

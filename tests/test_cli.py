@@ -80,6 +80,59 @@ def test_no_such_command(argv, capsys):
     assert "COMMAND" in capsys.readouterr().err
 
 
+PROCESSES = {
+    (2, 1, 0): (2, 8, None),
+    (0, 3, 2): (0, 8, None),
+    (3, 1, 0): (2, 8, "--num-gpus is 3, expected 0 to 2, of which there are 2 here"),
+    (-1, 1, 0): (2, 8, "--num-gpus is -1, expected 0 to 2"),
+    (8, 1, 0): (0, 8, None),
+    (99, 1, 0): (0, 8, "--num-gpus is 99, expected 0 to 8: there is no GPU here, so that each is a "
+                       "process on the CPU, which has 8 cores"),
+    (1, 0, 0): (1, 8, "--num-machines is 0, expected 1 or more"),
+    (1, 2, 2): (1, 8, "--machine-rank is 2, expected 0 to 1"),
+    (1, 2, -1): (1, 8, "--machine-rank is -1, expected 0 to 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("asked", PROCESSES)
+def test_how_many_processes_there_may_be(monkeypatch, called, asked):
+    gpus, cores, expected = PROCESSES[asked]
+    monkeypatch.setattr(cli.torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(cli.os, "cpu_count", lambda: cores)
+    names = ("--num-gpus", "--num-machines", "--machine-rank")
+    argv = ["train", *(f"{name}={value}" for name, value in zip(names, asked))]
+    if expected is None:
+        cli.main(argv)
+        assert len(called) == 1
+        return
+    with pytest.raises(SystemExit) as done:
+        cli.main(argv)
+    assert done.value.code == f"error: {expected}"
+    assert not called
+
+
+@pytest.mark.parametrize("command", ["report", "proposals"])
+@pytest.mark.parametrize("path", ["", " ", "out ", "~/out", "$HOME/out", "s3://bucket/out", "a\nb"])
+def test_an_output_that_is_no_path(tmp_path, monkeypatch, called, command, path):
+    monkeypatch.chdir(tmp_path)
+    before = ["--config-file", "a.yaml", "--dataset"] if command == "report" else []
+    with pytest.raises(SystemExit) as done:
+        cli.main([command, *before, "ohem_shapes_test", "--output", path])
+    assert done.value.code.startswith(f"error: --output is {path!r}, which ")
+    assert not called
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["p.pkl.part", "file/p.pkl"])
+def test_what_is_in_the_way_of_proposals(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.pkl.part").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as done:
+        cli.main(["proposals", "ohem_shapes_test", "--output", name.removesuffix(".part")])
+    assert done.value.code.startswith("error: the folder of --output is ")
+
+
 def test_train_alone_is_the_quick_start(called):
     cli.main(["train"])
     cli.main(["train", "--num-gpus", "2", "--eval-only", "SOLVER.MAX_ITER", "5"])
@@ -167,6 +220,7 @@ def test_a_process_without_a_word_of_its_own(monkeypatch, error, line):
         raise error
 
     monkeypatch.setattr(cli, "launch", launch)
+    monkeypatch.setattr(cli.os, "cpu_count", lambda: 4)
     with pytest.raises(SystemExit) as done:
         cli.main(["train", "--num-gpus", "4", "--num-machines", "2", "--machine-rank", "1"])
     assert done.value.code == line

@@ -9,6 +9,7 @@ from typing import Any
 from detectron2.structures import BoxMode
 
 from ..errors import InputError
+from ..paths import wrong_file
 from .fields import (
     counterpart,
     flag,
@@ -66,8 +67,8 @@ def load_coco(
     Raises:
         InputError: a file is missing or malformed.
     """
-    if not json_file.is_file():
-        raise InputError(f"{json_file} does not exist")
+    if reason := wrong_file(json_file):
+        raise InputError(f"{json_file} {reason}, expected annotations in COCO's format")
     if not image_folder.is_dir():
         raise InputError(f"{image_folder}, the folder of the images of {json_file}, does not exist")
     try:

@@ -106,7 +106,7 @@ def load_coco_with_voc_classes(json_file: str, image_root: str) -> list[dict]:
 
 def datasets() -> Known:
     """Return what is known of each of them."""
-    root = Path(os.getenv("DETECTRON2_DATASETS", "datasets")).expanduser()
+    root = Path(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))
     voc = root / "VOC2012"
     classes = list(CLASS_NAMES)
     metadata = {"dirname": str(voc), "split": "test", "year": 2012}

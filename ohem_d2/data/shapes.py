@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from .coco import load_coco
+from .root import data_root
 from .voc import load_voc
 
 logger = logging.getLogger(__name__)
@@ -199,16 +200,15 @@ def _add_numbers(parent: ET.Element, **numbers: int) -> None:
 
 def shapes_folder() -> Path:
     """Where the built-in data set is, or will be."""
-    root = Path(os.getenv("DETECTRON2_DATASETS", "datasets")).expanduser()
-    return root / f"ohem_shapes_v{VERSION}"
+    return data_root() / f"ohem_shapes_v{VERSION}"
 
 
 def _load(split: str, layout: str) -> list[dict]:
     folder = shapes_folder()
     try:
-        if "://" in os.getenv("DETECTRON2_DATASETS", ""):
-            raise OSError(None, "it is an address")
-        if not folder.exists():
+        if not folder.is_dir():
+            if os.path.lexists(folder):
+                raise FileExistsError(None, "there is a file of this name")
             write_shapes(folder)
     except (OSError, ValueError) as e:
         raise InputError(

@@ -87,9 +87,7 @@ def register_by_name(
         )
     names = (*train, *test)
     register_builtin(names)
-    loaded = {
-        name: load_address(name, unreadable) for name in dict.fromkeys(names) if "://" in name
-    }
+    loaded = {name: _named(name, unreadable) for name in dict.fromkeys(names) if "://" in name}
     if not loaded:
         return None
     _check_parts(train, test)
@@ -164,6 +162,16 @@ def _registered_classes(name: str) -> list[str] | None:
 def _log(name: str, findings: Findings) -> None:
     for line in findings.summary():
         logger.warning(f"{name}: {line}")
+
+
+def _named(name: str, unreadable: str) -> Loaded:
+    """Load a data set, and name it in what is wrong with its files."""
+    try:
+        return load_address(name, unreadable)
+    except InputError as e:
+        if repr(name) in str(e):
+            raise
+        raise InputError(f"the data set {name!r}: {e}") from e
 
 
 def _store(name: str, records: list[dict]) -> None:

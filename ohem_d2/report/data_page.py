@@ -22,7 +22,7 @@ from ..data.findings import Findings
 from ..data.overview import Overview, overview
 from ..errors import InputError
 from ..files import write_whole
-from ..training.checks import check_datasets
+from ..training.data_checks import check_datasets
 from ..visualization import draw_objects
 
 logger = logging.getLogger(__name__)

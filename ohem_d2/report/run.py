@@ -24,17 +24,16 @@ from ..data import plain_path, register_datasets
 from ..errors import InputError
 from ..modeling.lazy import COUNTERPARTS, with_ohem
 from ..training.checks import (
-    check_datasets,
-    check_num_classes,
     check_output_dir,
     check_proposal_files,
     check_weights,
 )
 from ..training.config_file import find_config, load_config
+from ..training.data_checks import check_datasets, check_num_classes, named_data_sets
 from ..training.key_checks import check_keys
 from ..training.lazy_trainer import load_lazy_config, register_lazy_datasets
 from ..training.named_settings import named_settings
-from ..training.output_folder import alone_in
+from ..training.output_folder import alone_in, check_not_in_the_way
 from ..training.weights import SafeCheckpointer
 from .hard_examples import Findings, build_mapper, check_model, look_at
 from .label_errors import by_cleanlab, by_loss
@@ -43,6 +42,8 @@ from .page import as_coco, write_list, write_page
 logger = logging.getLogger(__name__)
 
 RANKINGS = {"loss": by_loss, "cleanlab": by_cleanlab}
+
+_FILES = ("index.html", "hard_examples.json", "label_errors.json", ".lock")
 
 # While images are looked at, the lists are written every so many seconds, but not for more than
 # this share of the time.
@@ -83,6 +84,7 @@ def write_report(
     rank = RANKINGS[ranking]
     rank([])  # if it is not installed, it says so now
     check_output_dir("--output", output)
+    check_not_in_the_way("--output", output, ("crops",), _FILES)
     config_file = find_config(config_file)
     load = load_python_config if config_file.endswith(".py") else load_yaml_config
     cfg, model, proposal_files = load(config_file, opts, dataset)
@@ -241,7 +243,7 @@ def load_yaml_config(
     proposal_files = find_proposals(cfg, dataset)
     cfg.DATASETS.TEST = (dataset,)
     cfg.DATASETS.UNREADABLE_IMAGES = "keep"  # which are named one by one
-    with _without_training_set(cfg.DATASETS.TRAIN, "DATASETS.TRAIN '()'"):
+    with _naming_data_sets(cfg.DATASETS.TRAIN, "DATASETS.TRAIN", "DATASETS.TRAIN '()'", dataset):
         register_datasets(cfg)
     check_classes("MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES, dataset)
     weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
@@ -279,8 +281,8 @@ def load_python_config(
         )
     cfg.dataloader.test.dataset.names = dataset
     OmegaConf.update(cfg, "dataloader.unreadable_images", "keep", force_add=True)
-    train = OmegaConf.select(cfg, "dataloader.train.dataset.names")
-    with _without_training_set(train, "'dataloader.train.dataset.names=[]'"):
+    key = "dataloader.train.dataset.names"
+    with _naming_data_sets(OmegaConf.select(cfg, key) or (), key, f"'{key}=[]'", dataset):
         register_lazy_datasets(cfg)
     check_classes("model.roi_heads.num_classes", heads.num_classes, dataset)
     weights = ("train.init_checkpoint", cfg.train.init_checkpoint, cfg.train.output_dir)
@@ -295,16 +297,23 @@ def load_python_config(
 
 
 @contextmanager
-def _without_training_set(names: Sequence[str], setting: str) -> Iterator[None]:
-    """Add to an error of the data sets how to do without those of the training, if any."""
+def _naming_data_sets(
+    train: str | Sequence[str], key: str, without: str, dataset: str
+) -> Iterator[None]:
+    """
+    Say where the data set is named that something is wrong with, and how to do without those of the
+    training.
+    """
+    train = (train,) if isinstance(train, str) else train
     try:
-        yield
+        with named_data_sets({"--dataset": [dataset], key: train}):
+            yield
     except InputError as e:
-        if not names:
+        if not str(e).startswith(key):
             raise
         raise InputError(
-            f"{e}. If it is the training set that is not here, leave it out: {setting} (the "
-            "classes are then in the order of --dataset, expected to be that of the training)"
+            f"{e}. The training set can be left out: {without} (the classes are then in the order "
+            "of --dataset, expected to be that of the training)"
         ) from e
 
 
@@ -315,8 +324,9 @@ def check_classes(key: str, number: int, dataset: str) -> None:
     Raises:
         InputError: it has not.
     """
-    check_datasets(dataset)
-    check_num_classes(key, number, [dataset])
+    with named_data_sets({"--dataset": [dataset]}):
+        check_datasets(dataset)
+        check_num_classes(key, number, [dataset])
 
 
 def load_weights(model: nn.Module, weights: str) -> None:

@@ -2,23 +2,25 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
-from zipfile import BadZipFile, ZipFile
 
+from detectron2.engine import TrainerBase
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from ..errors import InputError
 from ..files import whole_file
-from .weights import SafeCheckpointer
+from .resume_checks import check_training_state
+from .weights import SafeCheckpointer, load_torch_file
 
 logger = logging.getLogger(__name__)
 
 _LAST = "last_checkpoint"
+_LONGEST_NAME = 255  # in bytes, of a file
 
 
 class WholeCheckpointer(SafeCheckpointer):
@@ -74,22 +76,34 @@ class WholeCheckpointer(SafeCheckpointer):
         super().tag_last_checkpoint(last_filename_basename)
         self._file = os.path.join(self.save_dir, last_filename_basename)
 
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        loaded = super()._load_file(filename)
+        if not self._starts_training:
+            for key, x in self.checkpointables.items():
+                if isinstance(x, TrainerBase):
+                    check_training_state(self._path, loaded, x, key)
+        return loaded
+
     def _find(self) -> tuple[str, str]:
         """The path of the newest whole checkpoint, or ""; and what to tell the user if it fails."""
         if not has_checkpoints(self.save_dir):
             return "", ""
         tag = Path(self.save_dir) / _LAST
-        name = tag.read_text(errors="replace").strip() if tag.is_file() else ""
-        last = tag.with_name(name) if name and os.path.basename(name) == name else None
-        if last is not None and self._is_whole(last):
-            return str(last), ""
+        last = _tagged(tag)
         if last is None:
             problem = f"{tag} {'names no checkpoint' if tag.is_file() else 'is missing'}"
+        elif not last.is_file():
+            problem = f"{last}, the last checkpoint, is gone"
+        elif (content := self._read(last)) is None:
+            problem = f"{last}, the last checkpoint, is not whole"
+        elif isinstance(content, Mapping):
+            return str(last), ""
         else:
-            problem = f"{last}, the last checkpoint, is {'not whole' if last.is_file() else 'gone'}"
+            problem = f"{last}, the last checkpoint, is none: it holds a {type(content).__name__}"
         others = [x for x in _candidates(self.save_dir) if x != last]
         for file in sorted(others, key=lambda x: x.stat().st_mtime_ns, reverse=True):
-            if self._is_whole(file):
+            content = self._read(file)
+            if isinstance(content, Mapping) and "iteration" in content:  # of a training
                 logger.warning(f"{problem}: going on from {file}, the newest that is whole")
                 return str(file), ""
         return "", (
@@ -97,19 +111,24 @@ class WholeCheckpointer(SafeCheckpointer):
             "expected a whole one; to train from the start, leave --resume out"
         )
 
-    def _is_whole(self, file: Path) -> bool:
-        """Whether all of a checkpoint of a training can be read."""
+    def _read(self, file: Path) -> Any:
+        """All of a file, or None if it cannot be read."""
         try:
-            with ZipFile(file) as archive:
-                # Of bytes, which torch does not compare with their checksums.
-                if archive.testzip() is not None:
-                    return False
-            return "iteration" in self._torch_load(str(file))
-        except (BadZipFile, OSError):
-            return False
-        except Exception as e:  # there is no end to what a file that is no checkpoint may raise
-            logger.debug(f"{file} is no checkpoint: {e}")
-            return False
+            return load_torch_file(str(file), str(file))
+        except InputError as e:
+            logger.debug(str(e))
+            return None
+
+
+def _tagged(tag: Path) -> Path | None:
+    """The checkpoint beside it that a file names, or None if it names none."""
+    name = tag.read_bytes().strip() if tag.is_file() else b""
+    try:
+        text = name.decode()
+    except UnicodeDecodeError:
+        return None
+    is_name = bool(text) and text.isprintable() and len(name) <= _LONGEST_NAME
+    return tag.with_name(text) if is_name and os.path.basename(text) == text else None
 
 
 def has_checkpoints(folder: str) -> bool:

@@ -6,44 +6,18 @@ import tempfile
 from collections.abc import Sequence
 from urllib.parse import urlparse
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from ..data import ADDRESSES, unknown_dataset
 from ..data.pickles import read_pickle
 from ..errors import InputError
+from ..paths import wrong_file, wrong_name
 from .checkpoint import has_checkpoints
 
 _KEYPOINTS_OF_COCO = 17
 # What Detectron2 reads from a file of proposals; the first may have an older name.
 _OF_PROPOSALS = ({"ids", "indexes"}, {"boxes"}, {"objectness_logits", "scores"})
-
-
-def check_datasets(*names: str) -> None:
-    """
-    Make sure that data sets are known, and that their files are here.
-
-    Raises:
-        InputError: one of them is not.
-    """
-    for name in dict.fromkeys(names):
-        if name not in DatasetCatalog:
-            raise unknown_dataset(name)
-        metadata = MetadataCatalog.get(name).as_dict()
-        keys = ("json_file", "image_root", "dirname", "image_dir", "gt_dir")
-        paths = [metadata.get(key) for key in keys]
-        if "dirname" in metadata and "split" in metadata:  # in the layout of PASCAL VOC
-            paths.append(f"{metadata['dirname']}/ImageSets/Main/{metadata['split']}.txt")
-        for path in paths:
-            if path is not None and not PathManager.exists(path):
-                raise InputError(
-                    f"the data set {name!r} is not here: {path} does not exist. Put it there, or "
-                    "set DETECTRON2_DATASETS to the folder that holds it (the page 'Use Builtin "
-                    "Datasets' of Detectron2's documentation shows the layout). To train on data "
-                    f"of your own, give the addresses of both data sets ({ADDRESSES}); to see a "
-                    "first training without any, run 'ohem-d2 train'"
-                )
 
 
 def check_weights(key: str, weights: str, output_dir: str, resume: bool, training: bool) -> None:
@@ -77,8 +51,8 @@ def check_weights(key: str, weights: str, output_dir: str, resume: bool, trainin
             "learns from scratch"
         )
         raise InputError(
-            f"{key}, {weights!r}, cannot be loaded ({reason}). Set it to a checkpoint that is here."
-            f"{advice if training else ''}"
+            f"{key}, {weights!r}, cannot be loaded: it {reason}. Set it to a checkpoint that is "
+            f"here.{advice if training else ''}"
         )
 
 
@@ -103,7 +77,7 @@ def check_proposal_files(key: str, files: Sequence[str], names: Sequence[str]) -
     for file in files:
         reason = _missing(file)
         if reason:
-            raise InputError(f"{key}: {file!r} cannot be loaded ({reason})")
+            raise InputError(f"{key}: {file!r} cannot be loaded: it {reason}")
         # Detectron2 will run what it says.
         content = read_pickle(key, PathManager.get_local_path(file))
         if not isinstance(content, dict) or not all(x & content.keys() for x in _OF_PROPOSALS):
@@ -132,11 +106,21 @@ def check_batch_size(key: str, batch_size: int) -> None:
 
 
 def _missing(path: str) -> str | None:
-    """Why there is no such file, here or at the address; None if there is."""
+    """What is wrong with a file, here or at the address; None if it is there."""
+    scheme = re.match(r"\w+://", path)
+    known = tuple(getattr(PathManager, "_path_handlers", ()))
+    if scheme and known and not path.startswith(known):
+        # Detectron2 takes it for a path.
+        names = ", ".join(x for x in known if x.endswith("://"))
+        return f"is an address of {scheme[0]}, expected a path, or one of {names}"
     try:
-        return None if os.path.isfile(PathManager.get_local_path(path)) else "no such file"
+        return wrong_file(PathManager.get_local_path(path))
+    except InputError as e:
+        return f"cannot be fetched: {e}"
+    except KeyError as e:  # of Detectron2's catalog
+        return f"names {e}, which is not known there"
     except Exception as e:  # whatever a download can die of
-        return str(e)
+        return f"cannot be fetched ({type(e).__name__}: {e})"
 
 
 def check_output_dir(key: str, path: object) -> None:
@@ -151,44 +135,17 @@ def check_output_dir(key: str, path: object) -> None:
         InputError: they cannot.
     """
     expected = "expected a folder on this machine that can be written"
-    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path).strip():
-        raise InputError(f"{key} is {path!r}, {expected}")
-    path = os.fspath(path)
-    if re.match(r"\w+:/|~", path):  # pathlib leaves one slash of an address
-        raise InputError(f"{key} is {path!r}, which is no path, {expected}")
+    if reason := wrong_name(path):
+        raise InputError(f"{key} is {path!r}, which {reason}, {expected}")
     try:
-        os.makedirs(path, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
+        os.makedirs(path, exist_ok=True)  # type: ignore[arg-type]
+        with tempfile.TemporaryFile(dir=path):  # type: ignore[call-overload]
             pass
     except (OSError, ValueError) as e:
-        reason = getattr(e, "strerror", None) or e
+        reason = getattr(e, "strerror", None) or str(e)
         raise InputError(
             f"{key} is {path!r}, which cannot be written ({reason}), {expected}"
         ) from e
-
-
-def check_num_classes(key: str, number: int, names: Sequence[str]) -> None:
-    """
-    Make sure that a model has as many classes as data sets.
-
-    Args:
-        key: where the config says how many the model has.
-        number: how many these are.
-        names: registered data sets. Those that do not say what classes they have are not looked at.
-
-    Raises:
-        InputError: it has not.
-    """
-    for name in names:
-        if MetadataCatalog.get(name).get("thing_classes") is None:
-            DatasetCatalog.get(name)  # some say what classes they have only when they are loaded
-        classes = MetadataCatalog.get(name).get("thing_classes")
-        if classes and len(classes) != number:
-            more = ", ..." if len(classes) > 5 else ""
-            raise InputError(
-                f"{key} is {number}, expected {len(classes)}, as the data set {name!r} has: "
-                f"{', '.join(classes[:5])}{more}"
-            )
 
 
 def check_keypoint_sigmas(

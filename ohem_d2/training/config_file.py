@@ -9,13 +9,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
 
 from ..config import add_ohem_config
 from ..errors import InputError, shown
+from .device import usable_device
 from .key_checks import check_no_none
 from .yaml_files import place, read_with_bases
 
@@ -74,8 +74,7 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
             f"MODEL.ROI_HEADS.NAME is OHEMROIHeads, but {path} is the config of a cascade: "
             "expected OHEMCascadeROIHeads"
         )
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.DEVICE = usable_device("MODEL.DEVICE", cfg.MODEL.DEVICE)
     if cfg.MODEL.DEVICE == "cpu" and cfg.SOLVER.AMP.ENABLED:
         logger.warning("SOLVER.AMP.ENABLED is turned off: Detectron2 needs a GPU for it")
         cfg.SOLVER.AMP.ENABLED = False

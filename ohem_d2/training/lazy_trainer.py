@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.data.detection_utils import create_keypoint_hflip_indices
@@ -46,20 +45,20 @@ from ..visualization import DetectionPictures, MinedPictures, detections_file
 from .checkpoint import WholeCheckpointer
 from .checks import (
     check_batch_size,
-    check_datasets,
     check_keypoint_sigmas,
-    check_num_classes,
     check_output_dir,
     check_weights,
 )
+from .data_checks import check_datasets, check_num_classes, named_annotations, named_data_sets
 from .data_loader import ResumableLoader, shield_workers
+from .device import usable_device
 from .distributed import wrap_ddp
 from .ignore_regions import use_ignore_regions_lazily
 from .interruption import ResumeHook
 from .key_checks import check_lazy_keys, lazy_interpolations
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
-from .output_folder import alone_in
+from .output_folder import alone_in, check_output_files
 from .trial import name_first_step, try_augmentations, try_model
 
 logger = logging.getLogger(__name__)
@@ -106,19 +105,21 @@ def run(args: Namespace) -> dict | None:
     cfg = load_lazy_config(args.config_file, args.opts, training=not args.eval_only)
     output_dir = cfg.train.output_dir
     check_output_dir("train.output_dir", output_dir)
+    check_output_files("train.output_dir", output_dir, training=not args.eval_only)
     with nullcontext() if args.eval_only else alone_in("train.output_dir", output_dir):
         return _run(args, cfg, output_dir)
 
 
 def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     setup_logger(output_dir, distributed_rank=comm.get_rank(), name="ohem_d2")
-    register_lazy_datasets(cfg)
-    train = () if args.eval_only else _names(cfg, "train")
-    check_datasets(*train, *_names(cfg, "test"))
-    num_classes = OmegaConf.select(cfg, "model.roi_heads.num_classes")
-    if num_classes is not None:
+    with named_data_sets({_key(split): _names(cfg, split) for split in ("train", "test")}):
+        register_lazy_datasets(cfg)
+        train = () if args.eval_only else _names(cfg, "train")
         names = [*train, *_names(cfg, "test")]
-        check_num_classes("model.roi_heads.num_classes", num_classes, names)
+        check_datasets(*names)
+        num_classes = OmegaConf.select(cfg, "model.roi_heads.num_classes")
+        if num_classes is not None:
+            check_num_classes("model.roi_heads.num_classes", num_classes, names)
     if not args.eval_only:
         batch_size = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
         if batch_size is not None:
@@ -184,10 +185,8 @@ def load_lazy_config(
         cfg = _run_file(config_file)
         _override(cfg, config_file, list(opts))
         _check_interpolations(cfg, config_file)
-        if str(OmegaConf.select(cfg, "train.device")).startswith("cuda") and (
-            not torch.cuda.is_available()
-        ):
-            cfg.train.device = "cpu"
+        if isinstance(device := OmegaConf.select(cfg, "train.device"), str):
+            cfg.train.device = usable_device("train.device", device)
         check_lazy_keys(cfg, training)
         _check_complete(cfg, config_file, training)
         if training and cfg.train.device == "cpu" and cfg.train.amp.enabled:
@@ -389,8 +388,10 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, Who
     optimizer = instantiate(cfg.optimizer)
     model = wrap_ddp(model, **cfg.train.ddp)
     trainer_class = AMPTrainer if cfg.train.amp.enabled else SimpleTrainer
-    loader = ResumableLoader(instantiate(cfg.dataloader.train))
+    with named_annotations():
+        loader = ResumableLoader(instantiate(cfg.dataloader.train))
     trainer = trainer_class(model, loader, optimizer)
+    trainer.max_iter = cfg.train.max_iter
     output_dir = cfg.train.output_dir
     checkpointer = WholeCheckpointer(model, output_dir, trainer=trainer)
 
@@ -422,11 +423,13 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict | None:
     Returns:
         the results, on the main process.
     """
-    evaluators = _build_evaluators(cfg)
+    with named_annotations():
+        evaluators = _build_evaluators(cfg)
     if not evaluators:
         logger.warning("Nothing is evaluated: the config has no dataloader.evaluator")
         return None
-    loader = shield_workers(instantiate(cfg.dataloader.test))
+    with named_annotations():
+        loader = shield_workers(instantiate(cfg.dataloader.test))
     results = inference_on_dataset(model, loader, evaluators)
     if comm.is_main_process():
         print_csv_format(results)
@@ -445,7 +448,11 @@ def _build_evaluators(cfg: DictConfig) -> list[DatasetEvaluator]:
     return [*evaluators, *(DetectionPictures(n, detections_file(output_dir, n)) for n in names)]
 
 
+def _key(split: str) -> str:
+    return f"dataloader.{split}.dataset.names"
+
+
 def _names(cfg: DictConfig, split: str) -> tuple[str, ...]:
     """The data sets of ``dataloader.train`` or ``dataloader.test``, if they are given by name."""
-    names = OmegaConf.select(cfg, f"dataloader.{split}.dataset.names") or ()
+    names = OmegaConf.select(cfg, _key(split)) or ()
     return (names,) if isinstance(names, str) else tuple(names)

@@ -1,6 +1,6 @@
-"""One training in a folder at a time."""
+"""The folder that a run writes: what is in its way there, and one training at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -8,6 +8,70 @@ from detectron2.utils import comm
 
 from ..errors import InputError
 from ..files import locked
+from ..paths import wrong_output
+
+# Names, and patterns of them, of the files that each run writes, and those that a training does.
+_OF_ALL = ("config.yaml", "config.yaml.pkl", "log.txt", "log.txt.rank*")
+_OF_TRAINING = ("metrics.json", ".lock")
+# Files that take the place of others.
+_REPLACED = ("last_checkpoint", "last_checkpoint.tmp", "model_*.pth", "model_*.pth.tmp")
+_FOLDERS = ("inference", "pictures", "TTA", "TTA/inference", "TTA/pictures")
+_IN_FOLDERS = ("*.json", "*.jpg", "*.pth", "*.pkl", "*.txt", "*.tmp")
+
+
+def check_output_files(key: str, folder: str, training: bool) -> None:
+    """
+    Make sure that nothing in its folder keeps a run from writing there, from its first line of the
+    log to its last picture.
+
+    Args:
+        key: what names the folder.
+        folder: it may be missing.
+        training: whether it is a training, or an evaluation.
+
+    Raises:
+        InputError: something does.
+    """
+    files = [*_OF_ALL, *(_OF_TRAINING if training else ())]
+    replaced = [f"{name}/{x}" for name in _FOLDERS for x in _IN_FOLDERS]
+    replaced += _REPLACED if training else ()
+    check_not_in_the_way(key, folder, _FOLDERS, replaced, files)
+
+
+def check_not_in_the_way(
+    key: str,
+    folder: str | Path,
+    folders: Sequence[str],
+    replaced: Sequence[str],
+    opened: Sequence[str] = (),
+) -> None:
+    """
+    Make sure that what a run will write is not there as something else.
+
+    Args:
+        key: what names the folder.
+        folder: it may be missing.
+        folders: names of folders in it.
+        replaced: names of files in it, or patterns of them, which are written beside their place.
+        opened: those that are written where they are.
+
+    Raises:
+        InputError: something is.
+    """
+    here = Path(folder)
+    for name in folders:
+        if reason := wrong_output(here / name, is_folder=True):
+            raise InputError(
+                f"{key} is {str(folder)!r}, where {name} {reason}, expected a folder that can be "
+                "written, or nothing"
+            )
+    for pattern in (*replaced, *opened):
+        for file in sorted(here.glob(pattern)) if "*" in pattern else [here / pattern]:
+            if reason := wrong_output(file, is_folder=False, in_place=pattern in opened):
+                raise InputError(
+                    f"{key} is {str(folder)!r}, where {file.relative_to(here)} {reason}, expected "
+                    "a file that can be written, or nothing"
+                )
 
 
 @contextmanager

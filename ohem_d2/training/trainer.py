@@ -38,14 +38,13 @@ from . import lazy_trainer
 from .checkpoint import WholeCheckpointer
 from .checks import (
     check_batch_size,
-    check_datasets,
     check_keypoint_sigmas,
-    check_num_classes,
     check_output_dir,
     check_proposal_files,
     check_weights,
 )
 from .config_file import find_config, load_config
+from .data_checks import check_datasets, check_num_classes, named_annotations, named_data_sets
 from .data_loader import ResumableLoader, shield_workers
 from .distributed import wrap_ddp
 from .ignore_regions import IgnoreMapper, ignores_regions, use_ignore_rpn
@@ -53,7 +52,7 @@ from .interruption import ResumeHook
 from .key_checks import check_keys, warn_of_long_warmup
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
-from .output_folder import alone_in
+from .output_folder import alone_in, check_output_files
 from .trial import name_first_step, try_augmentations, try_model
 
 logger = logging.getLogger(__name__)
@@ -106,19 +105,20 @@ class Trainer(DefaultTrainer):
     def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict]]:
         """See Detectron2's `DefaultTrainer.build_train_loader`."""
         mapper = IgnoreMapper(cfg, True) if ignores_regions(cfg) else None
-        with _named_proposals(cfg, "TRAIN"):
+        with named_annotations(), _named_proposals(cfg, "TRAIN"):
             return build_detection_train_loader(cfg, mapper=mapper)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:
         """See Detectron2's `DefaultTrainer.build_test_loader`."""
-        with _named_proposals(cfg, "TEST"):
+        with named_annotations(), _named_proposals(cfg, "TEST"):
             return shield_workers(super().build_test_loader(cfg, dataset_name))
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """See `ohem_d2.evaluation.evaluators.build_evaluator`."""
-        return build_evaluator(dataset_name, cfg.OUTPUT_DIR, cfg.TEST.KEYPOINT_OKS_SIGMAS)
+        with named_annotations():
+            return build_evaluator(dataset_name, cfg.OUTPUT_DIR, cfg.TEST.KEYPOINT_OKS_SIGMAS)
 
     @classmethod
     def test_with_tta(cls, cfg: CfgNode, model: nn.Module) -> dict:
@@ -197,6 +197,7 @@ def run(args) -> dict | None:
         return lazy_trainer.run(args)
     cfg = load_config(args.config_file, args.opts)
     check_output_dir("OUTPUT_DIR", cfg.OUTPUT_DIR)
+    check_output_files("OUTPUT_DIR", cfg.OUTPUT_DIR, training=not args.eval_only)
     check_keys(cfg, training=not args.eval_only)
     with nullcontext() if args.eval_only else alone_in("OUTPUT_DIR", cfg.OUTPUT_DIR):
         return _run(args, cfg)
@@ -204,22 +205,8 @@ def run(args) -> dict | None:
 
 def _run(args, cfg: CfgNode) -> dict | None:
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ohem_d2")
-    register_datasets(cfg)
-    splits = ("TEST",) if args.eval_only else ("TRAIN", "TEST")
-    if not cfg.DATASETS[splits[0]]:
-        raise InputError(f"DATASETS.{splits[0]} is empty, expected at least one data set")
-    for split in splits:
-        check_datasets(*cfg.DATASETS[split])
-        if cfg.MODEL.LOAD_PROPOSALS:
-            key = f"PROPOSAL_FILES_{split}"
-            check_proposal_files(f"DATASETS.{key}", cfg.DATASETS[key], cfg.DATASETS[split])
-    for name in cfg.DATASETS.TEST:
-        check_evaluator_type(name)
-    _check_needs(cfg, training=not args.eval_only)
-    _check_expected_results(cfg)
-    if (node := _NODES_OF_CLASSES.get(cfg.MODEL.META_ARCHITECTURE)) is not None:
-        names = [name for split in splits for name in cfg.DATASETS[split]]
-        check_num_classes(f"MODEL.{node}.NUM_CLASSES", cfg.MODEL[node].NUM_CLASSES, names)
+    with named_data_sets({f"DATASETS.{x}": cfg.DATASETS[x] for x in ("TRAIN", "TEST")}):
+        _check_datasets(args, cfg)
     if not args.eval_only:
         check_batch_size("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH)
         warn_of_long_warmup(cfg)
@@ -231,7 +218,7 @@ def _run(args, cfg: CfgNode) -> dict | None:
     default_setup(cfg, args)
 
     settings = (args.config_file, cfg, args.opts)
-    _try_augmentations(cfg, splits)
+    _try_augmentations(cfg, ("TEST",) if args.eval_only else ("TRAIN", "TEST"))
     if args.eval_only:
         with named_settings(*settings):
             model = Trainer.build_model(cfg)
@@ -303,3 +290,23 @@ def _check_expected_results(cfg: CfgNode) -> None:
                 f"{key} is {shown(results)}, expected results of {', '.join(known) or 'nothing'}, "
                 f"as the evaluation of {names[0]!r} has"
             )
+
+
+def _check_datasets(args, cfg: CfgNode) -> None:
+    """Register those of the config, and make sure that they can be read."""
+    register_datasets(cfg)
+    splits = ("TEST",) if args.eval_only else ("TRAIN", "TEST")
+    if not cfg.DATASETS[splits[0]]:
+        raise InputError(f"DATASETS.{splits[0]} is empty, expected at least one data set")
+    for split in splits:
+        check_datasets(*cfg.DATASETS[split])
+        if cfg.MODEL.LOAD_PROPOSALS:
+            key = f"PROPOSAL_FILES_{split}"
+            check_proposal_files(f"DATASETS.{key}", cfg.DATASETS[key], cfg.DATASETS[split])
+    for name in cfg.DATASETS.TEST:
+        check_evaluator_type(name)
+    _check_needs(cfg, training=not args.eval_only)
+    _check_expected_results(cfg)
+    if (node := _NODES_OF_CLASSES.get(cfg.MODEL.META_ARCHITECTURE)) is not None:
+        names = [name for split in splits for name in cfg.DATASETS[split]]
+        check_num_classes(f"MODEL.{node}.NUM_CLASSES", cfg.MODEL[node].NUM_CLASSES, names)

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 _MAY_BE_MISSING = ("pixel_mean", "pixel_std", "num_batches_tracked")
 # Names that a message lists, of a weight each.
 _NAMES = 3
+# How much of an error of torch a message quotes: it may repeat itself for every weight.
+_QUOTED = 200
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -51,8 +54,10 @@ class SafeCheckpointer(DetectionCheckpointer):
         except InputError:
             raise
         except Exception as e:  # there is no end to what other files make of a model and its state
+            text = " ".join(str(e).split())
+            text = text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
             raise InputError(
-                f"{path!r} is no checkpoint of this model: {type(e).__name__}: {e}"
+                f"{path!r} is no checkpoint of this model: {type(e).__name__}: {text}"
             ) from e
         finally:
             self._parsed_url_during_load = None  # Detectron2 leaves it, and refuses another load
@@ -73,6 +78,11 @@ class SafeCheckpointer(DetectionCheckpointer):
         loaded = load_torch_file(self._path, filename)
         _check_mapping(self._path, loaded)
         return loaded
+
+    def _convert_ndarray_to_tensor(self, state_dict: dict[str, Any]) -> None:
+        super()._convert_ndarray_to_tensor(state_dict)
+        # Detectron2 calls this last, when all have the names that they have in the model.
+        check_floating(self._path, state_dict, self.model)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         incompatible = super()._load_model(checkpoint)
@@ -117,8 +127,9 @@ def load_torch_file(name: str, path: str) -> Any:
         path: where it is.
 
     Raises:
-        InputError: it holds something else, or is none of torch's files.
+        InputError: it holds something else, or is none of torch's files, or not as it was saved.
     """
+    _check_sums(name, path)
     reconstruct = np.array(0).__reduce__()[0]
     scalar = np.float64(0).__reduce__()[0]
     dtypes = {type(np.dtype(x)) for x in "?bBhHiIlLqQefd"}
@@ -144,6 +155,27 @@ def load_torch_file(name: str, path: str) -> Any:
         ) from None
 
 
+def _check_sums(name: str, path: str) -> None:
+    """
+    Compare all that is in a file with its checksums, which torch does not do with tensors. Files of
+    before torch 1.6 have none.
+    """
+    if not is_zipfile(path):
+        return
+    try:
+        with ZipFile(path) as archive:
+            # torch writes 0 for all of them where it was told to compute none.
+            has_sums = any(x.CRC for x in archive.infolist())
+            record = archive.testzip() if has_sums else None
+        damage = record and f"{record} is not what was saved"
+    except Exception as e:  # zlib's errors, and zipfile's own, have no common base
+        damage = str(e)
+    if damage:
+        raise InputError(
+            f"{name!r} is damaged ({damage}), expected a whole one: copy or download it again"
+        )
+
+
 def check_weights_of_file(name: str, weights: object) -> None:
     """
     Make sure that a file has weights by their names.
@@ -158,10 +190,37 @@ def check_weights_of_file(name: str, weights: object) -> None:
         raise InputError(f"{name!r} has no weights, {expected}")
     for key, value in weights.items():
         is_tensor, is_array = isinstance(value, Tensor), isinstance(value, np.ndarray)
-        fits = (is_tensor and not value.is_complex()) or (is_array and value.dtype.kind in "biuf")
+        fits = (is_array and value.dtype.kind in "biuf") or (
+            is_tensor and not value.is_complex() and not value.is_meta
+        )
         if not isinstance(key, str) or not fits:
             kind = value.dtype if is_tensor or is_array else type(value).__name__
+            if is_tensor and value.is_meta:
+                kind = "the device 'meta', without its numbers"
             raise InputError(f"{name!r} has {key!r}, of {kind}, {expected}")
+
+
+def check_floating(name: str, weights: Mapping[str, Tensor], model: nn.Module) -> None:
+    """
+    Make sure that weights are not integers or the like where those of the model are not, which
+    torch would take.
+
+    Args:
+        name: what the user calls the file.
+        weights: those in it, by the names that they have in the model, or by others.
+        model: what they are for.
+
+    Raises:
+        InputError: some are.
+    """
+    state = model.state_dict()
+    for key, value in weights.items():
+        weight = state.get(key.removeprefix("module."))  # Detectron2 removes it later
+        if weight is not None and weight.is_floating_point() and not value.is_floating_point():
+            raise InputError(
+                f"{name!r} has {key!r}, of {value.dtype}, expected floating-point numbers, such as "
+                f"{weight.dtype}"
+            )
 
 
 def check_finite(name: str, weights: Mapping[str, Tensor]) -> None:

@@ -94,12 +94,32 @@ def test_without_look_alikes(monkeypatch):
     assert set(kinds) <= set(CLASSES)
 
 
-@pytest.mark.parametrize("root", ["file", "file/below", "s3://bucket", "a" * 300, "/proc/data"])
+@pytest.mark.parametrize("root", [
+    "file", "file/below", "s3://bucket", "a" * 300, "/proc/data", "", "  ", "$HOME/data",
+    "~nosuchuser/data", "data ", "a\nb",
+])  # fmt: skip
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, root):
     (tmp_path / "file").write_text("")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DETECTRON2_DATASETS", root)
     load, _ = shapes.datasets()["ohem_shapes_train"]
-    with pytest.raises(InputError, match="expected DETECTRON2_DATASETS to be a folder"):
+    with pytest.raises(InputError, match="DETECTRON2_DATASETS .*a folder on this machine"):
         load()
     assert [x.name for x in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_where_it_would_be(tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    shapes.shapes_folder().write_text("")
+    load, _ = shapes.datasets()["ohem_shapes_train"]
+    with pytest.raises(InputError, match="there is a file of this name"):
+        load()
+
+
+@pytest.mark.parametrize("root", ["", "~nosuchuser/data"])
+@pytest.mark.parametrize("name", ["voc_2012_test", "coco_2014_train_voc_classes"])
+def test_a_folder_that_is_none_is_said_of_other_data_sets_too(monkeypatch, root, name):
+    monkeypatch.setenv("DETECTRON2_DATASETS", root)
+    register_builtin(["coco_2017_train"])  # which is not below it here
+    with pytest.raises(InputError, match=f"^DETECTRON2_DATASETS is '{root}', which "):
+        register_builtin([name])

@@ -72,6 +72,18 @@ DAMAGES = {
         lambda f: (f / "last_checkpoint").write_text(""),
         "last_checkpoint names no checkpoint",
     ),
+    "a tag of bytes": (
+        lambda f: (f / "last_checkpoint").write_bytes(bytes(range(128, 256)) * 3),
+        "last_checkpoint names no checkpoint",
+    ),
+    "a long tag": (
+        lambda f: (f / "last_checkpoint").write_text("a" * 300),
+        "last_checkpoint names no checkpoint",
+    ),
+    "something else": (
+        lambda f: torch.save(torch.zeros(2), f / LAST),
+        f"{LAST}, the last checkpoint, is none: it holds a Tensor",
+    ),
     "a tag of nonsense": (
         lambda f: (f / "last_checkpoint").write_bytes(b"\xff../x\n"),
         "last_checkpoint names no checkpoint",

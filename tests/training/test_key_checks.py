@@ -9,8 +9,9 @@ from omegaconf import OmegaConf
 
 from ohem_d2.config import BoxVotingOptions, OHEMOptions
 from ohem_d2.errors import InputError
-from ohem_d2.training.checks import check_num_classes, check_output_dir
+from ohem_d2.training.checks import check_output_dir
 from ohem_d2.training.config_file import _ZOO, CONFIGS, load_config
+from ohem_d2.training.data_checks import check_num_classes
 from ohem_d2.training.key_checks import (
     _leaves,
     check_keys,

@@ -1,4 +1,7 @@
-"""One training in a folder at a time."""
+"""What is in the way in the folder of a run; and one training in it at a time."""
+
+import os
+from pathlib import Path
 
 import pytest
 from command_line import ROOT
@@ -8,6 +11,7 @@ from small_data import write_voc
 
 from ohem_d2.errors import InputError
 from ohem_d2.training import trainer
+from ohem_d2.training.output_folder import check_output_files
 
 DATA = "voc://voc?split=trainval"
 YAML = ["OUTPUT_DIR", "out", "MODEL.WEIGHTS", "none.pth", "DATASETS.TRAIN", DATA, "DATASETS.TEST"]
@@ -59,3 +63,46 @@ def test_a_folder_that_cannot_be_written(tmp_path, command):
     (tmp_path / "out").touch()
     with pytest.raises(InputError, match=rf"^{key} is 'out', which cannot be written \(File ex"):
         run(arguments)
+
+
+FILES = ["config.yaml", "log.txt", "log.txt.rank1", "inference/coco_instances_results.json"]
+OF_TRAINING = ["metrics.json", ".lock", "last_checkpoint", "model_final.pth", "model_0000001.pth",
+               "model_final.pth.tmp"]  # fmt: skip
+FOLDERS = ["inference", "pictures", "TTA", "TTA/inference"]
+IN_THE_WAY = {
+    "a folder": Path.mkdir,
+    "a pipe": os.mkfifo,
+    "a device": lambda path: path.symlink_to("/dev/full"),
+    "a link that leads nowhere": lambda path: path.symlink_to("/nowhere/else"),
+    "a file": Path.touch,
+}
+
+
+@pytest.mark.parametrize("what", IN_THE_WAY)
+@pytest.mark.parametrize("name", [*FILES, *OF_TRAINING, *FOLDERS])
+def test_what_is_in_the_way(tmp_path, name, what):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    IN_THE_WAY[what](tmp_path / name)
+    if what == ("a folder" if name in FOLDERS else "a file"):
+        check_output_files("KEY", str(tmp_path), training=True)
+        return
+    for training in (True,) if name in OF_TRAINING else (True, False):
+        with pytest.raises(InputError, match=rf"^KEY is '.*', where {name} is {what}, expected"):
+            check_output_files("KEY", str(tmp_path), training)
+    if name in OF_TRAINING:
+        check_output_files("KEY", str(tmp_path), training=False)
+
+
+def test_other_things_may_be_there(tmp_path):
+    check_output_files("KEY", str(tmp_path / "nothing"), training=True)
+    for name in ("config.yaml.d", "metrics.json.old", "models", "inference/images", "log"):
+        (tmp_path / name).mkdir(parents=True)
+    check_output_files("KEY", str(tmp_path), training=True)
+
+
+def test_it_is_known_before_anything_is_written(tmp_path, command):
+    key, arguments = command
+    (tmp_path / "out" / "model_final.pth").mkdir(parents=True)
+    with pytest.raises(InputError, match=rf"^{key} is 'out', where model_final.pth is a folder"):
+        run(arguments)
+    assert [x.name for x in (tmp_path / "out").iterdir()] == ["model_final.pth"]

@@ -89,6 +89,7 @@ def train(file, model=None):
         ({"model": {"a": "b"}}, "has 'a', of str"),
         ({"model": {1: torch.zeros(2)}}, "has 1, of torch.float32"),
         ({"model": {"a": torch.zeros(2, dtype=torch.complex64)}}, "has 'a', of torch.complex64"),
+        ({"model": {"a": torch.zeros(2, device="meta")}}, "has 'a', of the device 'meta'"),
         ({"state_dict": {"a": torch.zeros(2)}, "epoch": 3}, "has 'state_dict', of dict"),
         ({"model": Opens()}, "because it names posix.mkdir, which could run code"),
         (nn.Linear(2, 2), "because it names torch.nn.modules.linear.Linear"),
@@ -113,6 +114,62 @@ def test_no_checkpoint_at_all(here, suffix, content):
         evaluate(f"x{suffix}")
     assert "\n" not in str(e.value)
     assert "weights_only" not in str(e.value)
+
+
+def test_a_damaged_file(here):
+    """One bit of a weight is another, which torch does not see."""
+    torch.save({"model": Model().state_dict()}, "x.pth")
+    content = bytearray((here / "x.pth").read_bytes())
+    with torch.serialization._open_zipfile_reader("x.pth") as reader:
+        content[reader.get_record_offset("data/0")] ^= 1
+    (here / "x.pth").write_bytes(content)
+    with pytest.raises(InputError, match=r"'x.pth' is damaged \(x/data/0 is not what was saved"):
+        evaluate("x.pth")
+
+
+def test_files_without_checksums(here):
+    torch.save({"model": Model().state_dict()}, "old.pth", _use_new_zipfile_serialization=False)
+    evaluate("old.pth")
+    if not hasattr(torch.serialization, "set_crc32_options"):
+        return
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"model": Model().state_dict()}, "without.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    evaluate("without.pth")
+
+
+@pytest.mark.parametrize("load", [evaluate, train])
+@pytest.mark.parametrize(
+    ("dtype", "is_right"),
+    [
+        *((x, True) for x in (torch.float16, torch.bfloat16, torch.float64)),
+        *((x, False) for x in (torch.int64, torch.uint8, torch.bool)),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_weights_of_another_type(here, load, dtype, is_right, prefix):
+    state = {f"{prefix}{k}": v for k, v in Model().state_dict().items()}
+    state[f"{prefix}head.weight"] = state[f"{prefix}head.weight"].to(dtype)
+    torch.save({"model": state}, "x.pth")
+    if is_right:
+        load("x.pth")
+        return
+    message = rf"'x.pth' has '{prefix}head.weight', of {dtype}, expected floating-point numbers"
+    with pytest.raises(InputError, match=message):
+        load("x.pth")
+
+
+def test_a_long_error_of_torch_is_cut(here):
+    class Refuses(Model):
+        def load_state_dict(self, *args, **kwargs):
+            raise RuntimeError("no " * 500)
+
+    torch.save({"model": Model().state_dict()}, "x.pth")
+    with pytest.raises(InputError) as e:
+        evaluate("x.pth", Refuses())
+    assert len(str(e.value)) < 300
 
 
 def test_a_truncated_file(here):

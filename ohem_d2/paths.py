@@ -1,0 +1,95 @@
+"""What is wrong with a path, in words that go on where it was named: "x.pth", "is a folder"."""
+
+import errno
+import os
+import re
+import stat
+import unicodedata
+from pathlib import Path
+
+# Categories of characters that cannot be seen, of which a folder's name never means any: controls,
+# halves of others, separators of lines, and what controls the direction of text.
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_JOINERS = "\u200c\u200d"  # which some scripts need
+_NOTHING = "does not exist"
+_KINDS = (
+    (stat.S_ISDIR, "is a folder"),
+    (stat.S_ISFIFO, "is a pipe"),
+    (stat.S_ISSOCK, "is a socket"),
+    (stat.S_ISCHR, "is a device"),
+    (stat.S_ISBLK, "is a device"),
+)
+
+
+def wrong_name(path: object) -> str | None:
+    """
+    Tell why something cannot be meant as a path on this machine, whatever is there.
+
+    Nothing expands ``~`` and ``$NAME`` in a config, so a folder of that name would be made.
+
+    Returns:
+        what is wrong, or None.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        return "is no path"
+    text = os.fspath(path)
+    if not isinstance(text, str) or not text.strip():
+        return "is blank"
+    if text != text.strip():
+        return "begins or ends with white space"
+    if any(unicodedata.category(x) in _UNSEEN and x not in _JOINERS for x in text):
+        return "has characters that cannot be seen"
+    if re.match(r"[A-Za-z][\w+.-]+:/", text):  # pathlib leaves one slash of an address
+        return "is an address"
+    if text.startswith("~") or re.search(r"\$\w|\$\{|\$\(", text):
+        return "has a part that only a shell replaces"
+    return None
+
+
+def wrong_file(path: str | os.PathLike) -> str | None:
+    """
+    Tell why a file cannot be read, without opening it: pipes would wait, and devices never end.
+
+    Returns:
+        what is wrong, or None.
+    """
+    kind = _kind(path)
+    if kind is not None:
+        return kind
+    return None if os.access(path, os.R_OK) else "may not be read"
+
+
+def wrong_output(path: Path, is_folder: bool, in_place: bool = True) -> str | None:
+    """
+    Tell why a file cannot be written, or a folder written to, where there is something already.
+
+    Args:
+        path: where to.
+        is_folder: whether it is to be a folder.
+        in_place: whether a file is opened, not replaced by another.
+
+    Returns:
+        what is wrong, or None, also if there is nothing.
+    """
+    kind = _kind(path) or "is a file"
+    if kind == _NOTHING:
+        return None
+    if kind != ("is a folder" if is_folder else "is a file"):
+        return kind
+    needed = os.W_OK | os.X_OK if is_folder else os.W_OK if in_place else 0
+    return None if os.access(path, needed) else "may not be written"
+
+
+def _kind(path: str | os.PathLike) -> str | None:
+    """What there is if it is no file, or why there is nothing."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return "is a link that leads nowhere" if os.path.islink(path) else _NOTHING
+    except NotADirectoryError:
+        return "is below a file"
+    except (OSError, ValueError) as e:  # the second of a NUL
+        if getattr(e, "errno", None) == errno.ELOOP:
+            return "is a link that leads back to itself"
+        return f"cannot be looked at ({getattr(e, 'strerror', None) or e})"
+    return next((words for is_kind, words in _KINDS if is_kind(mode)), None)

@@ -1,0 +1,106 @@
+"""What is wrong with a path, before anything is opened or made there."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from ohem_d2.paths import wrong_file, wrong_name, wrong_output
+
+NAMES = {
+    "is no path": (None, 5, ["out"], b"out"),
+    "is blank": ("", " ", "\t"),
+    "begins or ends with white space": ("out ", " out", "out\n", "\tout", "out\u3000"),
+    "has characters that cannot be seen": (
+        "out\nput", "out\0put", "out\x1b[31m", "out\x7f", "a\u200bb", "a\u202eb", "a\u2028b",
+        "\ufeffout", "a\udcffb",
+    ),
+    "is an address": ("s3://bucket/out", "s3:/bucket/out", "file:///tmp/out", "gs://b"),
+    "has a part that only a shell replaces": (
+        "~/out", "~nobody", "$HOME/out", "${HOME}/out", "runs/$USER", "out/$(date)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "words"), [(path, words) for words, paths in NAMES.items() for path in paths]
+)
+def test_what_cannot_be_meant_as_a_path(path, words):
+    assert wrong_name(path) == words
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "out", "./out", "../a b/c", "/a/b", "a~b", "out/~", "cost in $", "run:2024-01-01 12:30",
+        "größe", "图像", "a\u200cb", "a\u3000b", "[x]*", "a\\b", "C:/out", Path("out"),
+    ],
+)  # fmt: skip
+def test_any_other_name_is_a_path(path):
+    assert wrong_name(path) is None
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with one of everything."""
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("file").write_text("x")
+    os.mkfifo("pipe")
+    for link, target in (
+        ("loop", "loop"),
+        ("nowhere", "gone"),
+        ("to_file", "file"),
+        ("to_folder", "folder"),
+        ("to_device", "/dev/full"),
+    ):
+        Path(link).symlink_to(target)
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind("socket")
+        yield tmp_path
+
+
+KINDS = {
+    "file": None,
+    "to_file": None,
+    "folder": "is a folder",
+    "to_folder": "is a folder",
+    "pipe": "is a pipe",
+    "socket": "is a socket",
+    "/dev/null": "is a device",
+    "to_device": "is a device",
+    "gone": "does not exist",
+    "nowhere": "is a link that leads nowhere",
+    "loop": "is a link that leads back to itself",
+    "file/below": "is below a file",
+    "a" * 300: "cannot be looked at (File name too long)",
+    "a\0b": "cannot be looked at (embedded null byte)",
+}
+
+
+@pytest.mark.parametrize("path", KINDS)
+def test_a_file_to_read(here, path):
+    assert wrong_file(path) == KINDS[path]
+
+
+@pytest.mark.parametrize("path", KINDS)
+def test_a_file_to_write(here, path):
+    expected = None if path == "gone" else KINDS[path]
+    assert wrong_output(Path(path), is_folder=False) == expected
+
+
+@pytest.mark.parametrize("path", [x for x in KINDS if "\0" not in x])
+def test_a_folder_to_write(here, path):
+    expected = {"gone": None, "folder": None, "to_folder": None}.get(path, KINDS[path])
+    expected = "is a file" if path in ("file", "to_file") else expected
+    assert wrong_output(Path(path), is_folder=True) == expected
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+def test_what_may_not_be_written(here):
+    Path("file").chmod(0o444)
+    Path("folder").chmod(0o555)
+    assert wrong_output(Path("file"), is_folder=False) == "may not be written"
+    assert wrong_output(Path("file"), is_folder=False, in_place=False) is None
+    assert wrong_output(Path("folder"), is_folder=True) == "may not be written"
