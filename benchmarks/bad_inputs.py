@@ -369,12 +369,17 @@ def buffer(value: object) -> Callable[[dict[str, Any]], object]:
     return lambda c: optimizer_of(c)["state"][0].update(momentum_buffer=value)
 
 
+PREDICTOR = "roi_heads.box_predictor"
 STATES = [
     from_state("iteration a text", iteration("1")),
     from_state("iteration -5", iteration(-5)),
     from_state("iteration NaN", iteration(math.nan)),
     from_state("iteration 1.5", iteration(1.5)),
     from_state("iteration 1000000", iteration(1000000)),
+    from_state("without a head", lambda c: c["model"].pop(f"{PREDICTOR}.cls_score.bias")),
+    from_state("of other classes", lambda c: c["model"].update({
+        f"{PREDICTOR}.cls_score.bias": torch.zeros(5)})),
+    from_state("NaN", lambda c: c["model"][f"{PREDICTOR}.cls_score.bias"].fill_(math.nan)),
     from_state("weights alone", lambda c: c.pop("trainer")),
     from_state("the trainer a list", lambda c: c.update(trainer=[1])),
     from_state("no optimizer", lambda c: c["trainer"]["_trainer"].pop("optimizer")),
@@ -458,9 +463,6 @@ WEIGHTS = [
     weights("NaN", lambda f: with_value(math.nan, f)),
     weights("NaN, to train", lambda f: with_value(math.nan, f), how="train"),
     weights("infinite", lambda f: with_value(math.inf, f)),
-    resume("without a head", lambda f: without("roi_heads.box_predictor", f)),
-    resume("of other classes", other_classes),
-    resume("NaN", lambda f: with_value(math.nan, f)),
     resume("truncated", lose_end),
     resume("text", lambda f: f.write_text("no weights\n")),
     Bad("weights", "the report, without a head", ("bad.pth",), {"MODEL.WEIGHTS": "bad.pth"},
@@ -509,13 +511,12 @@ def annotations(name: str, make: Callable[[Path], object]) -> Bad:
 
     def prepare() -> None:
         for folder in ("train2017", "annotations"):
-            Path("data/coco", folder).mkdir(parents=True)
-        make(Path("data/coco/annotations/instances_train2017.json"))
+            Path("datasets/coco", folder).mkdir(parents=True)
+        make(Path("datasets/coco/annotations/instances_train2017.json"))
 
     return Bad(
         "folders", f"annotations, {name}", ("instances_train2017.json",),
         {"DATASETS.TRAIN": "('coco_2017_train',)", "DATASETS.TEST": "()"}, prepare,
-        environment={"DETECTRON2_DATASETS": "data"}, plain=False,
     )  # fmt: skip
 
 

@@ -51,7 +51,7 @@ class _Entry:
         if not isinstance(self.value, (list, tuple)):
             raise self.wrong("a list")
         if length is not None and len(self.value) != length:
-            raise self.wrong(f"{length} of them", f"of length {len(self.value)}")
+            raise self.wrong(f"{length} of them", f"is of length {len(self.value)}")
         return [_Entry(self.file, f"{self.place}[{i}]", x) for i, x in enumerate(self.value)]
 
     def count(self) -> int:
@@ -85,22 +85,22 @@ class _Entry:
         if not isinstance(value, Tensor):
             raise self.wrong("a tensor")
         if shape is not None and value.shape != shape:
-            raise self.wrong(f"the shape {tuple(shape)}", f"of shape {tuple(value.shape)}")
+            raise self.wrong(f"the shape {tuple(shape)}", f"is of shape {tuple(value.shape)}")
         if floating and not value.is_floating_point():
-            raise self.wrong("floating-point numbers", f"of {value.dtype}")
+            raise self.wrong("floating-point numbers", f"is of {value.dtype}")
         if not value.isfinite().all():
             raise self.wrong(
-                "those of a training that did not diverge", "with numbers that are NaN or infinite"
+                "those of a training that did not diverge", "has numbers that are NaN or infinite"
             )
 
     def wrong(self, expected: str, found: str | None = None) -> InputError:
-        """What to raise; ``found``: what it is, if that is not its value."""
+        """What to raise; ``found``: what is wrong with it, if not its value as such."""
         if found is None:
-            found = f"a {type(self.value).__name__}"
+            found = f"is a {type(self.value).__name__}"
             if isinstance(self.value, (str, Real, type(None))):
-                found = repr(self.value)
-                found = found if len(found) <= _SHOWN else f"{found[:_SHOWN]}..."
-        return InputError(f"{self.file!r}: {self.place} is {found}, expected {expected}")
+                text = repr(self.value)
+                found = f"is {text if len(text) <= _SHOWN else f'{text[:_SHOWN]}...'}"
+        return InputError(f"{self.file!r}: {self.place} {found}, expected {expected}")
 
 
 def check_training_state(
@@ -277,7 +277,7 @@ def _check_processes(entry: _Entry) -> None:
     """Of each process, its random states and its place in the training images."""
     processes = entry.items()
     if not processes:
-        raise entry.wrong("one entry for each process", "empty")
+        raise entry.wrong("one entry for each process", "is empty")
     for i, process in enumerate(processes):
         if process.value is None and i > 0:
             continue  # of a checkpoint that only the main process saved
@@ -306,5 +306,5 @@ def _check_random(entry: _Entry) -> None:
             set_random_state(entry.value)
         except Exception:  # torch's, numpy's and Python's are of all kinds
             raise entry.wrong(
-                "the random states of torch, numpy and Python", "something else"
+                "the random states of torch, numpy and Python", "is something else"
             ) from None
