@@ -37,6 +37,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import samplers  # noqa: F401  (registers those of the study)
 import torch
+from crowds import write_crowds
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase, hooks
@@ -68,6 +69,8 @@ DRAWN: dict[str, dict[str, Any]] = {
         "max_look_alikes": 8,
         "sizes": {"train": 150, "test": 200},
     },
+    # With a clump of shapes in each image, which has one label, of a crowd; see `crowds`.
+    "few_crowds": {"crowds": True, "max_objects": 3, "sizes": {"train": 150, "test": 200}},
 }
 DRAWN_FOLDER = Path("datasets/accuracy")
 # How long a backbone is trained first, on drawn shapes without look-alikes.
@@ -96,6 +99,16 @@ def _ohem(**keys: object) -> Callable[[CfgNode], None]:
 
 
 _HALF_RANDOM = _ohem(HARD_FRACTION=0.5)
+
+
+def _regions_are_background(way: Callable[[CfgNode], None]) -> Callable[[CfgNode], None]:
+    """As Detectron2 takes what lies in crowds, and in what else is to be ignored."""
+
+    def change(cfg: CfgNode) -> None:
+        way(cfg)
+        cfg.INPUT.IGNORE_REGIONS.ENABLED = False
+
+    return change
 
 
 def _budget(share: float, way: Callable[[CfgNode], None]) -> Callable[[CfgNode], None]:
@@ -200,6 +213,15 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
         _ohem(SAMPLER="Balanced", HARD_FRACTION=0.5),
     ),
     "half_even": ("default, with as much foreground drawn as background", _half_even),
+    "sampling_ignoring": (
+        "1:3 sampling, which leaves out what lies in regions to ignore",
+        # The default of HARD_FRACTION, which it does not have.
+        _ohem(SAMPLER="RandomSampler", HARD_FRACTION=0.5),
+    ),
+    "half_unaware": (
+        "default, to which regions to ignore are background",
+        _regions_are_background(_HALF_RANDOM),
+    ),
     "retinanet": ("RetinaNet (focal loss)", _retinanet),
 }
 
@@ -266,6 +288,27 @@ def train(cfg: CfgNode, points: int) -> list[dict]:
     return curve.points
 
 
+def ignore(names: tuple[str, ...], share: float) -> tuple[str, ...]:
+    """
+    Register data sets in which some objects are regions to ignore.
+
+    Args:
+        names: registered data sets.
+        share: the share of these objects. They are those that `spoil` removes.
+
+    Returns:
+        their names.
+    """
+    ignored = []
+    for name in names:
+        classes = len(MetadataCatalog.get(name).thing_classes)
+        records = spoil_labels(DatasetCatalog.get(name), classes, removed=share)
+        for record in records:
+            record["annotations"] += [{**x, "iscrowd": 1} for x in record["removed"]]
+        ignored.append(_register_again(name, f"ignored {share}", records))
+    return tuple(ignored)
+
+
 def spoil(names: tuple[str, ...], removed: float, swapped: float) -> tuple[str, ...]:
     """
     Register data sets with wrong labels.
@@ -302,7 +345,8 @@ def drawn_data(name: str) -> list[str]:
     DRAWN_FOLDER.mkdir(parents=True, exist_ok=True)
     with locked(DRAWN_FOLDER / f".{name}.lock"):  # else another study would take half of it
         if not folder.exists():
-            write_shapes(folder, **DRAWN[name])
+            drawing = dict(DRAWN[name])
+            (write_crowds if drawing.pop("crowds", False) else write_shapes)(folder, **drawing)
     addresses = [f"coco://{folder}/{x}.json?images={folder}/JPEGImages" for x in ("train", "test")]
     return ["DATASETS.TRAIN", f"('{addresses[0]}',)", "DATASETS.TEST", f"('{addresses[1]}',)"]
 
@@ -353,6 +397,8 @@ def run(args: argparse.Namespace, data: dict[str, tuple[str, list[str]]]) -> Non
     """
     file = args.output / "results.json"
     spoilt = f"_removed_{args.remove}_swapped_{args.swap}" if args.remove or args.swap else ""
+    if args.ignore:
+        spoilt += f"_ignored_{args.ignore}"
 
     def config_of(name: str, variant: str, seed: int) -> CfgNode:
         config_file, opts = data[name]
@@ -361,7 +407,9 @@ def run(args: argparse.Namespace, data: dict[str, tuple[str, list[str]]]) -> Non
             check_leaves_backbone(opts, config_file)
             opts += ["MODEL.WEIGHTS", str(backbone_file(config_file, seed))]
         cfg = configure(config_file, opts, variant, seed)
-        if spoilt:
+        if args.ignore:
+            cfg.DATASETS.TRAIN = ignore(cfg.DATASETS.TRAIN, args.ignore)
+        if args.remove or args.swap:
             cfg.DATASETS.TRAIN = spoil(cfg.DATASETS.TRAIN, args.remove, args.swap)
         return cfg
 
@@ -690,6 +738,12 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--points", type=int, default=10, help="of each learning curve")
     parser.add_argument("--remove", type=float, default=0.0, help="share of labels to leave out")
+    parser.add_argument(
+        "--ignore",
+        type=float,
+        default=0.0,
+        help="share of labels to turn into regions to ignore: those that --remove leaves out",
+    )
     parser.add_argument("--swap", type=float, default=0.0, help="share of labels to exchange")
     parser.add_argument(
         "--repeat",

@@ -193,7 +193,27 @@ KEYS = [
     key("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlignRotated"),
     key(f"{RPN}.BBOX_REG_WEIGHTS", "(1.0, 1.0, 1.0, 1.0, 1.0)"),
     key(f"{HEADS}.IOU_LABELS", "[1, 0]"),
+    key("INPUT.MIN_SIZE_TRAIN", "(128, 96)", INPUT__MIN_SIZE_TRAIN_SAMPLING="range"),
+    key("INPUT.CROP.SIZE", "[0.0001, 0.5]", INPUT__CROP__ENABLED=True),
+    key("INPUT.CROP.SIZE", "[300, 200]", INPUT__CROP__ENABLED=True,
+        INPUT__CROP__TYPE="absolute_range"),
+    key("INPUT.MAX_SIZE_TEST", 1),
+    key("MODEL.BACKBONE.FREEZE_AT", 6),
+    key("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"),
+    key("MODEL.ROI_BOX_HEAD.NUM_FC", 0),
+    key(f"{HEADS}.NAME", "Res5ROIHeads"),
+    key(f"{HEADS}.NAME", "OHEMCascadeROIHeads"),
+    key(f"{HEADS}.OHEM.CASCADE_STAGES", "(0, 0)"),
+    key(f"{HEADS}.OHEM.CASCADE_STAGES", "(1,)"),
+    key(f"{HEADS}.OHEM.SAMPLER", "os.mkdir"),
+    key(f"{HEADS}.OHEM.SAMPLER", "subprocess.Popen(args=['mkdir', 'ran'])"),
+    key("DATALOADER.SAMPLER_TRAIN", "WeightedTrainingSampler"),
+    key("TEST.EXPECTED_RESULTS", "[['box', 'AP', 38.5, 0.2]]"),
+    key("MODEL.PIXEL_MEAN", "[0.485, 0.456, inf]"),
     unbuilt("MODEL.FPN.OUT_CHANNELS", 50),
+    unbuilt("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[[0.5, 1.0], [1.0], [1.0], [1.0], [1.0]]"),
+    unbuilt(f"{HEADS}.IN_FEATURES", "['p2', 'p4']"),
+    unbuilt("MODEL.ROI_BOX_HEAD.USE_FED_LOSS", True),
     unbuilt("MODEL.RESNETS.STEM_OUT_CHANNELS", 7),
     unbuilt("MODEL.FPN.IN_FEATURES", "['res2', 'res5']"),
     unbuilt("DATALOADER.SAMPLER_TRAIN", "RandomSubsetTrainingSampler"),
@@ -557,6 +577,18 @@ def base(name: str, text: str, prepare: Callable[[], object] = lambda: None) -> 
     return Bad("configs", name, ("bad.yaml",), prepare=write, config="bad.yaml")
 
 
+def python(name: str, text: str) -> Bad:
+    """A Python config that is none."""
+    return Bad("configs", f"a Python config {name}", ("bad.py",),
+               prepare=lambda: Path("bad.py").write_text(text), config="bad.py",
+               plain=False)  # fmt: skip
+
+
+# A config that begins as the one that works.
+AS_LAZY = (
+    f"from detectron2.config import LazyConfig\nfor x, y in LazyConfig.load({LAZY!r}).items():\n"
+    "    globals()[x] = y\n"
+)
 SECRET = "root:secret*:19000: [0:99999\n"
 
 
@@ -586,6 +618,26 @@ CONFIGS = [
     base("an unknown key", "MODEL: {ROI_HEAD: {NAME: StandardROIHeads}}\n"),
     base("a text for a node", "MODEL: fast\n"),
     base("a later version", "VERSION: 7\n"),
+    base("a key twice", "SEED: 1\nSEED: 2\n"),
+    base("a node twice", "SOLVER: {GAMMA: 0.1}\nMODEL: {}\nSOLVER: {BASE_LR: 0.1}\n"),
+    base("a number as key", "5: x\n"),
+    base("two documents", "SEED: 1\n---\nSEED: 2\n"),
+    base("aliases that grow without end", "".join(
+        f"x{i + 1}: &x{i + 1} [{', '.join([f'*x{i}' if i else 'a'] * 9)}]\n" for i in range(12))),
+    base("an alias of what it is in", "MODEL: &m {ROI_HEADS: *m}\n"),
+    base("10000 brackets", f"SEED: {'[' * 10000}\n"),
+    base("a chain of bases", "_BASE_: c0.yaml\n", lambda: [
+        Path(f"c{i}.yaml").write_text(f"_BASE_: c{i + 1}.yaml\n") for i in range(1500)]),
+    Bad("configs", "a setting below a value", ("SEED.X",), {"SEED.X": 5}),
+    *(python(name, text) for name, text in (
+        ("that ends the program", "import sys\nsys.exit(0)\n"),
+        ("without a model", "train = dict(output_dir='out')\n"),
+        ("with a model that is none", "model = 'mask_rcnn'\ntrain = dict(output_dir='out')\n"),
+        ("that is empty", ""),
+        ("that refers to nothing",
+         f"{AS_LAZY}train.max_iter = '${{nothing.here}}'\n"))),
+    Bad("configs", "a Python setting without a key", (LAZY, "in the settings"), {"": 5},
+        config=LAZY, plain=False),
     Bad("configs", "a binary file", ("bad.yaml",),
         prepare=lambda: Path("bad.yaml").write_bytes(bytes(range(256))), config="bad.yaml"),
     Bad("configs", "a config that is not there", ("none.yaml",), config="none.yaml"),
@@ -620,7 +672,7 @@ def run_ours(bad: Bad) -> None:
     """What ``ohem-d2`` makes of it."""
     config = bad.config or "quick_start.yaml"
     settings = dict(bad.settings)
-    if bad.config == LAZY:
+    if config.endswith(".py"):
         settings = {"train.output_dir": "out", **settings}
         opts = [f"{k}={v}" for k, v in settings.items()]
     else:

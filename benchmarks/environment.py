@@ -16,8 +16,7 @@ def describe(device: str = "cuda") -> str:
         cpu = names[0].partition(": ")[2] if names else cpu
     has_gpu = device != "cpu" and torch.cuda.is_available()
     gpu = f"{torch.cuda.get_device_name()}, " if has_gpu else "no GPU, "
+    number = torch.get_num_threads()
+    threads = "1 thread" if number == 1 else f"{number} threads"
     versions = ", ".join(f"{x} {version(x)}" for x in ("torch", "torchvision", "detectron2"))
-    return (
-        f"{gpu}{torch.get_num_threads()} threads of {cpu}, Python {platform.python_version()}, "
-        f"{versions}"
-    )
+    return f"{gpu}{threads} of {cpu}, Python {platform.python_version()}, {versions}"

@@ -4,8 +4,8 @@ How well are wrong labels found, by what they cost the model and by cleanlab's s
 
     python benchmarks/label_errors.py --output docs/label_errors/measured.md
 
-Spoils labels of the data set of a config on purpose (some left out, given another class, moved, or
-added where nothing is), trains on them, with several seeds, and ranks what may be wrong: in the
+Corrupts labels of the data set of a config deliberately (some left out, given another class, moved,
+or added where nothing is), trains on them, with several seeds, and ranks what may be wrong: in the
 images that the model was trained on, and in others. Precision and recall are of these rankings.
 """
 
@@ -36,8 +36,8 @@ from ohem_d2.training.data_checks import check_datasets
 RANKINGS = {
     "by loss": by_loss,
     "cleanlab": by_cleanlab,
-    "cleanlab, sure from 0.5 on": lambda findings: by_cleanlab(findings, 0.5),
-    "cleanlab, sure from 0.3 on": lambda findings: by_cleanlab(findings, 0.3),
+    "cleanlab, confidence >= 0.5": lambda findings: by_cleanlab(findings, 0.5),
+    "cleanlab, confidence >= 0.3": lambda findings: by_cleanlab(findings, 0.3),
 }
 TYPE_OF = {
     "removed": "missing label",
@@ -48,28 +48,29 @@ TYPE_OF = {
 ANY = "any of them"
 ABOUT = """# How well wrong labels are found
 
-Labels were spoilt on purpose, a share of them (`--share`) in each of four ways: left out
-(*removed*), given another class (*swapped*), *moved*, and *added* where nothing is. A model was
-trained on them, with each seed, and then ranked what may be wrong.
+Labels were corrupted deliberately, a share of them (`--share`) in each of four ways: left out
+(*removed*), given another class (*swapped*), *moved*, and *added* where nothing is. With each seed,
+a model was trained on them and then ranked the suspected errors.
 
-A suspect counts as right if it points at a spoilt label: lies where a removed one was, or is the
-label itself. Each error counts once, where it comes first; further suspects of it are left out. In
-the rows of one error only suspects of its type count; *any of them* takes all, whatever they say is
-wrong. cleanlab has no score for added labels, and its scores of different types do not compare, so
-that for *any of them* the worst of each type come in turn; what has a score of 0.8 or more is left
-out."""
+A suspect counts as right if it points at a corrupted label: if it lies where a removed one was, or
+is the label itself. Each error counts once, at its first suspect; further suspects of it are left
+out. In the rows for one kind of error, only suspects of that kind count; *any of them* takes all
+suspects, whatever they say is wrong. R-precision is the precision among as many suspects as there
+are errors. cleanlab has no score for added labels, and its scores for different kinds are not
+comparable, so for *any of them* the worst of each kind are interleaved; what scores 0.8 or more is
+left out."""
 TITLES = (
     "errors",
     "number",
     "ranking",
     "average precision",
-    "precision among as many as there are",
+    "R-precision",
     "recall",
 )
 
 
 def train_and_look(cfg, num_images: int | None) -> dict[str, tuple[list[dict], list[Findings]]]:
-    """Train on spoilt labels, and look at those of the training set and of the test set."""
+    """Train on corrupted labels, and look at those of the training set and of the test set."""
     trainer = StudyTrainer(cfg)
     trainer.train()
     mapper = build_mapper(cfg)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 """
-What mining costs a training step, in time and memory, next to plain Detectron2.
+What mining costs a training step, in time and memory, compared with plain Detectron2.
 
     python benchmarks/step_cost.py --sweep proposals images classes
     python benchmarks/step_cost.py --config-file COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml
@@ -321,7 +321,7 @@ def _report(text: str) -> None:
 def table(results: dict) -> str:
     """What `measure` returned, in Markdown."""
     lines = [
-        "| head | s per step | time ratio (lowest to highest) | to plain with the same pooling "
+        "| head | s per step | time ratio (lowest to highest) | vs. plain, same pooling "
         "| peak memory | ratio | synchronizations | RoIs trained on (foreground) |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]

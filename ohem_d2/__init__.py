@@ -1,6 +1,6 @@
 """Online hard example mining for Detectron2."""
 
-from .config import BoxVotingOptions, OHEMOptions, add_ohem_config
+from .config import BoxVotingOptions, IgnoreRegionsOptions, OHEMOptions, add_ohem_config
 from .data import register_datasets
 from .mining.candidates import Candidates, Selection
 from .mining.losses import losses_per_roi
@@ -13,6 +13,8 @@ from .mining.samplers import (
 )
 from .mining.select import select_hard_examples
 from .modeling import vgg  # noqa: F401  (registers the backbone and the box head)
+from .modeling.ignore_regions import GroundTruth
+from .modeling.ignore_rpn import IgnoreRegionsMixin, IgnoreRPN, IgnoreRRPN
 from .modeling.lazy import with_ohem
 from .modeling.mixin import OHEMMixin
 from .modeling.roi_heads import (
@@ -21,12 +23,19 @@ from .modeling.roi_heads import (
     OHEMROIHeads,
     OHEMRROIHeads,
 )
+from .training.ignore_regions import IgnoreMapper
 
 __version__ = "0.1.0"
 __all__ = [
     "SAMPLERS",
     "BoxVotingOptions",
     "Candidates",
+    "GroundTruth",
+    "IgnoreMapper",
+    "IgnoreRPN",
+    "IgnoreRRPN",
+    "IgnoreRegionsMixin",
+    "IgnoreRegionsOptions",
     "MixedSampler",
     "OHEMCascadeROIHeads",
     "OHEMMixin",

@@ -1,4 +1,4 @@
-"""The commands: ``ohem-d2 train``, ``ohem-d2 report`` and ``ohem-d2 proposals``."""
+"""The commands of ``ohem-d2``: ``train``, ``report``, ``data`` and ``proposals``."""
 
 import argparse
 import logging
@@ -24,6 +24,7 @@ from . import __version__
 from .data import ADDRESSES
 from .errors import InputError
 from .paths import wrong_name
+from .report.data_page import MAX_PICTURES, look_at_data
 from .report.run import RANKINGS, write_report
 from .training.checks import check_output_dir
 from .training.config_file import CONFIGS
@@ -267,6 +268,35 @@ def _interrupted_by_signals() -> Iterator[None]:
             signal.signal(signum, handler)
 
 
+def data(argv: Sequence[str], prog: str | None = None) -> None:
+    """Look at a data set before any training: what is in it, and what is odd."""
+    parser = _parser(
+        prog,
+        data.__doc__,
+        """
+With --output, index.html shows images with their boxes, those in which something is odd first, and
+findings.csv lists all that is odd, with file names.
+
+example:
+  %(prog)s "voc://data/cells" --output look
+""",
+    )
+    parser.add_argument("dataset", metavar="DATASET", help=DATASET_HELP)
+    parser.add_argument("--output", type=Path, help="a folder to write a page with pictures to")
+    parser.add_argument(
+        "--max-pictures", type=int, default=MAX_PICTURES, help="on the page; default: %(default)s"
+    )
+    args = parser.parse_args(argv)
+    _find_own_modules()
+    setup_logger(name="ohem_d2")
+    try:
+        look_at_data(args.dataset, args.output, args.max_pictures)
+    except InputError as e:
+        sys.exit(f"error: {e}")
+    except KeyboardInterrupt:
+        sys.exit(130)  # as shells have it
+
+
 def proposals(argv: Sequence[str], prog: str | None = None) -> None:
     """Compute the selective search proposals of a data set, as Fast R-CNN learns from."""
     from .data.selective_search import MODES, compute_proposals  # which needs Unix
@@ -320,4 +350,4 @@ def _find_own_modules() -> None:
         sys.path.append(os.getcwd())
 
 
-COMMANDS = {"train": train, "report": report, "proposals": proposals}
+COMMANDS = {"train": train, "report": report, "data": data, "proposals": proposals}

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from detectron2.config import CfgNode
 
-from .errors import InputError
+from .errors import InputError, shown
 
 
 def is_number(value: Any) -> bool:
@@ -34,8 +34,13 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "loss_weight_cls": (lambda v: is_number(v) and 0 <= v <= 1000, "a number from 0 to 1000"),
     "loss_weight_box_reg": (lambda v: is_number(v) and 0 <= v <= 1000, "a number from 0 to 1000"),
     "cascade_stages": (
-        lambda v: isinstance(v, tuple) and bool(v) and all(type(s) is int and s >= 0 for s in v),
-        "a tuple of at least one stage, counted from 0",
+        lambda v: (
+            isinstance(v, tuple)
+            and bool(v)
+            and all(type(s) is int and s >= 0 for s in v)
+            and len({*v}) == len(v)
+        ),
+        "a tuple of at least one stage, counted from 0, and each once",
     ),
 }
 
@@ -110,7 +115,7 @@ class OHEMOptions:
         for name, (is_valid, expected) in _RANGES.items():
             value = getattr(self, name)
             if not is_valid(value):
-                raise InputError(f"{config_key(name)} is {value!r}, expected {expected}")
+                raise InputError(f"{config_key(name)} is {shown(value)}, expected {expected}")
         if self.loss_weight_cls == 0 == self.loss_weight_box_reg:
             raise InputError(
                 f"{config_key('loss_weight_cls')} and {config_key('loss_weight_box_reg')} "
@@ -150,6 +155,34 @@ class BoxVotingOptions:
                 )
 
 
+@dataclass(frozen=True)
+class IgnoreRegionsOptions:
+    """
+    Which annotations are regions to ignore. Each field is a key of ``INPUT.IGNORE_REGIONS``, in
+    upper case; in a Python config, of ``train.ignore_regions``. See
+    `ohem_d2.modeling.ignore_regions`.
+
+    Raises:
+        InputError: a value is neither True nor False.
+    """
+
+    # Whether what lies in a region is left out. The regions are the annotations that are marked as
+    # crowds (iscrowd: 1, COCO) or to be ignored (ignore: 1, any format). False: it is background,
+    # as in Detectron2.
+    enabled: bool = True
+    # Whether objects that are marked as difficult (PASCAL VOC) are regions to ignore too. False:
+    # they are objects to train on, as in Detectron2.
+    difficult: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("enabled", "difficult"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise InputError(
+                    f"INPUT.IGNORE_REGIONS.{name.upper()} is {value!r}, expected True or False"
+                )
+
+
 def check_start_iter(options: OHEMOptions, key: str, max_iter: int) -> None:
     """
     Check that mining starts before the training ends.
@@ -169,7 +202,7 @@ def check_start_iter(options: OHEMOptions, key: str, max_iter: int) -> None:
         )
 
 
-_Options = TypeVar("_Options", bound=OHEMOptions | BoxVotingOptions)
+_Options = TypeVar("_Options", bound=OHEMOptions | BoxVotingOptions | IgnoreRegionsOptions)
 
 
 def config_key(option: str) -> str:
@@ -179,16 +212,20 @@ def config_key(option: str) -> str:
 
 def add_ohem_config(cfg: CfgNode) -> None:
     """
-    Add the keys ``MODEL.ROI_HEADS.OHEM`` and ``TEST.BOX_VOTING`` to a Detectron2 config, at their
-    defaults.
+    Add the keys ``MODEL.ROI_HEADS.OHEM``, ``TEST.BOX_VOTING``, ``INPUT.IGNORE_REGIONS`` and
+    ``DATASETS.UNREADABLE_IMAGES`` to a Detectron2 config, at their defaults.
 
     This is only needed to set them: without the keys, the mining heads use the defaults.
     """
     for node, key, options in (
         (cfg.MODEL.ROI_HEADS, "OHEM", OHEMOptions),
         (cfg.TEST, "BOX_VOTING", BoxVotingOptions),
+        (cfg.INPUT, "IGNORE_REGIONS", IgnoreRegionsOptions),
     ):
         node[key] = type(cfg)({f.name.upper(): f.default for f in fields(options)})
+    # What becomes of images that cannot be read, in data sets by address: "error" stops before a
+    # training and names them; "skip" leaves them out, and says how many.
+    cfg.DATASETS.UNREADABLE_IMAGES = "error"
     for old, new in _RENAMED.items():
         if not cfg.key_is_renamed(config_key(old)):
             cfg.register_renamed_key(config_key(old), config_key(new))
@@ -217,6 +254,17 @@ def box_voting_options(cfg: CfgNode | None) -> BoxVotingOptions:
     """
     node = {} if cfg is None else cfg.TEST.get("BOX_VOTING", {})
     return options_by_name(BoxVotingOptions, node, of_config="TEST.BOX_VOTING.")
+
+
+def ignore_regions_options(cfg: CfgNode | None) -> IgnoreRegionsOptions:
+    """
+    Which annotations of a config's data are regions to ignore; without a config, the defaults.
+
+    Raises:
+        InputError: a value is neither True nor False, or a key is unknown.
+    """
+    node = {} if cfg is None else cfg.INPUT.get("IGNORE_REGIONS", {})
+    return options_by_name(IgnoreRegionsOptions, node, of_config="INPUT.IGNORE_REGIONS.")
 
 
 def options_by_name(

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
-from detectron2.data.detection_utils import convert_image_to_rgb, read_image
+from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.engine import HookBase
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances, RotatedBoxes
@@ -21,6 +21,7 @@ from detectron2.utils.events import get_event_storage
 from detectron2.utils.visualizer import VisImage, Visualizer
 from torch.utils.hooks import RemovableHandle
 
+from .data import plain_path, read_image
 from .files import write_whole
 from .mining.error_types import ERROR_TYPES
 from .modeling.metrics import error_types_of
@@ -91,7 +92,7 @@ class DetectionPictures(DatasetEvaluator):
             record = self._records.get(x["image_id"])
             if record is None or "instances" not in output:
                 continue
-            with _trying(f"{record['file_name']} is not drawn"):
+            with _trying(f"{plain_path(record['file_name'])} is not drawn"):
                 self._rows.append(self._draw(record, output["instances"].to("cpu")))
 
     def _draw(self, record: dict, found: Instances) -> np.ndarray:
@@ -109,7 +110,8 @@ class DetectionPictures(DatasetEvaluator):
     def _draw_truth(self, image: np.ndarray, record: dict) -> np.ndarray:
         annotations = record.get("annotations", [])
         boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
-        return _draw_objects(image, boxes, [a["category_id"] for a in annotations], self._metadata)
+        labels = _in_words([a["category_id"] for a in annotations], self._metadata)
+        return draw_objects(image, boxes, labels, self._metadata)
 
     def evaluate(self) -> None:
         """Write the picture."""
@@ -187,7 +189,7 @@ class MinedPictures(HookBase):
                 get_event_storage().put_image("ohem/mined", row.transpose(2, 0, 1))
 
     def after_step(self) -> None:
-        """Stop to watch."""
+        """Stop watching."""
         if self._heads is not None and self._watched is not None:
             self._watched.remove()
             self._heads.observers.remove(self._draw)
@@ -227,7 +229,8 @@ def draw_mined(
             alpha=alpha,
         )
     rois = panel.output.get_image()
-    truth = _draw_objects(image, targets.gt_boxes, targets.gt_classes.tolist(), metadata)
+    labels = _in_words(targets.gt_classes.tolist(), metadata)
+    truth = draw_objects(image, targets.gt_boxes, labels, metadata)
     counts = types.bincount(minlength=len(ERROR_TYPES)).tolist()
     caption = [
         (f"{n} {name}", color) for n, name, color in zip(counts, ERROR_TYPES, ERROR_COLORS) if n
@@ -235,14 +238,37 @@ def draw_mined(
     return np.hstack([_captioned(truth, [("ground truth", None)]), _captioned(rois, caption)])
 
 
-def _draw_objects(
-    image: np.ndarray, boxes: Boxes | list, classes: list[int], metadata: Metadata
+def draw_objects(
+    image: np.ndarray,
+    boxes: Boxes | list,
+    labels: Sequence[str] | None,
+    metadata: Metadata,
+    colors: Sequence[Sequence[float]] | None = None,
 ) -> np.ndarray:
-    names = metadata.get("thing_classes")
-    labels = [names[c] if names else str(c) for c in classes]
+    """
+    Draw boxes into an image.
+
+    Args:
+        image: (H, W, 3) RGB of uint8.
+        boxes: XYXY, in pixels of the image.
+        labels: the words at each of them, if any.
+        metadata: that of the data set.
+        colors: RGB in [0, 1] of each of them; by default, any.
+
+    Returns:
+        RGB of uint8, no larger for a larger image.
+    """
     panel = _Panel(image, metadata)
     boxes = panel.scaled(Boxes(boxes) if isinstance(boxes, list) else boxes)
-    return panel.overlay_instances(boxes=boxes, labels=labels).get_image()
+    alpha = 0.5 if colors is None else 1.0
+    return panel.overlay_instances(
+        boxes=boxes, labels=labels, assigned_colors=colors, alpha=alpha
+    ).get_image()
+
+
+def _in_words(classes: Sequence[int], metadata: Metadata) -> list[str]:
+    names = metadata.get("thing_classes")
+    return [names[c] if names else str(c) for c in classes]
 
 
 class _Panel(Visualizer):

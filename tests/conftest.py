@@ -1,8 +1,19 @@
+import atexit
+import logging
 import os
+import shutil
+import tempfile
 import warnings
+
+import pytest
 
 # Detectron2 asks on its import where its data sets are: no test should find any.
 os.environ.pop("DETECTRON2_DATASETS", None)
+
+# Nor should one leave anything in the user's cache.
+if "XDG_CACHE_HOME" not in os.environ:
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="ohem_d2_cache_")
+    atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 # Detectron2 scripts a few functions on import, which torch announces as deprecated.
 warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
@@ -15,8 +26,24 @@ def pytest_addoption(parser):
         default=[],
         help="a folder that `ohem-d2 report` wrote, to be opened in a browser",
     )
+    parser.addoption(
+        "--formats",
+        action="append",
+        default=[],
+        help="a folder with the same boxes in several formats, as in the repository "
+        "rafaelpadilla/review_object_detection_metrics",
+    )
 
 
 def pytest_generate_tests(metafunc):
     if "report_folder" in metafunc.fixturenames:
         metafunc.parametrize("report_folder", metafunc.config.getoption("report"))
+    if "formats_folder" in metafunc.fixturenames:
+        metafunc.parametrize("formats_folder", metafunc.config.getoption("formats"))
+
+
+@pytest.fixture(autouse=True)
+def _loggers():
+    """A command that a test calls sets up logging, and would take the log from pytest for good."""
+    for name in ("detectron2", "fvcore", "ohem_d2"):
+        logging.getLogger(name).propagate = True

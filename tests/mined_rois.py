@@ -9,7 +9,7 @@ from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
 from small_heads import FAMILIES, NUM_CLASSES, SIZE, make_batch, make_heads, rotated
 
-from ohem_d2 import OHEMOptions
+from ohem_d2 import GroundTruth, OHEMOptions
 from ohem_d2.modeling.build_sampler import build_sampler
 from ohem_d2.report import hard_examples
 
@@ -36,6 +36,7 @@ def mine_slowly(heads, features, proposals, targets, bg_iou_lo=0.0, cls=1.0, box
     rois = []
     for i, (p, t) in enumerate(zip(proposals, targets)):
         objects = t.gt_boxes.tensor.tolist()
+        regions = t.ignore_regions.tensor.tolist() if isinstance(t, GroundTruth) else []
         boxes = p.proposal_boxes.tensor.tolist() + (objects if heads.proposal_append_gt else [])
         for b in boxes:
             ious = [reference.iou(b, o) for o in objects]
@@ -43,6 +44,8 @@ def mine_slowly(heads, features, proposals, targets, bg_iou_lo=0.0, cls=1.0, box
             if best >= 0.5:
                 match = ious.index(best)
                 rois.append((i, b, t.gt_classes[match].item(), match))
+            elif any(reference.lies_in(b, region) for region in regions):
+                continue
             elif best >= bg_iou_lo or not objects:
                 rois.append((i, b, BACKGROUND, None))
 

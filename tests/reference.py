@@ -17,6 +17,19 @@ def iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return shared / union if union > 0 else 0.0
 
 
+def lies_in(box: tuple[float, ...], region: tuple[float, ...]) -> bool:
+    """Whether half of a box or more lies in a region: XYXY boxes, or rotated ones."""
+    if len(box) == 5:
+        area = box[2] * box[3]
+        shared = _area(_clip(_corners(box), _corners(region)))
+    else:
+        area = (box[2] - box[0]) * (box[3] - box[1])
+        width = min(box[2], region[2]) - max(box[0], region[0])
+        height = min(box[3], region[3]) - max(box[1], region[1])
+        shared = max(width, 0) * max(height, 0)
+    return shared > 0 and shared >= area / 2
+
+
 def _corners(box):
     """The corners of a rotated box, in the order that gives a positive area."""
     cx, cy, w, h, angle = box

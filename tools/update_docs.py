@@ -20,13 +20,14 @@ from pathlib import Path
 _HERE = Path(__file__).parent
 sys.path += [str(_HERE), str(_HERE.parent / "benchmarks")]
 
-from figures import cost, label_errors, single_runs, stored, study, survival  # noqa: E402
+from figures import cost, ignore_regions, label_errors, single_runs, stored, study, survival  # noqa: E402
 
 BLOCKS: dict[str, Callable[[], str]] = {
     **study.BLOCKS,
     **cost.BLOCKS,
     **survival.BLOCKS,
     **label_errors.BLOCKS,
+    **ignore_regions.BLOCKS,
     **single_runs.BLOCKS,
 }
 _BLOCK = re.compile(r"<!-- figures: (\S+) -->\n.*?<!-- end -->", re.DOTALL)

@@ -1,9 +1,19 @@
 """Data sets by name and by address, in Detectron2's catalogs."""
 
 from .builtin import register_builtin
+from .checks import most_objects
+from .ground_truth import coco_ground_truth
+from .image_reading import plain_path, read_image
+from .needs import (
+    check_annotated,
+    check_annotated_keypoints,
+    check_mask_format,
+    warn_of_limit,
+    warn_without_pairs,
+)
 from .specs import (
     ADDRESSES,
-    check_annotated,
+    read_all_images,
     register_by_name,
     register_datasets,
     unknown_dataset,
@@ -12,8 +22,17 @@ from .specs import (
 __all__ = [
     "ADDRESSES",
     "check_annotated",
+    "check_annotated_keypoints",
+    "check_mask_format",
+    "coco_ground_truth",
+    "most_objects",
+    "plain_path",
+    "read_all_images",
+    "read_image",
     "register_builtin",
     "register_by_name",
     "register_datasets",
     "unknown_dataset",
+    "warn_of_limit",
+    "warn_without_pairs",
 ]

@@ -22,12 +22,12 @@ from typing import cast
 import cv2
 import numpy as np
 from detectron2.data import DatasetCatalog
-from detectron2.data.detection_utils import read_image
 from detectron2.structures import BoxMode
 from tqdm import tqdm
 
 from ..errors import InputError
 from ..files import whole_file
+from .image_reading import read_image
 from .pickles import load_pickle
 from .specs import register_by_name, unknown_dataset
 
@@ -61,7 +61,7 @@ def compute_proposals(dataset: str, output: Path, mode: str = "fast", jobs: int 
     if jobs < 1:
         raise InputError(f"--jobs is {jobs}, expected 1 or more")
     if output.exists():
-        raise InputError(f"{output} already exists, expected another --output, or its removal")
+        raise InputError(f"{output} already exists, choose another --output or delete it")
     images = list_images(dataset)
     header = f"selective search ({mode}) of {dataset}"
     part = output.with_name(f"{output.name}.part")
@@ -110,7 +110,7 @@ def compute_proposals(dataset: str, output: Path, mode: str = "fast", jobs: int 
         _write_proposals(output, list(images), found)
     except BrokenProcessPool:
         raise InputError(
-            f"a process died, often for want of memory, at --jobs {jobs}: expected fewer. "
+            f"a worker died at --jobs {jobs}, probably out of memory: use fewer. "
             f"{len(done)} of {len(images)} images are done; the same command goes on from there"
         ) from None
     except KeyboardInterrupt:
@@ -147,7 +147,7 @@ def list_images(dataset: str) -> dict[int | str, str]:
     Raises:
         InputError: the data set is not known, cannot be loaded, or its images have no ids.
     """
-    register_by_name([dataset], [])
+    register_by_name([dataset], [], unreadable="keep")  # which the search will name
     if dataset not in DatasetCatalog:
         raise unknown_dataset(dataset)
     try:

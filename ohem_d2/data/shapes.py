@@ -63,7 +63,7 @@ def draw_image(
         else:
             continue
         taken.append((center, radius))
-        box = _draw(image, rng, kind, center, radius)
+        box = draw_shape(image, rng, kind, center, radius)
         if kind in CLASSES:
             objects.append((kind, box))
     noise = rng.normal(0, 6, image.shape)
@@ -75,10 +75,22 @@ def _background(rng: np.random.Generator) -> np.ndarray:
     return cv2.resize(blotches, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_CUBIC)
 
 
-def _draw(
+def draw_shape(
     image: np.ndarray, rng: np.random.Generator, kind: str, center: np.ndarray, radius: float
 ) -> tuple[int, int, int, int]:
-    """Draw one shape into the image, in a colour that stands out from what is there."""
+    """
+    Draw one shape into an image, in a colour that stands out from what is there.
+
+    Args:
+        image: (H, W, 3), which is changed.
+        rng: the source of all that is random.
+        kind: one of `CLASSES` or `LOOK_ALIKES`.
+        center: (2,), x and y.
+        radius: of the circle around it.
+
+    Returns:
+        its XYXY box.
+    """
     mask = np.zeros(image.shape[:2], np.uint8)
     x, y = center.astype(int)
     if kind in ("circle", "ring"):
@@ -100,7 +112,7 @@ def _draw(
 
 
 def _outline(kind: str, tilt: float) -> np.ndarray:
-    """Corners of a shape in the unit circle, upright but for a tilt in radians."""
+    """Corners of a shape in the unit circle, upright except for a tilt in radians."""
     if kind == "bar":
         angles, radii = np.array([0.3, np.pi - 0.3, np.pi + 0.3, -0.3]), np.ones(4)
     else:

@@ -1,34 +1,29 @@
-"""
-Data sets by address: an entry of ``DATASETS.TRAIN`` or ``DATASETS.TEST`` may be
-
-- ``coco://<annotations.json>?images=<folder>``
-- ``voc://<devkit folder>?split=<name of a list in ImageSets/Main>``
-"""
+"""Data sets by address in Detectron2's catalogs: what `addresses` reads is registered here."""
 
 import logging
-import re
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Sequence
+from itertools import product
 from typing import NamedTuple
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import BoxMode
 
 from ..errors import InputError
+from .addresses import ADDRESSES, Loaded, evaluator_type, load_address, part_of
 from .builtin import register_builtin
-from .coco import load_coco
-from .voc import load_voc
+from .checks import UNREADABLE, copies_in_training, read_to_end
+from .class_names import differ_in_case
+from .findings import Findings
+from .image_reading import ImageFile
+from .needs import (
+    check_annotated,
+    check_annotated_keypoints,
+    check_mask_format,
+)
+from .parts import overlap
 
 logger = logging.getLogger(__name__)
-
-# scheme -> pattern of the rest, how to load it, and Detectron2's evaluator_type
-_SCHEMES: dict[str, tuple[str, Callable[[Path, str], tuple], str]] = {
-    "coco": (r"(.+)\?images=(.+)", lambda a, b: load_coco(a, Path(b).expanduser()), "coco"),
-    "voc": (r"(.+)\?split=(.+)", load_voc, "pascal_voc"),
-}
-# How the addresses look, for error messages.
-ADDRESSES = "coco://<annotations.json>?images=<folder> or voc://<devkit folder>?split=<split>"
 
 
 class Registered(NamedTuple):
@@ -52,73 +47,95 @@ def register_datasets(cfg: CfgNode) -> None:
         InputError: an address or a file behind it is wrong, or a test set has other classes than
             the training set.
     """
-    registered = register_by_name(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
+    unreadable = cfg.DATASETS.get("UNREADABLE_IMAGES", "error")
+    registered = register_by_name(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST, unreadable)
     if registered is None:
         return
-    for field, switch in (("segmentation", "MASK_ON"), ("keypoints", "KEYPOINT_ON")):
-        if cfg.MODEL[switch]:
-            key = f"MODEL.{switch}"
-            check_annotated(cfg.DATASETS.TRAIN, field, f"{key} is True", f"{key} False")
+    train = cfg.DATASETS.TRAIN
+    if cfg.MODEL.MASK_ON:
+        check_annotated(train, "segmentation", "MODEL.MASK_ON is True", "MODEL.MASK_ON False")
+        if cfg.INPUT.MASK_FORMAT == "polygon":
+            check_mask_format(train, "INPUT.MASK_FORMAT", "'bitmask'")
+    if cfg.MODEL.KEYPOINT_ON:
+        words = "MODEL.KEYPOINT_ON is True", "MODEL.KEYPOINT_ON False"
+        check_annotated_keypoints(train, cfg.DATASETS.TEST, *words)
     for head in (cfg.MODEL.ROI_HEADS, cfg.MODEL.RETINANET):
         head.NUM_CLASSES = len(registered.classes)
     if registered.num_keypoints is not None:
         cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = registered.num_keypoints
 
 
-def register_by_name(train: Sequence[str], test: Sequence[str]) -> Registered | None:
+def register_by_name(
+    train: Sequence[str], test: Sequence[str], unreadable: str = "error"
+) -> Registered | None:
     """
     Register data sets by their names; see `register_datasets`.
 
     Args:
         train: names of the data sets to train on.
         test: names of those to evaluate with.
+        unreadable: ``DATASETS.UNREADABLE_IMAGES``: "error", or "skip" to leave out images that
+            cannot be read, or "keep" to leave them to the caller.
 
     Returns:
         what follows for the model, or None if none of the names is an address.
     """
+    if unreadable not in UNREADABLE:
+        raise InputError(
+            f"DATASETS.UNREADABLE_IMAGES is {unreadable!r}, expected 'error' or 'skip' (in a "
+            "Python config: dataloader.unreadable_images)"
+        )
     names = (*train, *test)
     register_builtin(names)
-    loaded = {name: _named(name, _load) for name in dict.fromkeys(names) if "://" in name}
+    loaded = {name: _named(name, unreadable) for name in dict.fromkeys(names) if "://" in name}
     if not loaded:
         return None
+    _check_parts(train, test)
     for name in names:
         if name not in loaded and name not in DatasetCatalog:
             raise unknown_dataset(name)
+    for name, data in loaded.items():
+        _log(name, data.findings)
+    _check_case(loaded)
     classes = _decide_classes(train or test, loaded)
     for name in dict.fromkeys(names):
         if name in loaded:
-            records, _, metadata = loaded[name]
-            _register(name, records, classes, metadata)
+            _register(name, loaded[name], classes)
         elif _registered_classes(name) not in (None, classes):
             raise InputError(
                 f"the data set {name!r} has other classes than {', '.join(loaded)}, which has "
                 f"{', '.join(classes)}: give both the training and the test set"
             )
     logger.info(f"{len(classes)} classes: {', '.join(classes)}")
-    keypoints = [metadata.get("keypoint_names") for *_, metadata in loaded.values()]
+    keypoints = [data.metadata.get("keypoint_names") for data in loaded.values()]
     counts = [len(names) for names in keypoints if names is not None]
-    return Registered(classes, counts[-1] if counts else None)
+    return Registered(classes, counts[0] if counts else None)
 
 
-def check_annotated(names: Sequence[str], field: str, found: str, expected: str) -> None:
+def read_all_images(train: Sequence[str], test: Sequence[str], unreadable: str = "error") -> None:
     """
-    Make sure that the objects of data sets that were given by address have what a model learns.
+    Read every image of data sets that were given by address to its end, before a training. What
+    was read once is not read again while the file stays the same. Images that a test set shares
+    with a training set are named.
 
     Args:
-        names: data sets; those that are no addresses are not looked at.
-        field: of an annotation in Detectron2's form, such as "segmentation".
-        found: the setting that asks for it, as the beginning of a sentence.
-        expected: the setting that does not.
+        train: names of the data sets to train on.
+        test: names of those to evaluate with.
+        unreadable: see `register_by_name`. Images that are left out are taken from the catalog.
 
     Raises:
-        InputError: no object of a data set has it.
+        InputError: some cannot be read, and are not to be left out.
     """
-    for name in (n for n in names if "://" in n):
-        if not any(field in a for r in DatasetCatalog.get(name) for a in r["annotations"]):
-            raise InputError(
-                f"{found}, but no object of the data set {name!r} has a {field!r}: "
-                f"expected {expected}, or other annotations"
-            )
+    known: dict[str, dict[str, ImageFile]] = {}
+    for name in dict.fromkeys(x for x in (*train, *test) if "://" in x):
+        records, findings = DatasetCatalog.get(name), Findings()
+        left, known[name] = read_to_end(name, records, findings, unreadable)
+        _log(name, findings)
+        if len(left) < len(records):
+            _store(name, left)
+    of_train, of_test = ({n: known[n] for n in x if n in known} for x in (train, test))
+    for line in copies_in_training(of_train, of_test):
+        logger.warning(line)
 
 
 def unknown_dataset(name: str) -> InputError:
@@ -129,11 +146,11 @@ def unknown_dataset(name: str) -> InputError:
     )
 
 
-def _decide_classes(names: Sequence[str], loaded: dict[str, tuple]) -> list[str]:
+def _decide_classes(names: Sequence[str], loaded: dict[str, Loaded]) -> list[str]:
     for name in names:
         if name not in loaded and (classes := _registered_classes(name)) is not None:
             return classes
-    return list(dict.fromkeys(c for name in names if name in loaded for c in loaded[name][1]))
+    return list(dict.fromkeys(c for name in names if name in loaded for c in loaded[name].classes))
 
 
 def _registered_classes(name: str) -> list[str] | None:
@@ -142,67 +159,74 @@ def _registered_classes(name: str) -> list[str] | None:
     return MetadataCatalog.get(name).get("thing_classes")
 
 
-def _load(name: str) -> tuple[list[dict], list[str], dict]:
-    scheme, _, rest = name.partition("://")
-    pattern, load, _ = _SCHEMES.get(scheme, ("", None, None))
-    match = re.fullmatch(pattern, rest)
-    if load is None or match is None:
-        raise InputError(f"the data set {name!r} is not understood, expected {ADDRESSES}")
-    records, names, metadata = load(Path(match[1]).expanduser(), match[2])
-    _leave_out_bad_boxes(name, records)
-    if not any(record["annotations"] for record in records):
-        raise InputError(f"there is no object in the data set {name!r}")
-    return records, names, metadata
+def _log(name: str, findings: Findings) -> None:
+    for line in findings.summary():
+        logger.warning(f"{name}: {line}")
 
 
-def _named(name: str, load: Callable[[str], tuple]) -> tuple:
+def _named(name: str, unreadable: str) -> Loaded:
     """Load a data set, and name it in what is wrong with its files."""
     try:
-        return load(name)
+        return load_address(name, unreadable)
     except InputError as e:
         if repr(name) in str(e):
             raise
         raise InputError(f"the data set {name!r}: {e}") from e
 
 
-def _leave_out_bad_boxes(name: str, records: list[dict]) -> None:
-    """Zero-area boxes and those outside their image go, and one line says how many."""
-    total = empty = outside = 0
-    for record in records:
-        kept = []
-        for annotation in record["annotations"]:
-            x0, y0, x1, y1 = BoxMode.convert(
-                annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS
-            )
-            if not (x1 > x0 and y1 > y0):
-                empty += 1
-            elif x1 <= 0 or y1 <= 0 or x0 >= record["width"] or y0 >= record["height"]:
-                outside += 1
-            else:
-                kept.append(annotation)
-        total += len(record["annotations"])
-        record["annotations"] = kept
-    if empty or outside:
-        logger.warning(
-            f"{name}: left out {empty} boxes of zero area and {outside} outside their image, "
-            f"of {total}"
-        )
-
-
-def _register(name: str, records: list[dict], classes: list[str], metadata: dict) -> None:
-    for record in records:
-        for annotation in record["annotations"]:
-            if annotation["category_id"] not in classes:
-                raise InputError(
-                    f"the data set {name!r} has an object of the class "
-                    f"{annotation['category_id']!r} in {record['file_name']}, which the training "
-                    f"set does not know: expected one of {', '.join(classes)}, or the training "
-                    "set to be given as well"
-                )
-            annotation["category_id"] = classes.index(annotation["category_id"])
+def _store(name: str, records: list[dict]) -> None:
+    """Put records into the catalog, in the place of those that are there."""
     if name in DatasetCatalog:
         DatasetCatalog.remove(name)
+    DatasetCatalog.register(name, lambda: [_copied(record) for record in records])
+
+
+def _copied(record: dict) -> dict:
+    """What may be changed without a trace in the catalog, but for outlines and keypoints."""
+    return {**record, "annotations": [dict(x) for x in record["annotations"]]}
+
+
+def _check_case(loaded: dict[str, Loaded]) -> None:
+    """Say which classes of several data sets differ in upper and lower case only."""
+    counts: Counter[str] = Counter()
+    for data in loaded.values():
+        counts.update(dict.fromkeys(data.classes, 0))
+        counts.update(a["category_id"] for r in data.records for a in r["annotations"])
+    said = {x.words for data in loaded.values() for x in data.findings}
+    for words in differ_in_case(counts):
+        if words not in said:
+            logger.warning(f"class names that differ in upper and lower case only: {words}")
+
+
+def _check_parts(train: Sequence[str], test: Sequence[str]) -> None:
+    """No image may be in the training part and in the test part of a data set."""
+    for a, b in product(train, test):
+        if "://" in a and "://" in b and a != b:
+            (whole_a, part_a), (whole_b, part_b) = part_of(a), part_of(b)
+            if whole_a == whole_b and part_a and part_b and overlap(part_a, part_b):
+                raise InputError(
+                    f"the data sets {a!r} and {b!r} have images in common, expected parts of it "
+                    "that have none, such as part=train:0.8 and part=test:0.2"
+                )
+
+
+def _register(name: str, data: Loaded, classes: list[str]) -> None:
+    folded = {c.casefold(): c for c in classes}
+    for record in data.records:
+        for annotation in record["annotations"]:
+            found = annotation["category_id"]
+            if found not in classes:
+                near = folded.get(found.casefold())
+                raise InputError(
+                    f"the data set {name!r} has an object of the class {found!r} in "
+                    f"{record['file_name']}, which the training set does not know"
+                    f"{f' (it has {near!r})' if near else ''}: expected one of "
+                    f"{', '.join(classes)}, or the training set to be given as well"
+                )
+            annotation["category_id"] = classes.index(found)
+    if name in DatasetCatalog:
         MetadataCatalog.remove(name)
-    DatasetCatalog.register(name, lambda: [dict(record) for record in records])
-    evaluator_type = _SCHEMES[name.partition("://")[0]][2]
-    MetadataCatalog.get(name).set(thing_classes=classes, evaluator_type=evaluator_type, **metadata)
+    _store(name, data.records)
+    MetadataCatalog.get(name).set(
+        thing_classes=classes, evaluator_type=evaluator_type(name), **data.metadata
+    )

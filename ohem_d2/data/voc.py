@@ -1,21 +1,55 @@
-"""A folder in the PASCAL VOC layout, with classes of its own."""
+"""Folders of XML files in PASCAL VOC's form, with classes of their own."""
 
-import xml.etree.ElementTree as ET
+# Own code: supervision's reader takes whole numbers only, knows neither lists nor `difficult`, and
+# its errors name no file.
+
+import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 from detectron2.structures import BoxMode
-from PIL import Image, ImageOps
 
 from ..errors import InputError
+from .class_names import normalise
+from .fields import flag
+from .findings import Findings
+from .image_files import (
+    Described,
+    ImageFolder,
+    base_name,
+    find_image,
+    image_folders,
+    image_size,
+    is_image,
+)
+from .xml_files import read_xml
+
+# What folders of XML files are called, in any case.
+_FOLDERS = ("annotations", "annots", "annotation", "annot", "xmls", "xml")
 
 
-def load_voc(devkit: Path, split: str) -> tuple[list[dict], list[str], dict]:
+def load_voc(
+    folder: Path,
+    split: str | None = None,
+    images: str | None = None,
+    first_pixel: int = 1,
+    findings: Findings | None = None,
+) -> tuple[list[dict], list[str], dict]:
     """
-    Read ``Annotations/``, ``ImageSets/Main/<split>.txt`` and ``JPEGImages/`` of a VOC folder.
+    Read a folder in PASCAL VOC's layout or near it. XML files lie in ``Annotations/``,
+    ``annotations/``, ``annots/`` or in the folder itself; images in ``JPEGImages/``, ``Images/``,
+    ``images/``, beside the XML files, or in such a folder beside that of the XML files.
 
     Args:
-        devkit: the folder that holds those three.
-        split: which list of images to read, such as "trainval".
+        folder: the folder that holds these, or the XML files.
+        split: which list of ``ImageSets/Main`` to read, such as "trainval". By default, all
+            images that have an XML file.
+        images: the folder of the images, where it is another one.
+        first_pixel: the number of the first pixel of a row. It is 1 in VOC, which includes the last
+            pixel of a box; 0 for files whose numbers are the edges of the box.
+        findings: where to put what is odd.
 
     Returns:
         Detectron2's data set dicts, with the class's name in place of ``category_id`` and VOC's
@@ -24,78 +58,202 @@ def load_voc(devkit: Path, split: str) -> tuple[list[dict], list[str], dict]:
     Raises:
         InputError: a file is missing or malformed.
     """
-    split_file = devkit / "ImageSets" / "Main" / f"{split}.txt"
-    for path in (split_file, devkit / "Annotations", devkit / "JPEGImages"):
-        if not path.exists():
-            raise InputError(f"{path} does not exist, expected the PASCAL VOC layout in {devkit}")
-    is_image = Image.registered_extensions()
-    images = {
-        path.stem: path
-        for path in sorted((devkit / "JPEGImages").iterdir())
-        if path.suffix.lower() in is_image
-    }
-    try:
-        lines = split_file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as e:
-        raise InputError(f"{split_file} is no text in UTF-8: {e}") from None
+    findings = Findings() if findings is None else findings
+    if not folder.is_dir():
+        raise InputError(f"{folder} does not exist, expected the PASCAL VOC layout")
+    annotations = _find_annotations(folder)
+    folders = [ImageFolder(x) for x in image_folders(folder, images)]
+    if split is None:
+        files = sorted(
+            annotations.rglob("*.xml") if annotations != folder else folder.glob("*.xml")
+        )
+    else:
+        files = _listed(folder, split, annotations, folders, findings)
 
     records = []
-    for stem in dict.fromkeys(line.strip() for line in lines if line.strip()):
-        if stem not in images:  # the split files of one class have a -1, 0 or 1 behind the name
-            stem = stem.split()[0]
-        if stem not in images:
-            raise InputError(
-                f"{split_file} names {stem!r}, but there is no such image in "
-                f"{devkit / 'JPEGImages'}"
+    described = Described()
+    for file in files:
+        root = read_xml(file)
+        if root.tag != "annotation":
+            raise InputError(f"{file} begins with <{root.tag}>, expected <annotation>")
+        inside = file.parent.relative_to(annotations)
+        named = base_name(root.findtext("filename") or "")
+        image = find_image(folders, file, inside, named)
+        if image is None:
+            raise InputError(f"{file} exists, but there is no image for it in {_in_words(folders)}")
+        described.add(image, str(file))
+        if image.name != named and any(x.by_name(named, inside) for x in folders):
+            findings.add(
+                "XML that names another image than that of its own name, which is taken",
+                file,
+                f"{named!r} instead of {image.name!r}",
             )
-        records.append(_load_image(images[stem], devkit / "Annotations" / f"{stem}.xml"))
-    if not records:
-        raise InputError(f"{split_file} names no image")
+        image_id = (inside / file.stem).as_posix()
+        records.append(_load_image(root, file, image, image_id, first_pixel, findings))
+    if split is None:
+        _find_unused(folder, annotations, folders, described, findings)
     names = {a["category_id"] for record in records for a in record["annotations"]}
     return records, sorted(names), {}
 
 
-def _load_image(image: Path, annotation_file: Path) -> dict:
+def _find_annotations(folder: Path) -> Path:
+    inside = sorted(x for x in folder.iterdir() if x.is_dir() and x.name.lower() in _FOLDERS)
+    for candidate in sorted(inside, key=lambda x: _FOLDERS.index(x.name.lower())):
+        if any(candidate.rglob("*.xml")):
+            return candidate
+    if any(folder.glob("*.xml")):
+        return folder
+    with_xml = [x.name for x in sorted(folder.iterdir()) if x.is_dir() and any(x.glob("*.xml"))]
+    hint = f". There are some in {', '.join(with_xml)}: add one of these names" if with_xml else ""
+    raise InputError(
+        f"there are no XML files in {folder} or in {folder / 'Annotations'}, expected the PASCAL "
+        f"VOC layout{hint}"
+    )
+
+
+def _listed(
+    folder: Path,
+    split: str,
+    annotations: Path,
+    folders: Sequence[ImageFolder],
+    findings: Findings,
+) -> list[Path]:
+    """The XML files of the images in a list, each once."""
+    lists = folder / "ImageSets" / "Main"
+    split_file = lists / f"{split}.txt"
+    if not split_file.is_file():
+        there = ", ".join(sorted(x.stem for x in lists.glob("*.txt")))
+        advice = f"a list that is there ({there})" if there else "no '?split=', or '?part='"
+        raise InputError(f"{split_file} does not exist, expected {advice}")
     try:
-        root = ET.parse(annotation_file).getroot()
-    except FileNotFoundError:
-        raise InputError(f"{annotation_file} does not exist, but {image} does") from None
-    except ET.ParseError as e:
-        raise InputError(f"{annotation_file} is no valid XML: {e}") from None
+        lines = split_file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as e:
+        raise InputError(f"{split_file} is no text in UTF-8: {e}") from None
+    names = [line.strip() for line in lines if line.strip()]
+    # A list of one class has a number behind each name: whether the image has an object of it (1),
+    # none (-1) or difficult ones only (0). All of them belong to the set. The numbers are two
+    # characters wide, so that "a 1" may be a name, unless all lines look so.
+    loose = all(re.fullmatch(r".+\s(-1|0|1)", name) for name in names)
+    number = r"\s+(-1|0|1)$" if loose else r"\s+-1$|\s{2,}[01]$"
+    names = [re.sub(number, "", name) for name in names]
+    if not names:
+        raise InputError(f"{split_file} names no image")
+    files = {}
+    for name in names:
+        if name in files:
+            findings.add("image listed more than once, taken once", split_file, repr(name))
+            continue
+        files[name] = _xml_of(name, split_file, annotations, folders)
+    return list(files.values())
+
+
+def _xml_of(name: str, split_file: Path, annotations: Path, folders: Sequence[ImageFolder]) -> Path:
+    """The XML file of an image that a list names, with or without the suffix of the image."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise InputError(f"{split_file} names {name!r}, expected images inside of the folder")
+    for stem in (name, str(Path(name).with_suffix("")) if is_image(Path(name)) else name):
+        file = annotations / f"{stem}.xml"
+        if file.is_file():
+            return file
+    for folder in folders:
+        for image in folder.by_stem(Path(f"{name}.xml").stem, Path(name).parent):
+            raise InputError(f"{annotations / name}.xml does not exist, but {image} does")
+    raise InputError(
+        f"{split_file} names {name!r}, but there is no such image in {_in_words(folders)}"
+    )
+
+
+def _in_words(folders: Sequence[ImageFolder]) -> str:
+    return " or ".join(str(x.folder) for x in folders)
+
+
+def _find_unused(
+    folder: Path,
+    annotations: Path,
+    folders: Sequence[ImageFolder],
+    described: Described,
+    findings: Findings,
+) -> None:
+    """What lies there and belongs to no record."""
+    for images in (x.images for x in folders if any(y in described for y in x.images)):
+        for image in (x for x in images if x not in described):
+            findings.add("image without an XML file, left out", image)
+    if annotations == folder:
+        for file in sorted(set(folder.rglob("*.xml")) - set(folder.glob("*.xml"))):
+            findings.add("XML file in a folder further inside, left out", file)
+
+
+def _load_image(
+    root: ET.Element,
+    file: Path,
+    image: Path,
+    image_id: str,
+    first_pixel: int,
+    findings: Findings,
+) -> dict:
     try:
-        width, height = (int(root.findtext(f"size/{x}") or 0) for x in ("width", "height"))
-        if width <= 0 or height <= 0:  # some tools leave it out
-            with Image.open(image) as opened:
-                width, height = ImageOps.exif_transpose(opened).size
-        annotations = [_load_object(obj) for obj in root.findall("object")]
-    except (ValueError, OSError) as e:
-        raise InputError(f"{annotation_file}: {e}") from None
+        width, height = (int(float(root.findtext(f"size/{x}") or 0)) for x in ("width", "height"))
+    except (ValueError, OverflowError):
+        raise InputError(
+            f"{file}: its <size> has {_size_text(root)}, expected two numbers"
+        ) from None
+    if width <= 0 or height <= 0:  # some tools leave it out
+        width, height = image_size(image)
+    annotations = []
+    for number, obj in enumerate(root.findall("object"), 1):
+        try:
+            annotation = _load_object(obj, first_pixel)
+        except ValueError as e:
+            raise InputError(f"{file}: object {number} {e}") from None
+        annotations.append(annotation)
+        if first_pixel == 1 and min(annotation["bbox"][:2]) < 0:
+            findings.add(
+                "box that begins at pixel 0, where VOC counts from 1 (if all of your files count "
+                "from 0, add first_pixel=0 to the address)",
+                file,
+                f"object {number}, {annotation['category_id']!r}",
+            )
     return {
         "file_name": str(image),
-        "image_id": image.stem,
+        "image_id": image_id,
         "height": height,
         "width": width,
         "annotations": annotations,
     }
 
 
-def _load_object(obj: ET.Element) -> dict:
-    name = obj.findtext("name")
+def _size_text(root: ET.Element) -> list[str | None]:
+    return [root.findtext(f"size/{x}") for x in ("width", "height")]
+
+
+def _load_object(obj: ET.Element, first_pixel: int) -> dict:
+    name = normalise(obj.findtext("name") or "")
     if not name:
-        raise ValueError("an object has no <name>")
+        raise ValueError("has no <name>")
+    if obj.find("bndbox") is None and obj.find("robndbox") is not None:
+        raise ValueError(f"({name!r}) has a rotated box (<robndbox>), expected a <bndbox>")
     corners = [obj.findtext(f"bndbox/{x}") for x in ("xmin", "ymin", "xmax", "ymax")]
     try:
-        x0, y0, x1, y1 = (float(x or "") for x in corners)
+        x0, y0, x1, y1 = numbers = [float(x or "") for x in corners]
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError
     except ValueError:
-        raise ValueError(
-            f"the <bndbox> of an object {name!r} is {corners}, expected four numbers"
-        ) from None
-    # VOC counts pixels from 1 and includes the last one. Taken at its word, a box that ends where
-    # it begins has a pixel; but what a slip of the mouse left behind is not meant to have one.
+        raise ValueError(f"({name!r}) has the <bndbox> {corners}, expected four numbers") from None
+    marks = {}
+    for mark in ("difficult", "ignore"):  # the second is an addition of this project
+        try:
+            marks[mark] = flag(obj.findtext(mark))
+        except ValueError:
+            raise ValueError(
+                f"({name!r}) has {obj.findtext(mark)!r} as <{mark}>, expected 0 or 1"
+            ) from None
+    # Taken at VOC's word, a box that ends where it begins has a pixel; but what a slip of the mouse
+    # left behind is not meant to have one.
     is_empty = x1 <= x0 or y1 <= y0
     return {
         "category_id": name,
-        "bbox": [x1, y1, x1, y1] if is_empty else [x0 - 1, y0 - 1, x1, y1],
+        "bbox": [x1, y1, x1, y1] if is_empty else [x0 - first_pixel, y0 - first_pixel, x1, y1],
         "bbox_mode": BoxMode.XYXY_ABS,
-        "difficult": int(obj.findtext("difficult") or 0),
+        "difficult": marks.pop("difficult"),
+        **{mark: 1 for mark, value in marks.items() if value},
     }

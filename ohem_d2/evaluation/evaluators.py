@@ -7,10 +7,10 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets.coco import convert_to_coco_dict
 from detectron2.evaluation import (
     CityscapesInstanceEvaluator,
     CityscapesSemSegEvaluator,
@@ -22,15 +22,20 @@ from detectron2.evaluation import (
     PascalVOCDetectionEvaluator,
     SemSegEvaluator,
 )
-from detectron2.structures import BoxMode
+from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 
+from ..data import coco_ground_truth, most_objects
 from ..errors import InputError
 from ..files import write_whole
 from ..visualization import DetectionPictures, detections_file, file_name
 
 logger = logging.getLogger(__name__)
+
+# How many detections of an image COCO's metrics take.
+_MOST_BY_COCO, _MOST_KEYPOINTS_BY_COCO = 100, 20
+_PARTS_OF_A_PIXEL = 100
 
 
 def build_evaluator(
@@ -75,17 +80,34 @@ def check_evaluator_type(dataset_name: str) -> None:
 
 
 def _coco(name: str, folder: Path, kpt_oks_sigmas: Sequence[float]) -> COCOEvaluator:
-    how = {"output_dir": str(folder), "kpt_oks_sigmas": kpt_oks_sigmas}
+    how: dict[str, Any] = {"output_dir": str(folder), "kpt_oks_sigmas": kpt_oks_sigmas}
     if "json_file" in MetadataCatalog.get(name).as_dict():
-        return COCOEvaluator(name, **how)
+        return KeepingEvaluator(name, **how)
     # Detectron2 would write the annotations once and use them ever after, whatever the data.
     folder.mkdir(parents=True, exist_ok=True)
     json_file = folder / f"{file_name(name)}_annotations.json"
+    records, metadata = DatasetCatalog.get(name), MetadataCatalog.get(name)
     if comm.is_main_process():
-        write_whole(json_file, json.dumps(convert_to_coco_dict(name)))
+        label_of = metadata.get("thing_dataset_id_to_contiguous_id")
+        ids = None if label_of is None else sorted(label_of, key=label_of.__getitem__)
+        truth = coco_ground_truth(records, metadata.thing_classes, ids)
+        write_whole(json_file, json.dumps(truth))
     comm.synchronize()
+    most = most_objects(records)
+    if most > _MOST_BY_COCO:
+        how["max_dets_per_image"] = most
+        logger.warning(
+            f"An image of the data set {name!r} has {most} objects: as many detections of an image "
+            f"are evaluated, where COCO's metric takes {_MOST_BY_COCO}"
+        )
+    if (people := most_objects(records, "keypoints")) > _MOST_KEYPOINTS_BY_COCO:
+        logger.warning(
+            f"An image of the data set {name!r} has {people} objects with keypoints: COCO's metric "
+            f"of keypoints takes {_MOST_KEYPOINTS_BY_COCO} detections of an image, so that it "
+            "stays below 100"
+        )
     with _metadata(name, json_file=str(json_file)):
-        return COCOEvaluator(name, **how)
+        return KeepingEvaluator(name, **how)
 
 
 def _voc(name: str, *_) -> PascalVOCDetectionEvaluator:
@@ -115,6 +137,25 @@ _EVALUATORS: dict[str, list[Callable[[str, Path, Sequence[float]], DatasetEvalua
 }
 
 
+# evaluator_type -> the names of its results. Which of them there are depends on the model, too.
+_COCOS = ("bbox", "segm", "keypoints", "box_proposals")
+_TASKS = {
+    "coco": _COCOS,
+    "coco_panoptic_seg": (*_COCOS, "sem_seg", "panoptic_seg"),
+    "sem_seg": ("sem_seg",),
+    "pascal_voc": ("bbox",),
+    "pascal_voc_server": (),
+    "lvis": ("bbox", "segm", "box_proposals"),
+    "cityscapes_instance": ("segm",),
+    "cityscapes_sem_seg": ("sem_seg",),
+}
+
+
+def tasks_of(dataset_name: str) -> tuple[str, ...]:
+    """What the results of an evaluation of a data set may be of, by Detectron2's names."""
+    return _TASKS[MetadataCatalog.get(dataset_name).evaluator_type]
+
+
 @contextmanager
 def _metadata(name: str, **values: object) -> Iterator[None]:
     """Set metadata while an evaluator is built, since what is set can never be changed."""
@@ -125,6 +166,23 @@ def _metadata(name: str, **values: object) -> Iterator[None]:
     finally:
         for key in values:
             delattr(metadata, key)
+
+
+class KeepingEvaluator(COCOEvaluator):
+    """Detectron2's `COCOEvaluator`, which leaves keypoints to those that look at them next."""
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """See Detectron2's `DatasetEvaluator.process`. It moves keypoints by half a pixel."""
+        super().process(inputs, [_with_own_keypoints(output) for output in outputs])
+
+
+def _with_own_keypoints(output: dict) -> dict:
+    if "instances" not in output or not output["instances"].has("pred_keypoints"):
+        return output
+    found = output["instances"]
+    fields = dict(found.get_fields())
+    fields["pred_keypoints"] = found.pred_keypoints.clone()
+    return {**output, "instances": Instances(found.image_size, **fields)}
 
 
 class VOCEvaluator(PascalVOCDetectionEvaluator):
@@ -153,9 +211,12 @@ class VOCEvaluator(PascalVOCDetectionEvaluator):
         self._devkit = tempfile.TemporaryDirectory(prefix="voc_evaluation_")
         devkit = Path(self._devkit.name)
         (devkit / "Annotations").mkdir()
+        # Detectron2 reads whole numbers only. What overlaps how much is the same in smaller pixels.
+        whole = all(float(x).is_integer() for r in records for box in _boxes(r) for x in box)
+        self._scale = 1 if whole else _PARTS_OF_A_PIXEL
         (devkit / "ImageSets" / "Main").mkdir(parents=True)
         for number, record in enumerate(records):
-            _write_annotations(devkit / "Annotations" / f"{number}.xml", record)
+            _write_annotations(devkit / "Annotations" / f"{number}.xml", record, self._scale)
         split = "\n".join(str(i) for i in range(len(records)))
         (devkit / "ImageSets" / "Main" / "all.txt").write_text(split)
 
@@ -173,6 +234,8 @@ class VOCEvaluator(PascalVOCDetectionEvaluator):
             instances = output["instances"].to("cpu")
             instances = instances[self._position[instances.pred_classes] >= 0]
             instances.pred_classes = self._position[instances.pred_classes]
+            boxes = instances.pred_boxes.tensor
+            instances.pred_boxes = Boxes(boxes * self._scale)
             number = self._numbers[x["image_id"]]
             super().process([{"image_id": number}], [{"instances": instances}])
 
@@ -216,30 +279,36 @@ class VOCServerFiles(PascalVOCDetectionEvaluator):
 
 
 def _counts(annotation: dict) -> bool:
-    return not annotation.get("difficult", 0)
+    """Whether it has to be found. What is found of the others is neither right nor wrong."""
+    return not any(annotation.get(x, 0) for x in ("difficult", "iscrowd", "ignore"))
 
 
-def _write_annotations(file: Path, record: dict) -> None:
+def _boxes(record: dict) -> list:
+    return [
+        BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYXY_ABS)
+        for a in record["annotations"]
+    ]
+
+
+def _write_annotations(file: Path, record: dict, scale: int) -> None:
     root = ET.Element("annotation")
-    for annotation in record["annotations"]:
+    for annotation, box in zip(record["annotations"], _boxes(record)):
         obj = ET.SubElement(root, "object")
-        x0, y0, x1, y1 = BoxMode.convert(
-            annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS
-        )
+        x0, y0, x1, y1 = (scale * x for x in box)
         fields = {
             "name": annotation["category_id"],
             "pose": "",
             "truncated": 0,
             "difficult": int(not _counts(annotation)),
         }
-        # VOC counts pixels from 1, and Detectron2 reads whole numbers only.
-        box = {
+        # VOC counts pixels from 1.
+        corners = {
             "xmin": round(x0 + 1),
             "ymin": round(y0 + 1),
             "xmax": round(x1),
             "ymax": round(y1),
         }
-        for parent, values in ((obj, fields), (ET.SubElement(obj, "bndbox"), box)):
+        for parent, values in ((obj, fields), (ET.SubElement(obj, "bndbox"), corners)):
             for key, value in values.items():
                 ET.SubElement(parent, key).text = str(value)
     ET.ElementTree(root).write(file)

@@ -15,7 +15,8 @@ _Value = Tensor | Callable[[], Tensor] | None
 class Candidates:
     """
     The R RoIs that a sampler chooses from: those of all images of the batch (of this process),
-    except those that the matcher ignores. A sampler sees nothing else.
+    except those that the matcher ignores, and those that lie in a region to ignore. A sampler sees
+    nothing else.
 
     All tensors are flat, have a row for each RoI, and carry no gradients. Do not change them in
     place: logs and training use the same tensors.
@@ -180,7 +181,7 @@ def check_selection(selection: object, candidates: Candidates, sampler: object) 
             )
     if weights is not None and weights.is_cpu and not (weights.isfinite() & (weights >= 0)).all():
         raise InputError(
-            f"the sampler {name} returned weights that are negative or no numbers, expected 0 or "
-            "more"
+            f"the sampler {name} returned weights that are negative, NaN or infinite, expected "
+            "finite values of 0 or more"
         )
     return selection

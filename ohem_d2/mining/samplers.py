@@ -164,13 +164,13 @@ class SharedSampler:
         """
         if self._last is None:
             raise InputError(
-                "a follower was asked before its SharedSampler, expected that to choose first"
+                "a follower was called before its SharedSampler, which has to choose first"
             )
         boxes, selection = self._last
         if boxes.shape != candidates.boxes.shape or not torch.allclose(boxes, candidates.boxes):
             raise InputError(
-                f"a follower was given other RoIs ({len(candidates)}) than its SharedSampler "
-                f"({len(boxes)}), expected the same: both heads need the same proposals"
+                f"a follower received different RoIs ({len(candidates)}) from its SharedSampler "
+                f"({len(boxes)}): both heads need the same proposals"
             )
         return selection
 

@@ -215,7 +215,7 @@ class BoxVotingMixin(BoxBranchMixin):
     def _detect_with_voting(
         self, features: dict[str, Tensor], proposals: list[Instances]
     ) -> list[Instances]:
-        """What the extended head does at test time, but for how boxes are found."""
+        """What the extended head does at test time, except for how boxes are found."""
         last = self._predictors()[-1]
         found = detect(
             lambda x: self.detect_boxes(features, x),

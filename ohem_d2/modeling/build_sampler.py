@@ -10,7 +10,7 @@ from typing import Any
 from detectron2.config import instantiate
 
 from ..config import SAMPLER_OPTIONS, OHEMOptions, config_key
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..mining.samplers import SAMPLERS, Sampler
 
 _KEY = config_key("sampler")
@@ -23,7 +23,8 @@ def build_sampler(options: OHEMOptions, positive_fraction: float) -> Sampler:
     - a name from `SAMPLERS`, or ``"my_module.MySampler"``, a class that can be imported, optionally
       with arguments of its constructor, as in ``"my_module.MySampler(num_bins=3)"``
     - such a class, or a node ``L(MySampler)(num_bins=3)`` of a Python config
-    - a sampler itself, which is any function of candidates and a budget
+    - a sampler itself, which is any function of candidates and a budget; one that is named by a
+      text has to call them ``candidates`` and ``num_samples``
 
     A parameter of the constructor that is named like an option of samplers gets its value, and
     ``positive_fraction`` gets Detectron2's.
@@ -38,9 +39,14 @@ def build_sampler(options: OHEMOptions, positive_fraction: float) -> Sampler:
     """
     found, arguments = _find(options.sampler)
     is_class = inspect.isclass(found)
-    if not callable(found) or (arguments and not is_class):
-        raise InputError(f"{_KEY} is {options.sampler!r}, which is no sampler: expected a class")
-    known = inspect.signature(found).parameters if is_class else {}
+    is_registered = any(found is x for _, x in SAMPLERS)
+    is_named = isinstance(options.sampler, (str, Mapping)) and not is_registered
+    if (arguments and not is_class) or not _is_sampler(found, is_named):
+        raise InputError(
+            f"{_KEY} is {shown(options.sampler)}, which is not a sampler: expected a class with a "
+            "method __call__(candidates, num_samples), or a function of candidates and num_samples"
+        )
+    known = (_parameters(found) if is_class else None) or {}
     name = getattr(found, "__name__", type(found).__name__)
     defaults = {f.name: f.default for f in fields(options)}
     settings: dict[str, Any] = {}
@@ -59,15 +65,39 @@ def build_sampler(options: OHEMOptions, positive_fraction: float) -> Sampler:
     if not is_class:
         return found
     try:
-        sampler = found(**settings, **arguments)
+        return found(**settings, **arguments)
     except (TypeError, ValueError) as e:
-        raise InputError(f"{_KEY} is {options.sampler!r}, which cannot be built: {e}") from e
-    if not callable(sampler):
-        raise InputError(
-            f"{_KEY} is {options.sampler!r}, expected a class with a method __call__(candidates, "
-            "num_samples)"
-        )
-    return sampler
+        raise InputError(f"{_KEY} is {shown(options.sampler)}, which cannot be built: {e}") from e
+
+
+def _is_sampler(found: Any, is_named: bool) -> bool:
+    """
+    Whether something can be called with candidates and a budget, or builds what can. It is not
+    called to find out: a config may name any function that Python can import.
+    """
+    if inspect.isclass(found):
+        call = next((vars(c)["__call__"] for c in found.__mro__ if "__call__" in vars(c)), None)
+        return _parameters(found) is not None and _takes(call, None, None, None)
+    if not _takes(found, None, None):
+        return False
+    first = list(_parameters(found) or ())[:2]
+    return not is_named or first == ["candidates", "num_samples"]
+
+
+def _parameters(function: Any) -> Mapping[str, inspect.Parameter] | None:
+    """None if it is not callable, or built into Python, which does not tell its parameters."""
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return None
+
+
+def _takes(function: Any, *arguments: None) -> bool:
+    try:
+        inspect.signature(function).bind(*arguments)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _find(sampler: object) -> tuple[Any, dict[str, Any]]:
@@ -85,15 +115,15 @@ def _find(sampler: object) -> tuple[Any, dict[str, Any]]:
         arguments = {}
         if isinstance(call, ast.Call):
             if call.args or not all(k.arg for k in call.keywords):
-                raise ValueError("its arguments have no names")
+                raise ValueError("pass arguments by keyword, as in HardPool(pool_size=3)")
             arguments = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
             call = call.func
         if not isinstance(call, (ast.Name, ast.Attribute)):
-            raise ValueError("it is no name")
-    except (SyntaxError, ValueError) as e:
+            raise ValueError("it is not a name")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
         raise InputError(
-            f"{_KEY} is {sampler!r}, expected a name such as OHEMSampler or my_module.MySampler, "
-            f"optionally with arguments, as in MySampler(num_bins=3) ({e})"
+            f"{_KEY} is {shown(sampler)}, expected a name such as OHEMSampler or "
+            f"my_module.MySampler, optionally with arguments, as in MySampler(num_bins=3) ({e})"
         ) from None
     return _find_by_name(ast.unparse(call)), arguments
 
@@ -105,8 +135,10 @@ def _find_by_name(name: str) -> Callable[..., Any]:
     registered = ", ".join(x for x, _ in SAMPLERS)
     expected = f"expected one of {registered}, or a class such as my_module.MySampler"
     if not module:
-        raise InputError(f"{_KEY} is {name!r}, {expected}")
+        raise InputError(f"{_KEY} is {shown(name)}, {expected}")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as e:
-        raise InputError(f"{_KEY} is {name!r}, which cannot be imported ({e}): {expected}") from e
+    except (ImportError, AttributeError, SyntaxError, ValueError) as e:
+        raise InputError(
+            f"{_KEY} is {shown(name)}, which cannot be imported ({e}): {expected}"
+        ) from e

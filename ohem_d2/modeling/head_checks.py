@@ -1,10 +1,13 @@
 """Whether a mining head fits the heads that it extends, and its config."""
 
 import logging
+from collections.abc import Mapping
 
 from detectron2.config import CfgNode
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, ROIHeads
+from torch import nn
 
+from ..config import OHEMOptions, config_key
 from ..errors import InputError
 from .box_branch import BoxBranchMixin, own_names
 
@@ -43,7 +46,7 @@ def check_class(cls: type[BoxBranchMixin], mixin: type) -> None:
             )
 
 
-def check_arguments(cls: type, kind: str, arguments: dict) -> None:
+def check_arguments(cls: type, kind: str, arguments: Mapping) -> None:
     """
     Check the arguments of a Python config.
 
@@ -67,7 +70,7 @@ def check_arguments(cls: type, kind: str, arguments: dict) -> None:
         raise _other_heads("model.roi_heads", cls, found, expected)
 
 
-def check_config(cls: type, kind: str, cfg: CfgNode) -> None:
+def check_config(cls: type, kind: str, cfg: CfgNode, warns: bool) -> None:
     """
     Check a YAML config.
 
@@ -75,6 +78,7 @@ def check_config(cls: type, kind: str, cfg: CfgNode) -> None:
         cls: the class of the heads.
         kind: the name of that of the mining heads which it is, or is derived from.
         cfg: the config that it is built from.
+        warns: whether to warn of what may be the config of other heads.
 
     Raises:
         InputError: it is that of other heads.
@@ -89,14 +93,59 @@ def check_config(cls: type, kind: str, cfg: CfgNode) -> None:
         expected.append("OHEMCascadeROIHeads")
     elif kind == "OHEMCascadeROIHeads":
         found = "CLS_AGNOSTIC_BBOX_REG is False"
+    found = f"MODEL.ROI_BOX_HEAD.{found}"
+    if kind == "OHEMCascadeROIHeads":
+        found = f"this is not the config of a Cascade R-CNN ({found})"
     if kind not in expected:
-        raise _other_heads("MODEL.ROI_HEADS.NAME", cls, f"MODEL.ROI_BOX_HEAD.{found}", expected)
-    if kind == "OHEMROIHeads" and "OHEMCascadeROIHeads" in expected:
+        raise _other_heads("MODEL.ROI_HEADS.NAME", cls, found, expected)
+    if warns and kind == "OHEMROIHeads" and "OHEMCascadeROIHeads" in expected:
         # All that a cascade's config has and another's has not; some others have it too.
         logger.warning(
             f"MODEL.ROI_HEADS.NAME is {cls.__name__}, and MODEL.ROI_BOX_HEAD."
             "CLS_AGNOSTIC_BBOX_REG is True: if this is the config of a cascade, it needs "
             "OHEMCascadeROIHeads, and is now trained with one stage only"
+        )
+
+
+def check_classes_of_heads(heads: nn.Module) -> None:
+    """
+    Check that all parts of heads have as many classes: a Python config has a number for each.
+
+    Args:
+        heads: RoI heads, with mining or without.
+
+    Raises:
+        InputError: some have not, so that a class would be another's, or background.
+    """
+    expected = getattr(heads, "num_classes", None)
+    numbers = {name: getattr(x, "num_classes", None) for name, x in heads.named_modules() if name}
+    mask_predictor = getattr(getattr(heads, "mask_head", None), "predictor", None)
+    num_masks = getattr(mask_predictor, "out_channels", 1)
+    if num_masks != 1:  # which is for all classes together
+        numbers["mask_head"] = num_masks
+    for name, number in numbers.items():
+        if isinstance(number, int) and number != expected:
+            raise InputError(
+                f"num_classes of roi_heads.{name} is {number}, expected {expected}, as of roi_heads"
+            )
+
+
+def check_stages(heads: ROIHeads, options: OHEMOptions) -> None:
+    """
+    Check that options of a cascade are those of a cascade.
+
+    Args:
+        heads: mining heads.
+        options: theirs.
+
+    Raises:
+        InputError: they are of heads with a single stage.
+    """
+    default = OHEMOptions().cascade_stages
+    if options.cascade_stages != default and not isinstance(heads, CascadeROIHeads):
+        raise InputError(
+            f"{config_key('cascade_stages')} is {options.cascade_stages}, expected {default}, the "
+            f"default: {type(heads).__name__} is not a cascade, whose stages these are"
         )
 
 

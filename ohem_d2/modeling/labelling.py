@@ -10,22 +10,33 @@ from torch import Tensor
 from ..config import config_key
 from ..errors import InputError
 from .extended_head import ExtendedHead
+from .ignore_regions import outside_regions
 
 
 class LabellingMixin(ExtendedHead):
-    """Labels proposals, for a head that is based on Detectron2's `ROIHeads`."""
+    """
+    Labels proposals, for a head that is based on Detectron2's `ROIHeads`. What lies in a region to
+    ignore is no proposal, see `ohem_d2.modeling.ignore_regions`.
+    """
 
     # Whether `_sample_proposals` is to take all of them.
     _takes_all = False
+
+    def label_and_sample_proposals(
+        self, proposals: list[Instances], targets: list[Instances], *args: Any, **kwargs: Any
+    ) -> list[Instances]:
+        """See Detectron2's `ROIHeads.label_and_sample_proposals`."""
+        proposals = outside_regions(proposals, targets, self.proposal_matcher)
+        return super().label_and_sample_proposals(proposals, targets, *args, **kwargs)
 
     def label_proposals(
         self, proposals: list[Instances], targets: list[Instances], *args: Any, **kwargs: Any
     ) -> list[Instances]:
         """
-        Every proposal, and the ground truth if it is appended, but for those that the matcher
-        ignores; with the fields of the object that it is matched to, ``gt_classes`` and
-        ``gt_boxes`` among them, and ``gt_index``, its number. Masks may be left out, which
-        `with_ground_truth` adds.
+        Every proposal, and the ground truth if it is appended, except those that the matcher
+        ignores and those that lie in a region to ignore; with the fields of the object that it is
+        matched to, ``gt_classes`` and ``gt_boxes`` among them, and ``gt_index``, its number. Masks
+        may be left out, which `with_ground_truth` adds.
 
         Args:
             proposals: as in Detectron2's `ROIHeads.label_and_sample_proposals`.
@@ -44,6 +55,7 @@ class LabellingMixin(ExtendedHead):
             fields = {k: v for k, v in x.get_fields().items() if not isinstance(v, left_out)}
             number = torch.arange(len(x), device=x.gt_classes.device)
             lean.append(Instances(x.image_size, **fields, gt_index=number))
+        proposals = outside_regions(proposals, targets, self.proposal_matcher)
         self._takes_all = True
         try:
             return label(proposals, lean, *args, **kwargs)
@@ -67,7 +79,7 @@ class LabellingMixin(ExtendedHead):
         if len(gt_classes) == 0:
             # Without objects the matcher knows nothing: all is background, as in Detectron2.
             return indices, torch.full_like(indices, self.num_classes)
-        # To look is to wait for the GPU; a matcher of another kind may ignore some as well.
+        # Looking would wait for the GPU; a matcher of another kind may ignore some as well.
         if -1 in getattr(self.proposal_matcher, "labels", [-1]):
             indices = indices[matched_labels != -1]
         background = torch.full_like(indices, self.num_classes)
@@ -77,7 +89,7 @@ class LabellingMixin(ExtendedHead):
 
 def ignore_below(matcher: Matcher, bg_iou_lo: float) -> Matcher:
     """
-    The same matcher, but for RoIs whose best IoU is below ``bg_iou_lo``: it ignores them.
+    The same matcher, except for RoIs whose best IoU is below ``bg_iou_lo``: it ignores them.
 
     Raises:
         InputError: no background would be left.

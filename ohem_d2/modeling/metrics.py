@@ -36,7 +36,7 @@ def add_up(candidates: Candidates, indices: Tensor, is_hard: Tensor) -> Tensor:
     foreground = candidates.labels < num_classes
     of_all = torch.stack([torch.ones_like(losses), foreground, losses])
     of_trained = of_all[:, indices]
-    # To look up which are hard is to wait for the GPU: the others count as 0.
+    # Looking up which are hard would wait for the GPU: the others count as 0.
     of_hard = of_trained.masked_fill(~is_hard, 0)
 
     types = error_types(

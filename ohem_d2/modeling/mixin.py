@@ -20,7 +20,7 @@ from ..mining.losses import check_predictor
 from .box_branch import config_of, is_configured_above, own_names
 from .box_voting import BoxVotingMixin
 from .build_sampler import build_sampler
-from .head_checks import check_class
+from .head_checks import check_class, check_classes_of_heads, check_stages
 from .labelling import LabellingMixin, ignore_below, with_ground_truth
 from .metrics import MiningMetrics, add_up
 from .reading import Reading, features_of_forward, read_rois
@@ -106,7 +106,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
             InputError: an option does not fit the heads, or the heads do not fit the config.
         """
         cfg = config_of(*args, **kwargs)
-        self._check_kind(cfg, kwargs)
+        self.check_kind(cfg, kwargs)
         if not isinstance(ohem, OHEMOptions):
             ohem = ohem_options(cfg) if ohem is None else options_by_name(OHEMOptions, ohem)
         super().__init__(*args, **kwargs)
@@ -117,6 +117,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
                 f"MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE is {self.batch_size_per_image}, "
                 "expected 1 or more: it is the number of RoIs to train on per image"
             )
+        check_classes_of_heads(self)
         for predictor in self._predictors():
             check_predictor(predictor)
         self.observers: list[Callable[[list[Instances]], None]] = []
@@ -134,6 +135,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
 
     @ohem.setter
     def ohem(self, options: OHEMOptions) -> None:
+        check_stages(self, options)
         self._ohem = options
         self.sampler = build_sampler(options, self.positive_fraction)
         self.proposal_matcher = self._matcher
@@ -141,9 +143,13 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
             self.proposal_matcher = ignore_below(self._matcher, options.bg_iou_lo)
 
     @classmethod
-    def _check_kind(cls, cfg: CfgNode | None, arguments: dict) -> None:
+    def check_kind(cls, cfg: CfgNode | None, arguments: Mapping | None = None) -> None:
         """
         Check that the heads are of the kind that their config, or their arguments, are for.
+
+        Args:
+            cfg: a YAML config; None: they are built from arguments.
+            arguments: these, by name; None: they are not built yet, and nothing is warned of.
 
         Raises:
             InputError: they are not.
@@ -208,8 +214,8 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
             features = features_of_forward(self)  # which may be others than those of the call
         if features is None:
             self._check.warn_once(
-                "label_and_sample_proposals was not called by the forward of the heads, so the "
-                "features to rank by are not known: RoIs are not mined, but sampled as without it"
+                "label_and_sample_proposals was called outside the heads' forward, so the features "
+                "to rank by are unavailable: falling back to Detectron2's sampling"
             )
             return None
         # A checkpoint (torch.utils.checkpoint) runs a step without gradients first, and then again

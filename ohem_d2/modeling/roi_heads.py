@@ -1,5 +1,7 @@
 """Detectron2's RoI heads with mining, by the names that a config gives."""
 
+from collections.abc import Mapping
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling.roi_heads import (
@@ -18,6 +20,7 @@ from ..config import config_key
 from ..errors import InputError
 from ..mining.candidates import Candidates
 from .head_checks import check_arguments, check_config
+from .ignore_regions import outside_regions
 from .metrics import MiningMetrics
 from .mixin import OHEMMixin
 from .reading import best_iou
@@ -27,13 +30,14 @@ class _OfItsKind(OHEMMixin):
     """Refuses the config of another head."""
 
     @classmethod
-    def _check_kind(cls, cfg: CfgNode | None, arguments: dict) -> None:
+    def check_kind(cls, cfg: CfgNode | None, arguments: Mapping | None = None) -> None:
+        """See `OHEMMixin.check_kind`."""
         known = (OHEMCascadeROIHeads, OHEMRes5ROIHeads, OHEMRROIHeads, OHEMROIHeads)
         kind = next(k for k in known if issubclass(cls, k))
         if cfg is None:
-            check_arguments(cls, kind.__name__, arguments)
+            check_arguments(cls, kind.__name__, arguments or {})
         else:
-            check_config(cls, kind.__name__, cfg)
+            check_config(cls, kind.__name__, cfg, warns=arguments is not None)
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -122,6 +126,7 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
         self, proposals: list[Instances], stage: int, targets: list[Instances]
     ) -> list[Instances]:
         """Label the boxes that the stage before predicted, and mine among them if asked to."""
+        proposals = outside_regions(proposals, targets, self.proposal_matchers[stage])
         is_step, label = torch.is_grad_enabled(), super()._match_and_label_boxes
         mines = stage in self.ohem.cascade_stages
         features = self._features_to_mine(is_step) if mines else None

@@ -71,10 +71,10 @@ class SelfCheck:
                 self._reading.calls_hooks = True
                 advice = "forward hooks are called while RoIs are read too from now on"
             else:
-                advice = "it needs a method read_boxes that does what its training does"
+                advice = "override read_boxes to match the training forward pass"
             self.warn_once(
-                f"the RoIs that {type(heads).__name__} trains on had a mean loss of {read:.4g} "
-                f"when they were chosen, and have {trained:.4g} in training: {advice}"
+                f"the RoIs that {type(heads).__name__} trains on were ranked with a mean loss of "
+                f"{read:.4g}, but train with {trained:.4g}: {advice}"
             )
 
     def read(

@@ -8,7 +8,6 @@ from itertools import accumulate
 import numpy as np
 import torch
 from detectron2.config import CfgNode, instantiate
-from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
@@ -25,6 +24,7 @@ from ..mining.samplers import OHEMSampler
 from ..modeling.metrics import error_types_of
 from ..modeling.mixin import OHEMMixin
 from ..modeling.roi_heads import OHEMRROIHeads
+from ..training.ignore_regions import IgnoreMapper, is_region, lazy_options
 
 # Of look-alikes that overlap by a higher IoU, only the hardest is an example.
 _SAME_THING = 0.3
@@ -88,8 +88,8 @@ class Findings:
     boxes: np.ndarray
     classes: np.ndarray
     scores: np.ndarray
-    # (C, 4): where there are crowds, whose objects have no label each.
-    crowds: np.ndarray
+    # (G, 4): the regions to ignore, such as crowds, whose objects have no label each.
+    regions: np.ndarray
 
 
 def build_mapper(cfg: CfgNode | DictConfig) -> Callable[[dict], dict]:
@@ -100,30 +100,31 @@ def build_mapper(cfg: CfgNode | DictConfig) -> Callable[[dict], dict]:
         cfg: the config of the model, YAML or Python.
 
     Returns:
-        a function from a record of Detectron2's catalog to what its `DatasetMapper` returns, and
-        ``crowds``, (C, 4), boxes in pixels of the file.
+        a function from a record of Detectron2's catalog to what `IgnoreMapper` returns, and
+        ``regions``, (G, 4), those to ignore in pixels of the file.
     """
     if isinstance(cfg, DictConfig):
         at_test = cfg.dataloader.test.mapper
-        mapper = DatasetMapper(
+        mapper = IgnoreMapper(
             is_train=True,
             augmentations=instantiate(at_test.augmentations),
             image_format=at_test.image_format,
+            ignore_difficult=lazy_options(cfg).difficult,
         )
     else:
         cfg = cfg.clone()
         cfg.defrost()
         cfg.MODEL.MASK_ON = cfg.MODEL.KEYPOINT_ON = cfg.INPUT.CROP.ENABLED = False
         augmentations = build_augmentation(cfg, is_train=False)
-        mapper = DatasetMapper(cfg, is_train=True, augmentations=augmentations)
+        mapper = IgnoreMapper(cfg, is_train=True, augmentations=augmentations)
 
     def prepare(record: dict) -> dict:
-        crowds = [
+        regions = [
             BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS)
             for a in record["annotations"]
-            if a.get("iscrowd", 0)
+            if is_region(a, mapper.ignore_difficult)
         ]
-        return {**mapper(record), "crowds": np.array(crowds, dtype=float).reshape(-1, 4)}
+        return {**mapper(record), "regions": np.array(regions, dtype=float).reshape(-1, 4)}
 
     return prepare
 
@@ -163,8 +164,8 @@ def look_at(model: GeneralizedRCNN, x: dict) -> Findings:
     Returns:
         one hard example of each object and of each place that is taken for one: of RoIs that
         overlap an object by an IoU of 0.7 or more, or all of them by less than 0.3. What the model
-        is only not sure of, with the right class, is none. And what it finds in the boxes of the
-        labels, and without them, for `label_errors`.
+        is only not sure of, with the right class, is none; nor is what lies in a region to ignore.
+        And what it finds in the boxes of the labels, and without them, for `label_errors`.
 
     Raises:
         FloatingPointError: the model computes what is not a number.
@@ -216,7 +217,7 @@ def look_at(model: GeneralizedRCNN, x: dict) -> Findings:
         boxes=found.pred_boxes.tensor.cpu().numpy() * to_file,
         classes=found.pred_classes.cpu().numpy(),
         scores=found.scores.double().cpu().numpy(),
-        crowds=x["crowds"],
+        regions=x["regions"],
     )
 
 

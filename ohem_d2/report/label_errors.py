@@ -19,8 +19,8 @@ _SAME = 0.6
 _NEAR = 0.1
 # What is found where no label is overlaps each by less than this IoU.
 _ELSEWHERE = 0.3
-# What lies in a crowd by this share of its area may be one of its objects.
-_IN_A_CROWD = 0.5
+# What lies in a region to ignore by this share of its area may be one of its objects.
+_IN_A_REGION = 0.5
 _LEAST_PROBABLE = 1e-6
 # Where cleanlab's score (1 at most) is this or more, a label and what is found differ by a few
 # pixels only.
@@ -60,7 +60,7 @@ def _suspects(f: Findings) -> Iterator[HardExample]:
             is_background = f.seen_classes[label] == f.num_classes
             error_type = "spurious label" if is_background else "wrong class"
             yield _of_label(f, error_type, label)
-    missing = (ious.max(axis=1, initial=0) < _ELSEWHERE) & ~_in_a_crowd(f)
+    missing = (ious.max(axis=1, initial=0) < _ELSEWHERE) & ~_in_a_region(f)
     missing[list(beside.values())] = False
     missing = missing.nonzero()[0]
     # An object that is seen as one of two classes is one.
@@ -69,13 +69,13 @@ def _suspects(f: Findings) -> Iterator[HardExample]:
         yield _of_detection(f, "missing label", detection, None, ious)
 
 
-def _in_a_crowd(f: Findings) -> np.ndarray:
-    """(D,) whether detections lie in one."""
-    near = np.maximum(f.boxes[:, None, :2], f.crowds[:, :2])
-    far = np.minimum(f.boxes[:, None, 2:], f.crowds[:, 2:])
+def _in_a_region(f: Findings) -> np.ndarray:
+    """(D,) whether detections lie in one to ignore."""
+    near = np.maximum(f.boxes[:, None, :2], f.regions[:, :2])
+    far = np.minimum(f.boxes[:, None, 2:], f.regions[:, 2:])
     shared = (far - near).clip(min=0).prod(axis=2)
     area = (f.boxes[:, 2:] - f.boxes[:, :2]).prod(axis=1)
-    return shared.max(axis=1, initial=0) >= _IN_A_CROWD * area
+    return shared.max(axis=1, initial=0) >= _IN_A_REGION * area
 
 
 def _beside(f: Findings, ious: np.ndarray) -> dict[int, int]:
@@ -127,9 +127,9 @@ def by_cleanlab(
         ious = _iou(f.boxes, f.label_boxes)
         # cleanlab has the detections of one class after those of another.
         order = np.argsort(f.classes, kind="stable")
-        in_a_crowd = _in_a_crowd(f)
+        in_a_region = _in_a_region(f)
         for score, detection in zip(overlooked[i], order.tolist()):
-            if score < _AGREED and not in_a_crowd[detection]:  # which no NaN is
+            if score < _AGREED and not in_a_region[detection]:  # which no NaN is
                 example = _of_detection(f, "missing label", detection, None, ious)
                 ranked["missing label"].append((score, i, example))
         same_class = f.classes[:, None] == f.label_classes

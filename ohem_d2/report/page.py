@@ -12,10 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 from detectron2.data import MetadataCatalog
-from detectron2.data.detection_utils import read_image
 from detectron2.structures import BoxMode
 from tqdm import tqdm
 
+from ..data import plain_path, read_image
 from ..files import write_whole
 from ..mining.error_types import ERROR_TYPES, TIDE_NAMES
 from ..visualization import ERROR_COLORS
@@ -96,7 +96,9 @@ def as_coco(
         "images": [
             {
                 "id": i,
-                "file_name": os.path.abspath(r["file_name"]),  # wherever the file is read from
+                "file_name": os.path.abspath(
+                    plain_path(r["file_name"])
+                ),  # wherever the file is read from
                 "height": r["height"],
                 "width": r["width"],
                 "original_id": r["image_id"],

@@ -20,19 +20,19 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from tqdm import tqdm
 
-from ..data import register_datasets
+from ..data import plain_path, register_datasets
 from ..errors import InputError
 from ..modeling.lazy import COUNTERPARTS, with_ohem
 from ..training.checks import (
     check_output_dir,
     check_proposal_files,
     check_weights,
-    named_settings,
 )
 from ..training.config_file import find_config, load_config
 from ..training.data_checks import check_datasets, check_num_classes, named_data_sets
 from ..training.key_checks import check_keys
 from ..training.lazy_trainer import load_lazy_config, register_lazy_datasets
+from ..training.named_settings import named_settings
 from ..training.output_folder import alone_in, check_not_in_the_way
 from ..training.weights import SafeCheckpointer
 from .hard_examples import Findings, build_mapper, check_model, look_at
@@ -109,7 +109,7 @@ def _look_at_all(
             try:
                 x = mapper(record)
             except Exception as e:  # what reads images raises anything
-                logger.warning(f"{record['file_name']} is left out: {e}")
+                logger.warning(f"{plain_path(record['file_name'])} is left out: {e}")
                 continue
             size = {"height": x["height"], "width": x["width"]}  # which a record may lack
             seen.append(({**record, **size}, look_at(model, x)))
@@ -242,6 +242,7 @@ def load_yaml_config(
     check_keys(cfg, training=False)
     proposal_files = find_proposals(cfg, dataset)
     cfg.DATASETS.TEST = (dataset,)
+    cfg.DATASETS.UNREADABLE_IMAGES = "keep"  # which are named one by one
     with _naming_data_sets(cfg.DATASETS.TRAIN, "DATASETS.TRAIN", "DATASETS.TRAIN '()'", dataset):
         register_datasets(cfg)
     check_classes("MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES, dataset)
@@ -256,7 +257,7 @@ def load_yaml_config(
             f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}, expected GeneralizedRCNN: "
             "hard examples are mined among the RoIs of a two-stage model"
         )
-    with named_settings(config_file, cfg):
+    with named_settings(config_file, cfg, opts):
         model = build_model(cfg)
     load_weights(model, cfg.MODEL.WEIGHTS)
     return cfg, model, proposal_files
@@ -279,6 +280,7 @@ def load_python_config(
             "examples are mined among its RoIs"
         )
     cfg.dataloader.test.dataset.names = dataset
+    OmegaConf.update(cfg, "dataloader.unreadable_images", "keep", force_add=True)
     key = "dataloader.train.dataset.names"
     with _naming_data_sets(OmegaConf.select(cfg, key) or (), key, f"'{key}=[]'", dataset):
         register_lazy_datasets(cfg)
@@ -288,7 +290,7 @@ def load_python_config(
     target = heads["_target_"]
     if (locate(target) if isinstance(target, str) else target) in COUNTERPARTS:
         cfg.model.roi_heads = with_ohem(heads)
-    with named_settings(config_file, cfg):
+    with named_settings(config_file, cfg, opts):
         model = instantiate(cfg.model).to(cfg.train.device)
     load_weights(model, cfg.train.init_checkpoint)
     return cfg, model, None

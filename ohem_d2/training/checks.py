@@ -2,13 +2,11 @@
 
 import os
 import re
-import sys
 import tempfile
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from urllib.parse import urlparse
 
+from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
@@ -16,13 +14,8 @@ from ..data.pickles import read_pickle
 from ..errors import InputError
 from ..paths import wrong_file, wrong_name
 from .checkpoint import has_checkpoints
-from .key_checks import named_keys
 
-# Whose code it is that raises an error which the settings are to blame for.
-_NOT_OF_USERS = sys.stdlib_module_names | {
-    "ohem_d2", "detectron2", "fvcore", "iopath", "omegaconf", "torch", "torchvision", "numpy",
-    "yacs", "hydra", "tensorboard", "PIL",
-}  # fmt: skip
+_KEYPOINTS_OF_COCO = 17
 # What Detectron2 reads from a file of proposals; the first may have an older name.
 _OF_PROPOSALS = ({"ids", "indexes"}, {"boxes"}, {"objectness_logits", "scores"})
 
@@ -155,33 +148,26 @@ def check_output_dir(key: str, path: object) -> None:
         ) from e
 
 
-@contextmanager
-def named_settings(config_file: str, cfg: object) -> Iterator[None]:
+def check_keypoint_sigmas(
+    key: str, sigmas: Sequence[float], number: int, names: Sequence[str]
+) -> None:
     """
-    Say which settings they are that no model or training can be built from.
-
-    What code of the user's own raises is left as it is, with its traceback.
+    Make sure that COCO's metric of keypoints has a sigma for each.
 
     Args:
-        config_file: where the settings are from.
-        cfg: all of them, in either form of a config.
+        key: where the config says them.
+        sigmas: those of the config. None: COCO's own, which are for the keypoints of people.
+        number: how many keypoints the model has.
+        names: registered data sets to evaluate with. Those of other metrics are not looked at.
 
     Raises:
-        InputError: Detectron2 or torch have refused them.
+        InputError: there are more or fewer.
     """
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as e:  # there is no end to what they raise
-        # The first two are this function and the one that called it.
-        frames = list(traceback.walk_tb(e.__traceback__))
-        rooms = {f.f_globals.get("__name__", "").partition(".")[0] for f, _ in frames[2:]}
-        if not rooms <= _NOT_OF_USERS:
-            raise
-        frame, line = frames[-1]
-        keys = " and ".join(named_keys(cfg, e)[:3])
+    by_coco = [n for n in names if MetadataCatalog.get(n).get("evaluator_type") == "coco"]
+    if by_coco and len(sigmas or range(_KEYPOINTS_OF_COCO)) != number:
         raise InputError(
-            f"{f'{keys} in ' if keys else ''}{config_file}, or the settings that change it, cannot "
-            f"be built: {type(e).__name__}: {e} ({frame.f_globals.get('__name__')}, line {line})"
-        ) from e
+            f"{key} is {tuple(sigmas)}, expected {number} numbers, one for each keypoint of the "
+            f"data set {by_coco[0]!r}: how far off it may be, by the square root of the object's "
+            "area, such as 0.05 (COCO's own, the default, are for its "
+            f"{_KEYPOINTS_OF_COCO} keypoints)"
+        )

@@ -5,7 +5,8 @@ Each key has a rule, see `ohem_d2.training.key_rules`; some have to go with othe
 is not known, such as one of a project of the user's own, is not looked at.
 """
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -14,24 +15,28 @@ from detectron2.modeling import (
     ROI_HEADS_REGISTRY,
     StandardROIHeads,
 )
-from detectron2.modeling.roi_heads import CascadeROIHeads, RROIHeads
+from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, RROIHeads
 from detectron2.utils.registry import Registry
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ..config import box_voting_options
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..modeling.box_voting import BoxVotingMixin
+from ..modeling.mixin import OHEMMixin
 from .key_rules import (
     FORMATS,
     LAZY_RULES,
     LAZY_TRAINING_RULES,
     RULES,
+    SMALLEST,
     TRAINING_RULES,
     is_list,
 )
 
-# How long a value may be in a message.
-_SHOWN = 100
+logger = logging.getLogger(__name__)
+
+# Detectron2's, and those of `ohem_d2.modeling.ignore_rpn`.
+_RPNS = ("RPN", "RRPN", "IgnoreRPN", "IgnoreRRPN")
 # Those of Detectron2's architectures that would ignore MODEL.ROI_HEADS.NAME.
 _WITHOUT_ROI_HEADS = ("RetinaNet", "FCOS", "ProposalNetwork", "SemanticSegmentor")
 
@@ -59,6 +64,16 @@ def check_keys(cfg: CfgNode, training: bool = True) -> None:
     ):
         if not fits:
             raise _wrong(key, _at(cfg, key), expected)
+
+
+def warn_of_long_warmup(cfg: CfgNode) -> None:
+    """Warn if a training ends in its warm-up, as in many a first try of a config for a long one."""
+    solver = cfg.SOLVER
+    if solver.WARMUP_ITERS >= solver.MAX_ITER and solver.WARMUP_FACTOR < 1:
+        logger.warning(
+            f"SOLVER.WARMUP_ITERS is {solver.WARMUP_ITERS}, and SOLVER.MAX_ITER is "
+            f"{solver.MAX_ITER}: the training ends before its learning rate is SOLVER.BASE_LR"
+        )
 
 
 def check_lazy_keys(cfg: DictConfig, training: bool = True) -> None:
@@ -135,9 +150,7 @@ def _wrong(key: str, found: object, expected: str | Registry) -> InputError:
     if isinstance(expected, Registry):
         # Asked now, since a project of the user's own adds names.
         expected = f"one of {_names(expected)}"
-    text = repr(found)
-    text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-    return InputError(f"{key} is {text}, expected {expected}")
+    return InputError(f"{key} is {shown(found)}, expected {expected}")
 
 
 def _unused(cfg: CfgNode) -> tuple[str, ...]:
@@ -164,19 +177,26 @@ def _relations(cfg: CfgNode) -> Iterator[_Relation]:
     for name in ("PIXEL_MEAN", "PIXEL_STD"):
         yield f"MODEL.{name}", len(model[name]) == FORMATS[data.FORMAT], words
     if data.MIN_SIZE_TRAIN_SAMPLING == "range":
-        words = "2 numbers, since INPUT.MIN_SIZE_TRAIN_SAMPLING is 'range'"
-        yield "INPUT.MIN_SIZE_TRAIN", len(data.MIN_SIZE_TRAIN) == 2, words
+        sizes = data.MIN_SIZE_TRAIN
+        words = "2 numbers above 0, the lower one first, since INPUT.MIN_SIZE_TRAIN_SAMPLING is "
+        fits = len(sizes) == 2 and 0 < sizes[0] <= sizes[1]
+        yield "INPUT.MIN_SIZE_TRAIN", fits, f"{words}'range'"
     if data.CROP.ENABLED:
-        relative = data.CROP.TYPE.startswith("relative")
-        fits = all(x <= 1 if relative else type(x) is int for x in data.CROP.SIZE)
-        words = f"{'numbers of 1 at most' if relative else 'integers'}, since INPUT.CROP.TYPE is "
-        yield "INPUT.CROP.SIZE", fits, f"{words}{data.CROP.TYPE!r}"
+        kind, sizes = data.CROP.TYPE, data.CROP.SIZE
+        relative = kind.startswith("relative")
+        fits = all(0.01 <= x <= 1 if relative else type(x) is int and x >= SMALLEST for x in sizes)
+        words = "numbers from 0.01 to 1" if relative else f"integers of {SMALLEST} or more"
+        if kind == "absolute_range":
+            fits, words = fits and sizes[0] <= sizes[1], f"{words}, the lower one first"
+        yield "INPUT.CROP.SIZE", fits, f"{words}, since INPUT.CROP.TYPE is {kind!r}"
     for node in ("RPN", "ROI_HEADS", "RETINANET"):
         number = len(model[node].IOU_THRESHOLDS) + 1
         words = f"{number} labels, one more than MODEL.{node}.IOU_THRESHOLDS has"
         yield f"MODEL.{node}.IOU_LABELS", len(model[node].IOU_LABELS) == number, words
     sigmas, number = cfg.TEST.KEYPOINT_OKS_SIGMAS, model.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
-    if model.KEYPOINT_ON and sigmas:
+    # By address, the data set decides the number.
+    by_address = any("://" in name for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+    if model.KEYPOINT_ON and sigmas and not by_address:
         words = f"{number} numbers, as MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS says"
         yield "TEST.KEYPOINT_OKS_SIGMAS", len(sigmas) == number, words
     name, architecture = model.ROI_HEADS.NAME, model.META_ARCHITECTURE
@@ -199,6 +219,9 @@ def _relations(cfg: CfgNode) -> Iterator[_Relation]:
         yield from _relations_of_resnet(cfg)
     if architecture in ("GeneralizedRCNN", "PanopticFPN", "ProposalNetwork"):
         yield from _relations_of_proposals(cfg)
+    elif architecture in ("RetinaNet", "FCOS"):
+        words = f"since MODEL.META_ARCHITECTURE is {architecture!r}"
+        yield from _relation_of_anchors(cfg, False, words)
     if architecture in ("GeneralizedRCNN", "PanopticFPN"):
         yield from _relations_of_heads(cfg)
 
@@ -210,6 +233,8 @@ def _relations_of_resnet(cfg: CfgNode) -> Iterator[_Relation]:
         yield f"{key}RES2_OUT_CHANNELS", resnets.RES2_OUT_CHANNELS == 64, f"64, {words}"
         yield f"{key}NUM_GROUPS", resnets.NUM_GROUPS == 1, f"1, {words}"
         yield f"{key}RES5_DILATION", resnets.RES5_DILATION == 1, f"1, {words}"
+    stages = "5 at most: the stem and the four stages of a ResNet"
+    yield "MODEL.BACKBONE.FREEZE_AT", cfg.MODEL.BACKBONE.FREEZE_AT <= 5, stages
     known = {"stem", "res2", "res3", "res4", "res5", "linear"}
     maps = resnets.OUT_FEATURES
     yield f"{key}OUT_FEATURES", known.issuperset(maps), f"some of {', '.join(sorted(known))}"
@@ -224,31 +249,58 @@ def _relations_of_resnet(cfg: CfgNode) -> Iterator[_Relation]:
 
 def _relations_of_proposals(cfg: CfgNode) -> Iterator[_Relation]:
     model = cfg.MODEL
-    if model.PROPOSAL_GENERATOR.NAME in ("RPN", "RRPN"):
-        number = len(model.RPN.IN_FEATURES)
-        words = f"one list, or one for each of the {number} MODEL.RPN.IN_FEATURES"
+    if model.PROPOSAL_GENERATOR.NAME in _RPNS:
+        maps, anchors = model.RPN.IN_FEATURES, model.ANCHOR_GENERATOR
+        words = f"one list, or as many as MODEL.RPN.IN_FEATURES has, which is {list(maps)}"
         for name in ("SIZES", "ASPECT_RATIOS"):
-            lists = model.ANCHOR_GENERATOR[name]
-            fits = not is_list(lists[0]) or len(lists) in (1, number)
+            fits = not is_list(anchors[name][0]) or len(anchors[name]) in (1, len(maps))
             yield f"MODEL.ANCHOR_GENERATOR.{name}", fits, words
+        sizes, ratios = (
+            [len(x) for x in (v if is_list(v[0]) else [v])]
+            for v in (anchors.SIZES, anchors.ASPECT_RATIOS)
+        )
+        most = max(len(sizes), len(ratios))  # a single one of either is for all feature maps
+        numbers = {sizes[i % len(sizes)] * ratios[i % len(ratios)] for i in range(most)}
+        words = "as many anchors for each feature map, together with MODEL.ANCHOR_GENERATOR.SIZES"
+        yield "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", len(numbers) == 1, words
+        is_rotated = model.PROPOSAL_GENERATOR.NAME.endswith("RRPN")
+        words = f"since MODEL.PROPOSAL_GENERATOR.NAME is {model.PROPOSAL_GENERATOR.NAME!r}"
+        yield from _relation_of_anchors(cfg, is_rotated, words)
     else:
         words = f"True, since MODEL.PROPOSAL_GENERATOR.NAME is {model.PROPOSAL_GENERATOR.NAME!r}"
         yield "MODEL.LOAD_PROPOSALS", bool(model.LOAD_PROPOSALS), words
 
 
+def _relation_of_anchors(cfg: CfgNode, is_rotated: bool, words: str) -> Iterator[_Relation]:
+    names = "DefaultAnchorGenerator", "RotatedAnchorGenerator"
+    expected, other = reversed(names) if is_rotated else names
+    name = cfg.MODEL.ANCHOR_GENERATOR.NAME
+    yield "MODEL.ANCHOR_GENERATOR.NAME", name != other, f"{expected!r}, {words}"
+
+
 def _relations_of_heads(cfg: CfgNode) -> Iterator[_Relation]:
     model = cfg.MODEL
     heads = ROI_HEADS_REGISTRY.get(model.ROI_HEADS.NAME)
+    if issubclass(heads, OHEMMixin):
+        # First of all: what is wrong with other keys then is that they are those of other heads.
+        heads.check_kind(cfg)
     maps = model.ROI_HEADS.IN_FEATURES
     yield "MODEL.ROI_HEADS.IN_FEATURES", len(set(maps)) == len(maps), "each feature map once"
     if issubclass(heads, StandardROIHeads):
         known = model.ROI_BOX_HEAD.NAME in ROI_BOX_HEAD_REGISTRY
         yield "MODEL.ROI_BOX_HEAD.NAME", known, f"one of {_names(ROI_BOX_HEAD_REGISTRY)}"
+        if model.ROI_BOX_HEAD.NAME == "FastRCNNConvFCHead":
+            words = "1 or more, since MODEL.ROI_BOX_HEAD.NUM_CONV is 0, too: it has no layers"
+            fits = model.ROI_BOX_HEAD.NUM_FC + model.ROI_BOX_HEAD.NUM_CONV > 0
+            yield "MODEL.ROI_BOX_HEAD.NUM_FC", fits, words
+    if issubclass(heads, Res5ROIHeads):
+        words = f"another: it takes a single feature map, and MODEL.ROI_HEADS.IN_FEATURES is {maps}"
+        yield "MODEL.ROI_HEADS.NAME", len(maps) == 1, words
     rotated = issubclass(heads, RROIHeads)
     words = f"since MODEL.ROI_HEADS.NAME is {model.ROI_HEADS.NAME!r}"
-    if model.PROPOSAL_GENERATOR.NAME in ("RPN", "RRPN"):
+    if model.PROPOSAL_GENERATOR.NAME in _RPNS:
         name = "RRPN" if rotated else "RPN"
-        fits = name == model.PROPOSAL_GENERATOR.NAME
+        fits = model.PROPOSAL_GENERATOR.NAME in (name, f"Ignore{name}")
         yield "MODEL.PROPOSAL_GENERATOR.NAME", fits, f"{name!r}, {words}"
     if issubclass(heads, StandardROIHeads):
         fits = (model.ROI_BOX_HEAD.POOLER_TYPE == "ROIAlignRotated") == rotated
@@ -270,7 +322,10 @@ def _relations_of_heads(cfg: CfgNode) -> Iterator[_Relation]:
 
 
 def _relations_in_training(cfg: CfgNode) -> Iterator[_Relation]:
-    solver = cfg.SOLVER
+    solver, sampler = cfg.SOLVER, cfg.DATALOADER.SAMPLER_TRAIN
+    fits = not sampler.startswith("Weighted") or "TRAIN_REPEAT_FACTOR" in cfg.DATASETS
+    words = "another: it needs DATASETS.TRAIN_REPEAT_FACTOR, a key that Detectron2 does not have"
+    yield "DATALOADER.SAMPLER_TRAIN", fits, words
     if solver.LR_SCHEDULER_NAME == "WarmupCosineLR":
         fits = solver.BASE_LR_END <= solver.BASE_LR
         yield "SOLVER.BASE_LR_END", fits, f"SOLVER.BASE_LR, {solver.BASE_LR}, at most"
@@ -282,26 +337,27 @@ def _relations_in_training(cfg: CfgNode) -> Iterator[_Relation]:
         yield "SOLVER.IMS_PER_BATCH", solver.IMS_PER_BATCH % workers == 0, words
 
 
-# ------------------------------------------------------------------------------------------- words
+# ------------------------------------------------------------------------------------ all the keys
 
 
-def named_keys(cfg: Any, error: Exception) -> Sequence[str]:
-    """
-    The keys of a config that hold what an error quotes.
+def leaves_of(cfg: CfgNode | DictConfig) -> Iterator[tuple[str, Any]]:
+    """The keys and values of a config in either form; without those that refer to others."""
+    return _leaves(cfg) if isinstance(cfg, CfgNode) else _lazy_leaves(cfg)
 
-    Args:
-        cfg: a `CfgNode`, or a Python config.
-        error: what building the model has raised.
-    """
-    texts = [x for x in error.args if isinstance(x, str)]  # a KeyError is the name alone
-    quoted = {*texts, *(part for x in texts for part in x.split("'")[1::2])}
-    leaves = _leaves(cfg) if isinstance(cfg, CfgNode) else _lazy_leaves(cfg)
-    found = []
-    for key, value in leaves:
-        values = value if is_list(value) else [value]
-        if any(isinstance(x, str) and x in quoted for x in values):
-            found.append(key)
-    return found
+
+def is_unused(cfg: CfgNode | DictConfig, key: str) -> bool:
+    """Whether nothing in the model looks at a key."""
+    return isinstance(cfg, CfgNode) and key.startswith(_unused(cfg))
+
+
+def lazy_interpolations(cfg: DictConfig | ListConfig, above: str = "") -> Iterator[str]:
+    """The keys of a Python config that refer to others."""
+    for name in range(len(cfg)) if OmegaConf.is_list(cfg) else list(cfg):
+        key = f"{above}{name}"
+        if OmegaConf.is_interpolation(cfg, name):
+            yield key
+        elif not OmegaConf.is_missing(cfg, name) and OmegaConf.is_config(cfg[name]):
+            yield from lazy_interpolations(cfg[name], f"{key}.")
 
 
 def _lazy_leaves(cfg: DictConfig, above: str = "") -> Iterator[tuple[str, Any]]:

@@ -107,7 +107,11 @@ _LAYERS = _whole(0, 1000)
 _WEIGHT = _number(0, 1e6)  # of a loss
 _DECAY = _number(0, 1000)
 _RATE = _above_0(1000)
-_LENGTH = _whole(0, 65536)  # of the side of an image
+# Of the side of an image, in pixels: less shows nothing, and more does not fit into memory.
+SMALLEST, _LARGEST_SIDE = 16, 16384
+_SIDE = _whole(SMALLEST, _LARGEST_SIDE)
+_SIDE_OR_0 = Rule(lambda v: (type(v) is int and v == 0) or _SIDE.holds(v), f"0 or {_SIDE.expected}")
+_LIMIT = _whole(SMALLEST)
 _NAMES_OF_DATA = _list_of(_TEXT, at_least=0)
 _MAPS = _list_of(_TEXT)
 _SIGMA = _list_of(_above_0(1e6))
@@ -313,11 +317,11 @@ RULES: dict[str, Rule] = {
     **_below(
         "INPUT",
         {
-            "MIN_SIZE_TRAIN": _list_of(_LENGTH),
+            "MIN_SIZE_TRAIN": _list_of(_SIDE_OR_0),
             "MIN_SIZE_TRAIN_SAMPLING": _one_of("choice", "range"),
-            "MAX_SIZE_TRAIN": _COUNT,
-            "MIN_SIZE_TEST": _LENGTH,
-            "MAX_SIZE_TEST": _COUNT,
+            "MAX_SIZE_TRAIN": _LIMIT,
+            "MIN_SIZE_TEST": _SIDE_OR_0,
+            "MAX_SIZE_TEST": _LIMIT,
             "RANDOM_FLIP": _one_of("horizontal", "vertical", "none"),
             "CROP.TYPE": _one_of("relative", "relative_range", "absolute", "absolute_range"),
             "CROP.SIZE": _list_of(_above_0(1e6), length=2),
@@ -351,8 +355,8 @@ RULES: dict[str, Rule] = {
     "TEST.DETECTIONS_PER_IMAGE": Rule(
         lambda v: v == -1 or _COUNT.holds(v), "an integer of 1 or more, or -1 for all"
     ),
-    "TEST.AUG.MIN_SIZES": _list_of(_whole(1, 65536)),
-    "TEST.AUG.MAX_SIZE": _COUNT,
+    "TEST.AUG.MIN_SIZES": _list_of(_SIDE),
+    "TEST.AUG.MAX_SIZE": _LIMIT,
     "TEST.PRECISE_BN.NUM_ITER": _COUNT,
 }  # fmt: skip
 

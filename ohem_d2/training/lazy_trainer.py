@@ -1,15 +1,17 @@
 """Training and evaluation of Detectron2's Python configs (LazyConfig)."""
 
+import ast
 import logging
 import re
 import traceback
 from argparse import Namespace
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import MetadataCatalog
+from detectron2.data.detection_utils import create_keypoint_hflip_indices
 from detectron2.engine import (
     AMPTrainer,
     HookBase,
@@ -21,34 +23,48 @@ from detectron2.engine import (
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from ..config import check_start_iter
-from ..data import check_annotated, register_by_name
+from ..data import (
+    check_annotated,
+    check_annotated_keypoints,
+    check_mask_format,
+    read_all_images,
+    register_by_name,
+    warn_of_limit,
+    warn_without_pairs,
+)
 from ..errors import InputError
 from ..evaluation.evaluators import build_evaluator
+from ..modeling.head_checks import check_classes_of_heads
 from ..modeling.mixin import OHEMMixin
 from ..visualization import DetectionPictures, MinedPictures, detections_file
 from .checkpoint import WholeCheckpointer
 from .checks import (
     check_batch_size,
+    check_keypoint_sigmas,
     check_output_dir,
     check_weights,
-    named_settings,
 )
 from .data_checks import check_datasets, check_num_classes, named_annotations, named_data_sets
 from .data_loader import ResumableLoader, shield_workers
 from .device import usable_device
 from .distributed import wrap_ddp
+from .ignore_regions import use_ignore_regions_lazily
 from .interruption import ResumeHook
-from .key_checks import check_lazy_keys
+from .key_checks import check_lazy_keys, lazy_interpolations
 from .mining_logs import MiningLogs
+from .named_settings import named_settings
 from .output_folder import alone_in, check_output_files
+from .trial import name_first_step, try_augmentations, try_model
 
 logger = logging.getLogger(__name__)
 
 _MISSING = object()
+_MOST_DETECTIONS = 100  # of an image, of Detectron2's box predictors by default
 _NEEDED_TO_EVALUATE = (
     "model",
     "dataloader.test",
@@ -67,6 +83,7 @@ _NEEDED_TO_TRAIN = (
     "train.log_period",
     "train.max_iter",
 )
+_NEEDED = (*_NEEDED_TO_EVALUATE, *_NEEDED_TO_TRAIN)
 
 
 def run(args: Namespace) -> dict | None:
@@ -97,7 +114,8 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     setup_logger(output_dir, distributed_rank=comm.get_rank(), name="ohem_d2")
     with named_data_sets({_key(split): _names(cfg, split) for split in ("train", "test")}):
         register_lazy_datasets(cfg)
-        names = [*(() if args.eval_only else _names(cfg, "train")), *_names(cfg, "test")]
+        train = () if args.eval_only else _names(cfg, "train")
+        names = [*train, *_names(cfg, "test")]
         check_datasets(*names)
         num_classes = OmegaConf.select(cfg, "model.roi_heads.num_classes")
         if num_classes is not None:
@@ -106,24 +124,39 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
         batch_size = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
         if batch_size is not None:
             check_batch_size("dataloader.train.total_batch_size", batch_size)
+    _check_needs(cfg, train)
     weights = ("train.init_checkpoint", cfg.train.init_checkpoint, output_dir)
     check_weights(*weights, resume=args.resume, training=not args.eval_only)
+    read_all_images(train, _names(cfg, "test"), _unreadable(cfg))
     default_setup(cfg, args)
+    if not args.eval_only:
+        use_ignore_regions_lazily(cfg, train)
 
+    settings = (args.config_file, cfg, args.opts)
+    for split in ("test",) if args.eval_only else ("train", "test"):
+        key = f"dataloader.{split}.mapper.augmentations"
+        if OmegaConf.is_list(augmentations := OmegaConf.select(cfg, key)):
+            with named_settings(*settings):
+                augmentations = instantiate(augmentations)
+            try_augmentations(augmentations, key)
     try:
-        with named_settings(args.config_file, cfg):
+        with named_settings(*settings):
             model = instantiate(cfg.model).to(cfg.train.device)
     except ImportError as e:  # also of a package that Detectron2 does not install
         raise InputError(f"the model cannot be built: {e}") from e
+    if hasattr(model, "roi_heads"):
+        check_classes_of_heads(model.roi_heads)
     if args.eval_only:
         checkpointer = WholeCheckpointer(model, output_dir)
         checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+        try_model(model, named_settings(*settings, verb="evaluated"))
         return evaluate(cfg, model)
 
     if isinstance(heads := getattr(model, "roi_heads", None), OHEMMixin):
         check_start_iter(heads.ohem, "model.roi_heads.ohem.start_iter", cfg.train.max_iter)
-    with named_settings(args.config_file, cfg):
+    with named_settings(*settings):
         trainer, checkpointer = build_trainer(cfg, model)
+    name_first_step(trainer, named_settings(*settings, verb="trained"))
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
     resumed = args.resume and checkpointer.has_checkpoint()
     trainer.train(trainer.iter + 1 if resumed else 0, cfg.train.max_iter)
@@ -148,47 +181,104 @@ def load_lazy_config(
     Raises:
         InputError: the file does not run, or lacks something, or a key to change is not there.
     """
+    with _refused(config_file):
+        cfg = _run_file(config_file)
+        _override(cfg, config_file, list(opts))
+        _check_interpolations(cfg, config_file)
+        if isinstance(device := OmegaConf.select(cfg, "train.device"), str):
+            cfg.train.device = usable_device("train.device", device)
+        check_lazy_keys(cfg, training)
+        _check_complete(cfg, config_file, training)
+        if training and cfg.train.device == "cpu" and cfg.train.amp.enabled:
+            logger.warning("train.amp.enabled is turned off: Detectron2 needs a GPU for it")
+            cfg.train.amp.enabled = False
+        return cfg
+
+
+@contextmanager
+def _refused(config_file: str) -> Iterator[None]:
+    """Say what OmegaConf refuses in one line, wherever it does."""
     try:
-        cfg = LazyConfig.load(config_file)
-    except Exception as e:  # it may raise anything
+        yield
+    except OmegaConfBaseException as e:
+        key = f"{e.full_key} " if e.full_key else ""
+        raise InputError(f"{key}in {config_file} cannot be used: {_first_line(e)}") from e
+
+
+def _first_line(e: Exception) -> str:
+    """What OmegaConf says, without the state of its objects that it adds."""
+    return str(e).partition("\n")[0]
+
+
+def _run_file(config_file: str) -> DictConfig:
+    try:
+        return LazyConfig.load(config_file)
+    except KeyboardInterrupt:  # which is Ctrl-C
+        raise
+    except BaseException as e:  # it may raise anything, and even end the program
         places = [f"line {x.lineno}: " for x in traceback.extract_tb(e.__traceback__)
                   if x.filename == config_file]  # fmt: skip
         error = e.__cause__ if isinstance(e, SyntaxError) else e
+        if isinstance(e, SystemExit):
+            error = SystemExit(f"{e}, expected a config that does not end the program")
         raise InputError(
             f"{config_file} is no valid config: {''.join(places[-1:])}"
             f"{type(error).__name__}: {error}"
         ) from e
-    opts = list(opts)
+
+
+def _override(cfg: DictConfig, config_file: str, opts: list[str]) -> None:
     for i, opt in enumerate(opts):
         key, is_pair, value = opt.partition("=")
         if opt.startswith("--"):
             raise InputError(f"{opt} comes after the settings, expected it before them")
-        if not is_pair:
+        if not is_pair or not all(key.lstrip("+~").split(".")):
             raise InputError(f"in the settings {opt!r}: expected key=value, as for Python configs")
         if not key.startswith("+") and OmegaConf.select(cfg, key, default=_MISSING) is _MISSING:
+            root = key.partition(".")[0]
+            if root not in cfg and any(x.partition(".")[0] == root for x in _NEEDED):
+                raise _lacking(config_file, root)
             raise InputError(
                 f"in the settings {opt!r}: there is no {key} in {config_file}. To add it, write "
                 f"+{opt}"
             )
         if re.match(r"\w+://", value):
-            opts[i] = f"{key}={value!r}"  # which hydra does not take without quotes
-    try:
-        LazyConfig.apply_overrides(cfg, opts)
-    except Exception as e:  # hydra's, OmegaConf's and Detectron2's have no common base
-        raise InputError(f"in the settings {' '.join(opts)!r}: {e}") from None
-    if isinstance(device := OmegaConf.select(cfg, "train.device"), str):
-        cfg.train.device = usable_device("train.device", device)
-    check_lazy_keys(cfg, training)
+            opt = f"{key}={value!r}"  # which hydra does not take without quotes
+        try:
+            LazyConfig.apply_overrides(cfg, [opt])
+        except Exception as e:  # hydra's, OmegaConf's and Detectron2's have no common base
+            raise InputError(f"in the settings {opts[i]!r}: {e}") from None
+
+
+def _check_interpolations(cfg: DictConfig, config_file: str) -> None:
+    """Make sure that what refers to another key finds it, before anything looks at it."""
+    for key in lazy_interpolations(cfg):
+        try:
+            OmegaConf.select(cfg, key)
+        except Exception as e:  # a resolver of the user's own may raise anything
+            raise InputError(f"{key} in {config_file} cannot be read: {_first_line(e)}") from e
+
+
+def _check_complete(cfg: DictConfig, config_file: str, training: bool) -> None:
     for key in (*_NEEDED_TO_EVALUATE, *(_NEEDED_TO_TRAIN if training else ())):
         if OmegaConf.select(cfg, key) is None:
-            raise InputError(
-                f"there is no {key} in {config_file}, expected what the Python configs of "
-                "Detectron2's model zoo have"
-            )
-    if training and cfg.train.device == "cpu" and cfg.train.amp.enabled:
-        logger.warning("train.amp.enabled is turned off: Detectron2 needs a GPU for it")
-        cfg.train.amp.enabled = False
-    return cfg
+            raise _lacking(config_file, key)
+
+
+def _lacking(config_file: str, key: str) -> InputError:
+    expected = "expected what the Python configs of Detectron2's model zoo have"
+    if key in _assigned(config_file):  # Detectron2 leaves out what is no node
+        return InputError(f"{key} in {config_file} is neither a dict nor a LazyCall, {expected}")
+    return InputError(f"there is no {key} in {config_file}, {expected}")
+
+
+def _assigned(config_file: str) -> set[str]:
+    """The names that a Python file gives to something, or imports."""
+    nodes = list(ast.walk(ast.parse(Path(config_file).read_bytes())))
+    names = [x for x in nodes if isinstance(x, ast.Name)]
+    imported = {x.asname or x.name for x in nodes if isinstance(x, ast.alias)}
+    assigned = {x.id for x in names if isinstance(x.ctx, ast.Store)}
+    return (assigned | imported) - {x.id for x in names if isinstance(x.ctx, ast.Del)}
 
 
 def register_lazy_datasets(cfg: DictConfig) -> None:
@@ -201,7 +291,7 @@ def register_lazy_datasets(cfg: DictConfig) -> None:
         InputError: see `ohem_d2.data.register_by_name`.
     """
     train, test = _names(cfg, "train"), _names(cfg, "test")
-    registered = register_by_name(train, test)
+    registered = register_by_name(train, test, _unreadable(cfg))
     if registered is None:
         return
     if "roi_heads" not in cfg.model:
@@ -212,18 +302,74 @@ def register_lazy_datasets(cfg: DictConfig) -> None:
             "is given by address: a Python config has one evaluator"
         )
     heads = cfg.model.roi_heads
-    heads.num_classes = len(registered.classes)
+    _replace_num_classes(heads, heads.num_classes, len(registered.classes))
     if registered.num_keypoints is not None and "keypoint_head" in heads:
         heads.keypoint_head.num_keypoints = registered.num_keypoints
-    for name, field in (("mask", "segmentation"), ("keypoint", "keypoints")):
-        # What turns such a head off, where there is one: C4 heads have none of the first.
-        key = next((k for k in (f"{name}_in_features", f"{name}_head") if k in heads), None)
-        if key is not None and heads[key] is not None:
-            key = f"model.roi_heads.{key}"
-            check_annotated(train, field, f"{key} is set", f"{key}=null")
+    if key := _head_key(cfg, "mask"):
+        check_annotated(train, "segmentation", f"{key} is set", f"{key}=null")
+        mask_format = "dataloader.train.mapper.instance_mask_format"
+        if OmegaConf.select(cfg, mask_format, default="polygon") == "polygon":
+            is_set = OmegaConf.select(cfg, mask_format) is not None
+            check_mask_format(train, mask_format, f"{'' if is_set else '+'}{mask_format}=bitmask")
+    if key := _head_key(cfg, "keypoint"):
+        check_annotated_keypoints(train, test, f"{key} is set", f"{key}=null")
+        if any("://" in name for name in train) and "mapper" in cfg.dataloader.train:
+            # The config has those of the data set that it was written for.
+            indices = create_keypoint_hflip_indices(train)
+            OmegaConf.update(
+                cfg, "dataloader.train.mapper.keypoint_hflip_indices", indices, force_add=True
+            )
     key = "dataloader.train.mapper.recompute_boxes"
     if OmegaConf.select(cfg, key):
         check_annotated(train, "segmentation", f"{key} is true", f"{key}=false")
+
+
+def _head_key(cfg: DictConfig, name: str) -> str | None:
+    """What turns the head of masks or keypoints off, if there is one and it is on."""
+    heads = OmegaConf.select(cfg, "model.roi_heads") or {}
+    # C4 heads have none of the first.
+    key = next((k for k in (f"{name}_in_features", f"{name}_head") if k in heads), None)
+    return f"model.roi_heads.{key}" if key is not None and heads[key] is not None else None
+
+
+def _unreadable(cfg: DictConfig) -> str:
+    return OmegaConf.select(cfg, "dataloader.unreadable_images", default="error")
+
+
+def _sigmas(cfg: DictConfig) -> tuple[float, ...]:
+    return tuple(OmegaConf.select(cfg, "dataloader.evaluator.kpt_oks_sigmas") or ())
+
+
+def _check_needs(cfg: DictConfig, train: Sequence[str]) -> None:
+    """What the evaluation would miss after the training, and limits that nobody sees."""
+    test = _names(cfg, "test")
+    for name, field in (("mask", "segmentation"), ("keypoint", "keypoints")):
+        if key := _head_key(cfg, name):
+            check_annotated(test, field, f"{key} is set", f"{key}=null", testing=True)
+    number = OmegaConf.select(cfg, "model.roi_heads.keypoint_head.num_keypoints")
+    if number is not None and _head_key(cfg, "keypoint"):
+        key = "dataloader.evaluator.kpt_oks_sigmas"
+        by_address = [n for n in test if "://" in n]  # of which the evaluator is built from these
+        check_keypoint_sigmas(key, _sigmas(cfg), number, by_address)
+        augmentations = OmegaConf.select(cfg, "dataloader.train.mapper.augmentations") or ()
+        if any("RandomFlip" in str(x.get("_target_")) for x in augmentations):
+            warn_without_pairs(train, "no RandomFlip in dataloader.train.mapper.augmentations")
+    for key in ("model.roi_heads.box_predictor", "model.roi_heads.box_predictors[0]"):
+        if (predictor := OmegaConf.select(cfg, key)) is not None:
+            limit = predictor.get("test_topk_per_image", _MOST_DETECTIONS)
+            warn_of_limit(test, f"{key}.test_topk_per_image", limit)
+
+
+def _replace_num_classes(node: DictConfig | ListConfig, old: int, new: int) -> None:
+    """In the heads and all their parts, but for those of another number, such as 1 for masks."""
+    keys = list(node) if isinstance(node, DictConfig) else range(len(node))
+    for key in keys:
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        if OmegaConf.is_config(node[key]):
+            _replace_num_classes(node[key], old, new)
+        elif key == "num_classes" and node[key] == old:
+            node[key] = new
 
 
 def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, WholeCheckpointer]:
@@ -294,7 +440,7 @@ def _build_evaluators(cfg: DictConfig) -> list[DatasetEvaluator]:
     """What a data set's address says, or what the config says; and pictures."""
     names, output_dir = _names(cfg, "test"), cfg.train.output_dir
     if names and "://" in names[0]:
-        return [build_evaluator(names[0], output_dir)]
+        return [build_evaluator(names[0], output_dir, _sigmas(cfg))]
     if "evaluator" not in cfg.dataloader:
         return []
     evaluators = instantiate(cfg.dataloader.evaluator)

@@ -2,12 +2,12 @@
 
 import logging
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetMapper, MetadataCatalog, build_detection_train_loader
 from detectron2.engine import (
     AMPTrainer,
     DefaultTrainer,
@@ -23,28 +23,37 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from ..config import check_start_iter, config_key, ohem_options
-from ..data import register_datasets
-from ..errors import InputError
-from ..evaluation.evaluators import build_evaluator, check_evaluator_type
+from ..data import (
+    check_annotated,
+    read_all_images,
+    register_datasets,
+    warn_of_limit,
+    warn_without_pairs,
+)
+from ..errors import InputError, shown
+from ..evaluation.evaluators import build_evaluator, check_evaluator_type, tasks_of
 from ..evaluation.tta import TTA
 from ..visualization import MinedPictures
 from . import lazy_trainer
 from .checkpoint import WholeCheckpointer
 from .checks import (
     check_batch_size,
+    check_keypoint_sigmas,
     check_output_dir,
     check_proposal_files,
     check_weights,
-    named_settings,
 )
 from .config_file import find_config, load_config
 from .data_checks import check_datasets, check_num_classes, named_annotations, named_data_sets
 from .data_loader import ResumableLoader, shield_workers
 from .distributed import wrap_ddp
+from .ignore_regions import IgnoreMapper, ignores_regions, use_ignore_rpn
 from .interruption import ResumeHook
-from .key_checks import check_keys
+from .key_checks import check_keys, warn_of_long_warmup
 from .mining_logs import MiningLogs
+from .named_settings import named_settings
 from .output_folder import alone_in, check_output_files
+from .trial import name_first_step, try_augmentations, try_model
 
 logger = logging.getLogger(__name__)
 
@@ -70,14 +79,14 @@ class Trainer(DefaultTrainer):
             cfg: the config, with its data sets registered.
 
         Raises:
-            InputError: it ends before it mines.
+            InputError: it ends before it mines, or is to ignore regions, and has no heads that do.
         """
         check_start_iter(ohem_options(cfg), config_key("start_iter"), cfg.SOLVER.MAX_ITER)
         # Not the constructor of DefaultTrainer, whose steps these are: it distributes on GPUs only.
         TrainerBase.__init__(self)
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
-        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        cfg = use_ignore_rpn(self.auto_scale_workers(cfg, comm.get_world_size()))
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = ResumableLoader(self.build_train_loader(cfg))
@@ -95,8 +104,9 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict]]:
         """See Detectron2's `DefaultTrainer.build_train_loader`."""
+        mapper = IgnoreMapper(cfg, True) if ignores_regions(cfg) else None
         with named_annotations(), _named_proposals(cfg, "TRAIN"):
-            return super().build_train_loader(cfg)
+            return build_detection_train_loader(cfg, mapper=mapper)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:
@@ -199,16 +209,22 @@ def _run(args, cfg: CfgNode) -> dict | None:
         _check_datasets(args, cfg)
     if not args.eval_only:
         check_batch_size("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH)
+        warn_of_long_warmup(cfg)
     weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
     check_weights(*weights, resume=args.resume, training=not args.eval_only)
+    train = () if args.eval_only else cfg.DATASETS.TRAIN
+    read_all_images(train, cfg.DATASETS.TEST, cfg.DATASETS.get("UNREADABLE_IMAGES", "error"))
     cfg.freeze()
     default_setup(cfg, args)
 
+    settings = (args.config_file, cfg, args.opts)
+    _try_augmentations(cfg, ("TEST",) if args.eval_only else ("TRAIN", "TEST"))
     if args.eval_only:
-        with named_settings(args.config_file, cfg):
+        with named_settings(*settings):
             model = Trainer.build_model(cfg)
         checkpointer = WholeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        try_model(model, named_settings(*settings, verb="evaluated"))
         results = Trainer.test(cfg, model)
         if cfg.TEST.AUG.ENABLED:
             results.update(Trainer.test_with_tta(cfg, model))
@@ -216,12 +232,64 @@ def _run(args, cfg: CfgNode) -> dict | None:
             verify_results(cfg, results)
         return results
 
-    with named_settings(args.config_file, cfg):
+    with named_settings(*settings):
         trainer = Trainer(cfg)
+    name_first_step(trainer, named_settings(*settings, verb="trained"))
     trainer.resume_or_load(resume=args.resume)
     results = trainer.train()
     logger.info(f"Done: weights, logs and pictures are in {cfg.OUTPUT_DIR}")
     return results
+
+
+def _check_needs(cfg: CfgNode, training: bool) -> None:
+    """What the evaluation would miss after the training, and limits that nobody sees."""
+    test = cfg.DATASETS.TEST
+    for field, switch in (("segmentation", "MASK_ON"), ("keypoints", "KEYPOINT_ON")):
+        if cfg.MODEL[switch]:
+            key = f"MODEL.{switch}"
+            check_annotated(test, field, f"{key} is True", f"{key} False", testing=True)
+    if cfg.MODEL.KEYPOINT_ON:
+        number = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
+        sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS
+        check_keypoint_sigmas("TEST.KEYPOINT_OKS_SIGMAS", sigmas, number, test)
+        if training and cfg.INPUT.RANDOM_FLIP != "none":
+            warn_without_pairs(cfg.DATASETS.TRAIN, "INPUT.RANDOM_FLIP 'none'")
+    warn_of_limit(test, "TEST.DETECTIONS_PER_IMAGE", cfg.TEST.DETECTIONS_PER_IMAGE)
+
+
+def _try_augmentations(cfg: CfgNode, splits: Sequence[str]) -> None:
+    for split in splits:
+        keys = ", ".join(
+            f"INPUT.{x}_SIZE_{split} {cfg.INPUT[f'{x}_SIZE_{split}']}" for x in ("MIN", "MAX")
+        )
+        crop = cfg.INPUT.CROP
+        if split == "TRAIN" and crop.ENABLED:
+            keys = f"{keys}, INPUT.CROP.SIZE {crop.SIZE} ({crop.TYPE})"
+        augmentations = DatasetMapper.from_config(cfg, split == "TRAIN")["augmentations"]
+        try_augmentations(augmentations, keys)
+
+
+def _check_expected_results(cfg: CfgNode) -> None:
+    key, results = "TEST.EXPECTED_RESULTS", cfg.TEST.EXPECTED_RESULTS
+    names = cfg.DATASETS.TEST
+    if results and len(names) != 1:
+        raise InputError(
+            f"{key} is {shown(results)}, expected []: DATASETS.TEST has {len(names)} data sets, "
+            "and Detectron2 compares the results of a single one"
+        )
+    known = [task for name in names for task in tasks_of(name)]
+    model = cfg.MODEL
+    if model.META_ARCHITECTURE in ("GeneralizedRCNN", "PanopticFPN", "RetinaNet", "FCOS"):
+        heads = {"segm": model.MASK_ON, "keypoints": model.KEYPOINT_ON}
+        known = [task for task in known if heads.get(task, True)]
+    if cfg.TEST.AUG.ENABLED:
+        known += [f"{task}_TTA" for task in known]
+    for task, *_ in results:
+        if task not in known:
+            raise InputError(
+                f"{key} is {shown(results)}, expected results of {', '.join(known) or 'nothing'}, "
+                f"as the evaluation of {names[0]!r} has"
+            )
 
 
 def _check_datasets(args, cfg: CfgNode) -> None:
@@ -237,6 +305,8 @@ def _check_datasets(args, cfg: CfgNode) -> None:
             check_proposal_files(f"DATASETS.{key}", cfg.DATASETS[key], cfg.DATASETS[split])
     for name in cfg.DATASETS.TEST:
         check_evaluator_type(name)
+    _check_needs(cfg, training=not args.eval_only)
+    _check_expected_results(cfg)
     if (node := _NODES_OF_CLASSES.get(cfg.MODEL.META_ARCHITECTURE)) is not None:
         names = [name for split in splits for name in cfg.DATASETS[split]]
         check_num_classes(f"MODEL.{node}.NUM_CLASSES", cfg.MODEL[node].NUM_CLASSES, names)

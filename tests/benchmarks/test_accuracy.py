@@ -1,6 +1,7 @@
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import accuracy
 import pytest
@@ -230,7 +231,7 @@ def test_all_variants_but_those_that_say_so_are_the_papers_way():
     others = {v: x for v, x in fractions.items() if x != 1}
     halves = ("half", "quarter", "eighth", "half_random", "half_cls", "half_capped")
     halves += ("balanced", "half_even", "short_half", "shorter_half")
-    halves += ("sampled_first_half",)
+    halves += ("sampled_first_half", "sampling_ignoring", "half_unaware")
     assert others == {"quarter_hard": 0.25} | dict.fromkeys(halves, 0.5)
 
 
@@ -257,6 +258,36 @@ def test_spoilt_labels():
     (without,) = DatasetCatalog.get(name)
     assert 0.17 < 1 - len(without["annotations"]) / 4000 < 0.23
     assert accuracy.spoil(("to_spoil",), 0.2, 0.0) == (name,)
+
+
+def test_labels_that_are_ignored_are_those_that_would_be_removed():
+    box = {"bbox": [1, 2, 3, 4], "bbox_mode": BoxMode.XYXY_ABS}
+    objects = [{"category_id": i % 3, "number": i, **box} for i in range(400)]
+    DatasetCatalog.register("to_ignore", lambda: [{"file_name": "x", "annotations": objects}])
+    accuracy.MetadataCatalog.get("to_ignore").set(thing_classes=["a", "b", "c"])
+    (ignored,) = DatasetCatalog.get(*accuracy.ignore(("to_ignore",), 0.2))
+    (removed,) = DatasetCatalog.get(*accuracy.spoil(("to_ignore",), 0.2, 0.0))
+    kept = [x["number"] for x in ignored["annotations"] if not x.get("iscrowd")]
+    assert kept == [x["number"] for x in removed["annotations"]]
+    assert len(ignored["annotations"]) == 400
+
+
+def test_regions_are_ignored_by_the_variants_that_say_so(monkeypatch, tmp_path):
+    opts = [*accuracy.drawn_data("few_crowds"), *TINY]
+    seen = {}
+    for variant in ("sampling", "sampling_ignoring", "half_random", "half_unaware"):
+        cfg = accuracy.configure("benchmarks/accuracy.yaml", opts, variant, seed=0)
+        trainer = accuracy.build_trainer(cfg, str(tmp_path))
+        batches = islice(trainer.build_train_loader(cfg), 5)
+        kinds = {type(x["instances"]).__name__ for batch in batches for x in batch}
+        seen[variant] = type(trainer.model.proposal_generator).__name__, "GroundTruth" in kinds
+    aware, unaware = ("IgnoreRPN", True), ("RPN", False)
+    assert seen == {
+        "sampling": unaware,
+        "sampling_ignoring": aware,
+        "half_random": aware,
+        "half_unaware": unaware,
+    }
 
 
 def curve(*values):

@@ -5,6 +5,7 @@ import pytest
 from small_data import HEIGHT, WIDTH, coco_content, write_coco
 
 from ohem_d2.data.coco import load_coco
+from ohem_d2.data.findings import Finding, Findings
 from ohem_d2.errors import InputError
 
 IMAGES = {"a.jpg": [("dog", [0, 0, 20, 30]), ("cat", [10, 10.5, 30, 20])], "b/c.png": []}
@@ -52,6 +53,42 @@ def test_polygons_crowds_and_texts_for_ids(tmp_path):
     assert records[0]["annotations"][0]["segmentation"] == [[0, 0, 20, 0, 20, 30]]
 
 
+def with_root(change=lambda content: None):
+    """As Roboflow writes it: a class 0 that the others belong to."""
+    content = coco_content(IMAGES, {1: "dog", 2: "cat"})
+    for category in content["categories"]:
+        category["supercategory"] = "animals"
+    content["categories"].insert(0, {"id": 0, "name": "animals", "supercategory": "none"})
+    change(content)
+    return content
+
+
+def test_a_class_that_only_groups_the_others_is_left_out(tmp_path):
+    file = write_coco(tmp_path, IMAGES, CATEGORIES)
+    file.write_text(json.dumps(with_root()))
+    found = Findings()
+    _, classes, metadata = load_coco(file, tmp_path / "images", found)
+    assert classes == ["dog", "cat"]
+    assert metadata == {"category_ids": {"dog": 1, "cat": 2}}
+    assert found == [
+        Finding("class that only groups the others, left out", str(file), "'animals', id 0")
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content["annotations"][0].update(category_id=0),
+        lambda content: content["categories"][1].update(supercategory="pets"),
+        lambda content: content["categories"][0].update(supercategory="things"),
+    ],
+)
+def test_other_classes_of_id_0_stay(tmp_path, change):
+    file = write_coco(tmp_path, IMAGES, CATEGORIES)
+    file.write_text(json.dumps(with_root(change)))
+    assert load_coco(file, tmp_path / "images")[1] == ["animals", "dog", "cat"]
+
+
 def changed(change):
     content = coco_content(IMAGES, CATEGORIES)
     change(content)
@@ -78,8 +115,10 @@ def set_in(kind, position, **values):
         (set_in("annotations", 1, image_id=9), r"'image_id' of annotations\[1\] is 9"),
         (set_in("annotations", 1, category_id=9), r"is 9, which is none of its categories"),
         (set_in("annotations", 0, bbox=[1, 2, math.inf, 4]), r"expected \[x, y, width, height\]"),
-        (set_in("annotations", 0, segmentation=[0, 0, 9]), r"Detectron2 cannot read it"),
-        (set_in("annotations", 0, ignore=1), r"Detectron2 cannot read it .*ignore"),
+        (set_in("annotations", 0, iscrowd=2), r"'iscrowd' of annotations\[0\] is 2, expected 0 or"),
+        (set_in("annotations", 1, iscrowd="x"), r"'iscrowd' of annotations\[1\] is 'x'"),
+        (set_in("annotations", 1, iscrowd=[]), r"'iscrowd' of annotations\[1\] is \[\]"),
+        (set_in("annotations", 0, ignore="x"), r"'ignore' of annotations\[0\] is 'x'"),
         (set_in("categories", 0, id="x"), r"ids of its categories are partly numbers"),
         (set_in("categories", 0, name=5), r"'name' of categories\[0\] is 5, expected a text"),
     ],
@@ -97,3 +136,74 @@ def test_missing_file_or_folder(tmp_path):
         load_coco(tmp_path / "nothing.json", tmp_path)
     with pytest.raises(InputError, match=r"photos, the folder of the images of .*does not exist"):
         load_coco(file, tmp_path / "photos")
+
+
+def written(tmp_path, change):
+    file = write_coco(tmp_path, IMAGES, CATEGORIES)
+    file.write_text(changed(change))
+    return load_coco(file, tmp_path / "images")[0]
+
+
+@pytest.mark.parametrize("value", [None, "0", "", False, 0.0, "missing"])
+def test_what_is_no_crowd(tmp_path, value):
+    def change(content):
+        if value == "missing":
+            del content["annotations"][0]["iscrowd"]
+        else:
+            content["annotations"][0].update(iscrowd=value, ignore=value)
+
+    records = written(tmp_path, change)
+    assert [a["iscrowd"] for a in records[0]["annotations"]] == [0, 0]
+
+
+@pytest.mark.parametrize("value", [1, "1", True, 1.0])
+def test_what_is_a_crowd(tmp_path, value):
+    records = written(tmp_path, lambda c: c["annotations"][0].update(iscrowd=value))
+    assert [a["iscrowd"] for a in records[0]["annotations"]] == [1, 0]
+
+
+def test_what_is_to_be_ignored_is_no_object(tmp_path):
+    records = written(tmp_path, lambda c: c["annotations"][0].update(ignore=1))
+    assert [a["iscrowd"] for a in records[0]["annotations"]] == [1, 0]
+
+
+def test_ids_that_are_numbers_here_and_texts_there(tmp_path):
+    def change(content):
+        content["images"][0]["id"] = "1"
+        content["images"][1]["id"] = 2.0
+        for annotation in content["annotations"]:
+            annotation.update(image_id=1, category_id=str(annotation["category_id"]))
+
+    records = written(tmp_path, change)
+    assert [r["image_id"] for r in records] == [1, 2]
+    assert [a["category_id"] for a in records[0]["annotations"]] == ["dog", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("area", "kept"), [(7.5, 7.5), ("8", 8), (None, None), ("large", None), (math.nan, None)]
+)
+def test_the_area_of_the_file(tmp_path, area, kept):
+    records = written(tmp_path, lambda c: c["annotations"][0].update(area=area))
+    assert records[0]["annotations"][0].get("area") == kept
+
+
+@pytest.mark.parametrize("name", ["../other.jpg", "/etc/other.jpg", "b/../../other.jpg"])
+def test_images_outside_their_folder_are_refused(tmp_path, name):
+    write_coco(tmp_path, IMAGES, CATEGORIES)
+    (tmp_path / "other.jpg").write_bytes((tmp_path / "images" / "a.jpg").read_bytes())
+    with pytest.raises(InputError, match=rf"names the image '{name}', which is outside .*/images:"):
+        written(tmp_path, lambda c: c["images"][0].update(file_name=name))
+
+
+def test_images_inside_by_another_way(tmp_path):
+    write_coco(tmp_path, IMAGES, CATEGORIES)
+    path = str(tmp_path / "images" / "a.jpg")
+    for name in (path, "../images/a.jpg", "b/../a.jpg"):
+        records = written(tmp_path, lambda c, n=name: c["images"][0].update(file_name=n))
+        assert (tmp_path / "images" / "a.jpg").samefile(records[0]["file_name"])
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "images" / "a.jpg").rename(tmp_path / "elsewhere" / "a.jpg")
+    (tmp_path / "images" / "linked").symlink_to(tmp_path / "elsewhere")
+    file = tmp_path / "linked.json"
+    file.write_text(changed(lambda c: c["images"][0].update(file_name="linked/a.jpg")))
+    assert len(load_coco(file, tmp_path / "images")[0]) == 2

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import pickle
 import re
@@ -124,7 +125,11 @@ def test_tiny_and_thin_images(size):
 @has_selective_search
 def test_from_the_command_line_to_detectron2(tmp_path):
     names = ["a.jpg", "b.jpg", "c.jpg"]
-    write_coco(tmp_path, {name: [("dog", [5, 5, 25, 35])] for name in names}, {1: "dog"})
+    file = write_coco(tmp_path, {name: [("dog", [5, 5, 25, 35])] for name in names}, {1: "dog"})
+    content = json.loads(file.read_text())
+    for image in content["images"]:
+        image.update(width=0, height=0)  # those of the files
+    file.write_text(json.dumps(content))
     cv2.imwrite(str(tmp_path / "images" / "b.jpg"), draw())
     turned = Image.fromarray(np.rot90(draw()[..., ::-1], 1).copy())
     exif = Image.Exif()
@@ -158,7 +163,7 @@ def test_from_the_command_line_to_detectron2(tmp_path):
     result = run(tmp_path, address, "--output", "again.pkl")
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == (
-        "error: again.pkl already exists, expected another --output, or its removal"
+        "error: again.pkl already exists, choose another --output or delete it"
     )
     assert "Traceback" not in result.stderr
 
@@ -174,6 +179,8 @@ def test_stopped_and_going_on(tmp_path, monkeypatch, capsys, jobs, stop, min_don
     write_voc(tmp_path / "voc", images)
     for path in (tmp_path / "voc" / "JPEGImages").iterdir():
         cv2.imwrite(str(path), draw())
+    for path in (tmp_path / "voc" / "Annotations").iterdir():
+        path.write_text(re.sub("<size>.*</size>", "", path.read_text()))
     address = "voc://voc?split=trainval"
     process = subprocess.Popen(
         [sys.executable, str(TOOL), address, "--output", "out.pkl", "--jobs", str(jobs)],
@@ -328,7 +335,7 @@ def test_part_file_of_another_run(tmp_path, voc, searched, content):
 @has_selective_search
 def test_a_process_that_dies(tmp_path, voc, monkeypatch):
     monkeypatch.setattr(selective_search, "ProcessPoolExecutor", BrokenPool)
-    with pytest.raises(InputError, match="a process died.+--jobs 2.+0 of 4 images are done"):
+    with pytest.raises(InputError, match="a worker died.+--jobs 2.+0 of 4 images are done"):
         selective_search.compute_proposals(voc, tmp_path / "out.pkl", jobs=2)
 
 

@@ -62,7 +62,7 @@ def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
 
 def test_boxes_are_tight_and_look_alikes_unlabelled(monkeypatch):
     drawn = []
-    draw = shapes._draw
+    draw = shapes.draw_shape
 
     def spy(image, rng, kind, center, radius):
         plain = np.zeros_like(image)  # on which the shape stands out all around
@@ -72,7 +72,7 @@ def test_boxes_are_tight_and_look_alikes_unlabelled(monkeypatch):
         drawn.append((kind, box, (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)))
         return box
 
-    monkeypatch.setattr(shapes, "_draw", spy)
+    monkeypatch.setattr(shapes, "draw_shape", spy)
     labelled = []
     for seed in range(30):
         image, objects = draw_image(np.random.default_rng(seed))
@@ -87,8 +87,8 @@ def test_boxes_are_tight_and_look_alikes_unlabelled(monkeypatch):
 
 def test_without_look_alikes(monkeypatch):
     kinds = []
-    draw = shapes._draw
-    monkeypatch.setattr(shapes, "_draw", lambda *args: (kinds.append(args[2]), draw(*args))[1])
+    draw = shapes.draw_shape
+    monkeypatch.setattr(shapes, "draw_shape", lambda *args: (kinds.append(args[2]), draw(*args))[1])
     for seed in range(10):
         draw_image(np.random.default_rng(seed), max_look_alikes=0)
     assert set(kinds) <= set(CLASSES)

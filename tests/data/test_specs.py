@@ -117,18 +117,101 @@ def test_bad_boxes_are_counted_and_left_out(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         register_datasets(make_cfg([spec]))
     assert len(DatasetCatalog.get(spec)[0]["annotations"]) == 2
-    assert [r.message for r in caplog.records] == [
-        f"{spec}: left out 2 boxes of zero area and 2 outside their image, of 6"
-    ]
+    zero, outside, beyond = (r.message for r in caplog.records)
+    image = tmp_path / "JPEGImages" / "a.jpg"
+    assert zero.startswith(f"{spec}: box of zero area, left out: 2 ({image}: 'dog' at [")
+    assert outside.startswith(f"{spec}: box outside its image, left out: 2 (")
+    assert beyond.startswith(f"{spec}: box that reaches far beyond its image, cut off: 1 (")
 
 
 @pytest.mark.parametrize(
     "spec",
-    ["voc://folder", "coco://file.json", "coco://file.json?split=train", "yolo://x?images=y"],
+    ["voc://", "coco://file.json", "coco://file.json?split=train", "kitti://x", "voc://x?split="],
 )
 def test_misspelt_addresses(spec):
-    with pytest.raises(InputError, match=r"is not understood, expected coco://.* or voc://"):
+    with pytest.raises(InputError, match=r"is not understood.* expected coco://.* or labelme://"):
         register_datasets(make_cfg([spec]))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("voc://x?first_pixel=2", r"first_pixel=2 of voc://x: expected 0 or 1"),
+        ("labelme://x?split=train", r"'split' is no option of labelme://, which has images, part"),
+        ("voc://x?part=train:0.5&part=test:0.5", r"has an option twice"),
+        ("voc://x?part=most", r"part=most is not understood"),
+    ],
+)
+def test_options_that_are_none(spec, message):
+    with pytest.raises(InputError, match=message):
+        register_datasets(make_cfg([spec]))
+
+
+def test_a_folder_as_roboflow_writes_it(tmp_path):
+    file = write_coco(tmp_path, {"a.jpg": [("dog", [0, 0, 9, 9])]}, {1: "dog"})
+    with pytest.raises(InputError, match=r"is a folder without _annotations.coco.json, expected"):
+        register_datasets(make_cfg([f"coco://{tmp_path}"]))
+    file.rename(tmp_path / "images/_annotations.coco.json")
+    spec = f"coco://{tmp_path}/images"
+    register_datasets(make_cfg([spec]))
+    assert classes_of(spec) == ["dog"]
+
+
+def parts(tmp_path, *shares):
+    write_voc(
+        tmp_path, {f"{i}": [("dog", GOOD, "")] for i in range(12)} | {"x": [("elk", GOOD, "")]}
+    )
+    return [f"voc://{tmp_path}?part={share}" for share in shares]
+
+
+def test_parts(tmp_path):
+    train, test = parts(tmp_path, "train:0.6", "test:0.4")
+    cfg = make_cfg([train], [test])
+    register_datasets(cfg)
+    ids = [[r["image_id"] for r in DatasetCatalog.get(x)] for x in (train, test)]
+    assert sorted(ids[0] + ids[1]) == sorted([*map(str, range(12)), "x"])
+    assert classes_of(train) == classes_of(test) == ["dog", "elk"]  # wherever the elk is
+
+
+def test_parts_with_images_in_common(tmp_path):
+    train, test = parts(tmp_path, "train:0.8", "test:0.3")
+    with pytest.raises(InputError, match=r"have images in common, expected parts of it that have"):
+        register_datasets(make_cfg([train], [test]))
+    register_datasets(make_cfg([train], [train]))
+
+
+def test_an_empty_part(tmp_path):
+    (spec,) = parts(tmp_path, "train:0.00001")
+    with pytest.raises(InputError, match=r"is empty: none of its 13 images falls into this part"):
+        register_datasets(make_cfg([spec]))
+
+
+def test_classes_of_coco_that_differ_in_white_space(tmp_path, caplog):
+    images = {"a.jpg": [("dog", [0, 0, 9, 9]), ("dog ", [0, 0, 9, 9])]}
+    write_coco(tmp_path, images, {1: "dog", 2: "dog "})
+    spec = f"coco://{tmp_path}/annotations.json?images={tmp_path}/images"
+    register_datasets(make_cfg([spec]))
+    assert classes_of(spec) == ["dog"]
+    assert MetadataCatalog.get(spec).category_ids == {"dog": 1}
+    assert "in white space only, taken as one: 1" in caplog.text
+
+
+@pytest.mark.parametrize("sets", [1, 2])
+def test_classes_that_differ_in_case(tmp_path, caplog, sets):
+    images = {"a": [("car", GOOD, "")], "b": [("Car", GOOD, "")], "c": [("Car", GOOD, "")]}
+    for i in range(sets):
+        some = {k: v for k, v in images.items() if sets == 1 or (k == "a") == (i == 0)}
+        write_voc(tmp_path / str(i), some)
+    register_datasets(make_cfg([f"voc://{tmp_path}/{i}" for i in range(sets)]))
+    (message,) = [r.message for r in caplog.records if "case only" in r.message]
+    assert "'car' (1)" in message
+    assert "'Car' (2)" in message
+
+
+def test_a_class_of_the_test_set_in_another_case(voc, tmp_path):
+    write_voc(tmp_path, {"c": [("Dog", GOOD, "")]}, split="test")
+    with pytest.raises(InputError, match=r"'Dog' in .*c.jpg, which .* not know \(it has 'dog'\)"):
+        register_datasets(make_cfg([voc + "train"], [voc + "test"]))
 
 
 def test_a_training_set_that_is_neither_registered_nor_an_address(voc):

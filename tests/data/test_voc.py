@@ -1,8 +1,12 @@
+import shutil
+from pathlib import Path
+
 import pytest
 from detectron2.structures import BoxMode
 from PIL import Image
-from small_data import HEIGHT, WIDTH, write_voc
+from small_data import HEIGHT, OBJECT, WIDTH, write_voc
 
+from ohem_d2.data.findings import Finding, Findings
 from ohem_d2.data.voc import load_voc
 from ohem_d2.errors import InputError
 
@@ -64,6 +68,207 @@ def test_other_files_beside_the_images(tmp_path):
     assert records[0]["file_name"].endswith("a.jpg")
 
 
+def laid_out(tmp_path, annotations, images):
+    """The same data without lists, in other folders."""
+    write_voc(tmp_path / "data", IMAGES)
+    shutil.rmtree(tmp_path / "data/ImageSets")
+    for old, new in (("Annotations", annotations), ("JPEGImages", images)):
+        (tmp_path / "data" / new).mkdir(parents=True, exist_ok=True)
+        for file in [x for x in (tmp_path / "data" / old).iterdir() if x.is_file()]:
+            file.rename(tmp_path / "data" / new / file.name)
+        if not any((tmp_path / "data" / old).iterdir()):
+            (tmp_path / "data" / old).rmdir()
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize(
+    ("annotations", "images"),
+    [
+        ("Annotations", "JPEGImages"),
+        ("annotations", "images"),
+        ("annots", "Images"),
+        ("", ""),
+        ("", "images"),
+        ("annotations", "annotations"),
+        ("Annotations/far/in", "JPEGImages/far/in"),
+        ("Annotations/far/in", "JPEGImages"),
+    ],
+)
+def test_layouts_without_lists(tmp_path, annotations, images):
+    records, classes, _ = load_voc(laid_out(tmp_path, annotations, images))
+    assert classes == ["cat", "dog"]
+    assert [len(r["annotations"]) for r in records] == [2, 0]
+    assert [Path(r["file_name"]) for r in records] == [
+        tmp_path / "data" / images / f"{x}.jpg" for x in "ab"
+    ]
+
+
+def test_the_folder_of_the_xml_files_beside_that_of_the_images(tmp_path):
+    records, *_ = load_voc(laid_out(tmp_path, "xml", "images") / "xml")
+    assert [Path(r["file_name"]).parent.name for r in records] == ["images", "images"]
+
+
+def test_images_elsewhere(tmp_path):
+    folder = laid_out(tmp_path, "Annotations", "JPEGImages")
+    (folder / "JPEGImages").rename(tmp_path / "photos")
+    records, *_ = load_voc(folder, images=str(tmp_path / "photos"))
+    assert len(records) == 2
+    with pytest.raises(InputError, match=r"the folder of images none does not exist"):
+        load_voc(folder, images="none")
+
+
+def test_images_without_an_xml_file_are_left_out_and_named(tmp_path):
+    folder = laid_out(tmp_path, "Annotations", "JPEGImages")
+    (folder / "Annotations/b.xml").unlink()
+    found = Findings()
+    records, *_ = load_voc(folder, findings=found)
+    assert len(records) == 1
+    image = folder / "JPEGImages/b.jpg"
+    assert found == [Finding("image without an XML file, left out", str(image), "")]
+
+
+def test_splits_in_folders_of_their_own(tmp_path):
+    laid_out(tmp_path, "train", "train")
+    with pytest.raises(InputError, match=r"no XML files in .* There are some in train: add one"):
+        load_voc(tmp_path / "data")
+
+
+def named_in_xml(folder, name, stem="a"):
+    file = folder / f"Annotations/{stem}.xml"
+    text = file.read_text().replace("<annotation>", f"<annotation><filename>{name}</filename>")
+    file.write_text(text)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "C:\\photos\\a.jpg", "a.png"])
+def test_the_xml_file_says_which_image_of_its_stem(tmp_path, name):
+    folder = write_voc(tmp_path, IMAGES)
+    Image.new("L", (WIDTH, HEIGHT)).save(folder / "JPEGImages/a.png")
+    named_in_xml(folder, name)
+    records, *_ = load_voc(folder, "trainval")
+    assert records[0]["file_name"].endswith(f"/{name[-5:]}")
+
+
+@pytest.mark.parametrize("name", ["", "b.jpg", "a.gif"])
+def test_two_images_of_a_stem(tmp_path, name):
+    folder = write_voc(tmp_path, IMAGES)
+    Image.new("L", (WIDTH, HEIGHT)).save(folder / "JPEGImages/a.png")
+    named_in_xml(folder, name)
+    with pytest.raises(InputError, match=r"a.xml may be for .*a.jpg and .*a.png, and names"):
+        load_voc(folder, "trainval")
+
+
+def test_an_image_by_the_name_in_the_xml_file_alone(tmp_path):
+    folder = write_voc(tmp_path, {"a": IMAGES["a"]})
+    (folder / "JPEGImages/a.jpg").rename(folder / "JPEGImages/photo.jpg")
+    named_in_xml(folder, "photo.jpg")
+    records, *_ = load_voc(folder)
+    assert records[0]["file_name"].endswith("photo.jpg")
+
+
+def test_an_xml_file_that_names_the_image_of_another(tmp_path):
+    folder = write_voc(tmp_path, IMAGES)
+    named_in_xml(folder, "b.jpg")
+    found = Findings()
+    records, *_ = load_voc(folder, "trainval", findings=found)
+    assert records[0]["file_name"].endswith("a.jpg")
+    assert found[0].words == "'b.jpg' instead of 'a.jpg'"
+
+
+def test_two_xml_files_of_one_image(tmp_path):
+    folder = write_voc(tmp_path, IMAGES)
+    (folder / "JPEGImages/a.jpg").unlink()
+    named_in_xml(folder, "b.jpg")
+    with pytest.raises(InputError, match=r"a.xml and .*b.xml are both for the image .*b.jpg"):
+        load_voc(folder, "trainval")
+
+
+def test_names_with_dots(tmp_path):
+    folder = write_voc(tmp_path, {"a.v1": IMAGES["a"], "a.v2": [], "a": []})
+    records, *_ = load_voc(folder, "trainval")
+    assert [Path(r["file_name"]).name for r in records] == ["a.v1.jpg", "a.v2.jpg", "a.jpg"]
+    assert [r["image_id"] for r in records] == ["a.v1", "a.v2", "a"]
+
+
+def test_lists_joined(tmp_path):
+    folder = write_voc(tmp_path, {**IMAGES, "c": []})
+    lines = ["a  1", "b  0", "c -1", "a -1", "b  1", "c  1"]
+    (folder / "ImageSets/Main/joined.txt").write_text("\n".join(lines))
+    found = Findings()
+    records, *_ = load_voc(folder, "joined", findings=found)
+    assert [r["image_id"] for r in records] == ["a", "b", "c"]
+    assert [x.words for x in found] == ["'a'", "'b'", "'c'"]
+
+
+def test_lists_with_the_suffix_of_images(tmp_path):
+    folder = write_voc(tmp_path, IMAGES)
+    (folder / "ImageSets/Main/x.txt").write_text("a.jpg\nb.jpg\n")
+    assert len(load_voc(folder, "x")[0]) == 2
+
+
+@pytest.mark.parametrize("name", ["a 2", "a 1", "../a"])
+def test_an_image_that_is_not_there(tmp_path, name):
+    folder = write_voc(tmp_path, IMAGES)
+    (folder / "ImageSets/Main/x.txt").write_text(f"a\n{name}\n")
+    with pytest.raises(InputError, match=rf"x.txt names '{name}'"):
+        load_voc(folder, "x")
+
+
+def test_numbers_from_zero(tmp_path):
+    folder = write_voc(tmp_path, {"a": [("dog", (0, 5, 20, 30), "")]})
+    found = Findings()
+    load_voc(folder, "trainval", findings=found)
+    assert found[0].name.startswith("box that begins at pixel 0, where VOC counts from 1")
+    records, *_ = load_voc(folder, "trainval", first_pixel=0)
+    assert records[0]["annotations"][0]["bbox"] == [0, 5, 20, 30]
+
+
+def test_class_names_are_written_in_one_way(tmp_path):
+    objects = [
+        (name, (1, 1, 20, 30), "") for name in ("car", "car ", "\n\tcar\n", "traffic  light")
+    ]
+    _, classes, _ = load_voc(write_voc(tmp_path, {"a": objects}), "trainval")
+    assert classes == ["car", "traffic light"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding", "name"),
+    [
+        ("GBK", "gbk", "车"),
+        ("gb2312", "gbk", "镕"),  # which is in GBK alone: tools write one and name the other
+        ("Shift_JIS", "shift_jis", "車"),
+        ("windows-1252", "cp1252", "né"),
+        ("UTF-16", "utf-16", "車"),
+        ("UTF-8", "utf-8-sig", "né"),
+    ],
+)
+def test_encodings(tmp_path, declared, encoding, name):
+    folder = write_voc(tmp_path, {"a": []})
+    rewrite_xml(folder, declared, encoding, name)
+    assert load_voc(folder, "trainval")[1] == [name]
+
+
+def rewrite_xml(folder, declared, encoding, name):
+    body = OBJECT.format(1, 1, 20, 30, name=name, extra="")
+    declaration = f'<?xml version="1.0" encoding="{declared}"?>\n' if declared else ""
+    text = f"{declaration}<annotation>{body}</annotation>"
+    (folder / "Annotations/a.xml").write_bytes(text.encode(encoding))
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding", "message"),
+    [
+        ("", "gbk", r"a.xml is no text in UTF-8 and names no other encoding: expected one in its"),
+        ("klingon", "utf-8", r"a.xml is in the encoding 'klingon', which is not known"),
+        ("GBK", "latin-1", r"a.xml says that it is in GBK, and is not"),
+    ],
+)
+def test_encodings_that_are_not_read(tmp_path, declared, encoding, message):
+    folder = write_voc(tmp_path, {"a": []})
+    rewrite_xml(folder, declared, encoding, "né" if encoding == "latin-1" else "车")
+    with pytest.raises(InputError, match=message):
+        load_voc(folder, "trainval")
+
+
 def break_file(name, content):
     return lambda folder: (folder / name).write_text(content)
 
@@ -73,16 +278,35 @@ def break_file(name, content):
     [
         (lambda f: (f / "ImageSets/Main/trainval.txt").unlink(), r"trainval.txt does not exist"),
         (lambda f: (f / "Annotations/b.xml").unlink(), r"b.xml does not exist, but .*b.jpg does"),
-        (lambda f: (f / "JPEGImages/b.jpg").unlink(), r"trainval.txt names 'b', but there is no"),
+        (
+            lambda f: (f / "JPEGImages/b.jpg").unlink(),
+            r"b.xml exists, but there is no image for it in .*JPEGImages",
+        ),
         (break_file("ImageSets/Main/trainval.txt", "\n"), r"trainval.txt names no image"),
         (
             lambda f: (f / "ImageSets/Main/trainval.txt").write_bytes(b"\xff\xfe"),
             r"trainval.txt is no text in UTF-8",
         ),
         (break_file("Annotations/a.xml", "<annotation>"), r"a.xml is no valid XML"),
+        (break_file("Annotations/a.xml", "<annotations/>"), r"a.xml begins with <annotations>"),
+        (
+            break_file(
+                "Annotations/a.xml",
+                "<annotation><size><width>wide</width></size></annotation>",
+            ),
+            r"a.xml: its <size> has \['wide', None\], expected two numbers",
+        ),
+        (
+            break_file(
+                "Annotations/a.xml",
+                "<annotation><object><name>dog</name><robndbox><cx>1</cx></robndbox></object>"
+                "</annotation>",
+            ),
+            r"a.xml: object 1 \('dog'\) has a rotated box",
+        ),
         (
             break_file("Annotations/a.xml", "<annotation><object></object></annotation>"),
-            r"a.xml: an object has no <name>",
+            r"a.xml: object 1 has no <name>",
         ),
         (
             break_file(
@@ -90,7 +314,7 @@ def break_file(name, content):
                 "<annotation><object><name>dog</name><bndbox><xmin>x</xmin></bndbox></object>"
                 "</annotation>",
             ),
-            r"a.xml: the <bndbox> of an object 'dog' is \['x', None, .*expected four numbers",
+            r"a.xml: object 1 \('dog'\) has the <bndbox> \['x', None, .*expected four numbers",
         ),
     ],
 )

@@ -114,9 +114,9 @@ def test_what_the_page_says_in_words():
     of_1000 = {x: gain(short, x) for x in run}
     assert max(of_1000, key=of_1000.get) == late  # "came out best"
     fewer_rois = ("half", "quarter", "sampling_half", "sampling_quarter")
-    assert max(of_1000[x] for x in fewer_rois) < 0  # "cost AP, with mining and without"
+    assert max(of_1000[x] for x in fewer_rois) < 0  # "reduced AP, with mining and without"
     assert of_1000["half"] > of_1000["sampling_half"]  # "ended closer to"
-    assert of_1000["ratio"] < 0  # "lost AP, or gained less"
+    assert of_1000["ratio"] < 0  # "reduced AP or the gain"
     assert of_1000["cls"] < of_1000[paper]
     for setting in (study.OTHER_MISSING, study.OTHER_CELLS):  # "beat the default with every seed"
         assert min(study.ahead(setting, late, of=default)) > 0

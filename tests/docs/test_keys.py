@@ -5,12 +5,15 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from detectron2.config import get_cfg
 
-from ohem_d2 import BoxVotingOptions, OHEMOptions
+from ohem_d2 import BoxVotingOptions, IgnoreRegionsOptions, OHEMOptions, add_ohem_config
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-OHEM, BOX_VOTING = (ROOT / "docs/keys.md").read_text(encoding="utf-8").split("\n## Box voting\n")
+OHEM, _, REST = (ROOT / "docs/keys.md").read_text("utf-8").partition("\n## Box voting\n")
+BOX_VOTING, _, REST = REST.partition("\n## Regions to ignore\n")
+REGIONS, _, DATA = REST.partition("\n## Data sets\n")
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
 
 
@@ -26,10 +29,20 @@ def defaults_of(options):
 
 
 @pytest.mark.parametrize(
-    ("text", "options"), [(OHEM, OHEMOptions), (BOX_VOTING, BoxVotingOptions)], ids=["ohem", "vote"]
+    ("text", "options"),
+    [(OHEM, OHEMOptions), (BOX_VOTING, BoxVotingOptions), (REGIONS, IgnoreRegionsOptions)],
+    ids=["ohem", "vote", "ignore"],
 )
 def test_the_tables_have_every_key_with_its_default(text, options):
     assert defaults_in(text) == defaults_of(options)
+
+
+def test_the_key_of_data_sets():
+    cfg = get_cfg()
+    before = set(cfg.DATASETS)
+    add_ohem_config(cfg)
+    added = {key: f'"{cfg.DATASETS[key]}"' for key in set(cfg.DATASETS) - before}
+    assert defaults_in(DATA) == added
 
 
 def test_the_readme_has_five_keys_with_their_defaults():
@@ -45,3 +58,5 @@ def test_every_key_that_a_page_names_exists(page):
     named |= {x.upper() for x in re.findall(r"\broi_heads\.ohem\.([a-z_]+)", text)}
     assert named <= defaults_of(OHEMOptions).keys()
     assert {*re.findall(r"\bBOX_VOTING\.([A-Z_]+)", text)} <= defaults_of(BoxVotingOptions).keys()
+    named = {*re.findall(r"\bIGNORE_REGIONS\.([A-Z_]+)", text)}
+    assert named <= defaults_of(IgnoreRegionsOptions).keys()

@@ -7,7 +7,6 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_pascal_voc
 from detectron2.evaluation import (
-    COCOEvaluator,
     DatasetEvaluator,
     DatasetEvaluators,
     PascalVOCDetectionEvaluator,
@@ -18,7 +17,7 @@ from small_data import HEIGHT, WIDTH, write_image, write_voc
 from ohem_d2 import register_datasets
 from ohem_d2.errors import InputError
 from ohem_d2.evaluation import evaluators
-from ohem_d2.evaluation.evaluators import VOCEvaluator, build_evaluator
+from ohem_d2.evaluation.evaluators import KeepingEvaluator, VOCEvaluator, build_evaluator
 from ohem_d2.visualization import file_name
 
 
@@ -79,7 +78,7 @@ def kinds(evaluator):
 
 def test_chosen_by_the_metadata(cfg, register):
     assert kinds(build_evaluator(register("x", BOXES, evaluator_type="coco"), cfg.OUTPUT_DIR)) == [
-        COCOEvaluator
+        KeepingEvaluator
     ]
     voc = register("y", BOXES, evaluator_type="pascal_voc")
     assert kinds(build_evaluator(voc, cfg.OUTPUT_DIR)) == [VOCEvaluator]
@@ -105,14 +104,14 @@ def test_standard_sets_get_detectron2s_own(cfg, tmp_path, register):
         ("sem_seg", ["SemSegEvaluator"]),
         (
             "coco_panoptic_seg",
-            ["SemSegEvaluator", "COCOEvaluator", "COCOPanopticEvaluator", "DetectionPictures"],
+            ["SemSegEvaluator", "KeepingEvaluator", "COCOPanopticEvaluator", "DetectionPictures"],
         ),
     ],
 )
 def test_other_evaluators(cfg, register, monkeypatch, evaluator_type, expected):
     """Which are built; they themselves need data and packages that are not here."""
     for name in expected:
-        if name not in ("DetectionPictures", "COCOEvaluator"):
+        if name not in ("DetectionPictures", "KeepingEvaluator"):
             stand_in = type(name, (DatasetEvaluator,), {"__init__": lambda self, *a, **k: None})
             monkeypatch.setattr(evaluators, name, stand_in)
     name = register("other", BOXES, evaluator_type=evaluator_type)
@@ -147,6 +146,28 @@ def test_data_sets_by_address(cfg, tmp_path, evaluator_type):
         )  # fmt: skip
         # The class that only the training set has does not count in the test set.
         assert results["bbox"]["AP"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize("evaluator_type", ["coco", "pascal_voc"])
+@pytest.mark.parametrize("mark", ["iscrowd", "ignore"])
+def test_what_is_found_in_a_region_to_ignore_is_neither_right_nor_wrong(
+    cfg, tmp_path, evaluator_type, mark
+):
+    image = {"a": [("dog", (1, 1, 20, 30), ""), ("dog", (41, 11, 70, 50), "<ignore>1</ignore>")]}
+    name = f"voc://{write_voc(tmp_path, image)}?split=trainval"
+    cfg.DATASETS.TRAIN = (name,)
+    cfg.DATASETS.TEST = ()
+    register_datasets(cfg)
+    again = f"{name} {evaluator_type} {mark}"
+    (record,) = DatasetCatalog.get(name)
+    if mark == "iscrowd":
+        record["annotations"][1].pop("ignore")
+    DatasetCatalog.register(again, lambda: [record])
+    MetadataCatalog.get(again).set(thing_classes=["dog"], evaluator_type=evaluator_type)
+    evaluator = build_evaluator(again, cfg.OUTPUT_DIR)
+    for found in (BOXES, BOXES[:1]):
+        scores = [0.8, 0.9][: len(found)]
+        assert detect(evaluator, found, None, scores, "a")["bbox"]["AP"] == pytest.approx(100)
 
 
 def test_voc_equals_detectron2s_own_evaluator(tmp_path, register):

@@ -176,8 +176,8 @@ def two(dtype=torch.int64):
         (Selection(torch.tensor([-1])), r"indices in \[-1, -1\]"),
         (Selection(two(), two()), r"weights \(2,\) of torch.int64, expected \(2,\) of a float"),
         (Selection(two(), torch.ones(3)), r"weights \(3,\) of torch.float32, expected \(2,\)"),
-        (Selection(two(), torch.tensor([1.0, -0.5])), "weights that are negative or no numbers"),
-        (Selection(two(), torch.tensor([1.0, torch.nan])), "weights that are negative or no"),
+        (Selection(two(), torch.tensor([1.0, -0.5])), "weights that are negative, NaN or"),
+        (Selection(two(), torch.tensor([1.0, torch.nan])), "expected finite values of 0"),
         (Selection(two(), is_hard=two()), r"is_hard \(2,\) of torch.int64, expected \(2,\) of"),
     ],
 )

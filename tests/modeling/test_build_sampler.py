@@ -42,7 +42,39 @@ def first(candidates, num_samples):
     return Selection(torch.arange(2))
 
 
+def of_something_else(source, destination):
+    pytest.fail("it was called")
+
+
+class NeedsMore(First):
+    def __init__(self, temperature):
+        pass
+
+
+class Opens:
+    def __init__(self, file="x"):
+        pytest.fail("it was built")
+
+
 HERE = __name__
+# What a config must not run to find out.
+NO_SAMPLERS = [
+    "os.system",
+    "os.mkdir",
+    "os.getpid",
+    "os.path.join",
+    "shutil.move",
+    "builtins.exec",
+    "builtins.print",
+    "functools.partial",
+    "subprocess.Popen(args='false')",
+    "math.pi",
+    "collections.abc",
+    f"{HERE}.of_something_else",
+    f"{HERE}.Opens",
+    L(Opens)(file="y"),
+    lambda candidates: None,
+]
 
 
 @pytest.mark.parametrize(
@@ -74,6 +106,17 @@ def test_a_class_of_ones_own_gets_the_keys_that_it_asks_for():
     assert (sampler.num_first, sampler.nms_thresh, sampler.positive_fraction) == (5, 0.6, 0.3)
 
 
+def test_a_registered_function_may_call_its_arguments_anything():
+    def registered(them, number):
+        return first(them, number)
+
+    SAMPLERS.register(registered)
+    try:
+        assert build_sampler(OHEMOptions(sampler="registered"), 0.25) is registered
+    finally:
+        SAMPLERS._obj_map.pop("registered")
+
+
 @pytest.mark.parametrize("sampler", [f"{HERE}.first", first])
 def test_a_function(sampler):
     assert build_sampler(OHEMOptions(sampler=sampler), 0.25) is first
@@ -96,13 +139,22 @@ def test_a_registered_one():
         ({"sampler": "Nothing"}, "is 'Nothing', expected one of OHEMSampler, RandomSampler, Mixed"),
         ({"sampler": "nothing.Sampler"}, r"is 'nothing.Sampler', which cannot be imported \(No"),
         ({"sampler": f"{HERE}.Nothing"}, "which cannot be imported .*has no attribute 'Nothing'"),
-        ({"sampler": "RandomSampler(0.5)"}, "its arguments have no names"),
+        (
+            {"sampler": "RandomSampler(0.5)"},
+            "pass arguments by keyword, as in HardPool",
+        ),
         ({"sampler": "RandomSampler(a=b)"}, "expected a name such as OHEMSampler or my_module"),
-        ({"sampler": "1 + 1"}, "it is no name"),
+        ({"sampler": "1 + 1"}, "it is not a name"),
         ({"sampler": "Random Sampler"}, "expected a name such as OHEMSampler"),
         ({"sampler": "RandomSampler(bins=3)"}, "cannot be built: .*unexpected keyword.*'bins'"),
         ({"sampler": f"{HERE}.NoSampler"}, r"expected a class with a method __call__"),
-        ({"sampler": f"{HERE}.first(a=1)"}, "which is no sampler: expected a class"),
+        ({"sampler": f"{HERE}.first(a=1)"}, "which is not a sampler: expected a class"),
+        *(
+            ({"sampler": x}, "which is not a sampler: expected a class with a method __call__")
+            for x in NO_SAMPLERS
+        ),
+        ({"sampler": f"{HERE}.NeedsMore"}, "cannot be built: .*missing 1 required .*'temperature'"),
+        ({"sampler": "RandomSampler" + "(" * 500}, r"expected a name such as OHEMSampler"),
         (
             {"sampler": "RandomSampler", "hard_fraction": 0.25},
             "OHEM.HARD_FRACTION is 0.25, but RandomSampler has no such setting: expected 0.5",

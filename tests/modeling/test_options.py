@@ -43,6 +43,8 @@ def test_built_from_arguments():
         ("OHEM.LOSS_WEIGHT_BOX_REG", math.inf, "a number from 0 to 1000"),
         ("OHEM.CASCADE_STAGES", (), "a tuple of at least one stage"),
         ("OHEM.CASCADE_STAGES", (0.5,), "a tuple of at least one stage"),
+        ("OHEM.CASCADE_STAGES", (0, 0), "a tuple of at least one stage, .* and each once"),
+        ("OHEM.CASCADE_STAGES", (1,), r"\(0,\), the default: OHEMROIHeads is not a cascade"),
         ("BATCH_SIZE_PER_IMAGE", 0, "1 or more"),
     ],
 )

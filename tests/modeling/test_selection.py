@@ -17,6 +17,8 @@ from mined_rois import (
 )
 from small_heads import FAMILIES, NUM_CLASSES, make_batch, make_heads, rotated, train_step
 
+from ohem_d2 import Selection
+
 images = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 30)), min_size=1, max_size=3)
 
 
@@ -209,3 +211,22 @@ def test_the_tools_mine_with_a_warm_up_too():
     for h in (heads, make_heads()):
         mined += mine(h, *batch)
     assert mined[0].proposal_boxes.tensor.equal(mined[1].proposal_boxes.tensor)
+
+
+@pytest.mark.parametrize(
+    ("indices", "numbers"),
+    [([0, 0, 0, 41], [3, 1]), ([5] * 20, [20, 0]), ([50, 3], [1, 1]), ([], [0, 0])],
+)
+def test_a_sampler_may_repeat_rois_and_give_images_different_numbers(indices, numbers):
+    """As docs/write_a_sampler.md says: a RoI that is chosen twice counts twice."""
+    heads, seen = make_heads(), []
+
+    def sampler(rois, num_samples):
+        seen.append((rois.loss_cls + rois.loss_box_reg)[indices])
+        return Selection(torch.tensor(indices, dtype=torch.int64))
+
+    heads.sampler = sampler
+    trained, losses, _ = train_step(heads, *make_batch(0, [(3, 38), (2, 20)]))
+    assert [len(x) for x in trained] == numbers
+    expected = seen[0].mean().item() if indices else 0.0
+    assert sum(losses.values()).item() == pytest.approx(expected, rel=1e-5)

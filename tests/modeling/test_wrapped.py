@@ -87,7 +87,7 @@ def test_a_hook_that_changes_the_box_branch_is_noticed(caplog):
     heads.box_head.register_forward_hook(lambda module, args, output: 20 * output)
     batch = make_batch(0, [(3, 40)])
     train_step(heads, *batch)
-    assert "have " in caplog.text
+    assert "but train with " in caplog.text
     assert "forward hooks are called while RoIs are read too from now on" in caplog.text
     mined, losses, _ = train_step(heads, *batch)
     assert loss_of(mined) == pytest.approx(sum(losses.values()).item(), rel=1e-5)
@@ -107,7 +107,7 @@ def test_a_box_branch_of_its_own_is_noticed_by_its_losses(caplog):
     assert loss_of(mined) != pytest.approx(trained, rel=0.1)
     for number in (loss_of(mined), trained):
         assert f"{number:.4g}" in caplog.text
-    assert "it needs a method read_boxes" in caplog.text
+    assert "override read_boxes" in caplog.text
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -385,7 +385,7 @@ def test_proposals_that_are_labelled_outside_of_a_forward(caplog):
         with EventStorage():
             found.append(h.label_and_sample_proposals(copy.deepcopy(proposals), targets)[0])
     assert found[0].proposal_boxes.tensor.equal(found[1].proposal_boxes.tensor)
-    assert "was not called by the forward of the heads" in caplog.text
+    assert "was called outside the heads' forward" in caplog.text
 
 
 def test_heads_that_call_themselves():
@@ -456,14 +456,14 @@ def test_teacher_and_student_take_the_same_rois(grad):
     for a, b in zip(of_student, of_teacher):
         assert a.proposal_boxes.tensor.equal(b.proposal_boxes.tensor)
         assert not a.ohem_loss_cls.equal(b.ohem_loss_cls)
-    with pytest.raises(InputError, match="was given other RoIs"):
+    with pytest.raises(InputError, match="received different RoIs"):
         train_step(teacher, *make_batch(5, [(3, 40), (1, 30)]))
 
 
 def test_a_follower_without_anyone_to_follow():
     heads = make_heads()
     heads.sampler = SharedSampler(heads.sampler).follower
-    with pytest.raises(InputError, match="was asked before its SharedSampler"):
+    with pytest.raises(InputError, match="was called before its SharedSampler"):
         train_step(heads, *make_batch(0, [(3, 40)]))
 
 

@@ -125,10 +125,31 @@ def test_crowds_are_no_objects(data):
     cfg = load_config(FPN, [*SHRINK_OPTS, "INPUT.MIN_SIZE_TEST", "64"])
     annotations = [*record["annotations"], crowd]
     x = build_mapper(cfg)({**record, "annotations": annotations})
-    assert x["crowds"].tolist() == [[5, 6, 15, 26]]
+    assert x["regions"].tolist() == [[5, 6, 15, 26]]
     findings = look_at(model, x)
-    assert findings.crowds.tolist() == [[5, 6, 15, 26]]
+    assert findings.regions.tolist() == [[5, 6, 15, 26]]
     assert len(findings.label_classes) == len(OBJECTS)
+
+
+@pytest.mark.parametrize("mark", ["iscrowd", "ignore", "difficult"])
+def test_no_hard_example_lies_in_a_region_to_ignore(data, mark):
+    region = {"bbox": [0, 0, 40, 60], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0, mark: 1}
+    model, record, x = model_and_image(
+        FPN, data, image=1, **{"MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 100}
+    )
+    cfg = load_config(FPN, [*SHRINK_OPTS, "INPUT.MIN_SIZE_TEST", "64"])
+    cfg.INPUT.IGNORE_REGIONS.DIFFICULT = True
+    crowded = build_mapper(cfg)({**record, "annotations": [region]})
+
+    def inside(x):
+        torch.manual_seed(0)  # the RPN draws anchors
+        centers = [(e.box[0] + e.box[2]) / 2 for e in look_at(model, x).hard_examples]
+        return sum(center < 39 for center in centers), len(centers)
+
+    before, after = inside(x), inside(crowded)
+    assert before[0] > 0
+    assert after[0] == 0
+    assert after[1] > 0
 
 
 def test_boxes_that_are_not_numbers(data):

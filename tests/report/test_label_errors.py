@@ -27,7 +27,7 @@ def findings(labels=(), detections=(), crowds=()):
         boxes=np.array(boxes, dtype=np.float32).reshape(-1, 4).astype(float),
         classes=np.array(classes, dtype=int),
         scores=np.array(scores, dtype=float),
-        crowds=np.array(crowds, dtype=float).reshape(-1, 4),
+        regions=np.array(crowds, dtype=float).reshape(-1, 4),
     )
 
 

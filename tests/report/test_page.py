@@ -1,5 +1,4 @@
 import json
-import logging
 import os
 import re
 from html.parser import HTMLParser
@@ -187,7 +186,6 @@ def test_what_cannot_be_drawn_is_named_and_left_out(tmp_path, dataset, caplog, m
     (tmp_path / "no image.png").write_bytes(b"no image")
     files = [tmp_path / "gone.png", tmp_path / "no image.png", tmp_path / "x.png"]
     hard = [(i, LOOK_ALIKE) for i in range(3)]
-    monkeypatch.setattr(logging.getLogger("ohem_d2"), "propagate", True)
     report_of(tmp_path / "report", dataset, files, hard)
     (of_page, _) = data_of(tmp_path / "report")["lists"]
     assert [x["id"] for x in of_page["of"]] == [3]

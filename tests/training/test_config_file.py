@@ -128,15 +128,72 @@ def test_a_dumped_config_loads_again(tmp_path):
         ("MODEL: {ROI_HEADS: {BATCH_SIZE_PER_IMAGE: many}}", "many"),
         ("MODEL: [", "while parsing a flow sequence"),
         ("? [a]\n: b", "unhashable key"),
-        ("_BASE_: bad.yaml", "recursion"),
-        ("MODEL: 5", "MODEL"),
+        ("_BASE_: bad.yaml", "leads back to it"),
+        ("MODEL: 5", "MODEL is '5', of int, expected keys below it"),
         ("_BASE_: nothing.yaml", "nothing.yaml"),
+        ("SEED: 1\nOUTPUT_DIR: a\nSEED: 2", "the key 'SEED' in line 1 and again in line 3"),
+        ("SOLVER: {GAMMA: 0.1, 'GAMMA': 0.2}", "the key 'GAMMA' in line 1 and again in line 1"),
+        (
+            "SOLVER:\n  GAMMA: 0.1\nSOLVER:\n  BASE_LR: 1.0",
+            "'SOLVER' in line 1 and again in",
+        ),
+        ("_BASE_: 'a.yaml'\n_BASE_: 'b.yaml'", "the key '_BASE_' in line 1 and again in line 2"),
+        ("MODEL: {5: x}", "the key '5' in line 1, expected a name"),
+        ("yes: x", "the key 'yes' in line 1, expected a name"),
+        ("SOLVER:\n  STEPS: !!set {1, 2}", "SOLVER.STEPS is of type set, expected a text, a num"),
+        ("MODEL: &m\n  RPN: *m", "an alias stands for what it is a part of"),
+        ("SEED: " + "[" * 10000, "nested too deeply"),
+        ("MODEL: " + "{a: " * 10000, "nested too deeply"),
+        ("SEED: 1\n---\nSEED: 2", "expected a single document .* found another one, which '---'"),
+        ("SEED: 2024-01-01", "SEED is of type datetime.date, expected a text, a number"),
+        ("SEED: much", "SEED is 'much', of str, expected int, as by default"),
     ],
 )
 def test_wrong_files_are_named(tmp_path, content, message):
     (tmp_path / "bad.yaml").write_text(content + "\nVERSION: 2\n")
     with pytest.raises(InputError, match=rf"bad.yaml (.|\n)*: (?!')(.|\n)*{message}"):
         load_config(str(tmp_path / "bad.yaml"))
+
+
+def test_aliases_that_grow_without_end(tmp_path):
+    lines = ["x0: &x0 [a, a, a, a, a, a, a, a, a]"]
+    lines += [f"x{i + 1}: &x{i + 1} [{', '.join([f'*x{i}'] * 9)}]" for i in range(12)]
+    (tmp_path / "bad.yaml").write_text("\n".join(lines))
+    with pytest.raises(InputError, match=r"bad.yaml .*: its aliases stand for \d+ values, exp"):
+        load_config(str(tmp_path / "bad.yaml"))
+
+
+def test_aliases_and_merged_keys_that_a_config_may_have(tmp_path):
+    (tmp_path / "a.yaml").write_text(
+        "INPUT:\n  MIN_SIZE_TRAIN: &sizes [480, 512]\nTEST:\n  AUG:\n    MIN_SIZES: *sizes\n"
+        "SOLVER:\n  <<: {GAMMA: 0.3, BASE_LR: 0.5}\n  GAMMA: 0.2\n"
+    )
+    cfg = load_config(str(tmp_path / "a.yaml"))
+    assert cfg.TEST.AUG.MIN_SIZES == (480, 512)
+    assert (cfg.SOLVER.GAMMA, cfg.SOLVER.BASE_LR) == (0.2, 0.5)
+
+
+@pytest.mark.parametrize("bases", ["c{}.yaml", "[c{0}.yaml, c{0}.yaml]"])
+def test_bases_without_end(tmp_path, bases):
+    for i in range(60):
+        (tmp_path / f"c{i}.yaml").write_text(f"_BASE_: {bases.format(i + 1)}\n")
+    (tmp_path / "c60.yaml").write_text("VERSION: 2\n")
+    with pytest.raises(InputError, match=r"/c0\.yaml .* its _BASE_ leads to too many files, exp"):
+        load_config(str(tmp_path / "c0.yaml"))
+
+
+def test_a_key_that_a_base_has_twice(tmp_path):
+    (tmp_path / "base.yaml").write_text("SEED: 1\nSEED: 2\n")
+    (tmp_path / "child.yaml").write_text("_BASE_: base.yaml\nVERSION: 2\n")
+    with pytest.raises(InputError, match="/base.yaml is no valid config: it has the key 'SEED'"):
+        load_config(str(tmp_path / "child.yaml"))
+
+
+def test_nothing_is_said_before_the_error(tmp_path, caplog):
+    (tmp_path / "bad.yaml").write_text("_base_: quick_start.yaml\n")
+    with pytest.raises(InputError, match="Non-existent config key: _base_"):
+        load_config(str(tmp_path / "bad.yaml"))
+    assert caplog.text == ""
 
 
 SECRET = "root:secret*:19000: [0:99999\n*secret\n"
@@ -263,6 +320,24 @@ def test_an_old_name_is_answered_by_the_new_one(tmp_path, old, new):
     [
         (["SOLVER.MAX_ITER=5"], "in the settings 'SOLVER.MAX_ITER=5': expected KEY VALUE"),
         (["SEED", "1", "--eval-only"], "--eval-only comes after the settings"),
+        (["OUTPUT_DIR", "a", "SEED.X", "5"], "in the settings 'SEED.X 5': .* since SEED is 1, and"),
+        (["OUTPUT_DIR", "a", "SEED"], "in the settings 'SEED': expected a value after the key"),
+        (["MODEL.RPN", "5"], "MODEL.RPN is a node, expected a key below it: .*NMS_THRESH"),
+        (["SOLVER", "{'MAX_ITER': 5}"], "SOLVER is a node, expected a key below it"),
+        (
+            ["OUTPUT_DIR", "a", "SOLVER.MAX_ITER", "90k"],
+            "in the settings 'SOLVER.MAX_ITER 90k': .* is '90k', of str, expected int, as by",
+        ),
+        (
+            ["SOLVER.STEPS", "(1,2"],
+            r"STEPS is '\(1,2', which cannot be read, expected a tuple",
+        ),
+        (
+            ["MODEL.PIXEL_MEAN", "[1.0, inf]"],
+            r"is '\[1.0, inf\]', which .* expected a list, such",
+        ),
+        (["SEED", "(" * 5000], r"SEED is '\({99}\.\.\., of str, expected int"),
+        (["", "5"], "in the settings"),
     ],
 )
 def test_settings_of_another_form(opts, message):

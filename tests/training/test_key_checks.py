@@ -1,21 +1,25 @@
 """Values that cannot work, of Detectron2's own keys."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 from detectron2.config import get_cfg
-from detectron2.engine import DefaultTrainer
 from detectron2.modeling import BACKBONE_REGISTRY
 from omegaconf import OmegaConf
 
 from ohem_d2.config import BoxVotingOptions, OHEMOptions
 from ohem_d2.errors import InputError
-from ohem_d2.training.checks import check_output_dir, named_settings
+from ohem_d2.training.checks import check_output_dir
 from ohem_d2.training.config_file import _ZOO, CONFIGS, load_config
 from ohem_d2.training.data_checks import check_num_classes
-from ohem_d2.training.key_checks import _leaves, check_keys, check_lazy_keys
+from ohem_d2.training.key_checks import (
+    _leaves,
+    check_keys,
+    check_lazy_keys,
+    warn_of_long_warmup,
+)
 from ohem_d2.training.key_rules import RULES, TRAINING_RULES
+from ohem_d2.training.trainer import _check_expected_results
 
 QUICK_START = str(CONFIGS / "quick_start.yaml")
 # What any value goes with, or what another check is for.
@@ -75,10 +79,27 @@ def test_detectron2s_defaults_keep_the_rules():
         ("MODEL.ANCHOR_GENERATOR.SIZES", [[8], [16]]),
         ("MODEL.RPN.IOU_THRESHOLDS", [0.7, 0.3]),
         ("MODEL.ROI_HEADS.IOU_LABELS", [0, 1, 1]),
-        ("MODEL.ROI_BOX_HEAD.NAME", ""),
+        ("MODEL.ROI_BOX_HEAD.NAME", "BoxHead"),
         ("MODEL.PROPOSAL_GENERATOR.NAME", "Selective"),
         ("TEST.EXPECTED_RESULTS", ["bbox", "AP", 5]),
         ("SEED", 2**33),
+        ("INPUT.MIN_SIZE_TRAIN", (8,)),
+        ("INPUT.MIN_SIZE_TEST", 1),
+        ("INPUT.MIN_SIZE_TEST", True),
+        ("INPUT.MIN_SIZE_TEST", 60000),
+        ("INPUT.MAX_SIZE_TRAIN", 3),
+        ("INPUT.MAX_SIZE_TEST", 1),
+        ("TEST.AUG.MIN_SIZES", (1,)),
+        ("TEST.AUG.MAX_SIZE", 1),
+        ("MODEL.BACKBONE.FREEZE_AT", 6),
+        ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[0.5, 1.0], [1.0], [1.0], [1.0], [1.0]]),
+        ("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"),
+        ("MODEL.ROI_BOX_HEAD.NUM_FC", 0),
+        ("MODEL.ROI_HEADS.NAME", "Res5ROIHeads"),
+        ("DATALOADER.SAMPLER_TRAIN", "WeightedTrainingSampler"),
+        ("DATALOADER.SAMPLER_TRAIN", "WeightedCategoryTrainingSampler"),
+        ("TEST.EXPECTED_RESULTS", [["bbox", 5, 1.0, 1.0]]),
+        ("TEST.EXPECTED_RESULTS", [["bbox", "AP", 1.0, float("nan")]]),
     ],
 )
 def test_a_value_that_cannot_work(key, value):
@@ -90,6 +111,79 @@ def test_a_value_that_cannot_work(key, value):
     with pytest.raises(InputError, match=rf"^{key} is .*, expected ") as e:
         check_keys(cfg)
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("opts", "expected"),
+    [
+        (["INPUT.MIN_SIZE_TRAIN_SAMPLING", "range", "INPUT.MIN_SIZE_TRAIN", "(128, 96)"],
+         r"INPUT.MIN_SIZE_TRAIN is \(128, 96\), expected 2 numbers above 0, the lower one first, "),
+        (["INPUT.MIN_SIZE_TRAIN_SAMPLING", "range", "INPUT.MIN_SIZE_TRAIN", "(0, 96)"],
+         "expected 2 numbers above 0, the lower one first, since .*SAMPLING is 'range'"),
+        (["INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "absolute", "INPUT.CROP.SIZE", "[1, 9]"],
+         r"INPUT.CROP.SIZE is \[1, 9\], expected integers of 16 or more, since .* is 'absolute'"),
+        (["INPUT.CROP.ENABLED", "True", "INPUT.CROP.SIZE", "[0.0001, 0.5]"],
+         "expected numbers from 0.01 to 1, since INPUT.CROP.TYPE is 'relative_range'"),
+        (["INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "absolute_range",
+          "INPUT.CROP.SIZE", "[300, 200]"], "expected integers .*, the lower one first"),
+        (["MODEL.RPN.IN_FEATURES", "p2"],
+         r"ANCHOR_GENERATOR.SIZES is .* as many as MODEL.RPN.IN_FEATURES has, which is \['p2'\]"),
+        (["MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.ROI_HEADS.NAME", "StandardROIHeads",
+          "MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"],
+         "expected 'DefaultAnchorGenerator', since MODEL.META_ARCHITECTURE is 'RetinaNet'"),
+        (["MODEL.ROI_HEADS.NAME", "OHEMCascadeROIHeads"],
+         "is OHEMCascadeROIHeads, but this is not the config of a Cascade R-CNN .* OHEMROIHeads$"),
+        (["MODEL.ROI_HEADS.NAME", "OHEMRes5ROIHeads"], "but .*FCHead: expected OHEMROIHeads$"),
+        (["MODEL.ROI_HEADS.NAME", "OHEMRROIHeads"], "but .*FCHead: expected OHEMROIHeads$"),
+        (["MODEL.ROI_HEADS.NAME", "CascadeROIHeads"], "CLS_AGNOSTIC_BBOX_REG is False, expected T"),
+    ],
+)  # fmt: skip
+def test_keys_that_have_to_go_together(opts, expected):
+    with pytest.raises(InputError, match=expected):
+        check_keys(load_config(QUICK_START, opts))
+
+
+def test_a_c4_config_names_the_head_that_it_needs(caplog):
+    c4 = "COCO-Detection/faster_rcnn_R_50_C4_1x.yaml"
+    with pytest.raises(InputError, match="NAME is OHEMROIHeads, but .* expected OHEMRes5ROIHeads$"):
+        check_keys(load_config(c4, ["MODEL.ROI_HEADS.NAME", "OHEMROIHeads"]))
+    agnostic = ["MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", "True"]
+    check_keys(load_config(QUICK_START, agnostic))
+    assert caplog.text == ""  # building the model warns
+
+
+def test_a_warmup_that_is_longer_than_the_training(caplog):
+    opts = ["SOLVER.WARMUP_ITERS", "1000", "SOLVER.MAX_ITER"]
+    warn_of_long_warmup(load_config(QUICK_START, [*opts, "1001"]))
+    assert caplog.text == ""
+    warn_of_long_warmup(load_config(QUICK_START, [*opts, "2"]))
+    assert "SOLVER.WARMUP_ITERS is 1000, and SOLVER.MAX_ITER is 2: the training" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("results", "opts", "expected"),
+    [
+        ([["box", "AP", 38.5, 0.2]], [], "expected results of bbox, box_proposals, as"),
+        ([["segm", "AP", 38.5, 0.2]], [], "expected results of bbox, box_proposals, as"),
+        ([["bbox_TTA", "AP", 38.5, 0.2]], [], "expected results of bbox, box_proposals, as"),
+        ([["bbox", "AP", 38.5, 0.2]], ["DATASETS.TEST", "()"], "has 0 data sets"),
+        ([["bbox", "AP", 38.5, 0.2]],
+         ["DATASETS.TEST", "('coco_2017_val', 'coco_2014_val')"], "has 2 data sets"),
+        ([["bbox", "AP", 38.5, 0.2]], [], None),
+        ([["bbox", "AP", 3, 1], ["segm", "AP", 3, 1]], ["MODEL.MASK_ON", "True"], None),
+        ([["bbox_TTA", "AP", 3, 1]], ["TEST.AUG.ENABLED", "True"], None),
+        ([], ["DATASETS.TEST", "()"], None),
+    ],
+)  # fmt: skip
+def test_results_that_no_evaluation_has(results, opts, expected):
+    cfg = load_config(QUICK_START, ["DATASETS.TEST", "('coco_2017_val',)", *opts])
+    cfg.TEST.EXPECTED_RESULTS = results
+    check_keys(cfg)
+    if expected is None:
+        _check_expected_results(cfg)
+        return
+    with pytest.raises(InputError, match=f"^TEST.EXPECTED_RESULTS is .*{expected}"):
+        _check_expected_results(cfg)
 
 
 def test_keys_of_training_do_not_matter_to_an_evaluation():
@@ -220,31 +314,9 @@ def test_a_folder_that_can_be_written(tmp_path):
     assert list((tmp_path / "a" / "b").iterdir()) == []
 
 
-def test_what_cannot_be_built_names_its_keys():
-    cfg = load_config(QUICK_START, ["MODEL.RPN.IN_FEATURES", "['p2', 'p9']"])
-    with (
-        pytest.raises(InputError, match=r"^MODEL.RPN.IN_FEATURES in x.yaml, or .* KeyError: 'p9'"),
-        named_settings("x.yaml", cfg),
-    ):
-        DefaultTrainer.build_model(cfg)
-
-
-def test_what_the_standard_library_refuses_on_the_way_is_no_code_of_the_users():
-    with (
-        pytest.raises(InputError, match=r"x.yaml, .* FileNotFoundError: .* \(shutil, line"),
-        named_settings("x.yaml", get_cfg()),
-    ):
-        shutil.copyfile("no such file", "x")
-
-
-def test_errors_of_the_users_own_code_keep_their_traceback():
-    def head_of_mine():
-        raise KeyError("mine")
-
-    with pytest.raises(KeyError), named_settings("x.yaml", get_cfg()):
-        head_of_mine()
-
-
 def test_the_error_is_one_line():
     assert str(InputError("a:\n  b\n\n c\n")) == "a: b c"
+    assert (
+        str(InputError(f"KEY is {'x' * 5000}, expected y")) == f"KEY is {'x' * 300}... expected y"
+    )
     assert Path(QUICK_START).is_file()

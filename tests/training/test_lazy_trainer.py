@@ -13,8 +13,9 @@ from detectron2.modeling.roi_heads import StandardROIHeads
 from small_data import write_coco, write_voc
 from small_models import NARROW_OPTS
 
-from ohem_d2 import OHEMROIHeads
+from ohem_d2 import OHEMROIHeads, with_ohem
 from ohem_d2.errors import InputError
+from ohem_d2.modeling.head_checks import check_classes_of_heads
 from ohem_d2.training.lazy_trainer import load_lazy_config, register_lazy_datasets
 
 EXAMPLE = str(ROOT / "configs" / "mask_rcnn_R_50_FPN_1x_ohem.py")
@@ -111,6 +112,18 @@ def test_train_resume_and_evaluate(tmp_path, voc):
     assert "PASCAL VOC 2012 metric" in run.stdout
 
 
+def test_regions_to_ignore(tmp_path, voc):
+    objects = [OBJECTS[0], ("cat", (40, 10, 70, 50), "<difficult>1</difficult>")]
+    write_voc(tmp_path / "voc", {f"image {i}": objects for i in range(4)})
+    opts = pairs(**TINY_R50, **voc)
+    opts.append("+train.ignore_regions.difficult=True")
+    run = run_train_net(tmp_path, *opts, config=EXAMPLE)
+    assert run.returncode == 0, run.stderr
+    assert "4 regions to ignore are marked in the training set (4 by 'difficult')" in run.stdout
+    assert "model.proposal_generator is IgnoreRPN in place of RPN" in run.stdout
+    assert math.isfinite(logged(tmp_path)["total_loss"])
+
+
 VITDET = """
 from functools import partial
 
@@ -190,6 +203,16 @@ def test_new_baselines_by_their_name(tmp_path, coco):
         ("from nothing import model", "line 1: ModuleNotFoundError: No module named 'nothing'"),
         ("from .nothing import model", "line 1: ImportError: .*nothing.py does not exist"),
         ("model = dict(a=1)", "there is no dataloader.test in .*, expected what the Python"),
+        ("import sys\nsys.exit(0)", "line 2: SystemExit: 0"),
+        ("raise SystemExit", "line 1: SystemExit: .*, expected a config that does not end the"),
+        ("model = dict(a=1)\ndel model", "there is no model in .*, expected what the Python"),
+        ("raise GeneratorExit('x')", "line 1: GeneratorExit: x"),
+        ("model = None", "model in .* is neither a dict nor a LazyCall, expected what the Python"),
+        ("from math import pi as model", "model in .* is neither a dict nor a LazyCall"),
+        ("model = dict(a='${nothing.here}')", r"model\.a in .* cannot be read: .*'nothing\.here'"),
+        ("model = dict(a=['${x.y}'])", r"model\.a\.0 in .* cannot be read: .*'x\.y' not found"),
+        ("model = dict(a='${oc.env:NOT_SET}')", r"model\.a in .* cannot be read: .*'NOT_SET'"),
+        ("model = dict(a='${')", r"bad\.py"),
     ],
 )
 def test_wrong_files_are_named(tmp_path, content, message):
@@ -205,11 +228,23 @@ def test_wrong_files_are_named(tmp_path, content, message):
         (["train.maxiter=5"], r"there is no train\.maxiter in .* write \+train\.maxiter=5"),
         (["train.max_iter=[5"], "in the settings"),
         (["+train.max_iter.x=5"], "in the settings .*train.max_iter is not a config"),
+        *(
+            ([opt], "in the settings '.*': expected key=value, as for Python configs")
+            for opt in ("=5", "+=5", "~=5", ".=5", "train.=5", "train..max_iter=5", "~model")
+        ),
+        (["train.log_period=5", "train.max_iter=${no}"], r"train.max_iter in .* cannot be read"),
+        (["train.log_period=5", "train.max_iter=[5"], r"in the settings 'train.max_iter=\[5': "),
     ],
 )
 def test_wrong_settings_are_named(opts, message):
     with pytest.raises(InputError, match=message):
         load_lazy_config(EXAMPLE, opts)
+
+
+def test_settings_of_a_file_without_their_node(tmp_path):
+    (tmp_path / "bad.py").write_text("")
+    with pytest.raises(InputError, match="there is no train in .*, expected what the Python confi"):
+        load_lazy_config(str(tmp_path / "bad.py"), ["train.output_dir=out"])
 
 
 def test_a_key_can_be_added():
@@ -228,6 +263,41 @@ def test_the_wrong_head(config, expected):
     roi_heads._target_ = OHEMROIHeads
     with pytest.raises(InputError, match=f"is OHEMROIHeads, but has .*: expected {expected}$"):
         instantiate(roi_heads)
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn_fpn", "cascade_rcnn"])
+def test_all_parts_of_the_heads_get_the_number_of_classes(tmp_path, coco, name):
+    heads = model_zoo.get_config(f"common/models/{name}.py").model.roi_heads
+    parts = heads.get("box_predictors") or [heads.box_predictor]
+    parts = [*parts, *([heads.mask_head] if "mask_head" in heads else [])]
+    for part in parts:
+        part.num_classes = 80  # in place of "${..num_classes}"
+    spec = f"coco://{tmp_path}/annotations.json?images={tmp_path}/images"
+    cfg = load_lazy_config(EXAMPLE, pairs(**dict.fromkeys(coco, spec)))
+    cfg.model.roi_heads = with_ohem(heads)
+    register_lazy_datasets(cfg)
+    model = instantiate(cfg.model.roi_heads)
+    assert model.num_classes == 2
+    assert {x.num_classes for x in model._predictors()} == {2}
+    assert "mask_head" not in heads or model.mask_head.predictor.out_channels == 2
+
+
+@pytest.mark.parametrize("part", ["box_predictor", "mask_head"])
+def test_parts_of_other_numbers_of_classes(part):
+    config = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py"
+    heads = model_zoo.get_config(config).model.roi_heads
+    heads[part].num_classes = 5
+    with pytest.raises(InputError, match=rf"roi_heads\.{part} is 5, expected 80, as of roi_heads"):
+        check_classes_of_heads(instantiate(heads))
+    with pytest.raises(InputError, match=f"{part} is 5, expected 80"):
+        instantiate(with_ohem(heads))
+
+
+def test_one_mask_for_all_classes():
+    config = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py"
+    heads = model_zoo.get_config(config).model.roi_heads
+    heads.mask_head.num_classes = 1
+    check_classes_of_heads(instantiate(heads))
 
 
 def test_masks_that_the_data_do_not_have(tmp_path, voc):

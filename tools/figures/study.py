@@ -201,7 +201,7 @@ def classes_of_cells() -> str:
 
 
 def way() -> str:
-    """The mean curves, next to that of 1:3 sampling."""
+    """The mean curves, compared with that of 1:3 sampling."""
     rows = []
     for setting in (SCRATCH_LOOK_ALIKES, LOOK_ALIKES, LABELS_MISSING, CELLS, OTHER_CELLS):
         for variant, words in ((DEFAULT, "half hard"), (LATE, "late start"), (PAPER, "all hard")):
@@ -227,8 +227,8 @@ def late_start() -> str:
         more = [ahead(setting, LATE, x, of=DEFAULT) for x in ("AP", "AP50", "AP75")]
         both = [with_each(ahead(setting, v)) for v in (DEFAULT, LATE)]
         rows.append([setting.link, *both, with_each(more[0]), *map(mean_of, more[1:])])
-    next_to_default = ["late start next to default", "the same, AP50", "the same, AP75"]
-    return table(["data", "default", "late start", *next_to_default], rows)
+    vs_default = ["late start vs. default", "the same, AP50", "the same, AP75"]
+    return table(["data", "default", "late start", *vs_default], rows)
 
 
 def flat() -> str:
@@ -253,7 +253,7 @@ def goal_no_harm() -> str:
                 found = [f"{mean(gain):+.2f}", f"{spread:.2f}"]
                 where = [setting.start, setting.words]
                 rows.append([words, *where, *found, is_met(mean(gain) >= -spread)])
-    return table(["sampling", "start", "data", "next to 1:3", "spread of 1:3", "goal"], rows)
+    return table(["sampling", "start", "data", "vs. 1:3", "spread of 1:3", "goal"], rows)
 
 
 def goals() -> str:

@@ -7,7 +7,7 @@ from figures.markdown import table, wrapped
 
 
 def kills() -> str:
-    """How many killed trainings ended with the weights of those that were left alone."""
+    """How many killed runs ended with the weights of uninterrupted ones."""
     content = stored.content("survival/kills.json")
     rows = []
     for run in content["runs"]:
@@ -26,12 +26,13 @@ def kills() -> str:
             ]
         )
     titles = ["trainer", "sampling", "workers", "processes"]
-    titles += ["killed and the same", "largest difference", "half checkpoints left"]
+    titles += ["identical after a kill", "largest difference", "half-written checkpoints left"]
     control = max(run["control"] for run in content["runs"])
+    environment = content["environment"].replace(" 1 threads", " 1 thread")
     text = (
-        f"Of {content['steps']} steps, with a checkpoint every {content['checkpoint_period']}. Two "
-        f"trainings that were left alone differ by {control:g}. Detectron2's trainer needs GPUs "
-        f"for several processes. Measured on {content['environment']}."
+        f"Runs of {content['steps']} steps, with a checkpoint every "
+        f"{content['checkpoint_period']}. Two uninterrupted runs differ by {control:g}. "
+        f"Detectron2's trainer needs GPUs for several processes. Measured with {environment}."
     )
     return f"{table(titles, rows)}\n\n{wrapped(text)}"
 
@@ -41,8 +42,8 @@ ANSWERS = {
     "one line": "one line that names it",
     "traceback": "a traceback",
     "too late": "an error, too late",
-    "accepted": "taken",
-    "no end": "no end",
+    "accepted": "accepted",
+    "no end": "timed out",
 }
 
 

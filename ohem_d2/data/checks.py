@@ -1,0 +1,362 @@
+"""
+What is looked at in the records of every data set that is given by address: image files, sizes,
+boxes, and images that are there twice. What can be told is mended; what cannot is one error, or a
+line among the findings.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from detectron2.structures import BoxMode
+from detectron2.utils import comm
+
+from ..errors import InputError
+from .fields import runs_fault
+from .findings import Findings
+from .image_reading import EIGHT_BIT, ImageCache, ImageFile, plain_path
+from .orientation import SIDEWAYS, turn_annotation
+
+UNREADABLE = ("error", "skip", "keep")
+
+# By this part of a side, a box may lie beyond its image before that is a finding.
+_BEYOND = 0.05
+# How many boxes have to lie beyond their image, read as sizes, and inside, read as corners.
+_CORNERS, _MOST = 0.3, 0.95
+
+
+def look_over(name: str, records: list[dict], findings: Findings, unreadable: str) -> list[dict]:
+    """
+    Check and mend the records of a data set.
+
+    Args:
+        name: of the data set, for messages.
+        records: in Detectron2's form, as a reader of this package returns them. They are changed.
+        findings: where to put what is odd.
+        unreadable: one of `UNREADABLE`: "skip" leaves out images whose header cannot be read, and
+            "keep" leaves them to the caller.
+
+    Returns:
+        those to use.
+
+    Raises:
+        InputError: images cannot be read, or have other sizes than annotations say, or boxes are in
+            another form, or ids of images are not their own.
+    """
+    cache = ImageCache(name)
+    files = cache.headers([record["file_name"] for record in records])
+    cache.keep(files)
+    if unreadable != "keep":
+        records = without_unreadable(name, records, files, findings, unreadable)
+    _fit_to_files(name, records, files, findings)
+    records = _merge_twins(records, findings)
+    _check_ids(name, records)
+    _check_convention(name, records)
+    _leave_out_bad_boxes(records, findings)
+    for record in records:
+        if files[record["file_name"]].is_wide:
+            findings.add(
+                "image of 16-bit or float pixels, scaled to 8 bits from its darkest to its "
+                "brightest",
+                record["file_name"],
+            )
+            record["file_name"] = EIGHT_BIT + record["file_name"]
+    return records
+
+
+def read_to_end(
+    name: str, records: list[dict], findings: Findings, unreadable: str
+) -> tuple[list[dict], dict[str, ImageFile]]:
+    """
+    Read each image to its end, with a progress bar, unless that was done before and the file is the
+    same. Several processes share the work.
+
+    Args:
+        name: of the data set.
+        records: those that `look_over` returned.
+        findings: where to put what is odd.
+        unreadable: "error", or "skip" to leave out images that cannot be read.
+
+    Returns:
+        the records to use, and what is known of each file, by its path.
+
+    Raises:
+        InputError: images cannot be read.
+    """
+    cache = ImageCache(name)
+    paths = [plain_path(record["file_name"]) for record in records]
+    files: dict[str, ImageFile] = {}
+    for part in comm.all_gather(cache.whole(paths[comm.get_rank() :: comm.get_world_size()])):
+        files |= part
+    cache.keep(files)
+    records = without_unreadable(name, records, files, findings, unreadable)
+    first: dict[str, str] = {}
+    for path, file in files.items():
+        if file.digest and (other := first.setdefault(file.digest, path)) != path:
+            findings.add(
+                "image with the same bytes as another, whose objects it lacks", path, other
+            )
+    return records, files
+
+
+def without_unreadable(
+    name: str,
+    records: list[dict],
+    files: dict[str, ImageFile],
+    findings: Findings,
+    unreadable: str,
+) -> list[dict]:
+    """
+    Return the records without those whose image cannot be read; see `look_over`.
+
+    Raises:
+        InputError: there are some, and they are an error; or nothing is left.
+    """
+    bad = {path: file.problem for path, file in files.items() if file.problem}
+    if not bad:
+        return records
+    if unreadable == "error":
+        raise InputError(
+            f"{len(bad)} of {len(files)} images of the data set {name!r} cannot be read "
+            f"({first_few([f'{path}: {problem}' for path, problem in bad.items()])}): expected "
+            "whole images, or DATASETS.UNREADABLE_IMAGES 'skip' to leave them out (in a Python "
+            "config +dataloader.unreadable_images=skip)"
+        )
+    for path, problem in bad.items():
+        findings.add("image that cannot be read, left out", path, problem)
+    left = [r for r in records if plain_path(r["file_name"]) not in bad]
+    if not left:
+        raise InputError(f"no image of the data set {name!r} can be read: expected some that can")
+    return left
+
+
+def first_few(words: Sequence[str], shown: int = 3) -> str:
+    """Return the first of many in one line, and how many more there are."""
+    more = f"; and {len(words) - shown} more" if len(words) > shown else ""
+    return "; ".join(words[:shown]) + more
+
+
+# ---------------------------------------------------------------------------------- sizes of images
+
+
+class _Size(NamedTuple):
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        return f"{self.width} x {self.height}"
+
+
+def _fit_to_files(
+    name: str, records: list[dict], files: dict[str, ImageFile], findings: Findings
+) -> None:
+    """Give each image the size of its file, and turn what was annotated before EXIF turns it."""
+    wrong = []
+    # How the images that EXIF turns are annotated, as far as their sizes tell.
+    as_stored: list[dict] = []
+    as_shown: list[dict] = []
+    undecided: list[dict] = []
+    for record in records:
+        file = files[record["file_name"]]
+        if file.problem:
+            continue
+        stored = _Size(file.width, file.height)
+        shown = _Size(*reversed(stored)) if file.orientation in SIDEWAYS else stored
+        given = _Size(*(_side(record.get(x)) for x in ("width", "height")))
+        record["width"], record["height"] = shown
+        if min(given) <= 0:
+            findings.add("size of an image missing, taken from its file", record["file_name"])
+        elif given not in (stored, shown):
+            if given != _Size(*reversed(shown)):
+                wrong.append(f"{record['file_name']}: {shown}, annotated {given}")
+                continue
+            findings.add(
+                "width and height of an image exchanged, taken from its file", record["file_name"]
+            )
+        if file.orientation == 1:
+            continue
+        if stored == shown or min(given) <= 0:
+            undecided.append(record)
+        else:
+            (as_shown if given == shown else as_stored).append(record)
+    if wrong:
+        raise InputError(
+            f"{len(wrong)} images of the data set {name!r} have another size than their "
+            f"annotations say ({first_few(wrong)}): expected the images that were annotated, or "
+            "width and height 0 to take those of the files"
+        )
+    if as_stored and not as_shown:
+        as_stored += undecided
+    elif not as_shown:
+        for record in undecided:
+            findings.add(
+                "image that its EXIF data turn: boxes are taken to be those of the image as it is "
+                "shown; if the tool that drew them does not turn images, remove the EXIF data",
+                record["file_name"],
+            )
+    for record in as_stored:
+        file = files[record["file_name"]]
+        findings.add("image annotated before EXIF turns it, boxes turned", record["file_name"])
+        for annotation in record["annotations"]:
+            _drop_bad_runs(annotation, file.height, file.width)
+            turn_annotation(annotation, file.orientation, file.width, file.height)
+
+
+def _side(value: Any) -> int:
+    try:
+        return round(float(value or 0))
+    except (TypeError, ValueError, OverflowError):
+        return 0
+
+
+def _drop_bad_runs(annotation: dict, height: int, width: int) -> None:
+    runs = annotation.get("segmentation")
+    if isinstance(runs, dict) and (fault := runs_fault(runs, height, width)):
+        del annotation["segmentation"]
+        annotation.setdefault("unusable", {})["segmentation"] = fault
+
+
+# ----------------------------------------------------------------------------- identity of an image
+
+
+def _merge_twins(records: list[dict], findings: Findings) -> list[dict]:
+    """Of each file one record, with the objects of all."""
+    merged: dict[str, dict] = {}
+    for record in records:
+        path = os.path.normpath(record["file_name"])
+        first = merged.setdefault(path, record)
+        if first is record:
+            continue
+        known = {_of_object(a) for a in first["annotations"]}
+        new = [a for a in record["annotations"] if _of_object(a) not in known]
+        first["annotations"] = [*first["annotations"], *new]
+        findings.add("image listed more than once, its objects put together", record["file_name"])
+    return list(merged.values())
+
+
+def _of_object(annotation: dict) -> tuple:
+    return (annotation["category_id"], tuple(annotation["bbox"]))
+
+
+def _check_ids(name: str, records: list[dict]) -> None:
+    files: dict[Any, str] = {}
+    for record in records:
+        other = files.setdefault(record["image_id"], record["file_name"])
+        if other != record["file_name"]:
+            raise InputError(
+                f"two images of the data set {name!r} have the id {record['image_id']!r}: "
+                f"{other} and {record['file_name']}, expected one of its own for each"
+            )
+
+
+def copies_in_training(
+    train: dict[str, dict[str, ImageFile]], test: dict[str, dict[str, ImageFile]]
+) -> list[str]:
+    """
+    Find images of test sets that are also in a training set, by their bytes.
+
+    Args:
+        train: of each training set, the files that were read to their ends, by path.
+        test: the same of the test sets. Those that are training sets too are not looked at: that
+            is meant so.
+
+    Returns:
+        a line for each pair of sets that share images.
+    """
+    lines = []
+    for other, known in train.items():
+        by_digest = {file.digest: path for path, file in known.items() if file.digest}
+        for name in (x for x in test if x not in train):
+            shared = [
+                f"{path} and {by_digest[file.digest]}"
+                for path, file in test[name].items()
+                if file.digest in by_digest
+            ]
+            if shared:
+                lines.append(
+                    f"{len(shared)} images of the test set {name!r} are also in the training set "
+                    f"{other!r} ({first_few(shared)}): its results are better than those on new "
+                    "images"
+                )
+    return lines
+
+
+# -------------------------------------------------------------------------------------------- boxes
+
+
+def _corners(annotation: dict) -> list[float]:
+    return BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYXY_ABS)
+
+
+def _check_convention(name: str, records: list[dict]) -> None:
+    """
+    Recognise boxes of another form by all of them together.
+
+    Raises:
+        InputError: they are parts of the image, or corners in the place of sizes.
+    """
+    pairs = [(r, a) for r in records for a in r["annotations"]]
+    # With VOC's first pixel, which is 1, taken off by the reader.
+    if pairs and all(
+        max(_corners(a)) <= 1.001 and min(r["width"], r["height"]) > 2 for r, a in pairs
+    ):
+        raise InputError(
+            f"the boxes of the data set {name!r} all lie in the first pixel of their images, "
+            f"such as {pairs[0][1]['bbox']} in {pairs[0][0]['file_name']}, as if they were "
+            "parts of width and height: expected pixels"
+        )
+    sizes = [(r, a["bbox"]) for r, a in pairs if a["bbox_mode"] == BoxMode.XYWH_ABS]
+    if not sizes:
+        return
+    beyond = [(r, b) for r, b in sizes if _is_beyond([b[0], b[1], b[0] + b[2], b[1] + b[3]], r)]
+    as_corners = [(r, b) for r, b in sizes if b[2] > b[0] and b[3] > b[1] and not _is_beyond(b, r)]
+    if len(as_corners) >= _MOST * len(sizes) and len(beyond) >= _CORNERS * len(sizes):
+        record, box = beyond[0]
+        raise InputError(
+            f"the boxes of the data set {name!r} seem to be corners, [x0, y0, x1, y1]: read as "
+            f"[x, y, width, height], {len(beyond)} of {len(sizes)} lie beyond their image, such as "
+            f"{list(box)} in {record['file_name']}, of {record['width']} x {record['height']} "
+            "pixels, and as corners inside: expected [x, y, width, height]"
+        )
+
+
+def _is_beyond(box: Sequence[float], record: dict) -> bool:
+    x0, y0, x1, y1 = box
+    width, height = record["width"], record["height"]
+    by_x, by_y = _BEYOND * width, _BEYOND * height
+    return x0 < -by_x or y0 < -by_y or x1 > width + by_x or y1 > height + by_y
+
+
+def _leave_out_bad_boxes(records: list[dict], findings: Findings) -> None:
+    """Zero-area boxes and those outside their image go."""
+    for record in records:
+        kept = []
+        for annotation in record["annotations"]:
+            x0, y0, x1, y1 = box = _corners(annotation)
+            words = f"{annotation['category_id']!r} at {[round(x, 2) for x in annotation['bbox']]}"
+            if not (x1 > x0 and y1 > y0):
+                findings.add("box of zero area, left out", record["file_name"], words)
+                continue
+            if x1 <= 0 or y1 <= 0 or x0 >= record["width"] or y0 >= record["height"]:
+                findings.add("box outside its image, left out", record["file_name"], words)
+                continue
+            if _is_beyond(box, record):
+                findings.add(
+                    "box that reaches far beyond its image, cut off", record["file_name"], words
+                )
+            kept.append(annotation)
+        record["annotations"] = kept
+
+
+def most_objects(records: Sequence[dict], field: str = "bbox") -> int:
+    """
+    Return the largest number of objects in an image.
+
+    Args:
+        records: in Detectron2's form.
+        field: only objects that have it.
+    """
+    return max(
+        (sum(field in a and not a.get("iscrowd") for a in r["annotations"]) for r in records),
+        default=0,
+    )

@@ -1,0 +1,156 @@
+"""Fields of annotations as tools write them: numbers in texts, null for 0, outlines of no area."""
+
+import math
+import re
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+import pycocotools.mask as mask_util
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def number(value: object) -> float | None:
+    """Return a number, or the one that a text holds; None if there is none."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    return value if is_number(value) else None  # type: ignore[return-value]
+
+
+def flag(value: object) -> int:
+    """
+    Return 0 or 1, as which tools also write null, "", "0", false, 0.0 and so on.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    text = str(value).strip().lower()
+    if value is None or text in ("", "0", "false", "0.0", "no", "none", "null"):
+        return 0
+    if text in ("1", "true", "1.0", "yes"):
+        return 1
+    raise ValueError(f"{value!r}, expected 0 or 1")
+
+
+def plain_id(value: object) -> int | str:
+    """
+    Return an id as a whole number or a text.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, (int, str)) and not isinstance(value, bool):
+        return value
+    raise ValueError(f"{value!r}, expected an id")
+
+
+def counterpart(value: int | str) -> int | str | None:
+    """Return the text of a number, or the number in a text, if there is one."""
+    if isinstance(value, int):
+        return str(value)
+    return int(value) if re.fullmatch(r"-?\d{1,18}", value.strip()) else None
+
+
+def read_outline(value: Any) -> tuple[list | dict | None, str]:
+    """
+    Read a ``segmentation``.
+
+    Returns:
+        polygons or a run-length encoding as Detectron2 takes them, or None; and why not. None
+        without a reason: there is none.
+    """
+    if not value:
+        return None, ""
+    if isinstance(value, dict):
+        return _read_runs(value)
+    if not isinstance(value, list) or not all(isinstance(x, list) for x in value):
+        return None, "neither a list of polygons nor an RLE"
+    if not all(is_number(x) for polygon in value for x in polygon):
+        return None, "its polygons are not lists of numbers"
+    good = [x for x in value if len(x) >= 6 and len(x) % 2 == 0]
+    if not good:
+        longest = max(value, key=len)
+        if len(longest) % 2:
+            return None, f"a polygon of {len(longest)} numbers"
+        return None, f"a polygon of {len(longest) // 2} points"
+    return good, ""
+
+
+def _read_runs(value: dict) -> tuple[dict | None, str]:
+    size, counts = value.get("size"), value.get("counts")
+    if not (
+        isinstance(size, list) and len(size) == 2 and all(type(x) is int and x > 0 for x in size)
+    ):
+        return None, f"an RLE of the size {size!r}"
+    if isinstance(counts, list):
+        if not all(type(x) is int and x >= 0 for x in counts) or sum(counts) != size[0] * size[1]:
+            return None, f"an RLE whose runs are not those of {size[0]} x {size[1]} pixels"
+        return mask_util.frPyObjects(value, *size), ""
+    if not isinstance(counts, str) or not counts:
+        return None, "an RLE without counts"
+    return {"size": size, "counts": counts}, ""
+
+
+def runs_fault(runs: dict, height: int, width: int) -> str:
+    """
+    Tell why a run-length encoding is none of an image. pycocotools would write past its memory.
+
+    Args:
+        runs: as `read_outline` returns it.
+        height: of the image.
+        width: of the image.
+    """
+    if list(runs["size"]) != [height, width]:
+        return "an RLE of {} x {} pixels, in an image of {} x {}".format(
+            runs["size"][1], runs["size"][0], width, height
+        )
+    counts = runs["counts"]
+    total, lengths = 0, _run_lengths(counts.encode() if isinstance(counts, str) else counts)
+    if lengths is not None and min(lengths, default=0) >= 0:
+        total = sum(lengths)
+    return "" if total == height * width else "an RLE whose runs do not fill its image"
+
+
+def _run_lengths(counts: bytes) -> Sequence[int] | None:
+    """The lengths in COCO's compressed form: five bits a character, the third run on as a
+    difference from the last but one."""
+    lengths: list[int] = []
+    value = shift = 0
+    for code in counts:
+        code -= 48
+        if not 0 <= code < 64:
+            return None
+        value |= (code & 31) << shift
+        shift += 5
+        if code & 32:
+            continue
+        if code & 16:
+            value -= 1 << shift
+        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+        value = shift = 0
+    return None if shift else lengths
+
+
+def read_keypoints(value: Any) -> tuple[list[float] | None, str]:
+    """
+    Read ``keypoints``.
+
+    Returns:
+        x, y and visibility of each, in pixels as Detectron2 counts them (from the corner of the
+        first one, not from its middle), or None; and why not. None without a reason: there are
+        none.
+    """
+    if not value:
+        return None, ""
+    if not isinstance(value, list) or len(value) % 3 or not all(map(is_number, value)):
+        return None, "not a list of x, y and visibility for each keypoint"
+    return [x if i % 3 == 2 else x + 0.5 for i, x in enumerate(value)], ""

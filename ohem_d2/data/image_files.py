@@ -1,0 +1,167 @@
+"""Image files: which there are in a folder, which one an annotation means, and how large it is."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from ..errors import InputError
+from .image_reading import read_header
+from .orientation import SIDEWAYS
+
+# What folders of images are called, in any case.
+_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "jpegs")
+
+
+def is_image(file: Path) -> bool:
+    """Whether a file has the suffix of an image that Pillow reads."""
+    return file.suffix.lower() in Image.registered_extensions() and file.suffix.lower() != ".pdf"
+
+
+def images_below(folder: Path) -> Iterator[Path]:
+    """The images in a folder and in those inside of it, sorted by path; no hidden ones."""
+    for root, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(x for x in folders if not x.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and is_image(file := Path(root, name)):
+                yield file
+
+
+def image_size(file: Path) -> tuple[int, int]:
+    """
+    Return width and height of an image as viewers show it, turned as its EXIF data says. Only the
+    head of the file is read. 0 and 0 of a file that cannot be read, which the checks will name.
+    """
+    header = read_header(str(file))
+    if header.orientation in SIDEWAYS:
+        return header.height, header.width
+    return header.width, header.height
+
+
+def base_name(path: str) -> str:
+    """The last part of a path, as any system writes it."""
+    return PurePosixPath(path.strip().replace("\\", "/")).name
+
+
+def image_folders(folder: Path, given: str | None = None) -> list[Path]:
+    """
+    Where the images of annotations are.
+
+    Args:
+        folder: of the annotations, or with folders of annotations and of images in it.
+        given: the folder that the user names, if any.
+
+    Returns:
+        that; or folders of images in ``folder``; or, where there are none, ``folder`` itself, and
+        then the folders of images beside it.
+
+    Raises:
+        InputError: ``given`` does not exist.
+    """
+    if given is not None:
+        if not Path(given).expanduser().is_dir():
+            raise InputError(f"the folder of images {given} does not exist")
+        return [Path(given).expanduser()]
+    return _named_so(folder) or [folder, *_named_so(folder.resolve().parent)]
+
+
+def _named_so(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    found = [x for x in sorted(folder.iterdir()) if x.name.lower() in _FOLDERS and x.is_dir()]
+    return sorted(found, key=lambda x: _FOLDERS.index(x.name.lower()))
+
+
+class ImageFolder:
+    """The images of a folder, to be looked up by name."""
+
+    def __init__(self, folder: Path) -> None:
+        """
+        Args:
+            folder: which may have folders inside.
+        """
+        self.folder = folder
+
+    @cached_property
+    def images(self) -> list[Path]:
+        """All of them, sorted by path."""
+        return list(images_below(self.folder))
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[Path]]:
+        found = defaultdict(list)
+        for file in self.images:
+            found[file.stem].append(file)
+        return found
+
+    def by_stem(self, stem: str, inside: Path) -> list[Path]:
+        """All images of this stem; of those in several folders, the ones ``inside`` that one."""
+        return _prefer(self._by_stem.get(stem, []), self.folder / inside)
+
+    def by_name(self, name: str, inside: Path) -> list[Path]:
+        """All images of this name; of those in several folders, the ones ``inside`` that one."""
+        found = self._by_stem.get(Path(name).stem, [])
+        return _prefer([x for x in found if x.name == name], self.folder / inside)
+
+
+def _prefer(files: list[Path], folder: Path) -> list[Path]:
+    return [x for x in files if x.parent == folder] or files
+
+
+def find_image(
+    folders: Sequence[ImageFolder], annotations: Path, inside: Path, named: str
+) -> Path | None:
+    """
+    Find the image that a file of annotations is for: that of its stem. Where there are several of
+    that stem, or none, the annotations say which by the name in them.
+
+    Args:
+        folders: where to look, in this order.
+        annotations: the file.
+        inside: its folder, relative to that of all annotations.
+        named: the name of the image in it, or "".
+
+    Returns:
+        the image, or None if there is none.
+
+    Raises:
+        InputError: there are several.
+    """
+    for folder in folders:
+        found = folder.by_stem(annotations.stem, inside)
+        if len(found) > 1:
+            found = [x for x in found if x.name == named] or found
+        found = found or folder.by_name(named, inside)
+        if len(found) > 1:
+            names = " and ".join(str(x) for x in found[:3])
+            raise InputError(
+                f"{annotations} may be for {names}, and names {named or 'none'}: expected the "
+                "name of one of them in it"
+            )
+        if found:
+            return found[0]
+    return None
+
+
+class Described:
+    """The images that have annotations already: none may have them twice."""
+
+    def __init__(self) -> None:
+        self._by: dict[Path, str] = {}
+
+    def add(self, image: Path, where: str) -> None:
+        """
+        Note the place of an image's annotations.
+
+        Raises:
+            InputError: it has some elsewhere.
+        """
+        first = self._by.setdefault(image, where)
+        if first != where:
+            raise InputError(f"{first} and {where} are both for the image {image}, expected one")
+
+    def __contains__(self, image: Path) -> bool:
+        return image in self._by

@@ -1,0 +1,176 @@
+"""
+What a model needs of data sets that were given by address, checked before a training: outlines,
+keypoints, and limits that are wide enough.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ..errors import InputError
+from .checks import first_few
+from .fields import runs_fault
+from .image_reading import plain_path
+
+logger = logging.getLogger(__name__)
+
+
+def _by_address(names: Sequence[str]) -> list[str]:
+    return [name for name in dict.fromkeys(names) if "://" in name]
+
+
+def _by_coco(names: Sequence[str]) -> list[str]:
+    """Those that are evaluated by COCO's metrics, which also look at outlines and keypoints."""
+    return [n for n in _by_address(names) if MetadataCatalog.get(n).get("evaluator_type") == "coco"]
+
+
+def _objects(name: str, crowds: bool) -> Iterator[tuple[dict, dict]]:
+    """The image and the annotation of each object; without crowds, which no model learns."""
+    for record in DatasetCatalog.get(name):
+        for annotation in record["annotations"]:
+            if crowds or not annotation.get("iscrowd"):
+                yield record, annotation
+
+
+def check_annotated(
+    names: Sequence[str], field: str, found: str, expected: str, testing: bool = False
+) -> None:
+    """
+    Make sure that each object of data sets that were given by address has what a model learns.
+
+    Args:
+        names: data sets; those that are no addresses are not looked at.
+        field: of an annotation in Detectron2's form, such as "segmentation".
+        found: the setting that asks for it, as the beginning of a sentence.
+        expected: the setting that does not.
+        testing: whether they are evaluated by it, not learned from. Then crowds count, too, and
+            only sets that COCO's metrics evaluate are looked at.
+
+    Raises:
+        InputError: objects lack it, or it is unusable.
+    """
+    for name in (_by_coco if testing else _by_address)(names):
+        objects = list(_objects(name, crowds=testing))
+        faults = [
+            f"{plain_path(record['file_name'])}: {fault}"
+            for record, annotation in objects
+            if (fault := _fault(field, record, annotation))
+        ]
+        if not faults:
+            continue
+        if not any(field in a or field in a.get("unusable", {}) for _, a in objects):
+            what = f"no object of the data set {name!r} has a {field!r}"
+        else:
+            what = (
+                f"{len(faults)} of {len(objects)} objects of the data set {name!r} have no usable "
+                f"{field!r} ({first_few(faults)})"
+            )
+        raise InputError(f"{found}, but {what}: expected {expected}, or other annotations")
+
+
+def _fault(field: str, record: dict, annotation: dict) -> str:
+    value = annotation.get(field)
+    if value is None:
+        return annotation.get("unusable", {}).get(field) or f"an object without {field!r}"
+    if field == "segmentation" and isinstance(value, dict):
+        return runs_fault(value, record["height"], record["width"])
+    return ""
+
+
+def check_mask_format(names: Sequence[str], key: str, expected: str) -> None:
+    """
+    Make sure that outlines are polygons.
+
+    Args:
+        names: data sets to train on.
+        key: where the config says that they are.
+        expected: what it should say else.
+
+    Raises:
+        InputError: some are run-length encodings.
+    """
+    for name in _by_address(names):
+        runs = [
+            plain_path(record["file_name"])
+            for record, annotation in _objects(name, crowds=False)
+            if isinstance(annotation.get("segmentation"), dict)
+        ]
+        if runs:
+            raise InputError(
+                f"{key} is 'polygon', but {len(runs)} objects of the data set {name!r} have "
+                f"run-length encodings, RLE ({first_few(list(dict.fromkeys(runs)))}): expected "
+                f"{expected}"
+            )
+
+
+def check_annotated_keypoints(
+    train: Sequence[str], test: Sequence[str], found: str, expected: str
+) -> None:
+    """
+    Make sure that each object has the same keypoints, whose names are known.
+
+    Args:
+        train: data sets to train on; those that are no addresses are not looked at.
+        test: those to evaluate with.
+        found: the setting that asks for keypoints, as the beginning of a sentence.
+        expected: the setting that does not.
+
+    Raises:
+        InputError: it has not.
+    """
+    check_annotated(train, "keypoints", found, expected)
+    first: tuple[str, list[str]] | None = None
+    for name in _by_address([*train, *_by_coco(test)]):
+        names = MetadataCatalog.get(name).get("keypoint_names")
+        if not names:
+            if name not in train:
+                continue  # which the check of the test sets will name
+            raise InputError(
+                f"{found}, but no category of the data set {name!r} has 'keypoints', the list of "
+                f"their names: expected one, or {expected}"
+            )
+        first = first or (name, names)
+        if names != first[1]:
+            raise InputError(
+                f"the data set {name!r} has the keypoints {', '.join(names)}, expected those of "
+                f"{first[0]!r} in the same order: {', '.join(first[1])}"
+            )
+
+
+def warn_without_pairs(names: Sequence[str], key: str) -> None:
+    """
+    Say so if images are flipped, but no keypoints are known to change places.
+
+    Args:
+        names: data sets to train on; those that are no addresses are not looked at.
+        key: what to set so that images are not flipped.
+    """
+    for name in _by_address(names):
+        metadata = MetadataCatalog.get(name)
+        points = metadata.get("keypoint_names")
+        if points and not metadata.get("keypoint_flip_map"):
+            logger.warning(
+                f"Images of the data set {name!r} are flipped, but no names of keypoints are a "
+                f"pair of left and right: {', '.join(points)}. If some are left and right of each "
+                f"other, name them so ('left_eye', 'right_eye'), or set {key}"
+            )
+
+
+def warn_of_limit(names: Sequence[str], key: str, limit: int) -> None:
+    """
+    Say so if images have more objects than a model may detect.
+
+    Args:
+        names: data sets to evaluate with; those that are no addresses are not looked at.
+        key: where the config limits detections.
+        limit: how many it admits.
+    """
+    for name in _by_address(names):
+        counts = [len(r["annotations"]) for r in DatasetCatalog.get(name)]
+        more = [n for n in counts if n > limit]
+        if more:
+            logger.warning(
+                f"{len(more)} images of the data set {name!r} have more than {limit} objects, up "
+                f"to {max(more)}, but {key} is {limit}: the model can find no more in an image"
+            )

@@ -1,0 +1,70 @@
+"""XML files, in any encoding that Python knows."""
+
+import codecs
+import re
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from ..errors import InputError
+
+_DECLARATION = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([^"']+)["'][^>]*\?>""")
+# What tools write under a name is often in the larger encoding that has the same beginnings.
+_LARGER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949"}
+
+
+def read_xml(file: Path) -> ET.Element:
+    """
+    Read an XML file.
+
+    Returns:
+        its root.
+
+    Raises:
+        InputError: it is missing, no XML, or in an encoding that is not known or not the one that
+            its first line says.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as e:
+        raise InputError(f"{file} cannot be read ({e.strerror})") from None
+    declared = _DECLARATION.match(content)
+    encoding = declared[1].decode("ascii", "replace") if declared else None
+    try:
+        return ET.fromstring(content)
+    except ET.ParseError as e:
+        if (
+            encoding is None
+            and not _is_utf8(content)
+            and not content.startswith((b"\xff", b"\xfe"))
+        ):
+            raise InputError(
+                f"{file} is no text in UTF-8 and names no other encoding: expected one in its "
+                'first line, such as <?xml version="1.0" encoding="GBK"?>'
+            ) from None
+        raise InputError(f"{file} is no valid XML: {e}") from None
+    except (LookupError, ValueError):  # an encoding that Python's parser does not take
+        assert declared is not None
+        return _decoded(file, content[declared.end() :], str(encoding))
+
+
+def _decoded(file: Path, body: bytes, encoding: str) -> ET.Element:
+    try:
+        known = codecs.lookup(encoding).name
+        return ET.fromstring(body.decode(_LARGER.get(known, known)))
+    except LookupError:
+        raise InputError(
+            f"{file} is in the encoding {encoding!r}, which is not known: expected UTF-8, or "
+            "another one that Python knows"
+        ) from None
+    except UnicodeDecodeError as e:
+        raise InputError(f"{file} says that it is in {encoding}, and is not: {e}") from None
+    except ET.ParseError as e:
+        raise InputError(f"{file} is no valid XML: {e}") from None
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,420 @@
+"""Data sets as YOLO's users have them: a text file of normalised boxes for each image."""
+
+# Own code: supervision's reader rounds boxes to float32, knows neither lists of images nor
+# darknet's files, and its errors name neither file nor line.
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+import yaml
+from detectron2.structures import BoxMode
+
+from ..errors import InputError
+from .class_names import normalise
+from .findings import Findings
+from .image_files import (
+    Described,
+    ImageFolder,
+    base_name,
+    image_folders,
+    image_size,
+    images_below,
+    is_image,
+)
+
+_YAML, _DARKNET = (".yaml", ".yml"), (".data",)
+_SPLITS = ("train", "val", "valid", "test")  # "valid" is another word for "val"
+_NAMES = ("classes.txt", "obj.names", "predefined_classes.txt")
+_ROUNDING = 1e-5  # of the image's side, since files have five decimals or more
+
+
+def load_yolo(
+    source: Path,
+    split: str | None = None,
+    images: str | None = None,
+    findings: Findings | None = None,
+) -> tuple[list[dict], list[str], dict]:
+    """
+    Read a data set in Ultralytics' layout (``data.yaml``), in darknet's (``obj.data``), or a folder
+    with ``classes.txt`` or ``obj.names``. The labels of an image are in a file of its stem with the
+    suffix ``.txt``: where the last ``/images/`` of its path is replaced by ``/labels/``, or beside
+    the image. An image without such a file has no objects.
+
+    Args:
+        source: such a file, or its folder.
+        split: "train", "val" or "test". By default, the only one there is.
+        images: the folder of the images, where it is another one than the files say.
+        findings: where to put what is odd.
+
+    Returns:
+        Detectron2's data set dicts, with the class's name in place of ``category_id``; the class
+        names, in the order of their numbers; and further metadata: ``category_ids``, the number of
+        each name.
+
+    Raises:
+        InputError: a file is missing or malformed. Of labels, the line is named.
+    """
+    findings = Findings() if findings is None else findings
+    source = _find_source(source)
+    if source.suffix.lower() in _YAML:
+        names, splits, has_keypoints = _read_yaml(source, findings)
+    elif source.suffix.lower() in _DARKNET:
+        names, splits, has_keypoints = *_read_darknet(source), False
+    else:
+        names, splits, has_keypoints = _read_names(source), _splits_of_folder(source), False
+    root = source.parent
+    where, entries = _choose(source, splits, split)
+    folders = [ImageFolder(x) for x in image_folders(root, images)]
+    others = {entry: name for name, of in splits.items() if name != where for entry in of}
+    given = folders if images else []
+    files = _list_images(source, where, entries, others, given, folders, findings)
+    if not files:
+        raise InputError(f"{source}: there are no images in {where!r}, {', '.join(entries)}")
+
+    records = []
+    without = []
+    described = Described()
+    labels_read: dict[Path, Path] = {}
+    for image, listed in files:
+        described.add(image, listed)
+        labels = _labels_of(image, Path(listed))
+        annotations = []
+        width, height = image_size(image)
+        if labels is None:
+            without.append(image)
+        else:
+            if labels_read.setdefault(labels, image) != image:
+                raise InputError(
+                    f"{labels} may be for {labels_read[labels]} and {image}, expected one image "
+                    "of this stem"
+                )
+            annotations = _read_labels(labels, names, width, height, has_keypoints, findings)
+        records.append(
+            {
+                "file_name": str(image),
+                "image_id": _image_id(image, root),
+                "height": height,
+                "width": width,
+                "annotations": annotations,
+            }
+        )
+    if len(without) == len(files):
+        tried = _label_files(files[0][0], Path(files[0][1]))
+        raise InputError(
+            f"{source}: no image of {where!r} has a file of labels, expected that of "
+            f"{files[0][0]} to be {' or '.join(map(str, tried))}"
+        )
+    for image in without:
+        findings.add("image without a file of labels, taken to be without objects", image)
+    _find_unused(set(labels_read), findings)
+    known = [name for _, name in sorted(names.items())]
+    return records, list(dict.fromkeys(known)), {"category_ids": {n: i for i, n in names.items()}}
+
+
+def _find_source(source: Path) -> Path:
+    """The file that describes the data set."""
+    if source.is_file():
+        if source.suffix.lower() not in (*_YAML, *_DARKNET, ".names", ".txt"):
+            raise InputError(f"{source} is none of YOLO's files, expected a data.yaml or obj.data")
+        return source
+    if not source.is_dir():
+        raise InputError(f"{source} does not exist, expected a data.yaml, an obj.data or a folder")
+    files = sorted(x for x in source.iterdir() if x.is_file())
+    for found in (
+        [x for x in files if x.stem in ("data", "dataset") and x.suffix.lower() in _YAML],
+        [x for x in files if x.suffix.lower() in _YAML],
+        [x for x in files if x.suffix.lower() in _DARKNET],
+        [x for x in files if x.name in _NAMES or x.suffix.lower() == ".names"],
+        sorted(x for name in _NAMES for x in source.glob(f"labels/{name}")),
+    ):
+        if len(found) > 1:
+            raise InputError(
+                f"{source} has {', '.join(x.name for x in found)}: expected the address of one"
+            )
+        if found:
+            return found[0]
+    raise InputError(
+        f"{source} has no data.yaml, obj.data, obj.names or classes.txt, one of which was expected"
+    )
+
+
+def _read_yaml(file: Path, findings: Findings) -> tuple[dict[int, str], dict[str, list[str]], bool]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise InputError(f"{file} is no YAML: {e}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{file} has {content!r}, expected the keys train, val and names")
+    names = content.get("names")
+    if isinstance(names, dict):
+        pairs = list(names.items())
+    elif isinstance(names, list):
+        pairs = list(enumerate(names))
+    else:
+        raise InputError(f"{file}: names is {names!r}, expected a list of the class names")
+    for number, name in pairs:
+        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+            raise InputError(f"{file}: names has the key {number!r}, expected numbers from 0")
+        if name is None or isinstance(name, (dict, list)) or not normalise(str(name)):
+            raise InputError(f"{file}: the name of class {number} is {name!r}, expected a text")
+    if not pairs:
+        raise InputError(f"{file}: names is empty, expected a name for each class")
+    if content.get("nc", len(pairs)) != len(pairs):
+        findings.add("number of classes that is not that of the names", file,
+                     f"nc is {content['nc']!r}, and there are {len(pairs)} names")  # fmt: skip
+    path = content.get("path")
+    if path is not None and not isinstance(path, str):
+        raise InputError(f"{file}: path is {path!r}, expected a folder")
+    splits = {}
+    for split in _SPLITS:
+        entries = content.get(split)
+        if entries is None or entries == "" or entries == []:
+            continue
+        entries = entries if isinstance(entries, list) else [entries]
+        if not all(isinstance(x, str) for x in entries):
+            raise InputError(f"{file}: {split} is {entries!r}, expected folders or lists of images")
+        splits[split] = [str(PurePosixPath(path or "", x)) for x in entries]
+    return {i: normalise(str(n)) for i, n in pairs}, splits, bool(content.get("kpt_shape"))
+
+
+def _read_darknet(file: Path) -> tuple[dict[int, str], dict[str, list[str]]]:
+    content = {}
+    for number, line in enumerate(_read_lines(file), 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            key, equals, value = line.partition("=")
+            if not equals:
+                raise InputError(f"{file}, line {number}: {line!r}, expected 'key = value'")
+            content[key.strip()] = value.strip()
+    if "names" not in content:
+        raise InputError(f"{file} has no 'names = <file>', expected the names of the classes")
+    names = _locate(content["names"], [file.parent])
+    if names is None:
+        raise InputError(f"{file}: its names, {content['names']}, do not exist")
+    return _read_names(names), {x: [content[x]] for x in _SPLITS if content.get(x)}
+
+
+def _read_names(file: Path) -> dict[int, str]:
+    lines = [normalise(line) for line in _read_lines(file)]
+    while lines and not lines[-1]:
+        lines.pop()
+    if not lines or not all(lines):
+        raise InputError(f"{file} has an empty line or none, expected a class name in each line")
+    return dict(enumerate(lines))
+
+
+def _read_lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as e:
+        raise InputError(f"{file} cannot be read ({e.strerror})") from None
+    except UnicodeDecodeError as e:
+        raise InputError(f"{file} is no text in UTF-8: {e}") from None
+
+
+def _splits_of_folder(names: Path) -> dict[str, list[str]]:
+    """The folders of a data set that has a file of names only."""
+    folder = names.parent.parent if names.parent.name == "labels" else names.parent
+    splits = {
+        split: [str(x)]
+        for split in _SPLITS
+        for x in (folder / split, folder / "images" / split)
+        if x.is_dir()
+    }
+    return splits or {"train": [str(folder / "images" if (folder / "images").is_dir() else folder)]}
+
+
+def _choose(source: Path, splits: dict[str, list[str]], split: str | None) -> tuple[str, list[str]]:
+    there = ", ".join(splits) or "none"
+    if split is None:
+        if len(splits) != 1:
+            raise InputError(f"{source} has the splits {there}: expected one, as '?split=train'")
+        return next(iter(splits.items()))
+    for name in (split, {"val": "valid", "valid": "val"}.get(split, split)):
+        if name in splits:
+            return name, splits[name]
+    raise InputError(f"{source} has no split {split!r}, expected one of {there}")
+
+
+def _locate(path: str, bases: Iterable[Path]) -> Path | None:
+    """
+    The file or folder that a path means, which may have been written for another folder to work in
+    or for another machine: below one of the bases, its last parts are enough. Of a folder, whose
+    name may be that of another, two parts.
+    """
+    given = PurePosixPath(path.replace("\\", "/"))
+    bases = list(bases)
+    for base in (*bases, Path()):
+        if (base / given).exists():
+            return base / given
+    parts = [x for x in given.parts if x not in ("..", "/")]
+    for start in range(len(parts)):
+        for base in bases:
+            found = base.joinpath(*parts[start:])
+            if found.is_file() or (found.is_dir() and (start == 0 or len(parts) - start > 1)):
+                return found
+    return None
+
+
+def _list_images(
+    source: Path,
+    split: str,
+    entries: Sequence[str],
+    others: dict[str, str],
+    given: Sequence[ImageFolder],
+    folders: Sequence[ImageFolder],
+    findings: Findings,
+) -> list[tuple[Path, str]]:
+    """
+    The images of a split, and the paths by which their labels are found. ``others``: the split of
+    each entry of the other splits.
+    """
+    files: dict[str, tuple[Path, str]] = {}
+    bases = [source.parent]
+    for entry in entries:
+        found = _locate(entry, bases)
+        if found is None:
+            raise InputError(
+                f"{source}: {split} is {entry}, which does not exist, expected a folder or a list "
+                f"of images below {source.parent}"
+            )
+        for other, name in others.items():
+            if other != entry and _locate(other, bases) == found:
+                raise InputError(
+                    f"{source}: neither {split} ({entry}) nor {name} ({other}) exists as it is "
+                    f"written, and {found} may be either, expected paths that exist"
+                )
+        if found.is_dir():
+            for image in images_below(given[0].folder if given else found):
+                files[str(image)] = (image, str(image))
+            continue
+        if is_image(found):
+            raise InputError(f"{source}: {split} is the image {entry}, expected a folder or a list")
+        for number, line in enumerate(_read_lines(found), 1):
+            if not (name := line.strip()):
+                continue
+            where = f"{found}, line {number}"
+            image, listed = _image_of_list(name, [found.parent, *bases], given, folders, where)
+            if str(image) in files:
+                findings.add("image listed more than once, taken once", where, name)
+            files.setdefault(str(image), (image, listed))
+    return list(files.values())
+
+
+def _image_of_list(
+    name: str,
+    bases: Sequence[Path],
+    given: Sequence[ImageFolder],
+    folders: Sequence[ImageFolder],
+    where: str,
+) -> tuple[Path, str]:
+    if not is_image(Path(name)):
+        raise InputError(f"{where} has {name!r}, expected the path of an image")
+    image = None if given else _locate(name, bases)
+    if image is not None:
+        return image, str(image)
+    for folder in folders:
+        found = folder.by_name(base_name(name), Path(PurePosixPath(name).parent.name))
+        if len(found) == 1:
+            # Its labels lie where the list has it.
+            labels = _locate(str(PurePosixPath(name.replace("\\", "/")).with_suffix(".txt")), bases)
+            listed = found[0] if labels is None else labels.with_suffix(found[0].suffix)
+            return found[0], str(listed)
+    places = ", ".join(str(x.folder) for x in folders)
+    raise InputError(f"{where} names the image {name}, which does not exist, nor one in {places}")
+
+
+def _label_files(image: Path, listed: Path) -> list[Path]:
+    """Where the labels of an image may be, in this order."""
+    candidates = []
+    for path in (listed, image):
+        parts = path.parts
+        at = [i for i, part in enumerate(parts[:-1]) if part == "images"]
+        if at:
+            candidates.append(Path(*parts[: at[-1]], "labels", *parts[at[-1] + 1 :]))
+        candidates.append(path)
+    return list(dict.fromkeys(x.with_suffix(".txt") for x in candidates))
+
+
+def _labels_of(image: Path, listed: Path) -> Path | None:
+    return next((x for x in _label_files(image, listed) if x.is_file()), None)
+
+
+def _image_id(image: Path, root: Path) -> str:
+    try:
+        return image.relative_to(root).as_posix()
+    except ValueError:
+        return str(image)
+
+
+def _read_labels(
+    file: Path,
+    names: dict[int, str],
+    width: int,
+    height: int,
+    has_keypoints: bool,
+    findings: Findings,
+) -> list[dict]:
+    annotations = []
+    for number, line in enumerate(_read_lines(file), 1):
+        columns = line.split()
+        if not columns:
+            continue
+        try:
+            if has_keypoints and len(columns) > 5:
+                findings.add("keypoints, which are not read", f"{file}, line {number}")
+                columns = columns[:5]
+            annotations.append(_read_line(columns, names, width, height))
+        except ValueError as e:
+            raise InputError(f"{file}, line {number}: {e}") from None
+    return annotations
+
+
+def _read_line(columns: list[str], names: dict[int, str], width: int, height: int) -> dict:
+    is_polygon = len(columns) >= 7 and len(columns) % 2 == 1
+    if len(columns) != 5 and not is_polygon:
+        raise ValueError(
+            f"{len(columns)} columns, expected 5 (class, x, y, width, height) or a class and the "
+            "corners of a polygon"
+        )
+    try:
+        values = [float(x) for x in columns]
+    except ValueError:
+        raise ValueError(f"{' '.join(columns)!r}, expected numbers") from None
+    if values[0] not in names:
+        raise ValueError(f"the class is {columns[0]}, expected one of 0 to {max(names)}")
+    outside = [x for x, value in zip(columns[1:], values[1:]) if not 0 <= value <= 1]
+    if outside:
+        raise ValueError(f"{outside[0]} is no normalised coordinate, expected 0 to 1")
+    annotation: dict = {"category_id": names[int(values[0])], "bbox_mode": BoxMode.XYXY_ABS}
+    if is_polygon:
+        xs, ys = ([size * v for v in values[i::2]] for i, size in ((1, width), (2, height)))
+        annotation["bbox"] = [min(xs), min(ys), max(xs), max(ys)]
+        annotation["segmentation"] = [[v for xy in zip(xs, ys) for v in xy]]
+    else:
+        x, y, w, h = values[1:]
+        box = [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
+        sizes = [width, height, width, height]
+        annotation["bbox"] = [_unrounded(v * size, size) for v, size in zip(box, sizes)]
+    return annotation
+
+
+def _unrounded(value: float, size: int) -> float:
+    """An edge at that of the image, where it lies outside by a rounding only."""
+    edge = min(max(value, 0.0), float(size))
+    return edge if abs(value - edge) <= _ROUNDING * size else value
+
+
+def _find_unused(labels_read: set[Path], findings: Findings) -> None:
+    """Labels whose image is not there, in the folders of labels alone."""
+    images = {}
+    for folder in sorted({x.parent for x in labels_read if "labels" in x.parent.parts}):
+        for file in sorted(folder.glob("*.txt")):
+            if file in labels_read or file.name in _NAMES:
+                continue
+            if folder not in images:
+                parts = folder.parts
+                at = len(parts) - 1 - parts[::-1].index("labels")
+                beside = Path(*parts[:at], "images", *parts[at + 1 :])
+                images[folder] = {x.stem for x in beside.iterdir()} if beside.is_dir() else set()
+            if file.stem not in images[folder]:
+                findings.add("file of labels without an image, left out", file)

@@ -1,0 +1,71 @@
+"""Detectron2's proposal generators, which learn nothing from regions to ignore."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
+from detectron2.modeling.proposal_generator import RPN
+from detectron2.modeling.proposal_generator.rrpn import RRPN
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.memory import retry_if_cuda_oom
+from torch import Tensor
+
+from .ignore_regions import lie_in, regions_of
+
+if TYPE_CHECKING:
+    from detectron2.modeling.proposal_generator import RPN as ExtendedRPN
+else:
+    ExtendedRPN = object
+
+
+class IgnoreRegionsMixin(ExtendedRPN):
+    """
+    Leaves out the anchors that lie in a region to ignore, and that no object is matched to.
+
+    Put it before the generator to extend, which is based on Detectron2's `RPN`. It adds no weights,
+    and without regions it draws the same anchors, bit by bit.
+    """
+
+    # Of each image whose anchors are still to be drawn: which of them lie in a region.
+    _left_out: Iterator[Tensor | None] | None = None
+
+    @torch.jit.unused
+    @torch.no_grad()
+    def label_and_sample_anchors(
+        self, anchors: list[Boxes], gt_instances: list[Instances]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """See Detectron2's `RPN.label_and_sample_anchors`."""
+        regions = [regions_of(x) for x in gt_instances]
+        if not any(x is not None for x in regions):
+            return super().label_and_sample_anchors(anchors, gt_instances)
+        together = type(anchors[0]).cat(anchors)
+        # Detectron2 labels the anchors of one image after the other, and draws from each at once.
+        self._left_out = (
+            None if x is None else retry_if_cuda_oom(lie_in)(together, x) for x in regions
+        )
+        try:
+            return super().label_and_sample_anchors(anchors, gt_instances)
+        finally:
+            self._left_out = None
+
+    def _subsample_labels(self, label: Tensor) -> Tensor:
+        """See Detectron2's `RPN._subsample_labels`."""
+        is_left_out = None if self._left_out is None else next(self._left_out)
+        if is_left_out is not None:
+            label[is_left_out.to(label.device) & (label == 0)] = -1
+        return super()._subsample_labels(label)
+
+
+@PROPOSAL_GENERATOR_REGISTRY.register()
+class IgnoreRPN(IgnoreRegionsMixin, RPN):
+    """`RPN`, which learns nothing from regions to ignore."""
+
+
+@PROPOSAL_GENERATOR_REGISTRY.register()
+class IgnoreRRPN(IgnoreRegionsMixin, RRPN):
+    """`RRPN` (rotated boxes), which learns nothing from regions to ignore."""
+
+
+# The proposal generator that each one extends -> the one that ignores regions.
+COUNTERPARTS = {x.__bases__[1]: x for x in (IgnoreRPN, IgnoreRRPN)}

@@ -1,0 +1,227 @@
+"""Regions to ignore: from annotations to the models that are trained."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from detectron2.config import CfgNode, configurable
+from detectron2.data import DatasetCatalog, DatasetMapper
+from detectron2.data.detection_utils import transform_instance_annotations
+from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.structures import Boxes
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, OmegaConf
+
+from ..config import IgnoreRegionsOptions, ignore_regions_options, options_by_name
+from ..errors import InputError
+from ..modeling.ignore_regions import GroundTruth
+from ..modeling.ignore_rpn import COUNTERPARTS
+from ..modeling.mixin import OHEMMixin
+
+logger = logging.getLogger(__name__)
+
+# What marks an annotation as a region to ignore. Those that are no crowds for Detectron2 would be
+# objects to train on; the last one marks regions only if it is to.
+_MARKS = ("iscrowd", "ignore", "difficult")
+_BY_NAME = {x.__name__: new.__name__ for x, new in COUNTERPARTS.items()}
+
+
+def is_region(annotation: Mapping, ignore_difficult: bool = False) -> bool:
+    """
+    Tell whether an annotation is a region to ignore.
+
+    Args:
+        annotation: in Detectron2's form.
+        ignore_difficult: whether difficult objects are regions, too.
+    """
+    marks = _MARKS if ignore_difficult else _MARKS[:-1]
+    return any(annotation.get(x, 0) for x in marks)
+
+
+class IgnoreMapper(DatasetMapper):
+    """
+    Detectron2's `DatasetMapper`, which keeps the regions to ignore of an image that has any: its
+    ``instances`` are a `GroundTruth` then. Their boxes go through the same augmentations as those
+    of objects. An image without regions comes out as from Detectron2's, bit by bit.
+    """
+
+    @configurable
+    def __init__(self, *args, ignore_difficult: bool = False, **kwargs) -> None:
+        """
+        Args:
+            args: those of `DatasetMapper`.
+            ignore_difficult: whether difficult objects (PASCAL VOC) are regions to ignore, too.
+            kwargs: those of `DatasetMapper`.
+        """
+        super().__init__(*args, **kwargs)
+        self.ignore_difficult = ignore_difficult
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
+        """See Detectron2's `configurable`."""
+        difficult = ignore_regions_options(cfg).difficult
+        return {**super().from_config(cfg, is_train), "ignore_difficult": difficult}
+
+    def _transform_annotations(self, dataset_dict, transforms, image_shape) -> None:
+        regions: list[dict] = []
+        objects: list[dict] = []
+        for annotation in dataset_dict["annotations"]:
+            is_one = is_region(annotation, self.ignore_difficult)
+            (regions if is_one else objects).append(annotation)
+        dataset_dict["annotations"] = objects
+        super()._transform_annotations(dataset_dict, transforms, image_shape)
+        if regions:
+            boxes = [{x: a[x] for x in ("bbox", "bbox_mode")} for a in regions]
+            boxes = [transform_instance_annotations(a, transforms, image_shape) for a in boxes]
+            inside = Boxes(np.stack([a["bbox"] for a in boxes]))
+            instances = dataset_dict["instances"]
+            dataset_dict["instances"] = GroundTruth(
+                instances.image_size, inside[inside.nonempty()], **instances.get_fields()
+            )
+
+
+def ignores_regions(cfg: CfgNode) -> bool:
+    """Whether the heads of a YAML config leave out what lies in regions to ignore."""
+    name = cfg.MODEL.ROI_HEADS.NAME
+    mines = name in ROI_HEADS_REGISTRY and issubclass(ROI_HEADS_REGISTRY.get(name), OHEMMixin)
+    return mines and ignore_regions_options(cfg).enabled
+
+
+def use_ignore_rpn(cfg: CfgNode) -> CfgNode:
+    """
+    Make the RPN of a YAML config one that learns nothing from regions to ignore, if its training
+    sets have any.
+
+    Args:
+        cfg: a config, with its data sets registered.
+
+    Returns:
+        the config itself, or a frozen copy.
+
+    Raises:
+        InputError: difficult objects are to be ignored, but the heads do not know how.
+    """
+    options = ignore_regions_options(cfg)
+    ignores = ignores_regions(cfg)
+    if options.difficult and not ignores:
+        found = f"MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME}, which ignores no regions"
+        if not options.enabled:
+            found = "INPUT.IGNORE_REGIONS.ENABLED is False"
+        raise InputError(
+            f"INPUT.IGNORE_REGIONS.DIFFICULT is True, but {found}: expected False, or a mining "
+            "head such as OHEMROIHeads, and ENABLED True"
+        )
+    if not _has_regions(cfg.DATASETS.TRAIN, options, ignores):
+        return cfg
+    name = cfg.MODEL.PROPOSAL_GENERATOR.NAME
+    if name in _BY_NAME:
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.PROPOSAL_GENERATOR.NAME = _BY_NAME[name]
+        cfg.freeze()
+    _log_generator("MODEL.PROPOSAL_GENERATOR.NAME", name, _BY_NAME)
+    return cfg
+
+
+def use_ignore_regions_lazily(cfg: DictConfig, names: Sequence[str]) -> None:
+    """
+    The same for a Python config, which is changed: its RPN, and the mapper of its training data.
+
+    Args:
+        cfg: a config, with its data sets registered.
+        names: those to train on.
+
+    Raises:
+        InputError: difficult objects are to be ignored, but the heads do not know how, or
+            ``train.ignore_regions`` is wrong.
+    """
+    options = lazy_options(cfg)
+    heads = _target(cfg, "model.roi_heads")
+    ignores = options.enabled and isinstance(heads, type) and issubclass(heads, OHEMMixin)
+    if options.difficult and not ignores:
+        raise InputError(
+            "train.ignore_regions.difficult is True, but model.roi_heads are no heads that mine, "
+            "or enabled is False: expected False, or heads from with_ohem"
+        )
+    if not _has_regions(names, options, ignores):
+        return
+    key = "dataloader.train.mapper"
+    mapper = _target(cfg, key)
+    if mapper is DatasetMapper:
+        cfg.dataloader.train.mapper["_target_"] = mapper = IgnoreMapper
+    if not isinstance(mapper, type) or not issubclass(mapper, IgnoreMapper):
+        name = getattr(mapper, "__name__", mapper)
+        logger.warning(
+            f"{key} is {name}, which drops regions to ignore: what lies in them is background, "
+            "expected DatasetMapper, or a class that is based on ohem_d2.IgnoreMapper"
+        )
+        return
+    if options.difficult:
+        cfg.dataloader.train.mapper.ignore_difficult = True
+    generator = _target(cfg, "model.proposal_generator")
+    if generator in COUNTERPARTS:
+        cfg.model.proposal_generator["_target_"] = COUNTERPARTS[generator]
+    name = str(getattr(generator, "__name__", generator))
+    _log_generator("model.proposal_generator", name, _BY_NAME)
+
+
+def lazy_options(cfg: DictConfig) -> IgnoreRegionsOptions:
+    """
+    Which annotations of a Python config's data are regions to ignore: ``train.ignore_regions``.
+
+    Raises:
+        InputError: a value is neither True nor False, or a key is unknown.
+    """
+    given = OmegaConf.select(cfg, "train.ignore_regions")
+    return options_by_name(IgnoreRegionsOptions, {} if given is None else given)
+
+
+def _target(cfg: DictConfig, key: str) -> object:
+    """The class, or the function, that a node of a Python config calls; None if there is none."""
+    node = OmegaConf.select(cfg, key)
+    target = node.get("_target_") if OmegaConf.is_dict(node) else None
+    return locate(target) if isinstance(target, str) else target
+
+
+def _has_regions(names: Iterable[str], options: IgnoreRegionsOptions, ignores: bool) -> bool:
+    """Whether regions are to be ignored, and there are any. The log says how many."""
+    if not options.enabled:
+        return False
+    marks = _MARKS if options.difficult else _MARKS[:-1]
+    found: Counter[str] = Counter()
+    for name in dict.fromkeys(names):
+        for record in DatasetCatalog.get(name):
+            for annotation in record.get("annotations", ()):
+                mark = next((x for x in marks if annotation.get(x, 0)), None)
+                if mark is not None:
+                    found[mark] += 1
+    if options.difficult and not found["difficult"]:
+        logger.warning(
+            f"no object of {', '.join(names)} is marked as difficult, expected some, since they "
+            "are to be ignored (Detectron2's own voc_2007_* and voc_2012_* do not tell)"
+        )
+    if not found:
+        return False
+    words = ", ".join(f"{number} by {mark!r}" for mark, number in found.items())
+    if not ignores:
+        logger.warning(
+            f"{found.total()} regions to ignore are marked in the training set ({words}): heads "
+            "that do not mine take what lies in them for background, as in Detectron2"
+        )
+        return False
+    logger.info(
+        f"{found.total()} regions to ignore are marked in the training set ({words}): what lies in "
+        "them is neither object nor background"
+    )
+    return True
+
+
+def _log_generator(key: str, name: str, known: Mapping[str, str]) -> None:
+    if name in known:
+        logger.info(f"{key} is {known[name]} in place of {name}")
+    elif name not in known.values() and name not in ("PrecomputedProposals", "None"):
+        logger.warning(
+            f"{key} is {name}, which takes what lies in regions to ignore for background: expected "
+            f"one of {', '.join(known.values())}, or a class that extends IgnoreRegionsMixin"
+        )

@@ -1,0 +1,168 @@
+"""Which settings are to blame for an error of Detectron2's or torch's."""
+
+import ast
+import inspect
+import sys
+import textwrap
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from detectron2.config import CfgNode, get_cfg
+
+from ..errors import InputError, shown
+from .key_checks import is_unused, leaves_of
+from .key_rules import is_list
+
+# Whose code it is that raises an error which the settings are to blame for.
+_NOT_OF_USERS = sys.stdlib_module_names | {
+    "ohem_d2", "detectron2", "fvcore", "iopath", "omegaconf", "torch", "torchvision", "numpy",
+    "yacs", "hydra", "tensorboard", "PIL", "cv2", "pycocotools",
+}  # fmt: skip
+_POOLER = tuple(f"MODEL.ROI_{x}_HEAD.POOLER_" for x in ("BOX", "MASK", "KEYPOINT"))
+_ANCHORS = ("MODEL.ANCHOR_GENERATOR.",)
+_DENSE = ("MODEL.RETINANET.",)
+# What the keys begin with that a module works with, in YAML and in Python configs. The modules of a
+# package that are not named come under the package.
+_KEYS_OF_MODULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "detectron2.modeling.backbone": (
+        ("MODEL.BACKBONE.", "MODEL.RESNETS.", "MODEL.FPN."), ("model.backbone.",)),
+    "detectron2.modeling.backbone.fpn": (("MODEL.FPN.",), ("model.backbone.",)),
+    "detectron2.modeling.backbone.resnet": (("MODEL.RESNETS.",), ("model.backbone.",)),
+    "detectron2.modeling.anchor_generator": (_ANCHORS, ("model.proposal_generator.anchor",)),
+    "detectron2.modeling.proposal_generator": (
+        ("MODEL.RPN.", *_ANCHORS, "MODEL.PROPOSAL_GENERATOR."), ("model.proposal_generator.",)),
+    "detectron2.modeling.poolers": (
+        ("MODEL.ROI_HEADS.IN_FEATURES", *_POOLER), ("model.roi_heads.",)),
+    "detectron2.modeling.roi_heads": (("MODEL.ROI_HEADS.",), ("model.roi_heads.",)),
+    "detectron2.modeling.roi_heads.box_head": (("MODEL.ROI_BOX_HEAD.",), ("model.roi_heads.box",)),
+    "detectron2.modeling.roi_heads.fast_rcnn": (("MODEL.ROI_BOX_HEAD.",), ("model.roi_heads.box",)),
+    "detectron2.modeling.roi_heads.cascade_rcnn": (
+        ("MODEL.ROI_BOX_CASCADE_HEAD.",), ("model.roi_heads.",)),
+    "detectron2.modeling.roi_heads.mask_head": (
+        ("MODEL.ROI_MASK_HEAD.",), ("model.roi_heads.mask",)),
+    "detectron2.modeling.roi_heads.keypoint_head": (
+        ("MODEL.ROI_KEYPOINT_HEAD.",), ("model.roi_heads.keypoint",)),
+    "detectron2.modeling.meta_arch.retinanet": (_DENSE, ("model.",)),
+    "detectron2.modeling.meta_arch.fcos": (_DENSE, ("model.",)),
+    "detectron2.modeling.meta_arch.dense_detector": (_DENSE, ("model.",)),
+    "detectron2.modeling.meta_arch.semantic_seg": (("MODEL.SEM_SEG_HEAD.",), ("model.sem_seg",)),
+    "detectron2.modeling.meta_arch.panoptic_fpn": (("MODEL.PANOPTIC_FPN.",), ("model.",)),
+    "detectron2.data": (("INPUT.",), ("dataloader.",)),
+    "detectron2.data.build": (("DATALOADER.", "DATASETS."), ("dataloader.",)),
+    "detectron2.data.samplers": (("DATALOADER.",), ("dataloader.",)),
+    "detectron2.solver": (("SOLVER.",), ("optimizer.", "lr_multiplier.")),
+    "fvcore.common.param_scheduler": (("SOLVER.",), ("lr_multiplier.",)),
+    "ohem_d2.modeling": (("MODEL.ROI_HEADS.",), ("model.roi_heads.",)),
+}  # fmt: skip
+_MOST_NAMED = 4
+
+
+@contextmanager
+def named_settings(
+    config_file: str, cfg: Any, opts: Sequence[str] = (), verb: str = "built"
+) -> Iterator[None]:
+    """
+    Say which settings they are that no model or training can be built from.
+
+    What code of the user's own raises is left as it is, with its traceback.
+
+    Args:
+        config_file: where the settings are from.
+        cfg: all of them, in either form of a config.
+        opts: those of the command line.
+        verb: what they cannot be.
+
+    Raises:
+        InputError: Detectron2 or torch have refused them.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as e:  # there is no end to what they raise
+        # The first two are this function and the one that called it.
+        frames = [frame for frame, _ in traceback.walk_tb(e.__traceback__)][2:]
+        if not {_module(x).partition(".")[0] for x in frames} <= _NOT_OF_USERS:
+            raise
+        *_, (frame, line) = traceback.walk_tb(e.__traceback__)
+        reason = f"{type(e).__name__}: {e}".removesuffix(": ")
+        if isinstance(e, AssertionError) and (test := _asserted(frame, line)):
+            reason += f", expected {test}"
+        where = f"{config_file}, or the settings that change it,"
+        found = " and ".join(_quoted(cfg, e) or _worked_with(cfg, frames, opts))
+        raise InputError(
+            f"{f'{found} in {where} and' if found else where} cannot be {verb}: {reason} "
+            f"({_module(frame)}, line {line})"
+        ) from e
+
+
+def is_known(module: str) -> bool:
+    """Whether a module is of Detectron2, or what it works with, rather than of the user."""
+    return module.partition(".")[0] in _NOT_OF_USERS
+
+
+def _module(frame: FrameType) -> str:
+    return frame.f_globals.get("__name__", "")
+
+
+def _asserted(frame: FrameType, line: int) -> str:
+    """What was asserted there: many assertions have no words, or only what was found."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(frame.f_code)))
+    except (OSError, TypeError, SyntaxError):
+        return ""
+    line -= frame.f_code.co_firstlineno - 1
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert) and node.lineno <= line <= (node.end_lineno or line):
+            return ast.unparse(node.test)
+    return ""
+
+
+def _quoted(cfg: Any, error: Exception) -> list[str]:
+    """The keys that hold what an error quotes, or whose name it quotes, and their values."""
+    texts = [x for x in error.args if isinstance(x, str)]  # a KeyError is the name alone
+    quoted = {*texts, *(part for x in texts for part in x.split("'")[1::2])}
+    found = []
+    for key, value in leaves_of(cfg):
+        values = value if is_list(value) else [value]
+        is_named = not isinstance(cfg, CfgNode) and key.rpartition(".")[2] in quoted
+        if is_named or any(isinstance(x, str) and x in quoted for x in values):
+            found.append((key, value))
+    return _with_values(cfg, found)
+
+
+def _worked_with(cfg: Any, frames: list[FrameType], opts: Sequence[str]) -> list[str]:
+    """
+    The keys, with their values, that the last module worked with: those of the command line, or
+    those that are not Detectron2's defaults, or else all, by what they begin with.
+    """
+    modules = [_module(x) for x in reversed(frames)]
+    names = [next((n for n in _above(m) if n in _KEYS_OF_MODULES), None) for m in modules]
+    name = next((n for n in names if n is not None), None)
+    if name is None:
+        return []
+    prefixes = _KEYS_OF_MODULES[name][0 if isinstance(cfg, CfgNode) else 1]
+    given = {x.partition("=")[0].lstrip("+") for x in opts}
+    defaults = dict(leaves_of(get_cfg())) if isinstance(cfg, CfgNode) else {}
+    leaves = [(k, v) for k, v in leaves_of(cfg) if k.startswith(prefixes)]
+    for chosen in (
+        [(k, v) for k, v in leaves if k in given],
+        [(k, v) for k, v in leaves if k in defaults and v != defaults[k]],
+    ):
+        if words := _with_values(cfg, chosen):
+            return words
+    return [f"{x.rstrip('._')}" for x in prefixes]
+
+
+def _above(module: str) -> Iterator[str]:
+    while module:
+        yield module
+        module = module.rpartition(".")[0]
+
+
+def _with_values(cfg: Any, found: list[tuple[str, Any]]) -> list[str]:
+    words = [f"{k} is {shown(v)}" for k, v in found if not is_unused(cfg, k)]
+    return words[:_MOST_NAMED]

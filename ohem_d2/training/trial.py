@@ -1,0 +1,113 @@
+"""
+What is tried before a run, rather than found out in it: augmentations, on an image that is made up;
+before an evaluation the model, too; and of a training the first step.
+
+A step is not tried on made-up images. It would have to leave no trace in the model, and be refused
+whenever the real one would, and only then: batch normalization alone needs several images of a real
+size. So the first step itself says which settings it fails of. Nothing has been trained then.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+import numpy as np
+import torch
+from detectron2.data import transforms as T
+from detectron2.engine import TrainerBase
+from detectron2.structures import Boxes, Instances
+from torch import nn
+
+from ..errors import InputError
+from .named_settings import is_known
+from .random_state import keep_random_state
+
+_SIZE = (128, 192)
+_IMAGE_SIZE = (480, 640)
+
+
+def try_augmentations(augmentations: Sequence[T.Augmentation | T.Transform], keys: str) -> None:
+    """
+    Augment an image, of one color and the size of COCO's.
+
+    Args:
+        augmentations: in turn. Those that are not Detectron2's own end the trial.
+        keys: what the config calls their settings.
+
+    Raises:
+        InputError: one of them fails, or nothing is left of the image.
+    """
+    image = np.zeros((*_IMAGE_SIZE, 3), dtype=np.uint8)
+    with keep_random_state():
+        for augmentation in augmentations:
+            if not is_known(type(augmentation).__module__):
+                return
+            try:
+                augmented = T.AugInput(image)
+                T.AugmentationList([augmentation])(augmented)
+                image = augmented.image
+            except Exception as e:
+                reason = f"{type(e).__name__}: {e}"
+                raise _not_applicable(keys, augmentation, reason) from e
+            if not image.size:
+                raise _not_applicable(keys, augmentation, "nothing is left of it")
+
+
+def _not_applicable(keys: str, augmentation: object, reason: str) -> InputError:
+    height, width = _IMAGE_SIZE
+    return InputError(
+        f"{keys} cannot be applied to an image of {width} x {height} pixels: {augmentation!r} "
+        f"fails ({reason})"
+    )
+
+
+def try_model(model: nn.Module, naming: AbstractContextManager[None]) -> None:
+    """
+    Detect objects in a small black image, which leaves the model and the random state as they are.
+    A model that is not wholly Detectron2's may expect other input, and is left alone.
+
+    Args:
+        model: the model, with weights that were trained: numbers may overflow in others.
+        naming: says which settings are to blame for an error.
+    """
+    means = getattr(model, "pixel_mean", None)
+    is_detectron2s = all(is_known(type(m).__module__) for m in model.modules())
+    if not isinstance(means, torch.Tensor) or not is_detectron2s:
+        return
+    image = torch.zeros(len(means), *_SIZE)
+    proposals = Instances(_SIZE)
+    proposals.proposal_boxes = Boxes(torch.tensor([[10.0, 10.0, 100.0, 90.0]]))
+    proposals.objectness_logits = torch.ones(1)
+    image_of_batch = {"image": image, "height": _SIZE[0], "width": _SIZE[1], "proposals": proposals}
+    learning = [m for m in model.modules() if m.training]
+    model.eval()
+    try:
+        with naming, torch.no_grad(), keep_random_state():
+            model([image_of_batch])
+    finally:
+        for m in learning:
+            m.training = True
+
+
+def name_first_step(trainer: TrainerBase, naming: AbstractContextManager[None]) -> None:
+    """
+    Let the first step of a training say which settings it fails of.
+
+    Args:
+        trainer: it is as before from the second step on.
+        naming: says which settings are to blame for an error.
+    """
+    # Detectron2 logs what ends a training, with a traceback.
+    logging.getLogger("detectron2.engine.train_loop").addFilter(_is_no_input_error)
+    run_step: Callable[[], None] = trainer.run_step
+
+    def run_first_step() -> None:
+        del trainer.run_step
+        with naming:
+            run_step()
+
+    trainer.run_step = run_first_step
+
+
+def _is_no_input_error(record: logging.LogRecord) -> bool:
+    return not record.exc_info or not isinstance(record.exc_info[1], InputError)

@@ -1,0 +1,190 @@
+"""What YAML files say, and those that they are based on, before anything is made of it."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from fvcore.common.config import BASE_KEY
+
+from ..errors import InputError, shown
+
+_SUFFIXES = (".yaml", ".yml")
+# How many files a config may be based on, in all and each on the next, and how many values its
+# aliases may stand for beyond those that are written. Nothing useful comes near.
+_MOST_FILES, _MOST_IN_A_CHAIN, _MOST_COPIES = 1000, 50, 100_000
+
+
+class _TextLoader(yaml.SafeLoader):
+    """Takes each value for a text, whatever its tag says, but merges keys (<<) as YAML does."""
+
+    def construct_text(self, node: yaml.Node) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return self.construct_mapping(node, deep=True)
+        if isinstance(node, yaml.SequenceNode):
+            return self.construct_sequence(node, deep=True)
+        return node.value
+
+    yaml_constructors: ClassVar[dict] = {None: construct_text}
+
+
+def read_with_bases(path: str, *trusted: Path) -> dict[str, dict]:
+    """
+    Read a YAML config and those that it is based on.
+
+    Args:
+        path: the file.
+        trusted: folders of which a base may be by its absolute path, beside that of the config.
+
+    Returns:
+        for each file its content, of texts alone, whatever its tags say.
+
+    Raises:
+        InputError: one of them is no YAML file, says something twice, or grows without end when it
+            is loaded, or is based on what does not belong to it: a config of somebody else's must
+            not have any file read, nor any address fetched. What is in a file is not told.
+    """
+    contents: dict[str, dict] = {}
+    number = 0
+
+    def visit(file: str, above: tuple[Path, ...]) -> None:
+        nonlocal number
+        number += 1
+        resolved = Path(file).resolve()
+        if resolved in above:
+            raise _invalid(file, f"its {BASE_KEY} leads back to it, expected files that do not")
+        if number > _MOST_FILES or len(above) > _MOST_IN_A_CHAIN:
+            raise _invalid(
+                path,
+                f"its {BASE_KEY} leads to too many files, expected {_MOST_FILES} in all and "
+                f"{_MOST_IN_A_CHAIN} that are each based on the next, at most",
+            )
+        if file not in contents:
+            contents[file] = _read(file)
+        for base in _bases(file, contents[file]):
+            _check_base(file, base, trusted)
+            visit(os.path.join(os.path.dirname(file), base), (*above, resolved))
+
+    visit(path, ())
+    return contents
+
+
+def place(error: yaml.YAMLError) -> str:
+    """What is wrong with a file and where, without the lines that are in it."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    context = getattr(error, "context", None)
+    if problem == "but found another document":
+        problem = "found another one, which '---' begins"
+    elif isinstance(error, yaml.composer.ComposerError):
+        problem = "it has an alias that it does not define, or defines twice"  # not its name
+    where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+    words = ": ".join(x for x in (context, problem) if x)
+    return f"{words or 'its characters are not those of YAML'}{where}"
+
+
+def _invalid(path: str, reason: str) -> InputError:
+    return InputError(f"{path} is no valid config: {reason}")
+
+
+def _read(path: str) -> dict:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        if "_target_:" in text:
+            raise InputError(
+                f"{path} was saved from a Python config, and names functions to call: expected "
+                "the .py file itself, with the same settings"
+            )
+        loader = _TextLoader(text)
+        root = loader.get_single_node()
+        for problem in _problems(root):
+            raise _invalid(path, problem)
+        content = loader.construct_document(root) if root is not None else None
+    except OSError as e:
+        raise _invalid(path, str(e.strerror)) from None
+    except UnicodeDecodeError:
+        raise _invalid(path, "it is no text in UTF-8") from None
+    except yaml.YAMLError as e:
+        raise _invalid(path, place(e)) from None
+    except RecursionError:
+        reason = "its lists or keys are nested too deeply, expected less than a hundred levels"
+        raise _invalid(path, reason) from None
+    if not isinstance(content, dict):
+        raise _invalid(path, "it has no keys, expected some")
+    return content
+
+
+def _problems(root: yaml.Node | None) -> Iterator[str]:
+    """What YAML allows, or PyYAML does not notice, but a config cannot mean."""
+    sizes: dict[int, int] = {}  # of each node, by its identity: what it holds where it is repeated
+    open_nodes: set[int] = set()
+
+    def visit(node: yaml.Node, is_node_of_config: bool) -> Iterator[str]:
+        if id(node) in sizes:
+            return
+        if id(node) in open_nodes:
+            yield f"an alias stands for what it is a part of (line {_line(node)})"
+            return
+        open_nodes.add(id(node))
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            children = [x for pair in node.value for x in pair]
+            is_node_of_config &= node.tag.endswith(":map")  # and no set, for example
+            yield from _problems_of_keys([key for key, _ in node.value], is_node_of_config)
+        elif isinstance(node, yaml.SequenceNode):
+            children = list(node.value)
+        for child in children:
+            yield from visit(child, is_node_of_config and node.tag.endswith(":map"))
+        open_nodes.remove(id(node))
+        sizes[id(node)] = 1 + sum(sizes[id(x)] for x in children)
+
+    if root is None:
+        return
+    yield from visit(root, True)
+    if sizes[id(root)] > len(sizes) + _MOST_COPIES:
+        yield f"its aliases stand for {sizes[id(root)]} values, expected {_MOST_COPIES} at most"
+
+
+def _problems_of_keys(keys: list[yaml.Node], have_to_be_names: bool) -> Iterator[str]:
+    lines: dict[str, int] = {}
+    for key in keys:
+        if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
+            continue
+        name, line = key.value, _line(key)
+        if have_to_be_names and key.tag.rpartition(":")[2] in ("int", "float", "bool", "null"):
+            yield f"it has the key {shown(name)} in line {line}, expected a name"
+        if name in lines:
+            yield (
+                f"it has the key {shown(name)} in line {lines[name]} and again in line {line}, "
+                "expected once"
+            )
+        lines[name] = line
+
+
+def _line(node: yaml.Node) -> int:
+    return node.start_mark.line + 1
+
+
+def _bases(path: str, content: dict) -> list[str]:
+    """What a config says it is based on."""
+    bases = content.get(BASE_KEY, [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) and base for base in bases):
+        raise _invalid(path, f"its {BASE_KEY} is no path, expected that of a .yaml file")
+    return bases
+
+
+def _check_base(path: str, base: str, trusted: tuple[Path, ...]) -> None:
+    folder = Path(path).parent
+    target = (folder / base).resolve()
+    belongs = not Path(base).is_absolute() or any(
+        target.is_relative_to(x.resolve()) for x in (folder, *trusted)
+    )
+    if "://" in base or base.startswith("~") or not belongs or target.suffix not in _SUFFIXES:
+        raise _invalid(
+            path,
+            f"its {BASE_KEY} is {base!r}, expected the path of a .yaml file relative to it, or a "
+            "file of Detectron2's model zoo",
+        )
+    if not target.is_file():
+        raise _invalid(path, f"its {BASE_KEY}, {target}, does not exist")

@@ -1,0 +1,110 @@
+import csv
+import re
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+from small_data import write_voc
+
+from ohem_d2 import cli
+from ohem_d2.data.findings import Findings
+from ohem_d2.report.data_page import choose
+
+GOOD = (1, 1, 20, 30)
+
+
+@pytest.fixture
+def address(tmp_path):
+    images = {str(i): [("dog", GOOD, "")] for i in range(9)}
+    images["odd"] = [("cat", GOOD, ""), ("<b>dog</b>", GOOD, ""), ("dog", (5, 5, 5, 5), "")]
+    return f"voc://{write_voc(tmp_path / 'data', images)}"
+
+
+def test_figures_and_what_is_odd(address, capsys):
+    cli.main(["data", address])
+    said = capsys.readouterr().out
+    assert said.startswith(f"{address}\n10 images, 11 objects in 3 classes\n")
+    assert "sizes of images: 80 x 60: 10\n" in said
+    assert re.search(r"\ndog +9 +9\n", said)
+    assert "\n- box of zero area, left out: 1 (" in said
+    assert "data/JPEGImages/odd.jpg: 'dog' at [" in said
+
+
+def test_nothing_odd(tmp_path, capsys):
+    cli.main(["data", f"voc://{write_voc(tmp_path, {'a': [('dog', GOOD, '')]})}"])
+    assert capsys.readouterr().out.endswith("\nNothing odd was found.\n")
+
+
+def test_page(address, tmp_path, capsys):
+    cli.main(["data", address, "--output", str(tmp_path / "look"), "--max-pictures", "4"])
+    assert "index.html and findings.csv beside it" in capsys.readouterr().out
+    page = (tmp_path / "look/index.html").read_text()
+    assert page.count("<figure") == page.count('src="data:image/jpeg;base64,') == 4
+    assert "Pictures (4 of 10)" in page
+    assert "&lt;b&gt;dog&lt;/b&gt;" in page
+    assert "<b>dog" not in page
+    assert "%%" not in page
+    assert "http" not in page  # all of it is in the file
+    first = page[page.index("<figure") : page.index("</figure>")]
+    assert "odd.jpg" in first
+    assert "box of zero area, left out: &#x27;dog&#x27;" in first
+    with open(tmp_path / "look/findings.csv") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["what", "file", "where"]
+    assert rows[1][0] == "box of zero area, left out"
+    assert sorted(x.name for x in (tmp_path / "look").iterdir()) == ["findings.csv", "index.html"]
+
+
+def test_an_image_that_cannot_be_drawn(address, tmp_path, capsys):
+    (tmp_path / "data/JPEGImages/3.jpg").write_bytes(b"no image")
+    cli.main(["data", address, "--output", str(tmp_path / "look")])
+    assert "- image that cannot be read, left out: 1 (" in capsys.readouterr().out
+    assert (tmp_path / "look/index.html").read_text().count("<figure") == 9
+
+
+def test_a_registered_data_set(tmp_path, capsys):
+    annotation = {"category_id": 1, "bbox": [0, 0, 9, 9], "bbox_mode": BoxMode.XYWH_ABS}
+    record = {"file_name": "a.jpg", "image_id": 1, "width": 80, "height": 60}
+    name = "registered for a look"
+    DatasetCatalog.register(name, lambda: [{**record, "annotations": [annotation]}])
+    MetadataCatalog.get(name).set(thing_classes=["dog", "cat"])
+    try:
+        cli.main(["data", name])
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    assert "1 images, 1 objects in 2 classes" in capsys.readouterr().out
+    assert annotation["category_id"] == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["nothing"], "error: the data set 'nothing' is not known"),
+        (["voc://none"], "error: none does not exist"),
+        (["{address}", "--output", "{file}/x"], "error: --output .*cannot be written"),
+    ],
+)
+def test_errors(address, tmp_path, args, message):
+    file = tmp_path / "a file"
+    file.touch()
+    with pytest.raises(SystemExit, match=message):
+        cli.main(["data", *(x.format(address=address, file=file) for x in args)])
+
+
+def test_which_images_are_shown():
+    classes = ["dog"] * 50 + ["cat"] * 2 + [None] * 10
+    records = [
+        {"file_name": f"{i}.jpg", "image_id": i, "annotations": [{"category_id": x}] if x else []}
+        for i, x in enumerate(classes)
+    ]
+    found = Findings()
+    found.add("odd", "7.jpg")
+    found.add("odd", "annotations/9.xml")
+    chosen = choose(records, found, 11)
+    assert chosen[:2] == [7, 9]
+    assert len(chosen) == len(set(chosen)) == 11
+    assert {50, 51} < set(chosen)  # both cats
+    assert sum(i >= 52 for i in chosen) == 1
+    assert len(choose(records, found, 1000)) == 62
+    assert choose(records, found, 0) == []

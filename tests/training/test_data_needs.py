@@ -1,0 +1,167 @@
+"""What a run finds out about data sets before its training, in both forms of a config."""
+
+import json
+
+import numpy as np
+import pytest
+from command_line import ROOT, run_command, run_train_net
+from detectron2 import model_zoo
+from detectron2.data import MetadataCatalog
+from omegaconf import OmegaConf
+from small_data import HEIGHT, WIDTH, write_coco
+
+from ohem_d2.data import register_datasets
+from ohem_d2.errors import InputError
+from ohem_d2.training import lazy_trainer, trainer
+from ohem_d2.training.config_file import load_config
+from ohem_d2.training.key_checks import check_keys
+from ohem_d2.training.lazy_trainer import load_lazy_config, register_lazy_datasets
+
+IMAGES = {f"{i}.jpg": [("bug", [5, 5, 30, 30])] for i in range(4)}
+NAMES = ["left_eye", "right_eye", "tail"]
+KEYPOINTS = "MODEL.KEYPOINT_ON", "True"
+
+
+def write(folder, name, names=NAMES, lacking=(), points=3):
+    """A data set with masks and keypoints, but for what is lacking."""
+    write_coco(folder, IMAGES, {1: "bug"}, name)
+    content = json.loads((folder / name).read_text())
+    for annotation in content["annotations"]:
+        annotation["segmentation"] = [[5, 5, 35, 5, 35, 35]]
+        annotation["keypoints"] = [8, 8, 2, 30, 8, 2, 20, 30, 2][: 3 * points]
+        annotation["num_keypoints"] = points
+        for key in lacking:
+            del annotation[key]
+    content["categories"][0]["keypoints"] = names[:points]
+    (folder / name).write_text(json.dumps(content))
+    return f"coco://{folder}/{name}?images={folder}/images"
+
+
+def yaml_checks(train, test, *opts):
+    cfg = load_config("quick_start.yaml", [*opts, "DATASETS.TRAIN", train, "DATASETS.TEST", test])
+    check_keys(cfg)
+    register_datasets(cfg)
+    trainer._check_needs(cfg, training=True)
+    return cfg
+
+
+def lazy_checks(train, test, config, *opts):
+    names = [f"dataloader.train.dataset.names={train}", f"dataloader.test.dataset.names={test}"]
+    cfg = load_lazy_config(config, [*opts, *names])
+    register_lazy_datasets(cfg)
+    lazy_trainer._check_needs(cfg, [train])
+    return cfg
+
+
+def zoo(name):
+    return model_zoo.get_config_file(name)
+
+
+MASKS = str(ROOT / "configs" / "mask_rcnn_R_50_FPN_1x_ohem.py")
+POINTS = zoo("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.py")
+SIGMAS = "TEST.KEYPOINT_OKS_SIGMAS", "(0.1, 0.1, 0.1)"
+LAZY_SIGMAS = "+dataloader.evaluator.kpt_oks_sigmas=[0.1,0.1,0.1]"
+
+
+def test_a_test_set_without_masks(tmp_path):
+    train, test = write(tmp_path, "a.json"), write(tmp_path, "b.json", lacking=["segmentation"])
+    words = r"no object of the data set '.*b.json.*' has a 'segmentation'"
+    with pytest.raises(
+        InputError, match=rf"MASK_ON is True, but {words}: expected MODEL.MASK_ON F"
+    ):
+        yaml_checks(train, test, "MODEL.MASK_ON", "True")
+    with pytest.raises(InputError, match=rf"mask_in_features is set, but {words}.*features=null"):
+        lazy_checks(train, test, MASKS)
+
+
+def test_a_test_set_without_keypoints(tmp_path):
+    train, test = write(tmp_path, "a.json"), write(tmp_path, "b.json", lacking=["keypoints"])
+    words = r"no object of the data set '.*b.json.*' has a 'keypoints'"
+    with pytest.raises(InputError, match=words):
+        yaml_checks(train, test, *KEYPOINTS, *SIGMAS)
+    with pytest.raises(InputError, match=words):
+        lazy_checks(train, test, POINTS, LAZY_SIGMAS)
+
+
+def test_sigmas_of_the_keypoints_are_asked_for_before_the_training(tmp_path):
+    address = write(tmp_path, "a.json")
+    with pytest.raises(
+        InputError, match=r"KEYPOINT_OKS_SIGMAS is \(\), expected 3 numbers, one for"
+    ):
+        yaml_checks(address, address, *KEYPOINTS)
+    with pytest.raises(InputError, match=r"KEYPOINT_OKS_SIGMAS is \(0.1, 0.1\), expected 3"):
+        yaml_checks(address, address, *KEYPOINTS, SIGMAS[0], "(0.1, 0.1)")
+    cfg = yaml_checks(address, address, *KEYPOINTS, *SIGMAS)
+    assert cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS == 3
+    with pytest.raises(InputError, match=r"evaluator.kpt_oks_sigmas is \(\), expected 3 numbers"):
+        lazy_checks(address, address, POINTS)
+    cfg = lazy_checks(address, address, POINTS, LAZY_SIGMAS)
+    assert cfg.model.roi_heads.keypoint_head.num_keypoints == 3
+    evaluator = lazy_trainer._build_evaluators(
+        OmegaConf.merge(cfg, {"train": {"output_dir": str(tmp_path / "out")}})
+    )[0]
+    assert list(evaluator._evaluators[0]._kpt_oks_sigmas) == [0.1, 0.1, 0.1]
+
+
+def test_a_python_config_flips_the_keypoints_of_the_data(tmp_path):
+    address = write(tmp_path, "a.json")
+    cfg = lazy_checks(address, address, POINTS, LAZY_SIGMAS)
+    assert list(cfg.dataloader.train.mapper.keypoint_hflip_indices) == [1, 0, 2]
+    assert MetadataCatalog.get(address).keypoint_flip_map == [("left_eye", "right_eye")]
+
+
+@pytest.mark.parametrize(("flip", "number"), [("horizontal", 1), ("none", 0)])
+def test_a_warning_where_images_are_flipped_without_pairs(tmp_path, caplog, flip, number):
+    address = write(tmp_path, "a.json", names=["eye 1", "eye 2", "tail"])
+    yaml_checks(address, address, *KEYPOINTS, *SIGMAS, "INPUT.RANDOM_FLIP", flip)
+    assert (
+        sum("are flipped, but no names of keypoints" in x.message for x in caplog.records) == number
+    )
+    if number:
+        caplog.clear()
+        lazy_checks(address, address, POINTS, LAZY_SIGMAS)
+        assert any("no names of keypoints" in x.message for x in caplog.records)
+
+
+def test_a_warning_where_the_model_finds_less_than_there_is(tmp_path, caplog):
+    boxes = [("bug", [i, i, 9, 9]) for i in range(7)]
+    write_coco(tmp_path, {"a.jpg": boxes}, {1: "bug"})
+    address = f"coco://{tmp_path}/annotations.json?images={tmp_path}/images"
+    yaml_checks(address, address, "TEST.DETECTIONS_PER_IMAGE", "5")
+    assert "TEST.DETECTIONS_PER_IMAGE is 5" in caplog.records[-1].message
+    caplog.clear()
+    key = "model.roi_heads.box_predictor.test_topk_per_image"
+    opts = f"+{key}=5", "model.roi_heads.mask_in_features=null"
+    lazy_checks(address, address, MASKS, *opts)
+    assert f"{key} is 5" in caplog.records[-1].message
+
+
+def test_runs_need_bitmasks_in_a_python_config(tmp_path):
+    address = write(tmp_path, "a.json")
+    content = json.loads((tmp_path / "a.json").read_text())
+    for annotation in content["annotations"]:
+        counts = np.array([100, HEIGHT * WIDTH - 100]).tolist()
+        annotation["segmentation"] = {"size": [HEIGHT, WIDTH], "counts": counts}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"mask_format is 'polygon', but 4 obj.*=bitmask"):
+        lazy_checks(address, address, MASKS)
+    lazy_checks(address, address, MASKS, "+dataloader.train.mapper.instance_mask_format=bitmask")
+
+
+def test_a_truncated_image_is_named_before_the_training_or_left_out(tmp_path):
+    write_coco(tmp_path, IMAGES, {1: "bug"})
+    file = tmp_path / "images" / "2.jpg"
+    file.write_bytes(file.read_bytes()[:600])
+    spec = "coco://annotations.json?images=images"
+    opts = ["DATASETS.TRAIN", spec, "DATASETS.TEST", spec, "OUTPUT_DIR", "out",
+            "SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2, "SOLVER.WARMUP_ITERS", 1]  # fmt: skip
+    run = run_train_net(tmp_path, *opts, run=run_command)
+    assert run.returncode != 0
+    assert "error: 1 of 4 images of the data set" in run.stderr.splitlines()[-1]
+    assert "(images/2.jpg: " in run.stderr
+    assert "Starting training" not in run.stdout
+    run = run_train_net(tmp_path, *opts, "DATASETS.UNREADABLE_IMAGES", "skip", run=run_command)
+    assert run.returncode == 0, run.stderr
+    assert "image that cannot be read, left out: 1 (" in run.stdout
+    (truth,) = (tmp_path / "out" / "inference").glob("*_annotations.json")
+    assert len(json.loads(truth.read_text())["images"]) == 3

@@ -1,0 +1,87 @@
+"""Which settings an error of Detectron2's or torch's is blamed on."""
+
+import shutil
+
+import pytest
+from detectron2.config import get_cfg, instantiate
+from detectron2.engine import DefaultTrainer
+
+from ohem_d2.errors import InputError
+from ohem_d2.training.config_file import CONFIGS, load_config
+from ohem_d2.training.lazy_trainer import load_lazy_config
+from ohem_d2.training.named_settings import named_settings
+
+QUICK_START = str(CONFIGS / "quick_start.yaml")
+PYTHON = str(CONFIGS / "mask_rcnn_R_50_FPN_1x_ohem.py")
+BOX_HEAD = "MODEL.ROI_BOX_HEAD"
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["MODEL.RPN.IN_FEATURES", "['p2', 'p9']"],
+         r"^MODEL.RPN.IN_FEATURES is \['p2', 'p9'\] in x.yaml, or .*: KeyError: 'p9' \(detec"),
+        (["MODEL.RPN.IN_FEATURES", "['p2', 'p7']"],  # also that of RetinaNet, which this is not
+         r"^MODEL.RPN.IN_FEATURES is \['p2', 'p7'\] in x.yaml, or .* cannot be built: KeyError"),
+        (["MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[[0.5, 1.0], [1.0], [1.0], [1.0], [1.0]]"],
+         "^MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS is .*: AssertionError: Each level must have"),
+        (["MODEL.ROI_HEADS.IN_FEATURES", "['p2', 'p4']"],
+         r"^MODEL.ROI_HEADS.IN_FEATURES is \['p2', 'p4'\] in .*do not form a pyramid"),
+        ([f"{BOX_HEAD}.NUM_CONV", "1", f"{BOX_HEAD}.CONV_DIM", "50", f"{BOX_HEAD}.NORM", "GN"],
+         "BOX_HEAD.CONV_DIM is 50 and .*BOX_HEAD.NORM is 'GN' in .*num_channels .50. must be div"),
+        ([f"{BOX_HEAD}.USE_FED_LOSS", "True"],
+         f"^{BOX_HEAD}.USE_FED_LOSS is True in .* expected self.use_sigmoid_ce"),
+        ([f"{BOX_HEAD}.NUM_FC", "0"],
+         f"^{BOX_HEAD}.NUM_FC is 0 in .*AssertionError, expected len.conv_dims. [+] len.fc_dims"),
+        (["MODEL.FPN.OUT_CHANNELS", "100"], "^MODEL.FPN.OUT_CHANNELS is 100 in .*num_channels"),
+        (["MODEL.FPN.IN_FEATURES", "['res3', 'res2', 'res4', 'res5']"],
+         "^MODEL.FPN.IN_FEATURES is .*Strides 4 8 are not log2 contiguous, expected stride == 2"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_built_names_its_keys(opts, message):
+    cfg = load_config(QUICK_START, opts)
+    with (
+        pytest.raises(InputError, match=message) as e,
+        named_settings("x.yaml", cfg, ["MODEL.WEIGHTS", "", *opts]),
+    ):
+        DefaultTrainer.build_model(cfg)
+    assert "RETINANET" not in str(e.value)
+
+
+def test_without_a_command_line_what_is_not_a_default_is_named():
+    cfg = load_config(QUICK_START, ["MODEL.FPN.OUT_CHANNELS", "100"])
+    with (
+        pytest.raises(InputError, match="^MODEL.FPN.IN_FEATURES is .*FPN.OUT_CHANNELS is 100"),
+        named_settings("x.yaml", cfg),
+    ):
+        DefaultTrainer.build_model(cfg)
+
+
+@pytest.mark.parametrize(
+    ("opt", "message"),
+    [
+        ("+model.roi_heads.foo=5", "^model.roi_heads.foo is 5 in x.py, .*argument 'foo'"),
+        ("model.backbone.out_channels=-1", "^model.backbone.out_channels is -1 in x.py"),
+        ("model.backbone.bottom_up.stem.norm=XN", "^model.backbone.bottom_up.stem.norm is 'XN' in"),
+    ],
+)
+def test_those_of_python_configs(opt, message):
+    cfg = load_lazy_config(PYTHON, [opt])
+    with pytest.raises(InputError, match=message), named_settings("x.py", cfg, [opt]):
+        instantiate(cfg.model)
+
+
+def test_what_the_standard_library_refuses_on_the_way_is_no_code_of_the_users():
+    with (
+        pytest.raises(InputError, match=r"x.yaml, .* FileNotFoundError: .* \(shutil, line"),
+        named_settings("x.yaml", get_cfg()),
+    ):
+        shutil.copyfile("no such file", "x")
+
+
+def test_errors_of_the_users_own_code_keep_their_traceback():
+    def head_of_mine():
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError), named_settings("x.yaml", get_cfg()):
+        head_of_mine()

@@ -1,0 +1,116 @@
+"""What is tried before a run: augmentations, an image, the first step."""
+
+import pytest
+from detectron2.data import transforms as T
+from detectron2.engine import HookBase
+from detectron2.modeling import GeneralizedRCNN, build_model
+from small_models import SHRINK_OPTS
+from small_training import config, register_images
+
+from ohem_d2.errors import InputError
+from ohem_d2.training.config_file import load_config
+from ohem_d2.training.named_settings import named_settings
+from ohem_d2.training.random_state import random_state
+from ohem_d2.training.trainer import Trainer
+from ohem_d2.training.trial import name_first_step, try_augmentations, try_model
+
+FPN = "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "message"),
+    [
+        (T.ResizeShortestEdge((128, 96), sample_style="range"), "ResizeShortestEdge.* low >= high"),
+        (T.RandomCrop("relative", (0.0001, 0.5)), "RandomCrop.*fails .nothing is left of it"),
+        (
+            T.RandomCrop("absolute_range", (300, 200)),
+            r"RandomCrop.* fails \(AssertionErr",
+        ),
+        (T.ResizeShortestEdge(("a",), 9, "choice"), "ResizeShortestEdge.* fails"),
+    ],
+)
+def test_augmentations_that_fail(augmentation, message):
+    with pytest.raises(InputError, match=f"^KEYS cannot be applied to an image .*{message}"):
+        try_augmentations([T.RandomFlip(), augmentation], "KEYS")
+
+
+def test_augmentations_that_work_leave_the_random_state_alone():
+    class OfMine(T.Augmentation):
+        def get_transform(self, image):
+            pytest.fail("it may expect more than an image")
+
+    state = random_state()
+    crop = T.RandomCrop("relative_range", (0.5, 0.5))
+    try_augmentations([crop, T.ResizeShortestEdge((64, 96), 100, "range"), T.RandomFlip()], "KEYS")
+    try_augmentations([OfMine(), T.ResizeShortestEdge((2, 1), sample_style="range")], "KEYS")
+    assert random_state() == state
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", "COCO-Detection/fast_rcnn_R_50_FPN_1x.yaml",
+     "COCO-Detection/retinanet_R_50_FPN_1x.yaml", "COCO-Detection/rpn_R_50_C4_1x.yaml",
+     "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml",
+ "Misc/semantic_R_50_FPN_1x.yaml",
+     "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml"],
+)  # fmt: skip
+def test_a_model_is_as_before(name):
+    model = build_model(load_config(name, SHRINK_OPTS))
+    model.backbone.eval()  # a part that is not to learn
+    state, modes = random_state(), [m.training for m in model.modules()]
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    try_model(model, named_settings("x.yaml", {}))
+    assert random_state() == state
+    assert modes == [m.training for m in model.modules()]
+    assert all(v.equal(before[k]) for k, v in model.state_dict().items())
+
+
+def test_a_model_that_cannot_detect_names_its_settings():
+    opts = [*SHRINK_OPTS, "MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"]
+    cfg = load_config(FPN, opts)
+    model = build_model(cfg)
+    with pytest.raises(InputError, match="^.*GENERATOR.NAME is 'Rotated.* be evaluated: Run"):
+        try_model(model, named_settings("x.yaml", cfg, opts[-2:], verb="evaluated"))
+    assert model.training
+
+
+def test_a_model_with_a_part_of_the_users_is_left_alone():
+    class Mine(GeneralizedRCNN):
+        def forward(self, images):
+            pytest.fail("it may expect other input")
+
+    model = build_model(load_config(FPN, SHRINK_OPTS))
+    model.__class__ = Mine
+    try_model(model, named_settings("x.yaml", {}))
+
+
+class Break(HookBase):
+    """Lets Detectron2's own code fail in a step."""
+
+    def __init__(self, step):
+        self._step = step
+
+    def before_step(self):
+        if self.trainer.iter == self._step:
+            self.trainer._trainer.optimizer = None
+
+
+@pytest.mark.parametrize(
+    ("step", "error", "message"),
+    [
+        (
+            0,
+            InputError,
+            "x.yaml, .* cannot be trained: AttributeError: 'NoneType' .*detect",
+        ),
+        (1, AttributeError, "^'NoneType' object has no attribute"),
+    ],
+)
+def test_the_first_step_names_its_settings(tmp_path, caplog, step, error, message):
+    cfg = config(tmp_path, register_images(tmp_path), "SOLVER.MAX_ITER", 2)
+    trainer = Trainer(cfg)
+    trainer.register_hooks([Break(step)])
+    name_first_step(trainer, named_settings("x.yaml", cfg, verb="trained"))
+    with pytest.raises(error, match=message):
+        trainer.train()
+    assert ("Exception during training" in caplog.text) == (step == 1)
