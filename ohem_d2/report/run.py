@@ -312,8 +312,8 @@ def _naming_data_sets(
         if not str(e).startswith(key):
             raise
         raise InputError(
-            f"{e}. To do without the training set, leave it out: {without} (the classes are then in the "
-            "order of --dataset, expected to be that of the training)"
+            f"{e}. To do without the training set, leave it out: {without} (the classes are then "
+            "in the order of --dataset, expected to be that of the training)"
         ) from e
 
 
