@@ -196,4 +196,5 @@ def test_the_wheel_works_in_an_empty_folder(wheel, tmp_path):
     python_config = "mask_rcnn_R_50_FPN_1x_ohem.py"
     called = run("-m", "ohem_d2", "train", "--config-file", python_config)
     assert called.returncode == 1
-    assert "error: DATASETS.TRAIN: the data set 'coco_2017_train' is not here" in called.stderr
+    key = "dataloader.train.dataset.names"
+    assert f"error: {key}: the data set 'coco_2017_train' is not here" in called.stderr
