@@ -29,7 +29,7 @@ from ..training.checks import (
     check_weights,
 )
 from ..training.config_file import find_config, load_config
-from ..training.data_checks import check_datasets, check_num_classes, named_data_sets
+from ..training.data_checks import check_datasets, check_num_classes, class_names, named_data_sets
 from ..training.key_checks import check_keys
 from ..training.lazy_trainer import load_lazy_config, register_lazy_datasets
 from ..training.named_settings import named_settings
@@ -259,7 +259,7 @@ def load_yaml_config(
         )
     with named_settings(config_file, cfg, opts):
         model = build_model(cfg)
-    load_weights(model, cfg.MODEL.WEIGHTS)
+    load_weights(model, cfg.MODEL.WEIGHTS, dataset)
     return cfg, model, proposal_files
 
 
@@ -292,7 +292,7 @@ def load_python_config(
         cfg.model.roi_heads = with_ohem(heads)
     with named_settings(config_file, cfg, opts):
         model = instantiate(cfg.model).to(cfg.train.device)
-    load_weights(model, cfg.train.init_checkpoint)
+    load_weights(model, cfg.train.init_checkpoint, dataset)
     return cfg, model, None
 
 
@@ -329,12 +329,19 @@ def check_classes(key: str, number: int, dataset: str) -> None:
         check_num_classes(key, number, [dataset])
 
 
-def load_weights(model: nn.Module, weights: str) -> None:
+def load_weights(model: nn.Module, weights: str, dataset: str) -> None:
     """
     Load the weights of a model that can be looked into.
+
+    Args:
+        model: the model.
+        weights: their file.
+        dataset: a registered data set, whose classes they are to be of.
 
     Raises:
         InputError: they are of another model, or it mines nothing.
     """
     check_model(model)
-    SafeCheckpointer(model).load(weights)
+    checkpointer = SafeCheckpointer(model)
+    checkpointer.class_names = class_names([dataset])
+    checkpointer.load(weights)

@@ -15,6 +15,7 @@ from detectron2.config import CfgNode, get_cfg
 
 from ..config import add_ohem_config
 from ..errors import InputError, shown
+from ..paths import wrong_file
 from .device import usable_device
 from .key_checks import check_no_none
 from .yaml_files import place, read_with_bases
@@ -91,13 +92,15 @@ def find_config(config_file: str) -> str:
             model zoo, such as "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml".
 
     Raises:
-        InputError: there is no such file.
+        InputError: there is no such file, or it is something else.
     """
-    if os.path.isfile(config_file):
-        return config_file
-    for path in (CONFIGS / config_file.removeprefix("configs/"), _ZOO / config_file):
-        if path.is_file():
+    paths = config_file, CONFIGS / config_file.removeprefix("configs/"), _ZOO / config_file
+    for path in paths:
+        if os.path.isfile(path):
             return str(path)
+    if os.path.lexists(config_file):
+        reason = wrong_file(config_file)
+        raise InputError(f"the config file {config_file!r} {reason}, expected a .yaml or .py file")
     raise InputError(
         f"there is no config file {config_file!r}, neither here nor in {CONFIGS}, where names look "
         f"like 'faster_rcnn_ohem.yaml', nor in Detectron2's model zoo ({_ZOO}), where they look "

@@ -1,6 +1,7 @@
 """What a run checks of its data sets: that they are known and here, and go with the model."""
 
 import json
+import logging
 import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,8 @@ from detectron2.utils.file_io import PathManager
 from ..data import ADDRESSES, unknown_dataset
 from ..errors import InputError
 from ..paths import wrong_file
+
+logger = logging.getLogger(__name__)
 
 # Whose json_file is in COCO's format, by evaluator_type.
 _OF_COCO = ("coco", "coco_panoptic_seg", "lvis")
@@ -128,9 +131,28 @@ def named_annotations() -> Iterator[None]:
         raise
 
 
+def class_names(names: Sequence[str]) -> list[str] | None:
+    """
+    Tell the classes of data sets.
+
+    Args:
+        names: registered data sets.
+
+    Returns:
+        those of the first that says what classes it has, in their order; None if none does.
+    """
+    return next(filter(None, map(_class_names, names)), None)
+
+
+def _class_names(name: str) -> list[str]:
+    if MetadataCatalog.get(name).get("thing_classes") is None:
+        DatasetCatalog.get(name)  # some say what classes they have only when they are loaded
+    return [*(MetadataCatalog.get(name).get("thing_classes") or ())]
+
+
 def check_num_classes(key: str, number: int, names: Sequence[str]) -> None:
     """
-    Make sure that a model has as many classes as data sets.
+    Make sure that a model has as many classes as data sets, and these have the same.
 
     Args:
         key: where the config says how many the model has.
@@ -141,12 +163,20 @@ def check_num_classes(key: str, number: int, names: Sequence[str]) -> None:
         InputError: it has not.
     """
     for name in names:
-        if MetadataCatalog.get(name).get("thing_classes") is None:
-            DatasetCatalog.get(name)  # some say what classes they have only when they are loaded
-        classes = MetadataCatalog.get(name).get("thing_classes")
+        classes = _class_names(name)
         if classes and len(classes) != number:
             more = ", ..." if len(classes) > 5 else ""
             raise InputError(
                 f"{key} is {number}, expected {len(classes)}, as the data set {name!r} has: "
                 f"{', '.join(classes[:5])}{more}"
             )
+        first = class_names(names)
+        if classes and first and classes != first:
+            i = next(i for i, (a, b) in enumerate(zip(first, classes)) if a != b)
+            words = (
+                f"the data set {name!r} has {classes[i]!r} as class {i}, where another has "
+                f"{first[i]!r}"
+            )
+            if sorted(classes) == sorted(first):
+                raise InputError(f"{words}: expected the same classes in the same order")
+            logger.warning(f"{words}: they are taken for the same")

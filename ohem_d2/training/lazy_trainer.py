@@ -49,7 +49,13 @@ from .checks import (
     check_output_dir,
     check_weights,
 )
-from .data_checks import check_datasets, check_num_classes, named_annotations, named_data_sets
+from .data_checks import (
+    check_datasets,
+    check_num_classes,
+    class_names,
+    named_annotations,
+    named_data_sets,
+)
 from .data_loader import ResumableLoader, shield_workers
 from .device import usable_device
 from .distributed import wrap_ddp
@@ -148,6 +154,7 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
         check_classes_of_heads(model.roi_heads)
     if args.eval_only:
         checkpointer = WholeCheckpointer(model, output_dir)
+        checkpointer.class_names = class_names(_names(cfg, "test"))
         checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
         try_model(model, named_settings(*settings, verb="evaluated"))
         return evaluate(cfg, model)
@@ -394,6 +401,7 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, Who
     trainer.max_iter = cfg.train.max_iter
     output_dir = cfg.train.output_dir
     checkpointer = WholeCheckpointer(model, output_dir, trainer=trainer)
+    checkpointer.class_names = class_names(_names(cfg, "train"))
 
     on_all: list[HookBase] = [
         hooks.IterationTimer(),

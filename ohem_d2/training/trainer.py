@@ -44,7 +44,13 @@ from .checks import (
     check_weights,
 )
 from .config_file import find_config, load_config
-from .data_checks import check_datasets, check_num_classes, named_annotations, named_data_sets
+from .data_checks import (
+    check_datasets,
+    check_num_classes,
+    class_names,
+    named_annotations,
+    named_data_sets,
+)
 from .data_loader import ResumableLoader, shield_workers
 from .distributed import wrap_ddp
 from .ignore_regions import IgnoreMapper, ignores_regions, use_ignore_rpn
@@ -97,6 +103,7 @@ class Trainer(DefaultTrainer):
         # By a weak reference, since the trainer holds its checkpointer.
         this = weakref.proxy(self)
         self.checkpointer = WholeCheckpointer(model, cfg.OUTPUT_DIR, trainer=this)
+        self.checkpointer.class_names = class_names(cfg.DATASETS.TRAIN)
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
@@ -223,6 +230,7 @@ def _run(args, cfg: CfgNode) -> dict | None:
         with named_settings(*settings):
             model = Trainer.build_model(cfg)
         checkpointer = WholeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+        checkpointer.class_names = class_names(cfg.DATASETS.TEST)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
         try_model(model, named_settings(*settings, verb="evaluated"))
         results = Trainer.test(cfg, model)

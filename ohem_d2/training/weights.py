@@ -34,8 +34,14 @@ class SafeCheckpointer(DetectionCheckpointer):
     A training that starts may lack weights: new heads start at random, and a warning tells which.
     A training that is resumed, and a model without anything to train it with (it is evaluated),
     need all of them.
+
+    Attributes:
+        class_names: of the data, in the order in which the model has its classes. They are saved
+            beside the weights, and compared with those of the weights that are loaded. None: not
+            known.
     """
 
+    class_names: Sequence[str] | None = None
     _path = ""  # what is being loaded, as the user named it
 
     def load(
@@ -62,6 +68,12 @@ class SafeCheckpointer(DetectionCheckpointer):
         finally:
             self._parsed_url_during_load = None  # Detectron2 leaves it, and refuses another load
 
+    def save(self, name: str, **kwargs: Any) -> None:
+        """See fvcore's `Checkpointer.save`."""
+        if self.class_names:
+            kwargs = {"class_names": [*self.class_names], **kwargs}
+        super().save(name, **kwargs)
+
     def _load_file(self, filename: str) -> dict[str, Any]:
         if os.path.isfile(filename) and os.path.getsize(filename) == 0:
             raise InputError(f"{self._path!r} is empty, expected a checkpoint")
@@ -85,6 +97,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         check_floating(self._path, state_dict, self.model)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        self._check_class_names(checkpoint.get("class_names"))
         incompatible = super()._load_model(checkpoint)
         names = {*incompatible.missing_keys, *(name for name, *_ in incompatible.incorrect_shapes)}
         missing = missing_weights(self.model, names)
@@ -92,6 +105,23 @@ class SafeCheckpointer(DetectionCheckpointer):
         state = self.model.state_dict()
         check_finite(self._path, {n: x for n, x in state.items() if n not in names})
         return incompatible
+
+    def _check_class_names(self, of_weights: object) -> None:
+        if not self.class_names or not isinstance(of_weights, list):
+            return  # Detectron2's checkpoints do not tell
+        of_data = [*self.class_names]
+        if of_weights == of_data or len(of_weights) != len(of_data):  # the shapes will tell
+            return
+        words = (
+            f"{self._path!r} was trained for the classes {_list(of_weights)}, but the data has "
+            f"{_list(of_data)}"
+        )
+        if sorted(map(str, of_weights)) == sorted(of_data) and not self._starts_training:
+            raise InputError(
+                f"{words}: expected them in the same order. The training set decides the order: "
+                "give it as well, as in the training"
+            )
+        logger.warning(f"{words}: each is taken for the one in the same place")
 
     def _check_complete(self, missing: list[str], incorrect_shapes: Sequence[tuple]) -> None:
         if not missing:

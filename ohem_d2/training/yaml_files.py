@@ -9,6 +9,7 @@ import yaml
 from fvcore.common.config import BASE_KEY
 
 from ..errors import InputError, shown
+from ..paths import wrong_file
 
 _SUFFIXES = (".yaml", ".yml")
 # How many files a config may be based on, in all and each on the next, and how many values its
@@ -176,7 +177,7 @@ def _bases(path: str, content: dict) -> list[str]:
 
 def _check_base(path: str, base: str, trusted: tuple[Path, ...]) -> None:
     folder = Path(path).parent
-    target = (folder / base).resolve()
+    target = Path(os.path.realpath(folder / base))  # which does not mind links in a circle
     belongs = not Path(base).is_absolute() or any(
         target.is_relative_to(x.resolve()) for x in (folder, *trusted)
     )
@@ -186,5 +187,5 @@ def _check_base(path: str, base: str, trusted: tuple[Path, ...]) -> None:
             f"its {BASE_KEY} is {base!r}, expected the path of a .yaml file relative to it, or a "
             "file of Detectron2's model zoo",
         )
-    if not target.is_file():
-        raise _invalid(path, f"its {BASE_KEY}, {target}, does not exist")
+    if reason := wrong_file(target):
+        raise _invalid(path, f"its {BASE_KEY}, {target}, {reason}")

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -355,3 +356,29 @@ def test_a_saved_python_config(tmp_path):
 def test_no_such_file():
     with pytest.raises(InputError, match="no config file 'nothing.yaml', neither here nor in"):
         load_config("nothing.yaml")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (Path.mkdir, "is a folder"),
+        (os.mkfifo, "is a pipe"),
+        (lambda path: path.symlink_to(path.name), "is a link that leads back to itself"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a device"),
+    ],
+)
+def test_something_else_of_that_name(tmp_path, make, words):
+    make(tmp_path / "other.yaml")
+    with pytest.raises(InputError, match=f"^the config file .*other.yaml' {words}, expected a"):
+        load_config(str(tmp_path / "other.yaml"))
+    (tmp_path / "config.yaml").write_text("_BASE_: other.yaml\n")
+    base = (
+        rf"its _BASE_(, .*other.yaml, {words}| is .other.yaml., expected)"  # a device is elsewhere
+    )
+    with pytest.raises(InputError, match=f"config.yaml is no valid config: {base}"):
+        load_config(str(tmp_path / "config.yaml"))
+
+
+def test_a_name_that_is_too_long():
+    with pytest.raises(InputError, match="there is no config file 'aaa"):
+        load_config("a" * 300)
