@@ -198,3 +198,9 @@ def test_the_wheel_works_in_an_empty_folder(wheel, tmp_path):
     assert called.returncode == 1
     key = "dataloader.train.dataset.names"
     assert f"error: {key}: the data set 'coco_2017_train' is not here" in called.stderr
+
+
+def test_no_two_test_files_have_the_same_name():
+    """pytest imports each by its name alone, and takes one for the other."""
+    names = [file.name for file in (ROOT / "tests").rglob("*.py")]
+    assert [name for name in names if names.count(name) > 1] == []

@@ -237,6 +237,8 @@ def test_a_pruned_layer_is_read_as_it_is():
     ],
 )
 def test_an_image_without_objects_is_all_background(name, opts):
+    if len(opts) > 2 and name != "OHEMCascadeROIHeads":
+        pytest.skip("the stages are those of a cascade")
     heads = make_heads(*opts, name=name)
     seen = []
     heads.observers.append(seen.append)

@@ -157,7 +157,7 @@ def test_a_truncated_image_is_named_before_the_training_or_left_out(tmp_path):
             "SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2, "SOLVER.WARMUP_ITERS", 1]  # fmt: skip
     run = run_train_net(tmp_path, *opts, run=run_command)
     assert run.returncode != 0
-    assert "error: 1 of 4 images of the data set" in run.stderr.splitlines()[-1]
+    assert ": 1 of 4 images of the data set" in run.stderr.splitlines()[-1]
     assert "(images/2.jpg: " in run.stderr
     assert "Starting training" not in run.stdout
     run = run_train_net(tmp_path, *opts, "DATASETS.UNREADABLE_IMAGES", "skip", run=run_command)

@@ -246,4 +246,6 @@ def test_mistakes_are_answered_by_one_line(tmp_path):
     opts = ["DATASETS.TRAIN", "my_data", "OUTPUT_DIR", "out"]
     run = run_train_net(tmp_path, *on_processes(2), *opts)
     assert run.returncode == 1
-    assert run.stderr.splitlines()[-1].startswith("error: the data set 'my_data' is not known")
+    assert run.stderr.splitlines()[-1].startswith(
+        "error: DATASETS.TRAIN: the data set 'my_data' is not known"
+    )
