@@ -141,11 +141,16 @@ def _never(_: logging.LogRecord) -> bool:
 
 
 def _merge_settings(cfg: CfgNode, opts: list[str]) -> None:
-    for opt in opts[::2]:
+    for i, opt in enumerate(opts[::2]):
         if opt.startswith("--"):
             raise InputError(f"{opt} comes after the settings, expected it before them")
-        if "=" in opt:
-            raise InputError(f"in the settings {opt!r}: expected KEY VALUE, as for YAML configs")
+        if "=" in opt or not re.fullmatch(r"\w+(\.\w+)*", opt):
+            words = shown(opt)
+            raise InputError(f"in the settings {words}: expected KEY VALUE, as for YAML configs")
+        if opts[2 * i + 1 : 2 * i + 2] in (["="], [":"]):
+            raise InputError(
+                f"in the settings {opt!r} is followed by {opts[2 * i + 1]!r}, expected KEY VALUE"
+            )
     if len(opts) % 2:
         raise InputError(f"in the settings {shown(opts[-1])}: expected a value after the key")
     for key, text in zip(opts[::2], opts[1::2]):

@@ -42,6 +42,8 @@ def check_datasets(*names: str) -> None:
         if "dirname" in metadata and "split" in metadata:  # in the layout of PASCAL VOC
             files.append(f"{metadata['dirname']}/ImageSets/Main/{metadata['split']}.txt")
         for path in filter(None, (*files, *folders)):
+            if (reason := _unreachable(path)) is not None:
+                raise InputError(f"the data set {name!r} cannot be read: {path} ({reason})")
             if not PathManager.exists(path):
                 raise InputError(
                     f"the data set {name!r} is not here: {path} does not exist. Put it there, or "
@@ -59,6 +61,17 @@ def check_datasets(*names: str) -> None:
                 )
         if metadata.get("json_file") and metadata.get("evaluator_type") in _OF_COCO:
             _check_json(name, metadata["json_file"])
+
+
+def _unreachable(path: str) -> str | None:
+    """Why it cannot even be told whether a path is there."""
+    try:
+        os.stat(path)
+    except PermissionError as e:
+        return e.strerror
+    except (OSError, ValueError):
+        pass  # it is not there, or elsewhere
+    return None
 
 
 def _check_json(name: str, path: str) -> None:

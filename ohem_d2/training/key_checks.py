@@ -249,6 +249,10 @@ def _relations_of_resnet(cfg: CfgNode) -> Iterator[_Relation]:
 
 def _relations_of_proposals(cfg: CfgNode) -> Iterator[_Relation]:
     model = cfg.MODEL
+    largest = min(cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TEST)
+    words = f"less than {largest}, the longest side of images: no proposal would be left"
+    fits = largest > model.PROPOSAL_GENERATOR.MIN_SIZE
+    yield "MODEL.PROPOSAL_GENERATOR.MIN_SIZE", fits, words
     if model.PROPOSAL_GENERATOR.NAME in _RPNS:
         maps, anchors = model.RPN.IN_FEATURES, model.ANCHOR_GENERATOR
         words = f"one list, or as many as MODEL.RPN.IN_FEATURES has, which is {list(maps)}"

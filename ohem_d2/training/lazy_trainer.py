@@ -118,7 +118,8 @@ def run(args: Namespace) -> dict | None:
 
 def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     setup_logger(output_dir, distributed_rank=comm.get_rank(), name="ohem_d2")
-    with named_data_sets({_key(split): _names(cfg, split) for split in ("train", "test")}):
+    keys = {_key(split): _names(cfg, split) for split in ("train", "test")}
+    with named_data_sets(keys), named_annotations():
         register_lazy_datasets(cfg)
         train = () if args.eval_only else _names(cfg, "train")
         names = [*train, *_names(cfg, "test")]
@@ -269,6 +270,8 @@ def _check_interpolations(cfg: DictConfig, config_file: str) -> None:
 def _check_complete(cfg: DictConfig, config_file: str, training: bool) -> None:
     for key in (*_NEEDED_TO_EVALUATE, *(_NEEDED_TO_TRAIN if training else ())):
         if OmegaConf.select(cfg, key) is None:
+            if OmegaConf.select(cfg, key, default=_MISSING) is None:
+                raise InputError(f"{key} is null, expected a value: {config_file} needs one")
             raise _lacking(config_file, key)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from detectron2.config import CfgNode, get_cfg
 
 from ..errors import InputError, shown
+from .data_checks import named_annotations
 from .key_checks import is_unused, leaves_of
 from .key_rules import is_list
 
@@ -79,7 +80,8 @@ def named_settings(
         InputError: Detectron2 or torch have refused them.
     """
     try:
-        yield
+        with named_annotations():  # data sets are read while a trainer is built
+            yield
     except InputError:
         raise
     except Exception as e:  # there is no end to what they raise

@@ -212,7 +212,8 @@ def run(args) -> dict | None:
 
 def _run(args, cfg: CfgNode) -> dict | None:
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ohem_d2")
-    with named_data_sets({f"DATASETS.{x}": cfg.DATASETS[x] for x in ("TRAIN", "TEST")}):
+    keys = {f"DATASETS.{x}": cfg.DATASETS[x] for x in ("TRAIN", "TEST")}
+    with named_data_sets(keys), named_annotations():
         _check_datasets(args, cfg)
     if not args.eval_only:
         check_batch_size("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH)

@@ -102,6 +102,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         names = {*incompatible.missing_keys, *(name for name, *_ in incompatible.incorrect_shapes)}
         missing = missing_weights(self.model, names)
         self._check_complete(missing, incompatible.incorrect_shapes)
+        self._check_norms(incompatible.unexpected_keys)
         state = self.model.state_dict()
         check_finite(self._path, {n: x for n, x in state.items() if n not in names})
         return incompatible
@@ -122,6 +123,24 @@ class SafeCheckpointer(DetectionCheckpointer):
                 "give it as well, as in the training"
             )
         logger.warning(f"{words}: each is taken for the one in the same place")
+
+    def _check_norms(self, unexpected: Sequence[str]) -> None:
+        """What batch normalization has learnt is not for another norm that has its weights too."""
+        modules = dict(self.model.named_modules())
+        statistics = [
+            name
+            for name in unexpected
+            if name.endswith(".running_var") and name.rpartition(".")[0] in modules
+        ]
+        if not statistics:
+            return
+        found = (
+            f"{self._path!r} has {len(statistics)} weights of batch normalization where the model "
+            f"has another norm: {_list(statistics)}"
+        )
+        if not self._starts_training:
+            raise InputError(f"{found}. Expected the checkpoint of a model with the same norm")
+        logger.warning(f"{found}; they are not used")
 
     def _check_complete(self, missing: list[str], incorrect_shapes: Sequence[tuple]) -> None:
         if not missing:

@@ -321,6 +321,9 @@ def test_an_old_name_is_answered_by_the_new_one(tmp_path, old, new):
     [
         (["SOLVER.MAX_ITER=5"], "in the settings 'SOLVER.MAX_ITER=5': expected KEY VALUE"),
         (["SEED", "1", "--eval-only"], "--eval-only comes after the settings"),
+        (["\u2013eval-only", "SEED", "1"], "in the settings '\u2013eval-only': expected KEY"),
+        (["SEED", "1", "SOLVER.MAX_ITER", "=", "5"], "'SOLVER.MAX_ITER' is followed by '='"),
+        (["SEED:", "1"], "in the settings 'SEED:': expected KEY VALUE"),
         (["OUTPUT_DIR", "a", "SEED.X", "5"], "in the settings 'SEED.X 5': .* since SEED is 1, and"),
         (["OUTPUT_DIR", "a", "SEED"], "in the settings 'SEED': expected a value after the key"),
         (["MODEL.RPN", "5"], "MODEL.RPN is a node, expected a key below it: .*NMS_THRESH"),

@@ -1,6 +1,8 @@
 """Data sets that are not there, or cannot be read, and where they are named."""
 
+import errno
 import json
+import os
 import shutil
 
 import pytest
@@ -70,6 +72,15 @@ def test_of_long_annotations_the_ends_are_looked_at(data, monkeypatch, spoil, is
         check_datasets(NAME)
         return
     with pytest.raises(InputError, match="does not begin and end as JSON does"):
+        check_datasets(NAME)
+
+
+def test_a_folder_that_may_not_be_read(data, monkeypatch):
+    def stat(path, *args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", stat)
+    with pytest.raises(InputError, match=r"cannot be read: .*json \(Permission denied\)"):
         check_datasets(NAME)
 
 

@@ -118,6 +118,8 @@ def test_a_value_that_cannot_work(key, value):
     [
         (["INPUT.MIN_SIZE_TRAIN_SAMPLING", "range", "INPUT.MIN_SIZE_TRAIN", "(128, 96)"],
          r"INPUT.MIN_SIZE_TRAIN is \(128, 96\), expected 2 numbers above 0, the lower one first, "),
+        (["MODEL.PROPOSAL_GENERATOR.MIN_SIZE", "1333"],
+         "PROPOSAL_GENERATOR.MIN_SIZE is 1333, expected less than 1333, the longest side of im"),
         (["INPUT.MIN_SIZE_TRAIN_SAMPLING", "range", "INPUT.MIN_SIZE_TRAIN", "(0, 96)"],
          "expected 2 numbers above 0, the lower one first, since .*SAMPLING is 'range'"),
         (["INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "absolute", "INPUT.CROP.SIZE", "[1, 9]"],

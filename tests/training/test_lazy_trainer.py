@@ -225,6 +225,7 @@ def test_wrong_files_are_named(tmp_path, content, message):
     ("opts", "message"),
     [
         (["SOLVER.MAX_ITER", "5"], "in the settings 'SOLVER.MAX_ITER': expected key=value"),
+        (["train.output_dir=null"], "train.output_dir is null, expected a value: .*py needs one"),
         (["train.maxiter=5"], r"there is no train\.maxiter in .* write \+train\.maxiter=5"),
         (["train.max_iter=[5"], "in the settings"),
         (["+train.max_iter.x=5"], "in the settings .*train.max_iter is not a config"),

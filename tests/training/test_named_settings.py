@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 from detectron2.config import get_cfg, instantiate
+from detectron2.data.datasets import load_coco_json
 from detectron2.engine import DefaultTrainer
 
 from ohem_d2.errors import InputError
@@ -85,3 +86,13 @@ def test_errors_of_the_users_own_code_keep_their_traceback():
 
     with pytest.raises(KeyError), named_settings("x.yaml", get_cfg()):
         head_of_mine()
+
+
+def test_a_data_set_that_cannot_be_read_is_not_the_settings_fault(tmp_path):
+    file = tmp_path / "captions.json"
+    file.write_text('{"images": [], "annotations": []}')
+    with (
+        pytest.raises(InputError, match=r"^the annotations .*captions.json cannot be read: "),
+        named_settings(QUICK_START, get_cfg()),
+    ):
+        load_coco_json(str(file), str(tmp_path), "captions_of_a_test")

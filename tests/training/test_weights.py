@@ -266,6 +266,17 @@ def test_all_weights_are_needed_to_evaluate_and_resume(here, part, caplog):
     assert f"are not in 'x.pth', and start at random: {part}" in caplog.text
 
 
+def test_another_norm(here, caplog):
+    torch.save({"model": Model().state_dict()}, "x.pth")
+    model = Model()
+    model.backbone[1] = nn.GroupNorm(2, 4)
+    message = "'x.pth' has 1 weights of batch normalization where the model has another norm: back"
+    with pytest.raises(InputError, match=message):
+        evaluate("x.pth", model)
+    train("x.pth", model)
+    assert "another norm: backbone.1.running_var; they are not used" in caplog.text
+
+
 def test_a_head_for_other_classes(here, caplog):
     torch.save({"model": Model(2).state_dict()}, "x.pth")
     with pytest.raises(InputError, match=r"head.weight \(2x4 in the file, 3x4 in the model\)"):
