@@ -47,3 +47,14 @@ def _loggers():
     """A command that a test calls sets up logging, and would take the log from pytest for good."""
     for name in ("detectron2", "fvcore", "ohem_d2"):
         logging.getLogger(name).propagate = True
+
+
+@pytest.fixture
+def signals_as_from_a_terminal():
+    """nohup ignores some of them, and so does a shell for what it starts in the background."""
+    usual = {"SIGINT": signal.default_int_handler, "SIGTERM": signal.SIG_DFL}
+    usual |= {"SIGHUP": signal.SIG_DFL} if hasattr(signal, "SIGHUP") else {}
+    before = {name: signal.signal(getattr(signal, name), usual[name]) for name in usual}
+    yield
+    for name, handler in before.items():
+        signal.signal(getattr(signal, name), handler)

@@ -118,6 +118,7 @@ def test_mistakes_are_answered_by_one_line(trained, arguments, error):
     assert not list(trained.glob("report/*"))
 
 
+@pytest.mark.usefixtures("signals_as_from_a_terminal")
 @pytest.mark.parametrize("reason", [KeyboardInterrupt, MemoryError])
 def test_what_was_found_is_written_whatever_happens(trained, monkeypatch, reason):
     looked = []

@@ -188,6 +188,7 @@ def test_clusters_may_insist(tmp_path, dataset):
     assert isinstance(stop(config(tmp_path, dataset), Signal(2, signal.SIGTERM, 3)), Interrupted)
 
 
+@pytest.mark.usefixtures("signals_as_from_a_terminal")
 def test_a_hook_that_is_left_out(tmp_path, dataset):
     """As in trainers that write nothing: signals do what they did."""
     cfg = config(tmp_path, dataset)
