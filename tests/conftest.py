@@ -2,6 +2,7 @@ import atexit
 import logging
 import os
 import shutil
+import signal
 import tempfile
 import warnings
 
