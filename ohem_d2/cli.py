@@ -4,6 +4,7 @@ import argparse
 import logging
 import multiprocessing
 import os
+import re
 import shlex
 import signal
 import sys
@@ -86,6 +87,11 @@ examples:
     _find_own_modules()
     try:
         check_processes(args.num_gpus, args.num_machines, args.machine_rank)
+        if not re.match("(tcp|file|env)://|auto$", args.dist_url):
+            raise InputError(
+                f"--dist-url is {args.dist_url!r}, expected 'auto' or an address such as "
+                "'tcp://127.0.0.1:29500'"
+            )
     except InputError as e:
         sys.exit(f"error: {e}")
     errors = multiprocessing.get_context("spawn").SimpleQueue()  # as launch starts processes

@@ -319,3 +319,9 @@ def test_modules_in_the_current_folder_are_found(tmp_path, processes):
     assert run.returncode == 1
     assert run.stderr.splitlines()[-1].startswith("error: train.init_checkpoint, 'no.pth', cannot")
     assert run.stderr.count("error: ") == 1
+
+
+def test_an_address_of_no_form(monkeypatch):
+    monkeypatch.setattr(cli.torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(SystemExit, match="--dist-url is '127.0.0.1:29511', expected 'auto' or an"):
+        cli.main(["train", "--num-machines", "2", "--dist-url", "127.0.0.1:29511"])

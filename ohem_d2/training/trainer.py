@@ -293,11 +293,16 @@ def _check_expected_results(cfg: CfgNode) -> None:
         known = [task for task in known if heads.get(task, True)]
     if cfg.TEST.AUG.ENABLED:
         known += [f"{task}_TTA" for task in known]
-    for task, *_ in results:
+    for task, metric, *_ in results:
         if task not in known:
             raise InputError(
                 f"{key} is {shown(results)}, expected results of {', '.join(known) or 'nothing'}, "
                 f"as the evaluation of {names[0]!r} has"
+            )
+        if task.startswith(("bbox", "segm", "keypoints")) and not metric.startswith("AP"):
+            raise InputError(
+                f"{key} is {shown(results)}, expected a metric of {task} such as AP or AP50 in the "
+                f"place of {metric!r}"
             )
 
 

@@ -103,8 +103,13 @@ def name_first_step(trainer: TrainerBase, naming: AbstractContextManager[None]) 
 
     def run_first_step() -> None:
         del trainer.run_step
-        with naming:
-            run_step()
+        try:
+            with naming:
+                run_step()
+        except InputError:
+            # Of a single step, hooks would evaluate what was not trained, and fail of the same.
+            trainer.max_iter = trainer.iter + 2
+            raise
 
     trainer.run_step = run_first_step
 

@@ -167,6 +167,7 @@ def test_a_warmup_that_is_longer_than_the_training(caplog):
     [
         ([["box", "AP", 38.5, 0.2]], [], "expected results of bbox, box_proposals, as"),
         ([["segm", "AP", 38.5, 0.2]], [], "expected results of bbox, box_proposals, as"),
+        ([["bbox", "mAP", 38.5, 0.2]], [], "expected a metric of bbox such as AP .* of 'mAP'"),
         ([["bbox_TTA", "AP", 38.5, 0.2]], [], "expected results of bbox, box_proposals, as"),
         ([["bbox", "AP", 38.5, 0.2]], ["DATASETS.TEST", "()"], "has 0 data sets"),
         ([["bbox", "AP", 38.5, 0.2]],

@@ -114,3 +114,13 @@ def test_the_first_step_names_its_settings(tmp_path, caplog, step, error, messag
     with pytest.raises(error, match=message):
         trainer.train()
     assert ("Exception during training" in caplog.text) == (step == 1)
+
+
+def test_nothing_is_evaluated_if_the_only_step_fails(tmp_path, monkeypatch):
+    cfg = config(tmp_path, register_images(tmp_path), "SOLVER.MAX_ITER", 1)
+    trainer = Trainer(cfg)
+    trainer.register_hooks([Break(0)])
+    monkeypatch.setattr(trainer, "test", lambda *args: pytest.fail("it is evaluated"))
+    name_first_step(trainer, named_settings("x.yaml", cfg, verb="trained"))
+    with pytest.raises(InputError, match="cannot be trained"):
+        trainer.train()
