@@ -1,5 +1,7 @@
 """A disk that is full, as far as files are written whole or not at all."""
 
+import resource
+import signal
 from pathlib import Path
 
 
@@ -14,3 +16,19 @@ def fill_disk(monkeypatch, for_name=lambda name: True):
         return real(Path("/dev/full"), mode, **kwargs)
 
     monkeypatch.setattr(Path, "open", on_full_disk)
+
+
+class small_files:
+    """The system lets nobody write a file of more bytes, as if the disk were full."""
+
+    def __init__(self, most):
+        self.most = most
+
+    def __enter__(self):
+        self.handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        self.limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.most, self.limits[1]))
+
+    def __exit__(self, *_):
+        resource.setrlimit(resource.RLIMIT_FSIZE, self.limits)
+        signal.signal(signal.SIGXFSZ, self.handler)

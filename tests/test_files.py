@@ -2,10 +2,9 @@
 
 import errno
 import os
-import resource
-import signal
 
 import pytest
+from full_disk import small_files
 from locks import held
 
 from ohem_d2 import files
@@ -70,19 +69,3 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         assert file.read_text() == "before"
     assert file.read_text() == "after"
     assert list(tmp_path.iterdir()) == [file]
-
-
-class small_files:
-    """The system lets nobody write a file of more bytes, as if the disk were full."""
-
-    def __init__(self, most):
-        self.most = most
-
-    def __enter__(self):
-        self.handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        self.limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (self.most, self.limits[1]))
-
-    def __exit__(self, *_):
-        resource.setrlimit(resource.RLIMIT_FSIZE, self.limits)
-        signal.signal(signal.SIGXFSZ, self.handler)

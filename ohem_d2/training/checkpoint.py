@@ -51,6 +51,25 @@ class WholeCheckpointer(SafeCheckpointer):
                 raise InputError(error)
         return super().resume_or_load(path, resume=resume)
 
+    def save(self, name: str, **kwargs: Any) -> None:
+        """
+        See fvcore's `Checkpointer.save`.
+
+        Raises:
+            InputError: there is no space, for example.
+        """
+        try:
+            super().save(name, **kwargs)
+        except Exception as e:
+            # torch raises another error of its own when it cannot close the file.
+            causes = (x for x in (e, e.__cause__, e.__context__) if isinstance(x, OSError))
+            if (cause := next(causes, None)) is None:
+                raise
+            file = os.path.join(self.save_dir, f"{name}.pth")
+            raise InputError(
+                f"{file} cannot be written ({cause.strerror}). Checkpoints of before are kept"
+            ) from e
+
     def has_checkpoint(self) -> bool:
         """Whether there is something to resume from."""
         return bool(self.get_checkpoint_file())

@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 from detectron2.engine import hooks
+from full_disk import small_files
 from torch import nn
 
 from ohem_d2.errors import InputError
@@ -181,3 +182,16 @@ def test_a_kill_leaves_no_half_files(tmp_path):
             "last_checkpoint",
             "model_final.pth",
         }
+
+
+def test_a_full_disk(tmp_path):
+    checkpointer = WholeCheckpointer(nn.Linear(2, 2), str(tmp_path))
+    checkpointer.save("old")
+    before = (tmp_path / "old.pth").read_bytes()
+    checkpointer = WholeCheckpointer(nn.Linear(500, 500), str(tmp_path))
+    message = r"new\.pth cannot be written \(File too large\). Checkpoints of before are kept"
+    with small_files(len(before) + 1000), pytest.raises(InputError, match=message):
+        checkpointer.save("new")
+    assert [x.name for x in tmp_path.glob("*.pth*")] == ["old.pth"]
+    assert (tmp_path / "old.pth").read_bytes() == before
+    assert (tmp_path / "last_checkpoint").read_text() == "old.pth"
