@@ -29,7 +29,7 @@ BOX_HEAD = "MODEL.ROI_BOX_HEAD"
         (["MODEL.ROI_HEADS.IN_FEATURES", "['p2', 'p4']"],
          r"^MODEL.ROI_HEADS.IN_FEATURES is \['p2', 'p4'\] in .*do not form a pyramid"),
         ([f"{BOX_HEAD}.NUM_CONV", "1", f"{BOX_HEAD}.CONV_DIM", "50", f"{BOX_HEAD}.NORM", "GN"],
-         "BOX_HEAD.CONV_DIM is 50 and .*BOX_HEAD.NORM is 'GN' in .*num_channels .50. must be div"),
+         "BOX_HEAD.CONV_DIM is 50 and .*BOX_HEAD.NORM is 'GN' in .*num_channels.*must be div"),
         ([f"{BOX_HEAD}.USE_FED_LOSS", "True"],
          f"^{BOX_HEAD}.USE_FED_LOSS is True in .* expected self.use_sigmoid_ce"),
         ([f"{BOX_HEAD}.NUM_FC", "0"],
