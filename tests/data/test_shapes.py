@@ -120,6 +120,9 @@ def test_a_file_where_it_would_be(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["voc_2012_test", "coco_2014_train_voc_classes"])
 def test_a_folder_that_is_none_is_said_of_other_data_sets_too(monkeypatch, root, name):
     monkeypatch.setenv("DETECTRON2_DATASETS", root)
+    # As if no test before had registered it.
+    others = DatasetCatalog.data.items()
+    monkeypatch.setattr(DatasetCatalog, "data", {k: v for k, v in others if k != name})
     register_builtin(["coco_2017_train"])  # which is not below it here
     with pytest.raises(InputError, match=f"^DETECTRON2_DATASETS is '{root}', which "):
         register_builtin([name])
