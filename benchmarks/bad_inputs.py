@@ -37,7 +37,7 @@ import torch
 from detectron2 import model_zoo
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
-from detectron2.engine import DefaultTrainer, SimpleTrainer, default_argument_parser, default_setup
+from detectron2.engine import DefaultTrainer, TrainerBase, default_argument_parser, default_setup
 from detectron2.evaluation import COCOEvaluator, inference_on_dataset
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
@@ -724,14 +724,19 @@ class PlainTrainer(DefaultTrainer):
 
 
 def note_the_beginning() -> None:
-    """Leave a file behind when a training, or the look at images, begins."""
-    step = SimpleTrainer.run_step
+    """
+    Leave a file behind when a training has made its first step, or the look at images begins.
 
-    def run_step(self) -> None:
-        step(self)
+    Nothing may stand around the step itself: an error that comes through code of a user's own, as
+    this would be, is not ours to answer.
+    """
+    after_step = TrainerBase.after_step
+
+    def note(self) -> None:
         Path(os.environ["BEGUN"]).touch()
+        after_step(self)
 
-    SimpleTrainer.run_step = run_step
+    TrainerBase.after_step = note
 
     def inference(*args: object, **kwargs: object) -> object:
         Path(os.environ["BEGUN"]).touch()
