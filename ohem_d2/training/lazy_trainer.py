@@ -134,7 +134,9 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     _check_needs(cfg, train)
     weights = ("train.init_checkpoint", cfg.train.init_checkpoint, output_dir)
     check_weights(*weights, resume=args.resume, training=not args.eval_only)
-    read_all_images(train, _names(cfg, "test"), _unreadable(cfg))
+    with named_data_sets(keys), named_annotations():
+        read = {x: _names_of_images(cfg, x) for x in ("train", "test")}
+        read_all_images(() if args.eval_only else read["train"], read["test"], _unreadable(cfg))
     default_setup(cfg, args)
     if not args.eval_only:
         use_ignore_regions_lazily(cfg, train)
@@ -467,3 +469,11 @@ def _names(cfg: DictConfig, split: str) -> tuple[str, ...]:
     """The data sets of ``dataloader.train`` or ``dataloader.test``, if they are given by name."""
     names = OmegaConf.select(cfg, _key(split)) or ()
     return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _names_of_images(cfg: DictConfig, split: str) -> list[str]:
+    """Those of them whose images Detectron2's own mapper reads, or this project has registered."""
+    mapper = OmegaConf.select(cfg, f"dataloader.{split}.mapper")
+    target = str(mapper.get("_target_")) if OmegaConf.is_dict(mapper) else ""
+    is_plain = target.startswith("detectron2.data.") and target.endswith(".DatasetMapper")
+    return [name for name in _names(cfg, split) if is_plain or "://" in name]

@@ -221,7 +221,8 @@ def _run(args, cfg: CfgNode) -> dict | None:
     weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
     check_weights(*weights, resume=args.resume, training=not args.eval_only)
     train = () if args.eval_only else cfg.DATASETS.TRAIN
-    read_all_images(train, cfg.DATASETS.TEST, cfg.DATASETS.get("UNREADABLE_IMAGES", "error"))
+    with named_data_sets(keys), named_annotations():
+        read_all_images(train, cfg.DATASETS.TEST, cfg.DATASETS.get("UNREADABLE_IMAGES", "error"))
     cfg.freeze()
     default_setup(cfg, args)
 
