@@ -1,7 +1,7 @@
 """
 What is looked at in the records of every data set that is given by address: image files, sizes,
-boxes, and images that are there twice; and, of image files and sizes, in those of registered ones. What can be told is mended; what cannot is one error, or a
-line among the findings.
+boxes, and images that are there twice. What can be told is mended; what cannot is one error, or a
+line among the findings. Of registered data sets, image files and sizes are looked at, too.
 """
 
 import os

@@ -262,7 +262,8 @@ def _override(cfg: DictConfig, config_file: str, opts: list[str]) -> None:
 
 def _check_interpolations(cfg: DictConfig, config_file: str) -> None:
     """Make sure that what refers to another key finds it, before anything looks at it."""
-    for key in lazy_interpolations(cfg):
+    # Some nodes have a second name, in which they come again: the shortest is that which is used.
+    for key in sorted(lazy_interpolations(cfg), key=lambda key: key.count(".")):
         try:
             OmegaConf.select(cfg, key)
         except Exception as e:  # a resolver of the user's own may raise anything

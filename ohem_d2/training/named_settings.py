@@ -166,5 +166,8 @@ def _above(module: str) -> Iterator[str]:
 
 
 def _with_values(cfg: Any, found: list[tuple[str, Any]]) -> list[str]:
-    words = [f"{k} is {shown(v)}" for k, v in found if not is_unused(cfg, k)]
+    keys = [k for k, _ in found]
+    # In a Python config, one node may have several names: the shortest is that which is used.
+    again = {k for k in keys for other in keys if k.endswith(f".{other}")}
+    words = [f"{k} is {shown(v)}" for k, v in found if k not in again and not is_unused(cfg, k)]
     return words[:_MOST_NAMED]
