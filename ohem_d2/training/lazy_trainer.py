@@ -62,6 +62,7 @@ from .distributed import wrap_ddp
 from .ignore_regions import use_ignore_regions_lazily
 from .interruption import ResumeHook
 from .key_checks import check_lazy_keys, lazy_interpolations
+from .lazy_targets import check_targets, make
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
 from .output_folder import alone_in, check_output_files
@@ -150,7 +151,7 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
             try_augmentations(augmentations, key)
     try:
         with named_settings(*settings):
-            model = instantiate(cfg.model).to(cfg.train.device)
+            model = make(cfg, "model").to(cfg.train.device)
     except ImportError as e:  # also of a package that Detectron2 does not install
         raise InputError(f"the model cannot be built: {e}") from e
     if hasattr(model, "roi_heads"):
@@ -199,10 +200,19 @@ def load_lazy_config(
             cfg.train.device = usable_device("train.device", device)
         check_lazy_keys(cfg, training)
         _check_complete(cfg, config_file, training)
+        check_targets(cfg, _made(cfg, training))
         if training and cfg.train.device == "cpu" and cfg.train.amp.enabled:
             logger.warning("train.amp.enabled is turned off: Detectron2 needs a GPU for it")
             cfg.train.amp.enabled = False
         return cfg
+
+
+def _made(cfg: DictConfig, training: bool) -> list[str]:
+    """The parts of a config that are made of it."""
+    parts = ["model", "dataloader.test"]
+    if not any("://" in name for name in _names(cfg, "test")):
+        parts.append("dataloader.evaluator")  # else that of the address is taken
+    return [*parts, "dataloader.train", "optimizer", "lr_multiplier"] if training else parts
 
 
 @contextmanager
@@ -244,6 +254,10 @@ def _override(cfg: DictConfig, config_file: str, opts: list[str]) -> None:
             raise InputError(f"{opt} comes after the settings, expected it before them")
         if not is_pair or not all(key.lstrip("+~").split(".")):
             raise InputError(f"in the settings {opt!r}: expected key=value, as for Python configs")
+        if "[" in key:  # which OmegaConf knows, but hydra does not
+            instead = re.sub(r"\[(-?\w*)\]", r".\1", key)
+            raise InputError(f"in the settings {opt!r}: expected {instead}, without brackets")
+        _check_index(cfg, key.lstrip("+~"), opt)
         if not key.startswith("+") and OmegaConf.select(cfg, key, default=_MISSING) is _MISSING:
             root = key.partition(".")[0]
             if root not in cfg and any(x.partition(".")[0] == root for x in _NEEDED):
@@ -258,6 +272,19 @@ def _override(cfg: DictConfig, config_file: str, opts: list[str]) -> None:
             LazyConfig.apply_overrides(cfg, [opt])
         except Exception as e:  # hydra's, OmegaConf's and Detectron2's have no common base
             raise InputError(f"in the settings {opts[i]!r}: {e}") from None
+
+
+def _check_index(cfg: DictConfig, key: str, opt: str) -> None:
+    """Make sure that a list has the entry that a setting is for."""
+    names = key.split(".")
+    for i, name in enumerate(names):
+        above = ".".join(names[:i])
+        node = OmegaConf.select(cfg, above) if above else cfg
+        if OmegaConf.is_list(node) and name not in map(str, range(len(node))):
+            raise InputError(
+                f"in the settings {opt!r}: {above} has {len(node)} entries, expected 0 to "
+                f"{len(node) - 1} in the place of {name}"
+            )
 
 
 def _check_interpolations(cfg: DictConfig, config_file: str) -> None:
@@ -398,7 +425,7 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, Who
     """
     # Of the bare model, by whose names of parameters some configs choose learning rates.
     cfg.optimizer.params.model = model
-    optimizer = instantiate(cfg.optimizer)
+    optimizer = make(cfg, "optimizer")
     model = wrap_ddp(model, **cfg.train.ddp)
     trainer_class = AMPTrainer if cfg.train.amp.enabled else SimpleTrainer
     with named_annotations():
@@ -411,7 +438,7 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, Who
 
     on_all: list[HookBase] = [
         hooks.IterationTimer(),
-        hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+        hooks.LRScheduler(scheduler=make(cfg, "lr_multiplier")),
         MiningLogs(cfg.train.log_period),
         ResumeHook(checkpointer, **cfg.train.checkpointer, eval_period=cfg.train.eval_period),
     ]

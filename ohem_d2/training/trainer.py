@@ -252,7 +252,15 @@ def _run(args, cfg: CfgNode) -> dict | None:
 
 
 def _check_needs(cfg: CfgNode, training: bool) -> None:
-    """What the evaluation would miss after the training, and limits that nobody sees."""
+    """What the model would miss, or the evaluation after the training; limits that nobody sees."""
+    architecture = cfg.MODEL.META_ARCHITECTURE
+    by_address = [name for name in cfg.DATASETS.TRAIN if "://" in name]
+    if training and by_address and architecture in ("PanopticFPN", "SemanticSegmentor"):
+        raise InputError(
+            f"MODEL.META_ARCHITECTURE is {architecture!r}, which learns semantic labels, too "
+            f"(sem_seg): the data set {by_address[0]!r} has none, expected another model, or a "
+            "data set that is registered with its sem_seg_file_name"
+        )
     test = cfg.DATASETS.TEST
     for field, switch in (("segmentation", "MASK_ON"), ("keypoints", "KEYPOINT_ON")):
         if cfg.MODEL[switch]:

@@ -173,8 +173,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             )
         if not self._starts_training:
             raise InputError(
-                f"{found}: {_list(words)}{other}. Expected the checkpoint of a model with the same config "
-                "and as many classes"
+                f"{found}: {_list(words)}{other}. Expected the checkpoint of a model with the same "
+                "config and as many classes"
             )
         if len(missing) == sum(not _may_be_missing(name) for name in self.model.state_dict()):
             raise InputError(

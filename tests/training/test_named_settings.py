@@ -96,3 +96,11 @@ def test_a_data_set_that_cannot_be_read_is_not_the_settings_fault(tmp_path):
         named_settings(QUICK_START, get_cfg()),
     ):
         load_coco_json(str(file), str(tmp_path), "captions_of_a_test")
+
+
+def test_a_node_of_two_names_is_named_once():
+    cfg = load_lazy_config(PYTHON, ["+model.roi_heads.foo=5"])
+    cfg.copied = {"model": cfg.model}
+    message = "^model.roi_heads.foo is 5 in x.py, or"
+    with pytest.raises(InputError, match=message), named_settings("x.py", cfg):
+        instantiate(cfg.model)
