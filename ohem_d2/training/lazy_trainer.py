@@ -65,7 +65,7 @@ from .key_checks import check_lazy_keys, lazy_interpolations
 from .lazy_targets import check_targets, make
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
-from .output_folder import alone_in, check_output_files
+from .output_folder import alone_in, check_output_files, check_space
 from .trial import name_first_step, try_augmentations, try_model
 
 logger = logging.getLogger(__name__)
@@ -167,6 +167,7 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
         check_start_iter(heads.ohem, "model.roi_heads.ohem.start_iter", cfg.train.max_iter)
     with named_settings(*settings):
         trainer, checkpointer = build_trainer(cfg, model)
+    check_space("train.output_dir", output_dir, model)
     name_first_step(trainer, named_settings(*settings, verb="trained"))
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
     resumed = args.resume and checkpointer.has_checkpoint()

@@ -58,7 +58,7 @@ from .interruption import ResumeHook
 from .key_checks import check_keys, warn_of_long_warmup
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
-from .output_folder import alone_in, check_output_files
+from .output_folder import alone_in, check_output_files, check_space
 from .trial import name_first_step, try_augmentations, try_model
 
 logger = logging.getLogger(__name__)
@@ -244,6 +244,7 @@ def _run(args, cfg: CfgNode) -> dict | None:
 
     with named_settings(*settings):
         trainer = Trainer(cfg)
+    check_space("OUTPUT_DIR", cfg.OUTPUT_DIR, trainer.model)
     name_first_step(trainer, named_settings(*settings, verb="trained"))
     trainer.resume_or_load(resume=args.resume)
     results = trainer.train()

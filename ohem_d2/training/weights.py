@@ -196,7 +196,8 @@ def _renamed(missing: Sequence[str], others: Sequence[str]) -> dict[str, str]:
     Returns:
         the name in the file, by that in the model.
     """
-    names, found = set(missing), {}
+    names = set(missing)
+    found: dict[str, str] = {}
     for other in others:
         parts = other.split(".")
         for start, end in itertools.combinations(range(len(parts)), 2):
