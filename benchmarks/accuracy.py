@@ -25,17 +25,16 @@ import itertools
 import json
 import logging
 import math
-import statistics
+import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
-import samplers  # noqa: F401  (registers those of the study)
 import torch
 from crowds import write_crowds
 from detectron2.config import CfgNode, get_cfg
@@ -44,14 +43,18 @@ from detectron2.engine import HookBase, hooks
 from detectron2.utils.env import seed_all_rng
 from environment import describe
 from spoilt_labels import spoil_labels
-from step_times import ratio, time_steps
+from step_times import time_steps
+from study_file import changes, known_runs, read
+from study_page import report
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
+from variants import PAPERS_HARD_FRACTION, SAMPLING, VARIANTS
 
 from ohem_d2 import add_ohem_config
 from ohem_d2.data import register_datasets
 from ohem_d2.data.shapes import write_shapes
 from ohem_d2.errors import InputError
-from ohem_d2.files import locked, write_whole
+from ohem_d2.files import locked
 from ohem_d2.training.checks import check_output_dir, check_weights
 from ohem_d2.training.config_file import load_config
 from ohem_d2.training.data_checks import check_datasets
@@ -73,157 +76,11 @@ DRAWN: dict[str, dict[str, Any]] = {
     "few_crowds": {"crowds": True, "max_objects": 3, "sizes": {"train": 150, "test": 200}},
 }
 DRAWN_FOLDER = Path("datasets/accuracy")
+# The part of a training whose weights are averaged.
+AVERAGED_FROM = 0.8
 # How long a backbone is trained first, on drawn shapes without look-alikes.
 PRETRAINING = ["SOLVER.IMS_PER_BATCH", "4", "SOLVER.MAX_ITER", "1000"]
-SAMPLING = "sampling"
 _NO_DEFAULT = object()
-_PAPERS_HARD_FRACTION = 1.0  # of all variants that have no other
-
-
-def _sampling(cfg: CfgNode) -> None:
-    cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
-
-
-def _set(node: CfgNode, keys: dict[str, object]) -> None:
-    node.merge_from_list([x for pair in keys.items() for x in pair])  # refuses what is not there
-
-
-def _ohem(**keys: object) -> Callable[[CfgNode], None]:
-    """The paper's way, but for these keys."""
-
-    def change(cfg: CfgNode) -> None:
-        cfg.MODEL.ROI_HEADS.NAME = "OHEMROIHeads"
-        _set(cfg.MODEL.ROI_HEADS.OHEM, keys)
-
-    return change
-
-
-_HALF_RANDOM = _ohem(HARD_FRACTION=0.5)
-
-
-def _regions_are_background(way: Callable[[CfgNode], None]) -> Callable[[CfgNode], None]:
-    """As Detectron2 takes what lies in crowds, and in what else is to be ignored."""
-
-    def change(cfg: CfgNode) -> None:
-        way(cfg)
-        cfg.INPUT.IGNORE_REGIONS.ENABLED = False
-
-    return change
-
-
-def _budget(share: float, way: Callable[[CfgNode], None]) -> Callable[[CfgNode], None]:
-    """With this share of the RoIs."""
-
-    def change(cfg: CfgNode) -> None:
-        way(cfg)
-        heads = cfg.MODEL.ROI_HEADS
-        heads.BATCH_SIZE_PER_IMAGE = round(share * heads.BATCH_SIZE_PER_IMAGE)
-
-    return change
-
-
-def _short(share: float, way: Callable[[CfgNode], None]) -> Callable[[CfgNode], None]:
-    """With this share of the iterations."""
-
-    def change(cfg: CfgNode) -> None:
-        way(cfg)
-        cfg.SOLVER.MAX_ITER = round(share * cfg.SOLVER.MAX_ITER)
-
-    return change
-
-
-def _sampled_first(hard_fraction: float) -> Callable[[CfgNode], None]:
-    def change(cfg: CfgNode) -> None:
-        _ohem(HARD_FRACTION=hard_fraction, START_ITER=cfg.SOLVER.MAX_ITER // 4)(cfg)
-
-    return change
-
-
-def _staged(cfg: CfgNode) -> None:
-    _ohem(SAMPLER=f"Staged(max_iter={cfg.SOLVER.MAX_ITER})")(cfg)
-
-
-def _half_even(cfg: CfgNode) -> None:
-    _HALF_RANDOM(cfg)
-    cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION = 0.5
-
-
-def _retinanet(cfg: CfgNode) -> None:
-    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
-    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [
-        [x * 2 ** (i / 3) for x in of_level for i in range(3)]
-        for of_level in cfg.MODEL.ANCHOR_GENERATOR.SIZES
-    ]
-    if cfg.MODEL.BACKBONE.NAME == "build_resnet_fpn_backbone":
-        cfg.MODEL.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"
-        cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
-        cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
-    else:
-        cfg.MODEL.RETINANET.IN_FEATURES = cfg.MODEL.RPN.IN_FEATURES
-    cfg.MODEL.RETINANET.NUM_CLASSES = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    cfg.SOLVER.BASE_LR /= 2  # Detectron2's configs do the same
-
-
-VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
-    SAMPLING: ("1:3 sampling (Detectron2)", _sampling),
-    "ohem": ("OHEM as in the paper", _ohem()),
-    "half_random": ("half of the budget at random (default)", _HALF_RANDOM),
-    "quarter_hard": ("three quarters of the budget at random", _ohem(HARD_FRACTION=0.25)),
-    "short": ("OHEM, with a schedule of 0.65 of the iterations", _short(0.65, _ohem())),
-    "short_half": (
-        "default, with a schedule of 0.65 of the iterations",
-        _short(0.65, _HALF_RANDOM),
-    ),
-    "shorter_half": (
-        "default, with a schedule of 0.6 of the iterations",
-        _short(0.6, _HALF_RANDOM),
-    ),
-    "cls": ("ranked by classification loss", _ohem(LOSS_WEIGHT_BOX_REG=0.0)),
-    "half_cls": (
-        "default, ranked by classification loss",
-        _ohem(HARD_FRACTION=0.5, LOSS_WEIGHT_BOX_REG=0.0),
-    ),
-    "ratio": ("at most 1:3 foreground", _ohem(MAX_FOREGROUND_FRACTION=0.25)),
-    "mmdet": (
-        "as MMDetection: 1:3, classification loss, no suppression",
-        _ohem(MAX_FOREGROUND_FRACTION=0.25, LOSS_WEIGHT_BOX_REG=0.0, NMS_THRESH=1.0),
-    ),
-    "batch": ("budget of the whole batch", _ohem(SCOPE="batch")),
-    "half": ("default, with 1/2 of the RoIs", _budget(1 / 2, _HALF_RANDOM)),
-    "quarter": ("default, with 1/4 of the RoIs", _budget(1 / 4, _HALF_RANDOM)),
-    "eighth": ("default, with 1/8 of the RoIs", _budget(1 / 8, _HALF_RANDOM)),
-    "sampling_half": ("1:3 sampling, with 1/2 of the RoIs", _budget(1 / 2, _sampling)),
-    "sampling_quarter": ("1:3 sampling, with 1/4 of the RoIs", _budget(1 / 4, _sampling)),
-    "sampled_first": ("1:3 sampling for the first quarter", _sampled_first(1.0)),
-    "sampled_first_half": (
-        "1:3 sampling for the first quarter, then the default",
-        _sampled_first(0.5),
-    ),
-    "staged": ("box loss weighs more and more (S-OHEM)", _staged),
-    "capped": (
-        "background with a classification loss above 3 ranks last",
-        _ohem(SAMPLER="Capped(max_loss=3.0)"),
-    ),
-    "half_capped": (
-        "default, background with a classification loss above 1 last",
-        _ohem(SAMPLER="Capped(max_loss=1.0)", HARD_FRACTION=0.5),
-    ),
-    "balanced": (
-        "default, with less foreground drawn where the hard half holds enough",
-        _ohem(SAMPLER="Balanced", HARD_FRACTION=0.5),
-    ),
-    "half_even": ("default, with as much foreground drawn as background", _half_even),
-    "sampling_ignoring": (
-        "1:3 sampling, which leaves out what lies in regions to ignore",
-        # The default of HARD_FRACTION, which it does not have.
-        _ohem(SAMPLER="RandomSampler", HARD_FRACTION=0.5),
-    ),
-    "half_unaware": (
-        "default, to which regions to ignore are background",
-        _regions_are_background(_HALF_RANDOM),
-    ),
-    "retinanet": ("RetinaNet (focal loss)", _retinanet),
-}
 
 
 class Curve(HookBase):
@@ -252,6 +109,19 @@ class Curve(HookBase):
             self.points.append({"iteration": done, **results})
 
 
+class LastWeights(HookBase):
+    """Averages the weights of the last steps."""
+
+    def after_step(self) -> None:
+        """Add the weights to the average, if the end is near."""
+        first = math.floor(AVERAGED_FROM * self.trainer.max_iter)
+        if self.trainer.iter < first:
+            return
+        if self.trainer.iter == first:
+            self.average = AveragedModel(self.trainer.model)
+        self.average.update_parameters(self.trainer.model)
+
+
 class StudyTrainer(Trainer):
     """Trains without checkpoints and pictures."""
 
@@ -278,13 +148,24 @@ def build_trainer(cfg: CfgNode, folder: str) -> StudyTrainer:
     return trainer
 
 
-def train(cfg: CfgNode, points: int) -> list[dict]:
-    """Train once, and return the points of its learning curve, evenly spaced."""
+def train(cfg: CfgNode, points: int, average: bool = False) -> list[dict]:
+    """
+    Train once, and return the points of its learning curve, evenly spaced.
+
+    Args:
+        cfg: the config.
+        points: their number.
+        average: whether the last one is to have "AP averaged" too, that of the average of the last
+            weights.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        curve = Curve(max(1, cfg.SOLVER.MAX_ITER // points))
+        curve, last = Curve(max(1, cfg.SOLVER.MAX_ITER // points)), LastWeights()
         trainer = build_trainer(cfg, folder)
-        trainer.register_hooks([curve])
+        trainer.register_hooks([curve, *([last] if average else [])])
         trainer.train()
+        if average:
+            results = trainer.test(cfg, last.average.module)["bbox"]
+            curve.points[-1]["AP averaged"] = results["AP"]
     return curve.points
 
 
@@ -383,12 +264,47 @@ def configure(config_file: str, opts: list[str], variant: str, seed: int) -> Cfg
     if MetadataCatalog.get(test).evaluator_type != "coco":  # only COCO's has figures of a class
         test = _register_again(test, "by COCO's metric", DatasetCatalog.get(test))
     cfg.DATASETS.TEST = (test,)
-    cfg.MODEL.ROI_HEADS.OHEM.HARD_FRACTION = _PAPERS_HARD_FRACTION
+    cfg.MODEL.ROI_HEADS.OHEM.HARD_FRACTION = PAPERS_HARD_FRACTION
     VARIANTS[variant][1](cfg)
     return cfg
 
 
-def run(args: argparse.Namespace, data: dict[str, tuple[str, list[str]]]) -> None:
+Data = dict[str, tuple[str, list[str]]]
+Key = tuple[str, str, int]
+
+
+def spoilt_name(name: str, args: argparse.Namespace) -> str:
+    """What the runs of a data set are called, whose labels may be spoilt."""
+    if args.remove or args.swap:
+        name += f"_removed_{args.remove}_swapped_{args.swap}"
+    return f"{name}_ignored_{args.ignore}" if args.ignore else name
+
+
+def config_of(args: argparse.Namespace, data: Data, name: str, variant: str, seed: int) -> CfgNode:
+    """
+    The config of a run.
+
+    Args:
+        args: the command line.
+        data: the config file and the settings of each data set.
+        name: that of the data set.
+        variant: one of `VARIANTS`.
+        seed: of the run.
+    """
+    config_file, opts = data[name]
+    opts = [*opts, *args.opts]
+    if args.pretrain:
+        check_leaves_backbone(opts, config_file)
+        opts += ["MODEL.WEIGHTS", str(backbone_file(config_file, seed))]
+    cfg = configure(config_file, opts, variant, seed)
+    if args.ignore:
+        cfg.DATASETS.TRAIN = ignore(cfg.DATASETS.TRAIN, args.ignore)
+    if args.remove or args.swap:
+        cfg.DATASETS.TRAIN = spoil(cfg.DATASETS.TRAIN, args.remove, args.swap)
+    return cfg
+
+
+def run(args: argparse.Namespace, data: Data) -> None:
     """
     Do all runs that are not there yet, and write what is there after each; or repeat old ones.
 
@@ -396,57 +312,75 @@ def run(args: argparse.Namespace, data: dict[str, tuple[str, list[str]]]) -> Non
         InputError: a run that is repeated comes out otherwise, or settings are wrong.
     """
     file = args.output / "results.json"
-    spoilt = f"_removed_{args.remove}_swapped_{args.swap}" if args.remove or args.swap else ""
-    if args.ignore:
-        spoilt += f"_ignored_{args.ignore}"
-
-    def config_of(name: str, variant: str, seed: int) -> CfgNode:
-        config_file, opts = data[name]
-        opts = [*opts, *args.opts]
-        if args.pretrain:
-            check_leaves_backbone(opts, config_file)
-            opts += ["MODEL.WEIGHTS", str(backbone_file(config_file, seed))]
-        cfg = configure(config_file, opts, variant, seed)
-        if args.ignore:
-            cfg.DATASETS.TRAIN = ignore(cfg.DATASETS.TRAIN, args.ignore)
-        if args.remove or args.swap:
-            cfg.DATASETS.TRAIN = spoil(cfg.DATASETS.TRAIN, args.remove, args.swap)
-        return cfg
-
-    known = _known(_read(file))
+    known = known_runs(read(file))
     to_do = []
     for name, seed, variant in itertools.product(data, args.seeds, args.variants):
-        key, cfg = (f"{name}{spoilt}", variant, seed), config_of(name, variant, seed)
+        key, cfg = (
+            (spoilt_name(name, args), variant, seed),
+            config_of(args, data, name, variant, seed),
+        )
         if key in known:
             check_same_settings(known[key], cfg, file)
         if (key in known) == args.repeat:
-            to_do.append((key, cfg))
+            to_do.append((name, variant, seed))
     if not to_do:
         return
     for seed in args.seeds if args.pretrain else []:
         for config_file in dict.fromkeys(config_file for config_file, _ in data.values()):
             train_backbone(config_file, seed)
-    if args.repeat:
-        for key, cfg in tqdm(to_do, desc="runs", unit="run"):
-            check_same_points(known[key], train(cfg, args.points), describe(cfg.MODEL.DEVICE), file)
-        return
-    for name in data:
-        of_data = dict.fromkeys(v for n, v, _ in known if n == f"{name}{spoilt}")
-        cfgs = {
-            v: config_of(name, v, args.seeds[0]) for v in (of_data | dict.fromkeys(args.variants))
-        }
-        measure_steps(f"{name}{spoilt}", cfgs, file)
-    for key, cfg in tqdm(to_do, desc="runs", unit="run"):
-        if key in _known(_read(file)):
+    if not args.repeat:
+        for name in data:
+            spoilt = spoilt_name(name, args)
+            variants = dict.fromkeys([*(v for n, v, _ in known if n == spoilt), *args.variants])
+            cfgs = {v: config_of(args, data, name, v, args.seeds[0]) for v in variants}
+            measure_steps(spoilt, cfgs, file)
+    for result in tqdm(run_all(args, data, to_do), desc="runs", unit="run", total=len(to_do)):
+        if result is None:
             continue  # another study with this --output has done it
-        tqdm.write(f"{time.strftime('%H:%M')} {key[0]}, {key[1]}, seed {key[2]}")
-        points = train(cfg, args.points)
-        result = dict(zip(("data", "variant", "seed"), key), points=points)
-        result |= {"machine": describe(cfg.MODEL.DEVICE), "settings": settings_of(cfg)}
-        with _changes(file) as content:
-            if key not in _known(content):
+        key = (result["data"], result["variant"], result["seed"])
+        if args.repeat:
+            check_same_points(known[key], result["points"], result["machine"], file)
+            continue
+        with changes(file) as content:
+            if key not in known_runs(content):
                 content["runs"].append(result)
         report(args.output)
+
+
+def run_all(args: argparse.Namespace, data: Data, to_do: list[Key]) -> Iterator[dict | None]:
+    """
+    Train each, ``args.jobs`` at a time, and yield the results as they come: see `run_one`.
+
+    Two at a time have one thread each: the threads of torch wait by spinning, so that two processes
+    of two threads on two cores are much slower than one.
+    """
+    if args.jobs == 1:
+        yield from (run_one(args, data, *key) for key in to_do)
+        return
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(run_one, args, data, *key) for key in to_do]):
+            yield done.result()
+
+
+def run_one(
+    args: argparse.Namespace, data: Data, name: str, variant: str, seed: int
+) -> dict | None:
+    """
+    Train once.
+
+    Returns:
+        what results.json has of a run; None if there is one already, and it is not to be repeated.
+    """
+    logging.disable(logging.INFO)  # Detectron2 says a lot of each run
+    key = (spoilt_name(name, args), variant, seed)
+    if not args.repeat and key in known_runs(read(args.output / "results.json")):
+        return None
+    tqdm.write(f"{time.strftime('%H:%M')} {key[0]}, {variant}, seed {seed}")
+    cfg = config_of(args, data, name, variant, seed)
+    points = train(cfg, args.points, args.average)
+    result = dict(zip(("data", "variant", "seed"), key), points=points)
+    return result | {"machine": describe(cfg.MODEL.DEVICE), "settings": settings_of(cfg)}
 
 
 def check_leaves_backbone(opts: list[str], config_file: str) -> None:
@@ -466,47 +400,15 @@ def check_leaves_backbone(opts: list[str], config_file: str) -> None:
 
 def measure_steps(data: str, cfgs: dict[str, CfgNode], file: Path) -> None:
     """Time the steps of all variants of a data set in turn, if those of one are not in the file."""
-    content = _read(file)
+    content = read(file)
     if set(cfgs) <= set(content["steps"].get(data, {}).get("seconds", ())):
         return
     with tempfile.TemporaryDirectory() as folder:
         trainers = {variant: build_trainer(cfg, folder) for variant, cfg in cfgs.items()}
         seconds = time_steps(trainers)
     machine = describe(next(iter(cfgs.values())).MODEL.DEVICE)
-    with _changes(file) as content:
+    with changes(file) as content:
         content["steps"][data] = {"machine": machine, "seconds": seconds}
-
-
-def _read(file: Path) -> dict:
-    """
-    All runs, and of each data set what a step of each variant takes.
-
-    Raises:
-        InputError: the file is not one that `_write` has written.
-    """
-    if not file.exists():
-        return {"runs": [], "steps": {}}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise InputError(f"{file} cannot be read ({e}), expected whole JSON, or no file") from e
-    if not isinstance(content, dict) or not {"runs", "steps"} <= content.keys():
-        raise InputError(f"{file} has no 'runs' and 'steps', expected those, or no file")
-    return content
-
-
-@contextmanager
-def _changes(file: Path) -> Iterator[dict]:
-    """What is there, to be changed. Other studies that write to the same file wait."""
-    with locked(file.with_name(".lock")):
-        content = _read(file)
-        yield content
-        write_whole(file, json.dumps(content, indent=0))
-
-
-def _known(content: dict) -> dict[tuple[str, str, int], dict]:
-    """The runs by data set, variant and seed."""
-    return {(r["data"], r["variant"], r["seed"]): r for r in content["runs"]}
 
 
 def settings_of(cfg: CfgNode) -> dict[str, object]:
@@ -525,7 +427,7 @@ def check_same_settings(result: dict, cfg: CfgNode, file: Path) -> None:
     """
     default = get_cfg()
     add_ohem_config(default)
-    default.MODEL.ROI_HEADS.OHEM.HARD_FRACTION = _PAPERS_HARD_FRACTION
+    default.MODEL.ROI_HEADS.OHEM.HARD_FRACTION = PAPERS_HARD_FRACTION
     now = settings_of(cfg)
     for key, value in _flat(default).items():
         found, expected = result["settings"].get(key, value), now.get(key, value)
@@ -563,157 +465,6 @@ def _flat(node: dict, prefix: str = "") -> dict[str, object]:
     return flat
 
 
-def report(output: Path) -> str:
-    """Write and return a page on all runs that are there, with curves beside it."""
-    with locked(output / ".lock"):
-        return _report(output)
-
-
-def _report(output: Path) -> str:
-    content = _read(output / "results.json")
-    results, steps = content["runs"], content["steps"]
-    page = []
-    for data in dict.fromkeys(r["data"] for r in results):
-        runs = {}
-        for variant in VARIANTS:
-            these = [r for r in results if (r["data"], r["variant"]) == (data, variant)]
-            if these:
-                runs[variant] = {r["seed"]: r["points"] for r in these}
-        seconds = steps.get(data, {"seconds": {}})["seconds"]
-        plot = output / f"{data}.png"
-        draw_curves(runs, seconds, plot)
-        machines = dict.fromkeys(r["machine"] for r in results if r["data"] == data)
-        tables = table(runs, seconds)
-        page += [f"## {data}", ";\n".join(machines), tables, f"![Learning curves]({plot.name})"]
-    text = "\n\n".join(page)
-    write_whole(output / "accuracy.md", f"{text}\n")
-    return text
-
-
-def table(runs: dict[str, dict[int, list[dict]]], seconds: dict[str, list[float]]) -> str:
-    """
-    The last point of each run, over seeds, and in brackets how much more it is than that of 1:3
-    sampling with the same seed, on the mean and each: first of all classes together, then of each.
-
-    Args:
-        runs: of each variant and seed, the points of the learning curve.
-        seconds: what `time_steps` returned of the variants.
-    """
-    last = [points[-1] for by_seed in runs.values() for points in by_seed.values()]
-    by_class = list(dict.fromkeys(x for point in last for x in point if x.startswith("AP-")))
-    costs = _rows(runs, ["AP", "AP50", "AP75"], seconds)
-    return "\n".join(costs + (["", *_rows(runs, by_class, None)] if by_class else []))
-
-
-def _rows(
-    runs: dict[str, dict[int, list[dict]]],
-    metrics: list[str],
-    seconds: dict[str, list[float]] | None,
-) -> list[str]:
-    """A table with a row for each variant, and a column for each metric; and what it costs."""
-    titles = ["RoIs", "seeds", *metrics]
-    if seconds is not None:
-        titles += ["iterations to 1:3's AP (1:3: 1)", "time of a step (1:3: 1)", "time to 1:3's AP"]
-    lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
-    baseline = runs.get(SAMPLING, {})
-    for variant, by_seed in runs.items():
-        seeds = [s for s in by_seed if s in baseline and variant != SAMPLING]
-        cells = [VARIANTS[variant][0], str(len(by_seed))]
-        for metric in metrics:
-            # A model that finds nothing has no AP of classes.
-            value = {seed: points[-1].get(metric, 0.0) for seed, points in by_seed.items()}
-            more = [value[s] - baseline[s][-1].get(metric, 0.0) for s in seeds]
-            cells.append(_mean_and_spread(list(value.values())) + _differences(more))
-        if seconds is not None:
-            cells += _costs(
-                [baseline[s] for s in seeds],
-                [by_seed[s] for s in seeds],
-                seconds.get(SAMPLING),
-                seconds.get(variant),
-            )
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
-def _costs(
-    baseline: list[list[dict]],
-    runs: list[list[dict]],
-    seconds_of_baseline: list[float] | None,
-    seconds: list[float] | None,
-) -> list[str]:
-    """The last three cells of a row."""
-    if not runs:
-        return [""] * 3
-    share = share_to_reach(baseline, runs)
-    iterations = "never" if share is None else f"{share:.2f}"
-    if not seconds or not seconds_of_baseline:
-        return [iterations, "", ""]
-    of_step = ratio(seconds, seconds_of_baseline)
-    return [iterations, f"{of_step:.2f}", "never" if share is None else f"{share * of_step:.2f}"]
-
-
-def _mean_and_spread(values: list[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{spread}"
-
-
-def _differences(values: list[float]) -> str:
-    """Their mean, and each."""
-    if not values:
-        return ""
-    each = " ".join(f"{x:+.1f}" for x in values)
-    return f" ({statistics.mean(values):+.1f}: {each})" if len(values) > 1 else f" ({each})"
-
-
-def share_to_reach(baseline: list[list[dict]], runs: list[list[dict]]) -> float | None:
-    """
-    When the mean curve, a line from 0 and from point to point, comes to the baseline's last AP.
-
-    Args:
-        baseline: points of each run.
-        runs: the same, of the same seeds.
-
-    Returns:
-        iterations, as a share of the baseline's; None: never.
-    """
-    goal, whole = (statistics.mean(run[-1][x] for run in baseline) for x in ("AP", "iteration"))
-    before = {"AP": 0.0, "iteration": 0.0}
-    for at_a_time in zip(*runs):
-        now = {x: statistics.mean(p[x] for p in at_a_time) for x in before}
-        if now["AP"] >= goal:
-            share = (goal - before["AP"]) / max(now["AP"] - before["AP"], 1e-9)
-            there = before["iteration"] + share * (now["iteration"] - before["iteration"])
-            return there / whole
-        before = now
-    return None
-
-
-def draw_curves(
-    runs: dict[str, dict[int, list[dict]]], seconds: dict[str, list[float]], file: Path
-) -> None:
-    """AP by iterations and by the time of training: the mean of the seeds, and each of them."""
-    figure, axes = plt.subplots(1, 2, figsize=(15, 4.5), sharey=True, layout="constrained")
-    of_baseline = seconds.get(SAMPLING)
-    for number, (variant, by_seed) in enumerate(runs.items()):
-        scales = [1.0]
-        if of_baseline and variant in seconds:
-            of_step = ratio(seconds[variant], of_baseline)
-            scales.append(of_step * statistics.median(of_baseline))
-        style = {"color": plt.cm.tab20(number)}
-        for axis, scale in zip(axes, scales):
-            for points in by_seed.values():
-                x = [scale * p["iteration"] for p in points]
-                axis.plot(x, [p["AP"] for p in points], lw=0.4, **style)
-            mean = [statistics.mean(p["AP"] for p in at) for at in zip(*by_seed.values())]
-            axis.plot(x, mean, label=VARIANTS[variant][0], **style)
-    axes[0].set_xlabel("iterations")
-    axes[1].set_xlabel("seconds of training, at the speed of steps measured in turn")
-    axes[0].set_ylabel("AP")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
-
-
 def main() -> None:
     """Read the command line, train what is missing, write the page."""
     parser = argparse.ArgumentParser(
@@ -737,6 +488,14 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--points", type=int, default=10, help="of each learning curve")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="how many runs at a time, of one thread each if several"
+    )
+    parser.add_argument(
+        "--average",
+        action="store_true",
+        help="evaluate the average of the last fifth of the weights, too",
+    )
     parser.add_argument("--remove", type=float, default=0.0, help="share of labels to leave out")
     parser.add_argument(
         "--ignore",
@@ -753,8 +512,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("output/accuracy"))
     parser.add_argument("--opts", nargs="*", default=[], help="KEY VALUE pairs for all runs")
     args = parser.parse_args()
-    logging.disable(logging.INFO)  # Detectron2 says a lot of each run
-    data = {name: (args.config_file, drawn_data(name)) for name in args.data}
+    logging.disable(logging.INFO)
+    data: Data = {name: (args.config_file, drawn_data(name)) for name in args.data}
     data |= {name: (config, opts) for name, config, *opts in args.add}
     try:
         check_output_dir("--output", args.output)

@@ -12,7 +12,7 @@ from .mining.samplers import (
     SharedSampler,
 )
 from .mining.select import select_hard_examples
-from .modeling import vgg  # noqa: F401  (registers the backbone and the box head)
+from .modeling import timm_backbone, vgg  # noqa: F401  (registers backbones and a box head)
 from .modeling.ignore_regions import GroundTruth
 from .modeling.ignore_rpn import IgnoreRegionsMixin, IgnoreRPN, IgnoreRRPN
 from .modeling.lazy import with_ohem

@@ -212,8 +212,8 @@ def config_key(option: str) -> str:
 
 def add_ohem_config(cfg: CfgNode) -> None:
     """
-    Add the keys ``MODEL.ROI_HEADS.OHEM``, ``TEST.BOX_VOTING``, ``INPUT.IGNORE_REGIONS`` and
-    ``DATASETS.UNREADABLE_IMAGES`` to a Detectron2 config, at their defaults.
+    Add the keys ``MODEL.ROI_HEADS.OHEM``, ``TEST.BOX_VOTING``, ``INPUT.IGNORE_REGIONS``,
+    ``DATASETS.UNREADABLE_IMAGES`` and ``MODEL.TIMM`` to a Detectron2 config, at their defaults.
 
     This is only needed to set them: without the keys, the mining heads use the defaults.
     """
@@ -226,6 +226,8 @@ def add_ohem_config(cfg: CfgNode) -> None:
     # What becomes of images that cannot be read, in data sets by address: "error" stops before a
     # training and names them; "skip" leaves them out, and says how many.
     cfg.DATASETS.UNREADABLE_IMAGES = "error"
+    # The model of timm that build_timm_fpn_backbone takes, such as "tf_efficientnet_lite0".
+    cfg.MODEL.TIMM = type(cfg)({"NAME": ""})
     for old, new in _RENAMED.items():
         if not cfg.key_is_renamed(config_key(old)):
             cfg.register_renamed_key(config_key(old), config_key(new))

@@ -20,7 +20,7 @@ from ohem_d2.training.config_file import CONFIGS, find_config, load_config
 
 NAMES_ON_INDEX = {"PIL": "pillow", "yaml": "pyyaml"}
 # Imported only if it is asked for, or only by the tools.
-EXTRAS = {"cleanlab": "cleanlab", "matplotlib": "plots"}
+EXTRAS = {"timm": "timm", "cleanlab": "cleanlab", "matplotlib": "plots"}
 
 
 def read_setup(monkeypatch, installed):

@@ -1,8 +1,6 @@
 """VGG16 (Simonyan and Zisserman, ICLR 2015) as Fast R-CNN uses it: a backbone and a box head."""
 
 import os
-import tempfile
-import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,12 +10,13 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, ROI_BOX_HEAD_REGISTRY, Backbone
 from detectron2.utils.file_io import PathManager
-from iopath.common.file_io import PathHandler, get_cache_dir
+from iopath.common.file_io import PathHandler
 from torch import Tensor, nn
 from torchvision.models import get_weight
 from torchvision.models.vgg import cfgs, make_layers
 
 from ..errors import InputError
+from .weight_files import identity, kept
 
 
 class VGG16(Backbone):
@@ -140,21 +139,12 @@ class TorchvisionWeights(PathHandler):
         return ["torchvision://", "torchvision:/"]
 
     def _get_local_path(self, path: str, force: bool = False, **kwargs: object) -> str:
-        source = Path(self._find(path.removeprefix("torchvision:").removeprefix("//")))
-        # Of another file, or of a later one with the same name, there is another form.
-        stat = source.stat()
-        key = zlib.crc32(f"{source.resolve()} {stat.st_mtime_ns} {stat.st_size}".encode())
-        form = Path(get_cache_dir()) / "ohem_d2" / f"{source.stem}_{key:08x}.pth"
-        if not form.exists():
-            weights = torch.load(source, map_location="cpu", weights_only=True)
-            form.parent.mkdir(parents=True, exist_ok=True)
-            # Beside it first, since another process may be about to read it; and in a folder of
-            # this process, since others may be about to write it, at the start of a training.
-            with tempfile.TemporaryDirectory(dir=form.parent) as folder:
-                unfinished = Path(folder) / form.name
-                torch.save({"model": weights, "matching_heuristics": True}, unfinished)
-                os.replace(unfinished, form)
-        return str(form)
+        source = self._find(path.removeprefix("torchvision:").removeprefix("//"))
+        return kept(
+            Path(source).stem,
+            identity(source),
+            lambda: torch.load(source, map_location="cpu", weights_only=True),
+        )
 
     def _find(self, weights: str) -> str:
         if os.path.isfile(weights):

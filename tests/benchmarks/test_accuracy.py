@@ -1,3 +1,4 @@
+import itertools
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -6,6 +7,8 @@ from itertools import islice
 import accuracy
 import pytest
 import step_times
+import study_file
+import study_page
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import GeneralizedRCNN
@@ -111,7 +114,7 @@ def test_two_studies_may_write_to_one_folder(monkeypatch, tmp_path):
     points = [{"iteration": 4, "AP": 1.0, "AP50": 2.0, "AP75": 0.5}]
     trained = []
 
-    def train(cfg, _):
+    def train(cfg, *_):
         trained.append(cfg.SEED)
         return points
 
@@ -128,9 +131,44 @@ def test_two_studies_may_write_to_one_folder(monkeypatch, tmp_path):
     assert trained == ["the other", 1, 2, 0]  # and none twice
 
 
+def test_two_runs_at_a_time_come_out_as_one_after_the_other(monkeypatch, tmp_path):
+    monkeypatch.setattr(accuracy, "time_steps", lambda trainers: {name: [1.0] for name in trainers})
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    opts = accuracy.drawn_data("plain")  # which the other processes would draw anew
+    monkeypatch.setattr(accuracy, "drawn_data", lambda name: opts)
+    variants = ["--variants", "sampling", "half_random", "--seeds", "0", "--average"]
+    call(monkeypatch, tmp_path / "two", *variants, "--jobs", "2")
+    call(monkeypatch, tmp_path / "one", *variants)
+    runs = sorted(runs_in(tmp_path / "two"), key=lambda run: run["variant"], reverse=True)
+    assert [run["variant"] for run in runs] == ["sampling", "half_random"]
+    assert [run["points"] for run in runs] == [run["points"] for run in runs_in(tmp_path / "one")]
+    assert "AP averaged" in runs[0]["points"][-1]
+    assert all("1 thread of" in run["machine"] for run in runs)
+
+
+def test_the_average_of_the_last_weights(monkeypatch, tmp_path):
+    seen = []
+
+    class Spy(accuracy.LastWeights):
+        def after_step(self):
+            super().after_step()
+            weight = next(iter(self.trainer.model.parameters()))
+            seen.append((weight.clone(), getattr(self, "average", None)))
+
+    monkeypatch.setattr(accuracy, "LastWeights", Spy)
+    opts = [*accuracy.drawn_data("plain"), *TINY, "SOLVER.MAX_ITER", "10", "SOLVER.BASE_LR", "0.1"]
+    cfg = accuracy.configure("benchmarks/accuracy.yaml", opts, "half_random", seed=0)
+    accuracy.train(cfg, 1, average=True)
+    weights, averages = zip(*seen)
+    assert averages[:8] == (None,) * 8
+    (found,) = [next(iter(x.module.parameters())) for x in averages[9:]]
+    assert not weights[8].equal(weights[9])
+    torch.testing.assert_close(found, (weights[8] + weights[9]) / 2)
+
+
 def test_no_change_is_lost(tmp_path):
     def add(number):
-        with accuracy._changes(tmp_path / "results.json") as content:
+        with study_file.changes(tmp_path / "results.json") as content:
             content["runs"].append(number)
 
     with ThreadPoolExecutor(4) as pool:
@@ -194,7 +232,7 @@ def test_a_backbone_is_trained_once_and_every_run_starts_from_it(monkeypatch, tm
 def test_every_variant_trains(monkeypatch, tmp_path, variant):
     monkeypatch.setattr("step_times.ROUNDS", 2)
     monkeypatch.setattr("step_times._WARM_UP", 0)
-    monkeypatch.setattr(accuracy, "draw_curves", lambda *_: None)  # nothing of the variant's
+    monkeypatch.setattr(study_page, "draw_curves", lambda *_: None)  # nothing of the variant's
     call(monkeypatch, tmp_path, "--variants", variant, "--seeds", "0", "--points", "1")
     (result,) = runs_in(tmp_path)
     assert result["variant"] == variant
@@ -303,7 +341,7 @@ def test_table_by_hand():
         "ohem": {0: curve(30, 40, 50, 60), 1: curve(30, 43, 50, 58)},
         "half": {1: curve(1, 2, 3, 4)},
     }
-    page = accuracy.table(runs, {"sampling": [2.0] * 4, "ohem": [2.5] * 4, "half": [1.0] * 4})
+    page = study_page.table(runs, {"sampling": [2.0] * 4, "ohem": [2.5] * 4, "half": [1.0] * 4})
     overall, by_class = page.split("\n\n")
     _, _, sampling, ohem, half = overall.splitlines()
     assert sampling.endswith("| 2 | 41.0 ± 1.4 | 51.0 ± 1.4 | 40.0 ± 1.4 |  |  |  |")
@@ -314,12 +352,24 @@ def test_table_by_hand():
     header, _, _, ohem, _ = by_class.splitlines()
     assert header == "| RoIs | seeds | AP-a |"
     assert ohem.endswith("| 2 | 29.5 ± 0.7 (+9.0: +10.0 +8.0) |")
-    assert accuracy.table(runs, {"ohem": [2.5]}).splitlines()[3].endswith("| 0.49 |  |  |")
+    assert study_page.table(runs, {"ohem": [2.5]}).splitlines()[3].endswith("| 0.49 |  |  |")
+
+
+def test_the_interval_of_five_seeds():
+    five = [1.0, 2.0, 3.0, 4.0, 5.0]
+    low, high = study_page.bootstrap_interval(five)
+    # 2.5 % of all 3125 draws of five values are 78.
+    means = sorted(sum(x) / 5 for x in itertools.product(five, repeat=5))
+    assert low == pytest.approx(means[78], abs=0.11)
+    assert high == pytest.approx(means[-79], abs=0.11)
+    cell = study_page._differences(five)
+    assert cell == f" (+3.0 [{low:+.1f} {high:+.1f}]: +1.0 +2.0 +3.0 +4.0 +5.0)"
+    assert "[" not in study_page._differences(five[:4])
 
 
 def test_a_baseline_that_finds_nothing():
     nothing = [{"iteration": 1, "AP": 0.0, "AP50": 0.0, "AP75": 0.0}]
-    page = accuracy.table({"sampling": {0: nothing}, "ohem": {0: curve(0.0)}}, {})
+    page = study_page.table({"sampling": {0: nothing}, "ohem": {0: curve(0.0)}}, {})
     assert page.splitlines()[3].endswith("| 0.00 |  |  |")
     assert page.splitlines()[-2:] == [
         "| 1:3 sampling (Detectron2) | 1 | 0.0 |",
@@ -331,4 +381,4 @@ def test_a_baseline_that_finds_nothing():
 def test_results_that_are_cut_off(tmp_path, content):
     (tmp_path / "results.json").write_text(content, encoding="latin1")
     with pytest.raises(InputError, match=r"results\.json .*, expected"):
-        accuracy.report(tmp_path)
+        study_page.report(tmp_path)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from statistics import mean
 
-from accuracy import VARIANTS
+from variants import VARIANTS
 
 from figures import stored
 from figures.markdown import table

@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from statistics import mean, stdev
 from typing import NamedTuple
 
-from accuracy import VARIANTS, share_to_reach
 from step_times import ratio
+from study_page import share_to_reach
+from variants import VARIANTS
 
 from figures import stored
 from figures.markdown import is_met, table

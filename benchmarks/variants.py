@@ -1,0 +1,156 @@
+"""The ways of choosing RoIs that the accuracy study compares, each as a change of a config."""
+
+from collections.abc import Callable
+
+import samplers  # noqa: F401  (registers those of the study)
+from detectron2.config import CfgNode
+
+SAMPLING = "sampling"
+# Of all variants that have no other.
+PAPERS_HARD_FRACTION = 1.0
+
+
+def _sampling(cfg: CfgNode) -> None:
+    cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
+
+
+def _set(node: CfgNode, keys: dict[str, object]) -> None:
+    node.merge_from_list([x for pair in keys.items() for x in pair])  # refuses what is not there
+
+
+def _ohem(**keys: object) -> Callable[[CfgNode], None]:
+    """The paper's way, but for these keys."""
+
+    def change(cfg: CfgNode) -> None:
+        cfg.MODEL.ROI_HEADS.NAME = "OHEMROIHeads"
+        _set(cfg.MODEL.ROI_HEADS.OHEM, keys)
+
+    return change
+
+
+_HALF_RANDOM = _ohem(HARD_FRACTION=0.5)
+
+
+def _regions_are_background(way: Callable[[CfgNode], None]) -> Callable[[CfgNode], None]:
+    """As Detectron2 takes what lies in crowds, and in what else is to be ignored."""
+
+    def change(cfg: CfgNode) -> None:
+        way(cfg)
+        cfg.INPUT.IGNORE_REGIONS.ENABLED = False
+
+    return change
+
+
+def _budget(share: float, way: Callable[[CfgNode], None]) -> Callable[[CfgNode], None]:
+    """With this share of the RoIs."""
+
+    def change(cfg: CfgNode) -> None:
+        way(cfg)
+        heads = cfg.MODEL.ROI_HEADS
+        heads.BATCH_SIZE_PER_IMAGE = round(share * heads.BATCH_SIZE_PER_IMAGE)
+
+    return change
+
+
+def _short(share: float, way: Callable[[CfgNode], None]) -> Callable[[CfgNode], None]:
+    """With this share of the iterations."""
+
+    def change(cfg: CfgNode) -> None:
+        way(cfg)
+        cfg.SOLVER.MAX_ITER = round(share * cfg.SOLVER.MAX_ITER)
+
+    return change
+
+
+def _sampled_first(hard_fraction: float) -> Callable[[CfgNode], None]:
+    def change(cfg: CfgNode) -> None:
+        _ohem(HARD_FRACTION=hard_fraction, START_ITER=cfg.SOLVER.MAX_ITER // 4)(cfg)
+
+    return change
+
+
+def _staged(cfg: CfgNode) -> None:
+    _ohem(SAMPLER=f"Staged(max_iter={cfg.SOLVER.MAX_ITER})")(cfg)
+
+
+def _half_even(cfg: CfgNode) -> None:
+    _HALF_RANDOM(cfg)
+    cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION = 0.5
+
+
+def _retinanet(cfg: CfgNode) -> None:
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [
+        [x * 2 ** (i / 3) for x in of_level for i in range(3)]
+        for of_level in cfg.MODEL.ANCHOR_GENERATOR.SIZES
+    ]
+    if cfg.MODEL.BACKBONE.NAME == "build_resnet_fpn_backbone":
+        cfg.MODEL.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"
+        cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
+        cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
+    else:
+        cfg.MODEL.RETINANET.IN_FEATURES = cfg.MODEL.RPN.IN_FEATURES
+    cfg.MODEL.RETINANET.NUM_CLASSES = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    cfg.SOLVER.BASE_LR /= 2  # Detectron2's configs do the same
+
+
+VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
+    SAMPLING: ("1:3 sampling (Detectron2)", _sampling),
+    "ohem": ("OHEM as in the paper", _ohem()),
+    "half_random": ("half of the budget at random (default)", _HALF_RANDOM),
+    "quarter_hard": ("three quarters of the budget at random", _ohem(HARD_FRACTION=0.25)),
+    "short": ("OHEM, with a schedule of 0.65 of the iterations", _short(0.65, _ohem())),
+    "short_half": (
+        "default, with a schedule of 0.65 of the iterations",
+        _short(0.65, _HALF_RANDOM),
+    ),
+    "shorter_half": (
+        "default, with a schedule of 0.6 of the iterations",
+        _short(0.6, _HALF_RANDOM),
+    ),
+    "cls": ("ranked by classification loss", _ohem(LOSS_WEIGHT_BOX_REG=0.0)),
+    "half_cls": (
+        "default, ranked by classification loss",
+        _ohem(HARD_FRACTION=0.5, LOSS_WEIGHT_BOX_REG=0.0),
+    ),
+    "ratio": ("at most 1:3 foreground", _ohem(MAX_FOREGROUND_FRACTION=0.25)),
+    "mmdet": (
+        "as MMDetection: 1:3, classification loss, no suppression",
+        _ohem(MAX_FOREGROUND_FRACTION=0.25, LOSS_WEIGHT_BOX_REG=0.0, NMS_THRESH=1.0),
+    ),
+    "batch": ("budget of the whole batch", _ohem(SCOPE="batch")),
+    "half": ("default, with 1/2 of the RoIs", _budget(1 / 2, _HALF_RANDOM)),
+    "quarter": ("default, with 1/4 of the RoIs", _budget(1 / 4, _HALF_RANDOM)),
+    "eighth": ("default, with 1/8 of the RoIs", _budget(1 / 8, _HALF_RANDOM)),
+    "sampling_half": ("1:3 sampling, with 1/2 of the RoIs", _budget(1 / 2, _sampling)),
+    "sampling_quarter": ("1:3 sampling, with 1/4 of the RoIs", _budget(1 / 4, _sampling)),
+    "sampled_first": ("1:3 sampling for the first quarter", _sampled_first(1.0)),
+    "sampled_first_half": (
+        "1:3 sampling for the first quarter, then the default",
+        _sampled_first(0.5),
+    ),
+    "staged": ("box loss weighs more and more (S-OHEM)", _staged),
+    "capped": (
+        "background with a classification loss above 3 ranks last",
+        _ohem(SAMPLER="Capped(max_loss=3.0)"),
+    ),
+    "half_capped": (
+        "default, background with a classification loss above 1 last",
+        _ohem(SAMPLER="Capped(max_loss=1.0)", HARD_FRACTION=0.5),
+    ),
+    "balanced": (
+        "default, with less foreground drawn where the hard half holds enough",
+        _ohem(SAMPLER="Balanced", HARD_FRACTION=0.5),
+    ),
+    "half_even": ("default, with as much foreground drawn as background", _half_even),
+    "sampling_ignoring": (
+        "1:3 sampling, which leaves out what lies in regions to ignore",
+        # The default of HARD_FRACTION, which it does not have.
+        _ohem(SAMPLER="RandomSampler", HARD_FRACTION=0.5),
+    ),
+    "half_unaware": (
+        "default, to which regions to ignore are background",
+        _regions_are_background(_HALF_RANDOM),
+    ),
+    "retinanet": ("RetinaNet (focal loss)", _retinanet),
+}
