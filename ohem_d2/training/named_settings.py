@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import sys
 import textwrap
 import traceback
@@ -127,8 +128,13 @@ def _quoted(cfg: Any, error: Exception) -> list[str]:
     """The keys that hold what an error quotes, or whose name it quotes, and their values."""
     texts = [x for x in error.args if isinstance(x, str)]  # a KeyError is the name alone
     quoted = {*texts, *(part for x in texts for part in x.split("'")[1::2])}
+    called = {name for x in texts for name in re.findall(r"(\w+)\.__init__\(\)", x)}
+    leaves = list(leaves_of(cfg))
+    # A class where a call is meant: then what it lacks is nobody else's.
+    if uncalled := [(k, v) for k, v in leaves if isinstance(v, type) and v.__name__ in called]:
+        return _with_values(cfg, uncalled)
     found = []
-    for key, value in leaves_of(cfg):
+    for key, value in leaves:
         values = value if is_list(value) else [value]
         is_named = not isinstance(cfg, CfgNode) and key.rpartition(".")[2] in quoted
         if is_named or any(isinstance(x, str) and x in quoted for x in values):
@@ -166,8 +172,5 @@ def _above(module: str) -> Iterator[str]:
 
 
 def _with_values(cfg: Any, found: list[tuple[str, Any]]) -> list[str]:
-    keys = [k for k, _ in found]
-    # In a Python config, one node may have several names: the shortest is that which is used.
-    again = {k for k in keys for other in keys if k.endswith(f".{other}")}
-    words = [f"{k} is {shown(v)}" for k, v in found if k not in again and not is_unused(cfg, k)]
+    words = [f"{k} is {shown(v)}" for k, v in found if not is_unused(cfg, k)]
     return words[:_MOST_NAMED]
