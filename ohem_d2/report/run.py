@@ -23,17 +23,14 @@ from tqdm import tqdm
 from ..data import plain_path, register_datasets
 from ..errors import InputError
 from ..modeling.lazy import COUNTERPARTS, with_ohem
-from ..training.checks import (
-    check_output_dir,
-    check_proposal_files,
-    check_weights,
-)
+from ..training.checks import check_output_dir, check_weights
 from ..training.config_file import find_config, load_config
 from ..training.data_checks import check_datasets, check_num_classes, class_names, named_data_sets
 from ..training.key_checks import check_keys
 from ..training.lazy_trainer import load_lazy_config, register_lazy_datasets
 from ..training.named_settings import named_settings
 from ..training.output_folder import alone_in, check_not_in_the_way
+from ..training.proposal_files import check_number_of_proposal_files, check_proposal_files
 from ..training.weights import SafeCheckpointer
 from .hard_examples import Findings, build_mapper, check_model, look_at
 from .label_errors import by_cleanlab, by_loss
@@ -188,20 +185,22 @@ def _named_output(output: Path) -> Iterator[None]:
         ) from e
 
 
-def find_proposals(cfg: CfgNode, dataset: str) -> list[str] | None:
+def find_proposals(cfg: CfgNode, dataset: str) -> tuple[str, list[str] | None]:
     """
-    The file of precomputed proposals of a data set, if the model needs one.
+    The file of precomputed proposals of a data set, if the model needs one, behind the key that
+    names it.
 
     Raises:
-        InputError: the config does not name it, or it is not there.
+        InputError: the config does not name it.
     """
     if not cfg.MODEL.LOAD_PROPOSALS:
-        return None
+        return "", None
     for split in ("TEST", "TRAIN"):
         names, files = cfg.DATASETS[split], cfg.DATASETS[f"PROPOSAL_FILES_{split}"]
         if dataset in names:
-            check_proposal_files(f"DATASETS.PROPOSAL_FILES_{split}", files, names)
-            return [files[names.index(dataset)]]
+            key = f"DATASETS.PROPOSAL_FILES_{split}"
+            check_number_of_proposal_files(key, files, names)
+            return key, [files[names.index(dataset)]]
     raise InputError(
         f"--dataset is {dataset}, expected one of DATASETS.TEST or DATASETS.TRAIN, which have a "
         "file of proposals, since MODEL.LOAD_PROPOSALS is True"
@@ -240,12 +239,14 @@ def load_yaml_config(
     """
     cfg = load_config(config_file, opts)
     check_keys(cfg, training=False)
-    proposal_files = find_proposals(cfg, dataset)
+    key_of_files, proposal_files = find_proposals(cfg, dataset)
     cfg.DATASETS.TEST = (dataset,)
     cfg.DATASETS.UNREADABLE_IMAGES = "keep"  # which are named one by one
     with _naming_data_sets(cfg.DATASETS.TRAIN, "DATASETS.TRAIN", "DATASETS.TRAIN '()'", dataset):
         register_datasets(cfg)
     check_classes("MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES, dataset)
+    if proposal_files:
+        check_proposal_files(key_of_files, proposal_files, [dataset])
     weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
     check_weights(*weights, resume=False, training=False)
     for plain, mining in COUNTERPARTS.items():

@@ -10,14 +10,11 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from ..data.pickles import read_pickle
 from ..errors import InputError
 from ..paths import wrong_file, wrong_name
 from .checkpoint import has_checkpoints
 
 _KEYPOINTS_OF_COCO = 17
-# What Detectron2 reads from a file of proposals; the first may have an older name.
-_OF_PROPOSALS = ({"ids", "indexes"}, {"boxes"}, {"objectness_logits", "scores"})
 
 
 def check_weights(key: str, weights: str, output_dir: str, resume: bool, training: bool) -> None:
@@ -44,7 +41,7 @@ def check_weights(key: str, weights: str, output_dir: str, resume: bool, trainin
             f"{os.path.join(output_dir, 'model_final.pth')} after a training"
         )
     # Detectron2 takes settings from behind a question mark.
-    reason = _missing(urlparse(weights)._replace(query="").geturl())
+    reason = missing_file(urlparse(weights)._replace(query="").geturl())
     if reason:
         advice = (
             " To train without one, leave it empty; 'ohem-d2 train' alone shows a small model that "
@@ -54,37 +51,6 @@ def check_weights(key: str, weights: str, output_dir: str, resume: bool, trainin
             f"{key}, {weights!r}, cannot be loaded: it {reason}. Set it to a checkpoint that is "
             f"here.{advice if training else ''}"
         )
-
-
-def check_proposal_files(key: str, files: Sequence[str], names: Sequence[str]) -> None:
-    """
-    Make sure that each data set has its file of precomputed proposals.
-
-    Args:
-        key: where the config names the files.
-        files: their paths or addresses.
-        names: the data sets.
-
-    Raises:
-        InputError: there are more or fewer files than data sets, or one of them is not here, has
-            no proposals, or could run code.
-    """
-    if len(files) != len(names):
-        raise InputError(
-            f"{key} has {len(files)} files, expected {len(names)}: with MODEL.LOAD_PROPOSALS, one "
-            f"for each of {', '.join(names)}"
-        )
-    for file in files:
-        reason = _missing(file)
-        if reason:
-            raise InputError(f"{key}: {file!r} cannot be loaded: it {reason}")
-        # Detectron2 will run what it says.
-        content = read_pickle(key, PathManager.get_local_path(file))
-        if not isinstance(content, dict) or not all(x & content.keys() for x in _OF_PROPOSALS):
-            raise InputError(
-                f"{key}: {file!r} has no proposals, expected a pickle of ids, boxes, "
-                "objectness_logits and bbox_mode"
-            )
 
 
 def check_batch_size(key: str, batch_size: int) -> None:
@@ -105,8 +71,8 @@ def check_batch_size(key: str, batch_size: int) -> None:
         )
 
 
-def _missing(path: str) -> str | None:
-    """What is wrong with a file, here or at the address; None if it is there."""
+def missing_file(path: str) -> str | None:
+    """Tell what is wrong with a file, here or at the address; None if it is there."""
     scheme = re.match(r"\w+://", path)
     known = tuple(getattr(PathManager, "_path_handlers", ()))
     if scheme and known and not path.startswith(known):

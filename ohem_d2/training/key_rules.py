@@ -418,6 +418,8 @@ LAZY_RULES: dict[str, Rule] = {
     "dataloader.test": _NODE,
     "dataloader.test.dataset.names": _LAZY_NAMES,
     "dataloader.train.dataset.names": _LAZY_NAMES,
+    "dataloader.test.dataset.proposal_files": _optional(_NAMES_OF_DATA),
+    "dataloader.train.dataset.proposal_files": _optional(_NAMES_OF_DATA),
     "dataloader.evaluator": _NODE,
     "train": _NODE,
     "train.device": _DEVICE,

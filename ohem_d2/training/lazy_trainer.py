@@ -66,6 +66,7 @@ from .lazy_targets import check_targets, make
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
 from .output_folder import alone_in, check_output_files, check_space
+from .proposal_files import check_proposal_files
 from .trial import name_first_step, try_augmentations, try_model
 
 logger = logging.getLogger(__name__)
@@ -125,6 +126,10 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
         train = () if args.eval_only else _names(cfg, "train")
         names = [*train, *_names(cfg, "test")]
         check_datasets(*names)
+        for split in ("test",) if args.eval_only else ("train", "test"):
+            key = f"dataloader.{split}.dataset.proposal_files"
+            if (files := OmegaConf.select(cfg, key)) is not None:
+                check_proposal_files(key, files, _names(cfg, split), "it")
         num_classes = OmegaConf.select(cfg, "model.roi_heads.num_classes")
         if num_classes is not None:
             check_num_classes("model.roi_heads.num_classes", num_classes, names)

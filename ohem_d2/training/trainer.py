@@ -40,7 +40,6 @@ from .checks import (
     check_batch_size,
     check_keypoint_sigmas,
     check_output_dir,
-    check_proposal_files,
     check_weights,
 )
 from .config_file import find_config, load_config
@@ -59,6 +58,7 @@ from .key_checks import check_keys, warn_of_long_warmup
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
 from .output_folder import alone_in, check_output_files, check_space
+from .proposal_files import check_proposal_files
 from .trial import name_first_step, try_augmentations, try_model
 
 logger = logging.getLogger(__name__)

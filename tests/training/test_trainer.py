@@ -160,7 +160,7 @@ def test_fast_rcnn_on_precomputed_proposals(tmp_path, voc):
 
     (tmp_path / "others.pkl").write_bytes(pickle.dumps({**content, "ids": ["a", "b", "c", "d"]}))
     run = train_net(tmp_path, **{**settings, "DATASETS.PROPOSAL_FILES_TRAIN": "others.pkl"})
-    assert "error: DATASETS.PROPOSAL_FILES_TRAIN is ('others.pkl',), where" in run.stderr
+    assert "error: DATASETS.PROPOSAL_FILES_TRAIN: 'others.pkl' lacks 4 of 4 images" in run.stderr
     run = train_net(tmp_path, **{**settings, "DATASETS.PROPOSAL_FILES_TEST": "no.pkl"})
     assert "error: DATASETS.PROPOSAL_FILES_TEST: 'no.pkl' cannot be loaded" in run.stderr
     run = train_net(tmp_path, **{**settings, "DATASETS.PROPOSAL_FILES_TEST": "()"})

@@ -9,12 +9,10 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from detectron2.structures import BoxMode
 from torch import nn
 
 from ohem_d2.data.pickles import NotPlain, load_pickle, read_pickle
 from ohem_d2.errors import InputError
-from ohem_d2.training.checks import check_proposal_files
 from ohem_d2.training.weights import SafeCheckpointer, missing_weights
 
 
@@ -342,23 +340,3 @@ def test_what_a_training_keeps_is_loaded(here):
     SafeCheckpointer(Model(), str(here), trainer=stateful).resume_or_load("", resume=True)
     assert stateful.state["best"] == 0.5
     assert stateful.state["random"][1].tolist() == [0, 1, 2, 3]
-
-
-def test_files_of_proposals(here):
-    plain = {
-        "ids": ["a"],
-        "boxes": [np.zeros((2, 4))],
-        "objectness_logits": [np.zeros(2)],
-        "bbox_mode": BoxMode.XYXY_ABS,
-    }
-    (here / "p.pkl").write_bytes(pickle.dumps(plain))
-    check_proposal_files("KEY", ["p.pkl"], ["data"])
-    for content, message in (
-        (Opens(), "was not loaded, because it names posix.mkdir"),
-        ([1], "has no proposals"),
-        ({"ids": ["a"]}, "has no proposals"),
-    ):
-        (here / "p.pkl").write_bytes(pickle.dumps(content))
-        with pytest.raises(InputError, match=f"KEY: 'p.pkl' {message}"):
-            check_proposal_files("KEY", ["p.pkl"], ["data"])
-    assert not (here / "ran").exists()
