@@ -5,9 +5,14 @@ from .checks import most_objects
 from .ground_truth import coco_ground_truth
 from .image_reading import plain_path, read_image
 from .needs import (
+    by_address,
     check_annotated,
     check_annotated_keypoints,
+    check_image_counts,
+    check_learned,
     check_mask_format,
+    check_semantic_labels,
+    records_of,
     warn_of_limit,
     warn_without_pairs,
 )
@@ -21,14 +26,19 @@ from .specs import (
 
 __all__ = [
     "ADDRESSES",
+    "by_address",
     "check_annotated",
     "check_annotated_keypoints",
+    "check_image_counts",
+    "check_learned",
     "check_mask_format",
+    "check_semantic_labels",
     "coco_ground_truth",
     "most_objects",
     "plain_path",
     "read_all_images",
     "read_image",
+    "records_of",
     "register_builtin",
     "register_by_name",
     "register_datasets",

@@ -1,12 +1,14 @@
 """
-What a model needs of data sets that were given by address, checked before a training: outlines,
-keypoints, and limits that are wide enough.
+What a model needs of data sets, checked before a training: outlines, keypoints, semantic labels,
+and limits that are wide enough.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from torch.utils.data import Dataset
 
 from ..errors import InputError
 from .checks import first_few
@@ -16,19 +18,54 @@ from .image_reading import plain_path
 logger = logging.getLogger(__name__)
 
 
-def _by_address(names: Sequence[str]) -> list[str]:
+# Detectron2's architectures that learn neither masks nor keypoints, whatever their keys say.
+_OF_BOXES = ("RetinaNet", "FCOS", "ProposalNetwork", "SemanticSegmentor")
+
+
+def check_learned(cfg: CfgNode, train: Sequence[str], test: Sequence[str]) -> None:
+    """
+    Make sure that data sets have the masks and keypoints that the model of a YAML config learns.
+
+    Args:
+        cfg: the config.
+        train: data sets to train on.
+        test: those to evaluate with, which may be looked into for names of keypoints.
+
+    Raises:
+        InputError: they have not.
+    """
+    if cfg.MODEL.META_ARCHITECTURE in _OF_BOXES:
+        return
+    if cfg.MODEL.MASK_ON:
+        check_annotated(train, "segmentation", "MODEL.MASK_ON is True", "MODEL.MASK_ON False")
+        if cfg.INPUT.MASK_FORMAT == "polygon":
+            check_mask_format(train, "INPUT.MASK_FORMAT", "'bitmask'")
+    if cfg.MODEL.KEYPOINT_ON:
+        words = "MODEL.KEYPOINT_ON is True", "MODEL.KEYPOINT_ON False"
+        check_annotated_keypoints(train, test, *words)
+
+
+def by_address(names: Sequence[str]) -> list[str]:
+    """Those of data sets that were given by address, each once."""
     return [name for name in dict.fromkeys(names) if "://" in name]
 
 
 def _by_coco(names: Sequence[str]) -> list[str]:
     """Those that are evaluated by COCO's metrics, which also look at outlines and keypoints."""
-    return [n for n in _by_address(names) if MetadataCatalog.get(n).get("evaluator_type") == "coco"]
+    evaluator = {n: MetadataCatalog.get(n).get("evaluator_type") for n in names}
+    return [name for name, kind in evaluator.items() if kind == "coco"]
+
+
+def records_of(name: str) -> list[dict]:
+    """The images of a data set; none of one of torch's, which may have no end."""
+    records = DatasetCatalog.get(name)
+    return [] if isinstance(records, Dataset) else records
 
 
 def _objects(name: str, crowds: bool) -> Iterator[tuple[dict, dict]]:
     """The image and the annotation of each object; without crowds, which no model learns."""
-    for record in DatasetCatalog.get(name):
-        for annotation in record["annotations"]:
+    for record in records_of(name):
+        for annotation in record.get("annotations", ()):
             if crowds or not annotation.get("iscrowd"):
                 yield record, annotation
 
@@ -37,10 +74,13 @@ def check_annotated(
     names: Sequence[str], field: str, found: str, expected: str, testing: bool = False
 ) -> None:
     """
-    Make sure that each object of data sets that were given by address has what a model learns.
+    Make sure that each object of data sets has what a model learns.
+
+    Of keypoints in a data set that is registered by name, some objects may have none: Detectron2
+    leaves out images with too few.
 
     Args:
-        names: data sets; those that are no addresses are not looked at.
+        names: data sets.
         field: of an annotation in Detectron2's form, such as "segmentation".
         found: the setting that asks for it, as the beginning of a sentence.
         expected: the setting that does not.
@@ -50,16 +90,19 @@ def check_annotated(
     Raises:
         InputError: objects lack it, or it is unusable.
     """
-    for name in (_by_coco if testing else _by_address)(names):
+    for name in _by_coco(names) if testing else dict.fromkeys(names):
         objects = list(_objects(name, crowds=testing))
         faults = [
-            f"{plain_path(record['file_name'])}: {fault}"
+            f"{plain_path(str(record.get('file_name')))}: {fault}"
             for record, annotation in objects
             if (fault := _fault(field, record, annotation))
         ]
         if not faults:
             continue
-        if not any(field in a or field in a.get("unusable", {}) for _, a in objects):
+        has_any = any(field in a or field in a.get("unusable", {}) for _, a in objects)
+        if has_any and field == "keypoints" and "://" not in name:
+            continue
+        if not has_any:
             what = f"no object of the data set {name!r} has a {field!r}"
         else:
             what = (
@@ -74,7 +117,10 @@ def _fault(field: str, record: dict, annotation: dict) -> str:
     if value is None:
         return annotation.get("unusable", {}).get(field) or f"an object without {field!r}"
     if field == "segmentation" and isinstance(value, dict):
-        return runs_fault(value, record["height"], record["width"])
+        if not {"size", "counts"} <= value.keys():
+            return "an RLE without its size or its counts"
+        if "height" in record and "width" in record:
+            return runs_fault(value, record["height"], record["width"])
     return ""
 
 
@@ -90,9 +136,9 @@ def check_mask_format(names: Sequence[str], key: str, expected: str) -> None:
     Raises:
         InputError: some are run-length encodings.
     """
-    for name in _by_address(names):
+    for name in dict.fromkeys(names):
         runs = [
-            plain_path(record["file_name"])
+            plain_path(str(record.get("file_name")))
             for record, annotation in _objects(name, crowds=False)
             if isinstance(annotation.get("segmentation"), dict)
         ]
@@ -111,7 +157,7 @@ def check_annotated_keypoints(
     Make sure that each object has the same keypoints, whose names are known.
 
     Args:
-        train: data sets to train on; those that are no addresses are not looked at.
+        train: data sets to train on.
         test: those to evaluate with.
         found: the setting that asks for keypoints, as the beginning of a sentence.
         expected: the setting that does not.
@@ -121,14 +167,19 @@ def check_annotated_keypoints(
     """
     check_annotated(train, "keypoints", found, expected)
     first: tuple[str, list[str]] | None = None
-    for name in _by_address([*train, *_by_coco(test)]):
+    for name in dict.fromkeys([*train, *_by_coco(test)]):
         names = MetadataCatalog.get(name).get("keypoint_names")
         if not names:
             if name not in train:
                 continue  # which the check of the test sets will name
+            where = f"no category of the data set {name!r} has 'keypoints', the list of their names"
+            if "://" not in name:
+                where = f"the metadata of the data set {name!r} have no keypoint_names"
+            raise InputError(f"{found}, but {where}: expected one, or {expected}")
+        if MetadataCatalog.get(name).get("keypoint_flip_map") is None and name in train:
             raise InputError(
-                f"{found}, but no category of the data set {name!r} has 'keypoints', the list of "
-                f"their names: expected one, or {expected}"
+                f"{found}, but the metadata of the data set {name!r} have no keypoint_flip_map, "
+                f"the pairs of left and right: expected some, or [] if there are none"
             )
         first = first or (name, names)
         if names != first[1]:
@@ -138,15 +189,61 @@ def check_annotated_keypoints(
             )
 
 
+def check_semantic_labels(names: Sequence[str], found: str) -> None:
+    """
+    Make sure that each image has semantic labels.
+
+    Args:
+        names: data sets to train on.
+        found: the setting that asks for them, as the beginning of a sentence.
+
+    Raises:
+        InputError: some have none.
+    """
+    for name in dict.fromkeys(names):
+        records = records_of(name)
+        lacking = sum("sem_seg_file_name" not in record for record in records)
+        if lacking:
+            raise InputError(
+                f"{found}, which learns semantic labels, too (sem_seg): {lacking} of "
+                f"{len(records)} images of the data set {name!r} have none, expected another "
+                "model, or a data set that is registered with its sem_seg_file_name"
+            )
+
+
+def check_image_counts(names: Sequence[str], key: str, number: int) -> None:
+    """
+    Make sure that data sets say how many images each class is in, by which the federated loss
+    chooses classes.
+
+    Args:
+        names: data sets to train on.
+        key: the setting that asks for it.
+        number: how many classes the model has.
+
+    Raises:
+        InputError: they do not, or of other classes.
+    """
+    for name in dict.fromkeys(names):
+        counts = MetadataCatalog.get(name).get("class_image_count")
+        if counts is None or len(counts) != number:
+            has = "no" if counts is None else f"{len(counts)} entries of"
+            raise InputError(
+                f"{key} is True, but the metadata of the data set {name!r} have {has} "
+                f"class_image_count: expected False, or that of {number} classes, as those of LVIS "
+                "have it"
+            )
+
+
 def warn_without_pairs(names: Sequence[str], key: str) -> None:
     """
     Say so if images are flipped, but no keypoints are known to change places.
 
     Args:
-        names: data sets to train on; those that are no addresses are not looked at.
+        names: data sets to train on.
         key: what to set so that images are not flipped.
     """
-    for name in _by_address(names):
+    for name in dict.fromkeys(names):
         metadata = MetadataCatalog.get(name)
         points = metadata.get("keypoint_names")
         if points and not metadata.get("keypoint_flip_map"):
@@ -166,7 +263,7 @@ def warn_of_limit(names: Sequence[str], key: str, limit: int) -> None:
         key: where the config limits detections.
         limit: how many it admits.
     """
-    for name in _by_address(names):
+    for name in by_address(names):
         counts = [len(r["annotations"]) for r in DatasetCatalog.get(name)]
         more = [n for n in counts if n > limit]
         if more:

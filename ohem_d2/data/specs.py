@@ -16,11 +16,7 @@ from .checks import UNREADABLE, check_sizes, copies_in_training, read_to_end
 from .class_names import differ_in_case
 from .findings import Findings
 from .image_reading import ImageFile
-from .needs import (
-    check_annotated,
-    check_annotated_keypoints,
-    check_mask_format,
-)
+from .needs import by_address, check_learned, records_of
 from .parts import overlap
 
 logger = logging.getLogger(__name__)
@@ -51,14 +47,7 @@ def register_datasets(cfg: CfgNode) -> None:
     registered = register_by_name(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST, unreadable)
     if registered is None:
         return
-    train = cfg.DATASETS.TRAIN
-    if cfg.MODEL.MASK_ON:
-        check_annotated(train, "segmentation", "MODEL.MASK_ON is True", "MODEL.MASK_ON False")
-        if cfg.INPUT.MASK_FORMAT == "polygon":
-            check_mask_format(train, "INPUT.MASK_FORMAT", "'bitmask'")
-    if cfg.MODEL.KEYPOINT_ON:
-        words = "MODEL.KEYPOINT_ON is True", "MODEL.KEYPOINT_ON False"
-        check_annotated_keypoints(train, cfg.DATASETS.TEST, *words)
+    check_learned(cfg, by_address(cfg.DATASETS.TRAIN), by_address(cfg.DATASETS.TEST))
     for head in (cfg.MODEL.ROI_HEADS, cfg.MODEL.RETINANET):
         head.NUM_CLASSES = len(registered.classes)
     if registered.num_keypoints is not None:
@@ -131,19 +120,19 @@ def read_all_images(train: Sequence[str], test: Sequence[str], unreadable: str =
     """
     known: dict[str, dict[str, ImageFile]] = {}
     for name in dict.fromkeys((*train, *test)):
-        records, findings = DatasetCatalog.get(name), Findings()
-        by_address = "://" in name
-        read = records if by_address else _read_by_detectron2(records, training=name not in test)
+        records, findings = records_of(name), Findings()
+        is_address = "://" in name
+        read = records if is_address else _read_by_detectron2(records, training=name not in test)
         if not read:
             continue
         left, known[name] = read_to_end(name, read, findings, unreadable)
-        if not by_address:
+        if not is_address:
             check_sizes(name, left, known[name])
         _log(name, findings)
         if len(left) < len(read):
             bad = {path for path, file in known[name].items() if file.problem}
             others = [r for r in records if r.get("file_name") not in bad]
-            _store(name, left if by_address else others)
+            _store(name, left if is_address else others)
     of_train, of_test = ({n: known[n] for n in x if n in known} for x in (train, test))
     for line in copies_in_training(of_train, of_test):
         logger.warning(line)

@@ -210,6 +210,10 @@ def _relations(cfg: CfgNode) -> Iterator[_Relation]:
             "heads do, and those of BoxVotingROIHeads, in place of StandardROIHeads"
         )
         yield "TEST.BOX_VOTING.ROUNDS", fits, words
+    if architecture == "PanopticFPN" and cfg.DATASETS.TEST:
+        words = "True: a PanopticFPN puts masks together when it is evaluated, unless "
+        fits = model.MASK_ON or not model.PANOPTIC_FPN.COMBINE.ENABLED
+        yield "MODEL.MASK_ON", fits, f"{words}MODEL.PANOPTIC_FPN.COMBINE.ENABLED is False"
     if cfg.TEST.AUG.ENABLED:
         fits = architecture == "GeneralizedRCNN" and not model.KEYPOINT_ON
         what = "that of keypoints" if model.KEYPOINT_ON else f"a {architecture}"

@@ -53,6 +53,12 @@ def _targets(node: Any, key: str) -> Iterator[tuple[str, str]]:
             yield from _targets(node[name], f"{key}.{name}")
 
 
+def target_of(node: Any) -> Any:
+    """What makes a node of a config, which may be there by its name; None if it is no such node."""
+    target = node.get("_target_") if isinstance(node, DictConfig) else None
+    return locate(target) if isinstance(target, str) else target
+
+
 def make(cfg: DictConfig, part: str) -> Any:
     """
     Make the model, the optimizer or the scheduler of a config.

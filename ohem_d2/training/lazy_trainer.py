@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from detectron2.config import LazyConfig, instantiate
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetMapper, MetadataCatalog
 from detectron2.data.detection_utils import create_keypoint_hflip_indices
 from detectron2.engine import (
     AMPTrainer,
@@ -21,6 +21,7 @@ from detectron2.engine import (
     hooks,
 )
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
+from detectron2.modeling import PanopticFPN, SemanticSegmentor
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -29,9 +30,11 @@ from torch import nn
 
 from ..config import check_start_iter
 from ..data import (
+    by_address,
     check_annotated,
     check_annotated_keypoints,
     check_mask_format,
+    check_semantic_labels,
     read_all_images,
     register_by_name,
     warn_of_limit,
@@ -62,7 +65,7 @@ from .distributed import wrap_ddp
 from .ignore_regions import use_ignore_regions_lazily
 from .interruption import ResumeHook
 from .key_checks import check_lazy_keys, lazy_interpolations
-from .lazy_targets import check_targets, make
+from .lazy_targets import check_targets, make, target_of
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
 from .output_folder import alone_in, check_output_files, check_space
@@ -351,6 +354,17 @@ def register_lazy_datasets(cfg: DictConfig) -> None:
     _replace_num_classes(heads, heads.num_classes, len(registered.classes))
     if registered.num_keypoints is not None and "keypoint_head" in heads:
         heads.keypoint_head.num_keypoints = registered.num_keypoints
+    _check_learned(cfg, by_address(train), by_address(test))
+    if _head_key(cfg, "keypoint") and by_address(train) and "mapper" in cfg.dataloader.train:
+        # The config has those of the data set that it was written for.
+        indices = create_keypoint_hflip_indices(train)
+        OmegaConf.update(
+            cfg, "dataloader.train.mapper.keypoint_hflip_indices", indices, force_add=True
+        )
+
+
+def _check_learned(cfg: DictConfig, train: Sequence[str], test: Sequence[str]) -> None:
+    """Masks and keypoints that the model learns; ``test``: whose keypoints have to be the same."""
     if key := _head_key(cfg, "mask"):
         check_annotated(train, "segmentation", f"{key} is set", f"{key}=null")
         mask_format = "dataloader.train.mapper.instance_mask_format"
@@ -359,12 +373,6 @@ def register_lazy_datasets(cfg: DictConfig) -> None:
             check_mask_format(train, mask_format, f"{'' if is_set else '+'}{mask_format}=bitmask")
     if key := _head_key(cfg, "keypoint"):
         check_annotated_keypoints(train, test, f"{key} is set", f"{key}=null")
-        if any("://" in name for name in train) and "mapper" in cfg.dataloader.train:
-            # The config has those of the data set that it was written for.
-            indices = create_keypoint_hflip_indices(train)
-            OmegaConf.update(
-                cfg, "dataloader.train.mapper.keypoint_hflip_indices", indices, force_add=True
-            )
     key = "dataloader.train.mapper.recompute_boxes"
     if OmegaConf.select(cfg, key):
         check_annotated(train, "segmentation", f"{key} is true", f"{key}=false")
@@ -389,14 +397,25 @@ def _sigmas(cfg: DictConfig) -> tuple[float, ...]:
 def _check_needs(cfg: DictConfig, train: Sequence[str]) -> None:
     """What the evaluation would miss after the training, and limits that nobody sees."""
     test = _names(cfg, "test")
+    # What another mapper may add is not known. Of those by address it was found out before.
+    learned = [x for x in train if x in _names_of_images(cfg, "train") and "://" not in x]
+    _check_learned(cfg, learned, ())
+    for name, option in (("mask", "use_instance_mask"), ("keypoint", "use_keypoint")):
+        mapper = "dataloader.train.mapper"
+        is_used = not _names_of_images(cfg, "train") or OmegaConf.select(cfg, f"{mapper}.{option}")
+        if train and not is_used and (key := _head_key(cfg, name)):
+            raise InputError(f"{mapper}.{option} is not true, expected true, since {key} is set")
+    if (target := target_of(cfg.model)) in (PanopticFPN, SemanticSegmentor):
+        names = [x for x in train if x in _names_of_images(cfg, "train")]
+        check_semantic_labels(names, f"model is a {target.__name__}")
     for name, field in (("mask", "segmentation"), ("keypoint", "keypoints")):
         if key := _head_key(cfg, name):
             check_annotated(test, field, f"{key} is set", f"{key}=null", testing=True)
     number = OmegaConf.select(cfg, "model.roi_heads.keypoint_head.num_keypoints")
     if number is not None and _head_key(cfg, "keypoint"):
         key = "dataloader.evaluator.kpt_oks_sigmas"
-        by_address = [n for n in test if "://" in n]  # of which the evaluator is built from these
-        check_keypoint_sigmas(key, _sigmas(cfg), number, by_address)
+        # Of those by address the evaluator is built from these.
+        check_keypoint_sigmas(key, _sigmas(cfg), number, by_address(test))
         augmentations = OmegaConf.select(cfg, "dataloader.train.mapper.augmentations") or ()
         if any("RandomFlip" in str(x.get("_target_")) for x in augmentations):
             warn_without_pairs(train, "no RandomFlip in dataloader.train.mapper.augmentations")
@@ -507,7 +526,5 @@ def _names(cfg: DictConfig, split: str) -> tuple[str, ...]:
 
 def _names_of_images(cfg: DictConfig, split: str) -> list[str]:
     """Those of them whose images Detectron2's own mapper reads, or this project has registered."""
-    mapper = OmegaConf.select(cfg, f"dataloader.{split}.mapper")
-    target = str(mapper.get("_target_")) if OmegaConf.is_dict(mapper) else ""
-    is_plain = target.startswith("detectron2.data.") and target.endswith(".DatasetMapper")
+    is_plain = target_of(OmegaConf.select(cfg, f"dataloader.{split}.mapper")) is DatasetMapper
     return [name for name in _names(cfg, split) if is_plain or "://" in name]

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
+from ..data import records_of
 from ..data.pickles import read_pickle
 from ..errors import InputError, shown
 from .checks import missing_file
@@ -102,7 +102,7 @@ def _check_content(where: str, content: dict, dataset: str) -> None:
     places: dict[str, list[int]] = {}
     for i, image in enumerate(_part(content, "ids")):
         places.setdefault(str(image), []).append(i)  # Detectron2 compares them as texts
-    records = DatasetCatalog.get(dataset)
+    records = records_of(dataset)
     images = [_image_id(record, dataset) for record in records]
     if missing := [image for image in images if str(image) not in places]:
         raise InputError(
@@ -117,14 +117,14 @@ def _check_content(where: str, content: dict, dataset: str) -> None:
             total, empty = total + len(boxes), empty + int((_sizes(boxes, mode) <= 0).sum())
             largest = max(largest, float(np.abs(boxes).max()))
             outside += _number_outside(boxes, mode, record.get("width"), record.get("height"))
-    if not total:
+    if records and not total:
         raise InputError(f"{where} has no box for any image of {dataset!r}, expected some")
     if 2 * empty > total:
         raise InputError(
             f"{where} has {empty} of {total} boxes without an area, expected boxes as its "
             f"bbox_mode, {mode.name}, has them"
         )
-    if largest <= 1:
+    if total and largest <= 1:
         raise InputError(
             f"{where} has boxes from 0 to {largest:g} alone, which are parts of an image: expected "
             "pixels"

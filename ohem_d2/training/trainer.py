@@ -25,6 +25,9 @@ from torch import nn
 from ..config import check_start_iter, config_key, ohem_options
 from ..data import (
     check_annotated,
+    check_image_counts,
+    check_learned,
+    check_semantic_labels,
     read_all_images,
     register_datasets,
     warn_of_limit,
@@ -227,7 +230,8 @@ def _run(args, cfg: CfgNode) -> dict | None:
     default_setup(cfg, args)
 
     settings = (args.config_file, cfg, args.opts)
-    _try_augmentations(cfg, ("TEST",) if args.eval_only else ("TRAIN", "TEST"))
+    with named_settings(*settings):
+        _try_augmentations(cfg, ("TEST",) if args.eval_only else ("TRAIN", "TEST"))
     if args.eval_only:
         with named_settings(*settings):
             model = Trainer.build_model(cfg)
@@ -255,14 +259,16 @@ def _run(args, cfg: CfgNode) -> dict | None:
 def _check_needs(cfg: CfgNode, training: bool) -> None:
     """What the model would miss, or the evaluation after the training; limits that nobody sees."""
     architecture = cfg.MODEL.META_ARCHITECTURE
-    by_address = [name for name in cfg.DATASETS.TRAIN if "://" in name]
-    if training and by_address and architecture in ("PanopticFPN", "SemanticSegmentor"):
-        raise InputError(
-            f"MODEL.META_ARCHITECTURE is {architecture!r}, which learns semantic labels, too "
-            f"(sem_seg): the data set {by_address[0]!r} has none, expected another model, or a "
-            "data set that is registered with its sem_seg_file_name"
-        )
-    test = cfg.DATASETS.TEST
+    train, test = cfg.DATASETS.TRAIN, cfg.DATASETS.TEST
+    if training and architecture in ("PanopticFPN", "SemanticSegmentor"):
+        check_semantic_labels(train, f"MODEL.META_ARCHITECTURE is {architecture!r}")
+    if training:
+        # Of those by address it was found out when they were registered.
+        check_learned(cfg, *([n for n in x if "://" not in n] for x in (train, test)))
+    has_roi_heads = _NODES_OF_CLASSES.get(architecture) == "ROI_HEADS"
+    if has_roi_heads and cfg.MODEL.ROI_BOX_HEAD.USE_FED_LOSS:  # also where nothing is trained
+        number = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        check_image_counts(train, "MODEL.ROI_BOX_HEAD.USE_FED_LOSS", number)
     for field, switch in (("segmentation", "MASK_ON"), ("keypoints", "KEYPOINT_ON")):
         if cfg.MODEL[switch]:
             key = f"MODEL.{switch}"
@@ -272,7 +278,7 @@ def _check_needs(cfg: CfgNode, training: bool) -> None:
         sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS
         check_keypoint_sigmas("TEST.KEYPOINT_OKS_SIGMAS", sigmas, number, test)
         if training and cfg.INPUT.RANDOM_FLIP != "none":
-            warn_without_pairs(cfg.DATASETS.TRAIN, "INPUT.RANDOM_FLIP 'none'")
+            warn_without_pairs(train, "INPUT.RANDOM_FLIP 'none'")
     warn_of_limit(test, "TEST.DETECTIONS_PER_IMAGE", cfg.TEST.DETECTIONS_PER_IMAGE)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from command_line import ROOT, run_command, run_train_net
 from detectron2 import model_zoo
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import OmegaConf
 from small_data import HEIGHT, WIDTH, write_coco
 
@@ -76,10 +76,88 @@ def test_a_test_set_without_masks(tmp_path):
 
 def test_a_training_set_without_semantic_labels(tmp_path):
     train = write(tmp_path, "a.json")
-    words = r"^MODEL.META_ARCHITECTURE is 'PanopticFPN', .*sem_seg.* data set '.*a.json.*' has none"
+    words = (
+        r"^MODEL.META_ARCHITECTURE is 'PanopticFPN', .*sem_seg.* 4 of 4 images .*a.json.* have none"
+    )
     heads = "MODEL.ROI_HEADS.NAME", "StandardROIHeads", "MODEL.MASK_ON", "True"
     with pytest.raises(InputError, match=words):
         yaml_checks(train, train, "MODEL.META_ARCHITECTURE", "PanopticFPN", *heads)
+
+
+@pytest.fixture
+def by_name(tmp_path):
+    """A data set that is registered by its name, with a field that only some objects have."""
+    objects = [{"bbox": [5, 5, 30, 30], "bbox_mode": 0, "category_id": 0} for _ in range(4)]
+    objects[0]["segmentation"] = [[5, 5, 30, 5, 30, 30]]
+    image = {"height": 50, "width": 50}
+    records = [{**image, "file_name": f"{i}.jpg", "image_id": i, "annotations": [x]}
+               for i, x in enumerate(objects)]  # fmt: skip
+    DatasetCatalog.register("by_name", lambda: records)
+    MetadataCatalog.get("by_name").set(thing_classes=["bug"], evaluator_type="none")
+    yield records
+    DatasetCatalog.remove("by_name")
+    MetadataCatalog.remove("by_name")
+
+
+PANOPTIC = (
+    "MODEL.META_ARCHITECTURE", "PanopticFPN", "MODEL.ROI_HEADS.NAME", "StandardROIHeads",
+    "MODEL.MASK_ON", "True",
+)  # fmt: skip
+FEDERATED = "MODEL.ROI_BOX_HEAD.USE_FED_LOSS", "True"
+
+
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        (["MODEL.MASK_ON", "True"], "MODEL.MASK_ON is True, but 3 of 4 objects of .* 'by_name'"),
+        (KEYPOINTS, "MODEL.KEYPOINT_ON is True, but no object of the data set 'by_name' has a"),
+        (PANOPTIC, "MODEL.META_ARCHITECTURE is 'PanopticFPN', .*: 4 of 4 images of .* 'by_name'"),
+        (FEDERATED, "MODEL.ROI_BOX_HEAD.USE_FED_LOSS is True, but .* 'by_name' have no class_im"),
+    ],
+)
+def test_what_a_data_set_by_name_lacks(by_name, opts, words):
+    with pytest.raises(InputError, match=f"^{words}"):
+        yaml_checks("by_name", "()", *opts)
+    yaml_checks("by_name", "()", "MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.ROI_HEADS.NAME",
+                "StandardROIHeads", "MODEL.RETINANET.IN_FEATURES", "['p2', 'p3', 'p4']",
+                "MODEL.ANCHOR_GENERATOR.SIZES", "[[8], [16], [32]]", *KEYPOINTS)  # fmt: skip
+
+
+def test_what_a_data_set_by_name_has(by_name):
+    for record in by_name:
+        (annotation,) = record["annotations"]
+        annotation["segmentation"] = [[5, 5, 30, 5, 30, 30]]
+        record["sem_seg_file_name"] = "x.png"
+    by_name[0]["annotations"][0]["keypoints"] = [8, 8, 2]
+    metadata = MetadataCatalog.get("by_name")
+    yaml_checks("by_name", "()", "MODEL.MASK_ON", "True")
+    yaml_checks("by_name", "()", *PANOPTIC)
+    metadata.set(class_image_count=[{"id": 1, "image_count": 5}] * 3)
+    yaml_checks("by_name", "()", *FEDERATED)
+    with pytest.raises(InputError, match="'by_name' have no keypoint_names"):
+        yaml_checks("by_name", "()", *KEYPOINTS)
+    metadata.set(keypoint_names=["tail"])
+    with pytest.raises(InputError, match="'by_name' have no keypoint_flip_map"):
+        yaml_checks("by_name", "()", *KEYPOINTS)
+    metadata.set(keypoint_flip_map=[])
+    yaml_checks("by_name", "()", *KEYPOINTS)
+
+
+def test_a_panoptic_model_puts_masks_together(by_name):
+    with pytest.raises(InputError, match="MODEL.MASK_ON is False, expected True: a PanopticFPN"):
+        yaml_checks("by_name", "by_name", *PANOPTIC, "MODEL.MASK_ON", "False")
+
+
+def test_what_a_data_set_by_name_lacks_in_a_python_config(by_name):
+    words = "mask_in_features is set, but 3 of 4 objects of the data set 'by_name'"
+    with pytest.raises(InputError, match=f"^model.roi_heads.{words}"):
+        lazy_checks("by_name", "[]", MASKS)
+    for record in by_name:
+        record["annotations"][0]["segmentation"] = [[5, 5, 30, 5, 30, 30]]
+    with pytest.raises(InputError, match=r"mapper.use_instance_mask is not true, expected true"):
+        lazy_checks("by_name", "[]", MASKS, "dataloader.train.mapper.use_instance_mask=False")
+    with pytest.raises(InputError, match="^model is a PanopticFPN, .* 4 of 4 images"):
+        lazy_checks("by_name", "[]", zoo("COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.py"))
 
 
 def test_a_test_set_without_keypoints(tmp_path):
