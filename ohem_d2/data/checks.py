@@ -67,12 +67,14 @@ def look_over(
     _leave_out_bad_boxes(records, findings)
     _find_odd_boxes(name, records, findings)
     for record in records:
-        if files[record["file_name"]].is_wide:
+        file = files[record["file_name"]]
+        if file.is_wide:
             findings.add(
                 "image of 16-bit or float pixels, scaled to 8 bits from its darkest to its "
                 "brightest",
                 record["file_name"],
             )
+        if file.is_wide or file.is_turned_twice:
             record["file_name"] = EIGHT_BIT + record["file_name"]
     return records
 

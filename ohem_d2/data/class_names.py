@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u200e\u200f"))
 
@@ -57,7 +58,7 @@ def differ_in_separators(names: Iterable[str]) -> list[str]:
     ]
 
 
-def of_one_name(names: Mapping[int | str, str]) -> list[str]:
+def of_one_name(names: Mapping[Any, str]) -> list[str]:
     """
     Find classes with several ids.
 

@@ -324,7 +324,7 @@ def _image_of_list(
         raise InputError(f"{where} has {name!r}, expected the path of an image")
     image = None if given else _locate(name, bases)
     if image is not None:
-        inside = [os.path.join(os.path.abspath(x), "") for x in (*bases, ".")]
+        inside = [os.path.join(os.path.abspath(x), "") for x in (*bases, Path())]
         if not os.path.abspath(image).startswith(tuple(inside)):
             raise InputError(
                 f"{where} names the image {name}, which is outside {bases[-1]}: expected one "

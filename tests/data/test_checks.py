@@ -33,13 +33,17 @@ def write(folder, images, annotations, name="a.json", **categories):
 
 
 def draw(file, box=BOX, size=(W, H), orientation=1, seed=0):
+    """An image with a red box."""
     noise = np.random.default_rng(seed).integers(90, 140, (size[1], size[0], 3), dtype=np.uint8)
     image, exif = Image.fromarray(noise), Image.Exif()
     x, y, w, h = box
     ImageDraw.Draw(image).rectangle([x, y, x + w - 1, y + h - 1], fill=(220, 40, 40))
     exif[0x0112] = orientation
     file.parent.mkdir(exist_ok=True)
-    image.save(file, exif=exif, quality=95)
+    if file.suffix == ".tiff":
+        image.save(file, tiffinfo={0x0112: orientation})
+    else:
+        image.save(file, exif=exif, quality=95)
 
 
 def load(address):
@@ -87,7 +91,7 @@ def red_inside(address):
     ]
 
 
-@pytest.mark.parametrize("form", ["polygon", "runs"])
+@pytest.mark.parametrize("form", ["polygon", "runs", "tiff"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_annotated_as_stored(tmp_path, caplog, orientation, form):
     import pycocotools.mask as mask_util
@@ -95,15 +99,14 @@ def test_annotated_as_stored(tmp_path, caplog, orientation, form):
     x, y, w, h = BOX
     polygon = [x, y, x + w, y, x + w, y + h, x, y + h]
     runs = mask_util.merge(mask_util.frPyObjects([polygon], H, W))
-    outline = (
-        [polygon] if form == "polygon" else {"size": [H, W], "counts": runs["counts"].decode()}
-    )
+    outline = [polygon] if form != "runs" else {"size": [H, W], "counts": runs["counts"].decode()}
     points = [x + 4, y + 4, 2, x + w - 5, y + h - 5, 2]
     object_ = {"bbox": BOX, "segmentation": outline, "keypoints": points}
     # The first tells how all are annotated: sideways, its size is another when it is shown.
+    last = "o.tiff" if form == "tiff" else "o.jpg"
     draw(tmp_path / "images" / "first.jpg", orientation=6)
-    draw(tmp_path / "images" / "o.jpg", orientation=orientation)
-    images = [{"file_name": f, "width": W, "height": H} for f in ("first.jpg", "o.jpg")]
+    draw(tmp_path / "images" / last, orientation=orientation)
+    images = [{"file_name": f, "width": W, "height": H} for f in ("first.jpg", last)]
     address = write(
         tmp_path, images, [{"image_id": i, **object_} for i in (1, 2)], keypoints=["a", "b"]
     )
