@@ -13,6 +13,7 @@ from .needs import (
 )
 from .specs import (
     ADDRESSES,
+    ClassesOfWeights,
     read_all_images,
     register_by_name,
     register_datasets,
@@ -21,6 +22,7 @@ from .specs import (
 
 __all__ = [
     "ADDRESSES",
+    "ClassesOfWeights",
     "check_annotated",
     "check_annotated_keypoints",
     "check_mask_format",

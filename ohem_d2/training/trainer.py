@@ -35,7 +35,7 @@ from ..evaluation.evaluators import build_evaluator, check_evaluator_type, tasks
 from ..evaluation.tta import TTA
 from ..visualization import MinedPictures
 from . import lazy_trainer
-from .checkpoint import WholeCheckpointer
+from .checkpoint import WholeCheckpointer, classes_of_weights
 from .checks import (
     check_batch_size,
     check_keypoint_sigmas,
@@ -308,7 +308,8 @@ def _check_expected_results(cfg: CfgNode) -> None:
 
 def _check_datasets(args, cfg: CfgNode) -> None:
     """Register those of the config, and make sure that they can be read."""
-    register_datasets(cfg)
+    run_of = cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR, args.resume
+    register_datasets(cfg, classes_of_weights(*run_of, training=not args.eval_only))
     splits = ("TEST",) if args.eval_only else ("TRAIN", "TEST")
     if not cfg.DATASETS[splits[0]]:
         raise InputError(f"DATASETS.{splits[0]} is empty, expected at least one data set")
