@@ -8,6 +8,7 @@ from .needs import (
     check_annotated,
     check_annotated_keypoints,
     check_mask_format,
+    check_objects,
     warn_of_limit,
     warn_without_pairs,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "check_annotated",
     "check_annotated_keypoints",
     "check_mask_format",
+    "check_objects",
     "coco_ground_truth",
     "most_objects",
     "plain_path",

@@ -198,8 +198,8 @@ def _as_in_weights(
         return known
     logger.warning(
         f"{file!r} was trained for {len(known)} classes, and the data has none of "
-        f"{', '.join(absent)}: the others are taken by their names, and detections of these "
-        "count for no class that is evaluated"
+        f"{', '.join(absent)}: the others are taken by their names, and what is found of these has "
+        "no ground truth"
     )
     return known
 

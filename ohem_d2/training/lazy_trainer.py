@@ -33,6 +33,7 @@ from ..data import (
     check_annotated,
     check_annotated_keypoints,
     check_mask_format,
+    check_objects,
     read_all_images,
     register_by_name,
     warn_of_limit,
@@ -370,6 +371,10 @@ def _check_needs(cfg: DictConfig, train: Sequence[str]) -> None:
         if (predictor := OmegaConf.select(cfg, key)) is not None:
             limit = predictor.get("test_topk_per_image", _MOST_DETECTIONS)
             warn_of_limit(test, f"{key}.test_topk_per_image", limit)
+    key = "model.proposal_generator.post_nms_topk"
+    if OmegaConf.is_list(limits := OmegaConf.select(cfg, key)) and len(limits) == 2:
+        warn_of_limit(test, f"{key}[1]", limits[1])
+    check_objects(train, test)
 
 
 def _replace_num_classes(node: DictConfig | ListConfig, old: int, new: int) -> None:

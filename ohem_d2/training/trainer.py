@@ -25,6 +25,7 @@ from torch import nn
 from ..config import check_start_iter, config_key, ohem_options
 from ..data import (
     check_annotated,
+    check_objects,
     read_all_images,
     register_datasets,
     warn_of_limit,
@@ -263,7 +264,17 @@ def _check_needs(cfg: CfgNode, training: bool) -> None:
         check_keypoint_sigmas("TEST.KEYPOINT_OKS_SIGMAS", sigmas, number, test)
         if training and cfg.INPUT.RANDOM_FLIP != "none":
             warn_without_pairs(cfg.DATASETS.TRAIN, "INPUT.RANDOM_FLIP 'none'")
+    key = "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE"
+    least = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
+    check_objects(cfg.DATASETS.TRAIN if training else (), test, least, key)
     warn_of_limit(test, "TEST.DETECTIONS_PER_IMAGE", cfg.TEST.DETECTIONS_PER_IMAGE)
+    if _NODES_OF_CLASSES.get(cfg.MODEL.META_ARCHITECTURE) == "ROI_HEADS":
+        if cfg.MODEL.LOAD_PROPOSALS:
+            key = "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST"
+            warn_of_limit(test, key, cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST)
+        else:
+            limit = cfg.MODEL.RPN.POST_NMS_TOPK_TEST
+            warn_of_limit(test, "MODEL.RPN.POST_NMS_TOPK_TEST", limit)
 
 
 def _try_augmentations(cfg: CfgNode, splits: Sequence[str]) -> None:
