@@ -200,7 +200,11 @@ def _read_darknet(file: Path, findings: Findings) -> tuple[dict[int, str], dict[
     names = _locate(content["names"], [file.parent])
     if names is None:
         raise InputError(f"{file}: its names, {content['names']}, do not exist")
-    return _read_names(names, findings), {x: [content[x]] for x in _SPLITS if content.get(x)}
+    known = _read_names(names, findings)
+    if content.get("classes", str(len(known))) != str(len(known)):
+        words = f"classes is {content['classes']!r}, and there are {len(known)} names"
+        findings.add("number of classes that is not that of the names", file, words)
+    return known, {x: [content[x]] for x in _SPLITS if content.get(x)}
 
 
 def _read_names(file: Path, findings: Findings) -> dict[int, str]:

@@ -198,6 +198,17 @@ def test_two_numbers_of_one_class(folder):
     )
 
 
+def test_a_number_of_classes_that_darknet_has_not(tmp_path):
+    write_image(tmp_path / "a.jpg")
+    (tmp_path / "a.txt").write_text(BOX)
+    (tmp_path / "list.txt").write_text("a.jpg")
+    (tmp_path / "obj.names").write_text("dog")
+    (tmp_path / "obj.data").write_text("classes = 3\ntrain = list.txt\nnames = obj.names\n")
+    found = Findings()
+    load_yolo(tmp_path / "obj.data", findings=found)
+    assert [x.words for x in found] == ["classes is '3', and there are 1 names"]
+
+
 @pytest.mark.parametrize("is_relative", [True, False])
 def test_a_list_that_leads_outside_is_refused(folder, tmp_path_factory, is_relative):
     other = tmp_path_factory.mktemp("other") / "z.jpg"

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 import torch
-from command_line import run_train_net
+from command_line import ROOT, run_train_net
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
@@ -16,8 +16,10 @@ from ohem_d2 import register_datasets
 from ohem_d2.data import ClassesOfWeights
 from ohem_d2.errors import InputError
 from ohem_d2.evaluation.evaluators import build_evaluator
+from ohem_d2.report.run import load_yaml_config
 from ohem_d2.training.checkpoint import WholeCheckpointer, classes_of_weights
 from ohem_d2.training.data_checks import check_num_classes, class_names
+from ohem_d2.training.lazy_trainer import load_lazy_config, register_lazy_datasets
 from ohem_d2.training.weights import SafeCheckpointer
 
 
@@ -187,3 +189,23 @@ def test_the_order_of_the_test_file(tmp_path):
     assert "The classes are taken by their names, in the order of 'out/model_final.pth'" in (
         done.stdout
     )
+
+
+def test_a_python_config_and_the_report(tmp_path):
+    """The order is that of the weights in them, too."""
+    of_weights = ClassesOfWeights("x.pth", ["dog", "cat"], False)
+    write_coco(tmp_path, IMAGES, {1: "cat", 2: "dog"})
+    address = f"coco://{tmp_path}/annotations.json?images={tmp_path}/images"
+    names = [f"dataloader.{x}.dataset.names" for x in ("train", "test")]
+    cfg = load_lazy_config(
+        str(ROOT / "configs" / "mask_rcnn_R_50_FPN_1x_ohem.py"),
+        [f"{names[0]}=[]", f"{names[1]}={address}", "model.roi_heads.mask_in_features=null"],
+    )
+    register_lazy_datasets(cfg, of_weights)
+    assert MetadataCatalog.get(address).thing_classes == ["dog", "cat"]
+    assert cfg.model.roi_heads.num_classes == 2
+    file = saved(tmp_path, ["dog", "lynx"])
+    with pytest.raises(InputError, match=r"class 'cat' in .*, but .*x.pth' was trained for dog, l"):
+        load_yaml_config(
+            "quick_start.yaml", ["MODEL.WEIGHTS", file, "DATASETS.TRAIN", "()"], address
+        )
