@@ -8,11 +8,13 @@ from .needs import (
     check_annotated,
     check_annotated_keypoints,
     check_mask_format,
+    check_objects,
     warn_of_limit,
     warn_without_pairs,
 )
 from .specs import (
     ADDRESSES,
+    ClassesOfWeights,
     read_all_images,
     register_by_name,
     register_datasets,
@@ -21,9 +23,11 @@ from .specs import (
 
 __all__ = [
     "ADDRESSES",
+    "ClassesOfWeights",
     "check_annotated",
     "check_annotated_keypoints",
     "check_mask_format",
+    "check_objects",
     "coco_ground_truth",
     "most_objects",
     "plain_path",
