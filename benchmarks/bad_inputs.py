@@ -16,6 +16,7 @@ tools/train_net.py does (``DefaultTrainer``), where the input means something to
 """
 
 import argparse
+import base64
 import json
 import math
 import multiprocessing
@@ -37,11 +38,13 @@ import torch
 from detectron2 import model_zoo
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
-from detectron2.engine import DefaultTrainer, SimpleTrainer, default_argument_parser, default_setup
+from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+from detectron2.engine import DefaultTrainer, TrainerBase, default_argument_parser, default_setup
 from detectron2.evaluation import COCOEvaluator, inference_on_dataset
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from environment import describe
+from PIL import Image
 
 from ohem_d2 import add_ohem_config, cli
 from ohem_d2.data import register_datasets
@@ -113,7 +116,7 @@ def lazy(setting: str) -> Bad:
 HEADS, RPN = "MODEL.ROI_HEADS", "MODEL.RPN"
 KEYS = [
     *(key(f"{HEADS}.BATCH_SIZE_PER_IMAGE", v) for v in (None, 0, -1, 10**30)),
-    *(key("SOLVER.MAX_ITER", v) for v in (0, -1, None)),
+    *(key("SOLVER.MAX_ITER", v) for v in (0, -1, None, "1,000")),
     *(key("SOLVER.BASE_LR", v) for v in (0, -0.1, "1e308", "float('nan')")),
     *(key("SOLVER.CHECKPOINT_PERIOD", v) for v in (0, -5)),
     *(key("SOLVER.IMS_PER_BATCH", v) for v in (0, -2, None)),
@@ -225,8 +228,7 @@ KEYS = [
     lazy("lr_multiplier=5"),
     lazy("dataloader.evaluator=5"),
     lazy("dataloader.train.dataset.names=5"),
-    Bad("keys", "optimizer._target_=nothing.Here", (LAZY,),
-        {"optimizer._target_": "nothing.Here"}, config=LAZY, plain=False),
+    lazy("optimizer._target_=nothing.Here"),
     lazy("train.max_iter=0"),
     lazy("train.max_iter=many"),
     lazy("train.checkpointer.period=0"),
@@ -244,6 +246,31 @@ KEYS = [
     lazy("model.roi_heads.batch_size_per_image=null"),
     lazy("model.proposal_generator.nms_thresh=-1"),
     lazy("model.roi_heads.ohem.loss_weight_cls=1e308"),
+    key("DATASETS.UNREADABLE_IMAGES", "Skip"),
+    key("SOLVER.NUM_DECAYS", 0, SOLVER__LR_SCHEDULER_NAME="WarmupStepWithFixedGammaLR"),
+    key("MODEL.PROPOSAL_GENERATOR.MIN_SIZE", 10000),
+    key(f"{RPN}.LOSS_WEIGHT", -1.0),
+    key(f"{RPN}.BATCH_SIZE_PER_IMAGE", 0),
+    key("MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA", -0.5),
+    key("MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNHead", MODEL__MASK_ON=True),
+    key("SOLVER.BIAS_LR_FACTOR", -2.0),
+    key("MODEL.DEVICE", "mps"),
+    key("MODEL.META_ARCHITECTURE", "PanopticFPN"),
+    key("DATASETS.TRAIN", "('coco://shapes/train.json?images=shapes/JPEGImages&part=train:80',)"),
+    key("DATASETS.TRAIN", "('coco://shapes/train.json?images=shapes',)"),
+    key("TEST.EXPECTED_RESULTS", "[['bbox', 'mAP', 38.5, 0.2]]"),
+    key("INPUT.IGNORE_REGIONS.ENABLED", "crowd"),
+    key(f"{HEADS}.OHEM.BG_IOU_LO", "(0.1, 0.5)"),
+    key(f"{HEADS}.OHEM.CASCADE_STAGES", "all", MODEL__ROI_HEADS__NAME="OHEMCascadeROIHeads",
+        MODEL__ROI_BOX_HEAD__CLS_AGNOSTIC_BBOX_REG=True),
+    lazy("model.roi_heads.box_predictor.test_score_thresh=5"),
+    lazy("lr_multiplier.scheduler.values=[1.0,0.1]"),
+    lazy("train.output_dir=null"),
+    lazy("optimizer._target_=builtins.dict"),
+    lazy("model._target_=builtins.dict"),
+    lazy("lr_multiplier._target_=builtins.dict"),
+    lazy("dataloader.train.mapper.augmentations=[RandomFlip]"),
+    lazy("dataloader.train.mapper.augmentations.9.prob=1"),
 ]  # fmt: skip
 
 # ---------------------------------------------------------------------------------------- weights
@@ -395,6 +422,10 @@ STATES = [
     from_state("the scheduler a list", lambda c: c["trainer"]["hooks"].update(LRScheduler=[1])),
     from_state("last_epoch NaN", lambda c: scheduler_of(c).update(last_epoch=math.nan)),
     from_state("one of base_lrs", lambda c: scheduler_of(c).update(base_lrs=[0.1])),
+    from_state("groups in another order", lambda c: optimizer_of(c)["param_groups"].reverse()),
+    from_state("a group without momentum", lambda c: optimizer_of(c)["param_groups"][0].pop(
+        "momentum")),
+    from_state("fewer parameters", lambda c: optimizer_of(c)["param_groups"][0]["params"].pop()),
     from_state("random states of text", lambda c: c["trainer"]["hooks"].update(
         ResumeHook={"processes": "x"})),
 ]  # fmt: skip
@@ -456,6 +487,29 @@ WEIGHTS = [
     weights("of another model", lambda f: torch.save({"model": {"a.weight": torch.zeros(3)}}, f)),
     weights("of another model, to train",
             lambda f: torch.save({"model": {"a.weight": torch.zeros(3)}}, f), how="train"),
+    weights("under torch.compile", lambda f: torch.save({"model": {
+        f"_orig_mod.{k}": x for k, x in good().items()}}, f)),
+    weights("under torch.compile, to train", lambda f: torch.save({"model": {
+        k.replace("backbone.", "backbone._orig_mod."): x for k, x in good().items()}}, f),
+        how="train"),
+    weights("of a box head for all classes together", lambda f: torch.save({"model": {
+        k: x[:4].clone() if "bbox_pred" in k else x for k, x in good().items()}}, f)),
+    weights("of batch normalization", lambda f: torch.save({"model": {**good(), **{
+        k.replace("norm.weight", "norm.running_var"): x for k, x in good().items()
+        if k.endswith("norm.weight")}}}, f)),
+    weights("behind the headers of HTTP", lambda f: f.write_bytes(
+        b"HTTP/1.1 200 OK\r\n\r\n" + Path("good.pth").read_bytes())),
+    weights("in base64", lambda f: f.write_bytes(
+        base64.encodebytes(Path("good.pth").read_bytes()[:9999]))),
+    weights("of Keras", lambda f: f.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(999)), "bad.h5"),
+    weights("the name of the last checkpoint", lambda f: f.write_text("model_final.pth")),
+    *(Bad("weights", x, ("MODEL.WEIGHTS",), {"MODEL.WEIGHTS": x}) for x in (
+        "good.pth,good.pth", "model_*.pth", "$CKPT_DIR/good.pth",
+        "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml")),
+    Bad("weights", "nothing to evaluate", ("MODEL.WEIGHTS",), arguments=("--eval-only",)),
+    Bad("weights", "of another architecture than a Python config", ("good.pth",),
+        {"train.init_checkpoint": "good.pth"}, arguments=("--eval-only",), config=LAZY,
+        plain=False),
     weights("without a head", lambda f: without("roi_heads.box_predictor", f)),
     weights("without a layer", lambda f: without("backbone.bottom_up.stem", f)),
     weights("without the RPN", lambda f: without("proposal_generator", f)),
@@ -520,7 +574,70 @@ def annotations(name: str, make: Callable[[Path], object]) -> Bad:
     )  # fmt: skip
 
 
+def images(name: str, spoil: Callable[[Path], object], *names: str) -> Bad:
+    """Images of COCO in Detectron2's layout, and what is wrong with their folder."""
+
+    def prepare() -> None:
+        folder = Path("datasets/coco/train2017")
+        shutil.copytree("shapes/JPEGImages", folder)
+        content = json.loads(Path("shapes/train.json").read_text())
+        classes = [{"id": x["id"], "name": x["name"]} for x in COCO_CATEGORIES if x["isthing"]]
+        file = Path("datasets/coco/annotations/instances_train2017.json")
+        file.parent.mkdir()
+        file.write_text(json.dumps({**content, "categories": classes}))
+        spoil(folder)
+
+    return Bad(
+        "folders", f"images of COCO, {name}", names or ("train2017",),
+        {"DATASETS.TRAIN": "('coco_2017_train',)", "DATASETS.TEST": "()",
+         f"{HEADS}.NUM_CLASSES": 80}, prepare,
+    )  # fmt: skip
+
+
+def into_itself(folder: Path) -> None:
+    """Unpack a folder into a folder of its name."""
+    folder.rename("unpacked")
+    folder.mkdir()
+    Path("unpacked").rename(folder / folder.name)
+
+
+def gone(folder: Path) -> None:
+    """Leave a link to a place that is gone."""
+    shutil.rmtree(folder)
+    folder.symlink_to("/nothing/here")
+
+
+def voc(name: str, text: str, *names: str) -> Bad:
+    """A list of images in PASCAL VOC's layout."""
+
+    def prepare() -> None:
+        folder = Path("datasets/VOC2007")
+        for part in ("Annotations", "JPEGImages"):
+            shutil.copytree(f"shapes/{part}", folder / part)
+        (folder / "ImageSets/Main").mkdir(parents=True)
+        (folder / "ImageSets/Main/trainval.txt").write_text(text)
+
+    return Bad(
+        "folders", f"the list of VOC, {name}", names or ("trainval.txt",),
+        {"DATASETS.TRAIN": "('voc_2007_trainval',)", "DATASETS.TEST": "()",
+         f"{HEADS}.NUM_CLASSES": 20}, prepare,
+    )  # fmt: skip
+
+
 FOLDERS = [
+    images("one is empty", lambda f: (f / "train_00002.jpg").write_bytes(b""), "train_00002.jpg"),
+    images("one is missing", lambda f: (f / "train_00002.jpg").unlink(), "train_00002.jpg"),
+    images("one is no image", lambda f: (f / "train_00002.jpg").write_text("<html>404</html>"),
+           "train_00002.jpg"),
+    images("one is cut off", lambda f: os.truncate(f / "train_00002.jpg", 2000), "train_00002.jpg"),
+    images("one is of another size", lambda f: Image.new("RGB", (9, 9)).save(f / "train_00002.jpg"),
+           "train_00002.jpg"),
+    images("in a folder too many", into_itself),
+    images("behind a link to nothing", gone),
+    voc("with suffixes", "train_00000.jpg\ntrain_00001.jpg\n"),
+    voc("of other images", "000001\n000002\n"),
+    Bad("folders", "no data of Cityscapes", ("cityscapes",),
+        {"DATASETS.TRAIN": "('cityscapes_fine_instance_seg_train',)", "DATASETS.TEST": "()"}),
     out_folder("a file", "file", lambda: Path("file").write_text("x")),
     out_folder("below a file", "file/out", lambda: Path("file").write_text("x")),
     out_folder("empty", "''"),
@@ -539,6 +656,10 @@ FOLDERS = [
         "inference/coco_instances_results.json")),
     *(in_the_way(x, Path.touch, "a file") for x in ("inference", "pictures")),
     in_the_way("metrics.json", lambda f: os.mkfifo(f), "a pipe"),
+    in_the_way(".lock", lambda f: os.mkfifo(f), "a pipe"),
+    in_the_way("pictures/mined.jpg", Path.mkdir, "a folder"),
+    *(in_the_way(x, lambda f: f.symlink_to("/nothing/here"), "a link to nothing") for x in (
+        "log.txt", "model_final.pth")),
     in_the_way("metrics.json", lambda f: f.symlink_to("/dev/full"), "a device"),
     data_folder("a file", "file"),
     data_folder("below a file", "file/data"),
@@ -552,6 +673,12 @@ FOLDERS = [
     annotations("HTML", lambda f: f.write_text("<html>404</html>")),
     annotations("cut off", lambda f: f.write_text('{"images": [')),
     annotations("a folder", Path.mkdir),
+    annotations("captions", lambda f: f.write_text(json.dumps({"images": [], "annotations": []}))),
+    Bad("folders", "--output of the report, empty", ("--output",), arguments=("--output", ""),
+        command="report", plain=False),
+    Bad("folders", "--output of the report, a folder in it", ("hard_examples.json",),
+        prepare=lambda: Path("report/hard_examples.json").mkdir(parents=True), command="report",
+        plain=False),
     Bad("folders", "--output of the report, a file", ("--output",),
         prepare=lambda: Path("report").write_text("x"), command="report", plain=False),
     Bad("folders", "train.output_dir, a file", ("train.output_dir",),
@@ -628,12 +755,42 @@ CONFIGS = [
     base("10000 brackets", f"SEED: {'[' * 10000}\n"),
     base("a chain of bases", "_BASE_: c0.yaml\n", lambda: [
         Path(f"c{i}.yaml").write_text(f"_BASE_: c{i + 1}.yaml\n") for i in range(1500)]),
+    base("a conflict of git", "<<<<<<< HEAD\nSEED: 1\n=======\nSEED: 2\n>>>>>>> feature\n"),
+    base("a no-break space", "SOLVER:\n\u00a0 GAMMA: 0.2\n"),
+    base("a template", "OUTPUT_DIR: {{ output_dir }}\n"),
+    base("a decimal comma", "SOLVER: {BASE_LR: '0,002'}\n"),
+    base("a number of 5000 digits", f"SEED: {'9' * 5000}\n"),
+    base("a data.yaml of Ultralytics", "path: coco8\ntrain: images/train\nnames: {0: person}\n"),
+    base("a config of Mask2Former", "MODEL: {MASK_FORMER: {HIDDEN_DIM: 256}}\n"),
+    base("a path of Windows as base", '_BASE_: "C:\\configs\\quick_start.yaml"\n'),
+    base("curly quotes", "DATASETS: {TRAIN: (\u201ccoco_2017_train\u201d,)}\n"),
+    base("a Python config that was saved", "train: {}\nmodel: {_target_: a.b}\n"),
+    Bad("configs", "a wrong value in the base", ("child.yaml",), config="bad.yaml",
+        prepare=lambda: [Path(f"{x}.yaml").write_text(text) for x, text in (
+            ("child", "SOLVER: {GAMMA: [0.1]}\n"), ("bad", "_BASE_: child.yaml\n"))]),
+    Bad("configs", "a notebook", ("bad.ipynb",), config="bad.ipynb",
+        prepare=lambda: Path("bad.ipynb").write_text('{"cells": [], "nbformat": 4}')),
+    Bad("configs", "a long dash", ("\u2013eval-only",), arguments=("\u2013eval-only",)),
+    Bad("configs", "an unknown argument", ("--opts",), arguments=("--opts",)),
+    Bad("configs", "--num-gpus two", ("--num-gpus",), arguments=("--num-gpus", "two")),
+    Bad("configs", "--num-machines 0", ("--num-machines",), arguments=("--num-machines", "0"),
+        plain=False),
+    Bad("configs", "--dist-url without tcp://", ("--dist-url",), plain=False,
+        arguments=("--num-machines", "2", "--dist-url", "127.0.0.1:29511")),
+    Bad("configs", "KEY = VALUE", ("SOLVER.MAX_ITER",), arguments=("SOLVER.MAX_ITER", "=", "5")),
     Bad("configs", "a setting below a value", ("SEED.X",), {"SEED.X": 5}),
     *(python(name, text) for name, text in (
         ("that ends the program", "import sys\nsys.exit(0)\n"),
         ("without a model", "train = dict(output_dir='out')\n"),
         ("with a model that is none", "model = 'mask_rcnn'\ntrain = dict(output_dir='out')\n"),
         ("that is empty", ""),
+        ("of MMDetection", "model = dict(type='FasterRCNN')\noptim_wrapper = dict(lr=0.02)\n"),
+        ("that trains by itself", "from detectron2.config import get_cfg\ncfg = get_cfg()\n"),
+        ("that needs a variable", f"{AS_LAZY}train.max_iter = '${{oc.env:NOT_SET}}'\n"),
+        ("that refers to itself", f"{AS_LAZY}train.max_iter = '${{train.max_iter}}'\n"),
+        ("with a class where a call is meant",
+         f"{AS_LAZY}from detectron2.modeling.roi_heads import FastRCNNConvFCHead as Head\n"
+         "model.roi_heads.box_head = Head\n"),
         ("that refers to nothing",
          f"{AS_LAZY}train.max_iter = '${{nothing.here}}'\n"))),
     Bad("configs", "a Python setting without a key", (LAZY, "in the settings"), {"": 5},
@@ -682,7 +839,17 @@ def run_ours(bad: Bad) -> None:
         if "MODEL.WEIGHTS" not in settings:
             opts += ["MODEL.WEIGHTS", "good.pth"]
         cli.main(
-            ["report", "--config-file", config, "--dataset", data, "--output", "report", *opts]
+            [
+                "report",
+                "--config-file",
+                config,
+                "--dataset",
+                data,
+                "--output",
+                "report",
+                *bad.arguments,
+                *opts,
+            ]
         )
     else:
         cli.main(["train", "--config-file", config, *bad.arguments, *opts])
@@ -724,14 +891,19 @@ class PlainTrainer(DefaultTrainer):
 
 
 def note_the_beginning() -> None:
-    """Leave a file behind when a training, or the look at images, begins."""
-    step = SimpleTrainer.run_step
+    """
+    Leave a file behind when a training has made its first step, or the look at images begins.
 
-    def run_step(self) -> None:
-        step(self)
+    Nothing may stand around the step itself: an error that comes through code of a user's own, as
+    this would be, is not ours to answer.
+    """
+    after_step = TrainerBase.after_step
+
+    def note(self) -> None:
         Path(os.environ["BEGUN"]).touch()
+        after_step(self)
 
-    SimpleTrainer.run_step = run_step
+    TrainerBase.after_step = note
 
     def inference(*args: object, **kwargs: object) -> object:
         Path(os.environ["BEGUN"]).touch()

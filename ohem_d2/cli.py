@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from detectron2.engine import default_argument_parser, launch
@@ -70,7 +71,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(argv: Sequence[str], prog: str | None = None) -> None:
     """Train or evaluate a detector with online hard example mining."""
-    parser = default_argument_parser(
+    parser = _parser(
+        prog,
+        train.__doc__,
         """
 examples:
   %(prog)s                                           # the quick start: no data, no GPU
@@ -78,10 +81,9 @@ examples:
   %(prog)s --config-file COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml \\
       MODEL.ROI_HEADS.NAME OHEMROIHeads
   %(prog)s --config-file configs/mask_rcnn_R_50_FPN_1x_ohem.py train.max_iter=1000
-"""
+""",
+        default_argument_parser(),
     )
-    parser.prog = prog or parser.prog
-    parser.description = train.__doc__
     parser.set_defaults(config_file=str(CONFIGS / "quick_start.yaml"))
     args = parser.parse_args(argv)
     _find_own_modules()
@@ -340,13 +342,28 @@ example:
         sys.exit(130)  # as a shell has it of what Ctrl-C stops
 
 
-def _parser(prog: str | None, description: str | None, epilog: str) -> argparse.ArgumentParser:
-    """A parser whose help shows the lines of the epilog as they are."""
-    return argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """Answers what it does not understand in one line, as everything else here does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} ('{self.prog} --help' tells the arguments)\n")
+
+
+def _parser(
+    prog: str | None,
+    description: str | None,
+    epilog: str,
+    parent: argparse.ArgumentParser | None = None,
+) -> argparse.ArgumentParser:
+    """A parser whose help shows the lines of the epilog as they are, perhaps with the arguments of
+    another."""
+    return _Parser(
         prog=prog,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=epilog,
+        parents=[] if parent is None else [parent],
+        add_help=parent is None,
     )
 
 

@@ -80,6 +80,27 @@ def test_no_such_command(argv, capsys):
     assert "COMMAND" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["train", "--opts", "SEED", "1"], "unrecognized arguments: --opts"),
+        (["train", "--num-gpus", "two"], "argument --num-gpus: invalid int value: 'two'"),
+        (["report", "--dataset", "a"], "the following arguments are required: --config-file"),
+        (["report", "--label-errors", "all"], "argument --label-errors: invalid choice: 'all'"),
+        (["data"], "the following arguments are required: DATASET"),
+    ],
+)
+def test_arguments_that_are_not_understood_are_one_line(argv, words, called, capsys):
+    with pytest.raises(SystemExit) as done:
+        cli.main(argv)
+    assert done.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {words}")
+    assert said.endswith(f" ('ohem-d2 {argv[0]} --help' tells the arguments)\n")
+    assert said.count("\n") == 1
+    assert not called
+
+
 PROCESSES = {
     (2, 1, 0): (2, 8, None),
     (0, 3, 2): (0, 8, None),

@@ -1,7 +1,7 @@
 """
 What is looked at in the records of every data set that is given by address: image files, sizes,
 boxes, and images that are there twice. What can be told is mended; what cannot is one error, or a
-line among the findings.
+line among the findings. Of registered data sets, image files and sizes are looked at, too.
 """
 
 import os
@@ -162,6 +162,44 @@ class _Size(NamedTuple):
         return f"{self.width} x {self.height}"
 
 
+def _shown(file: ImageFile) -> _Size:
+    """The size of an image as viewers show it."""
+    width, height = file.width, file.height
+    return _Size(height, width) if file.orientation in SIDEWAYS else _Size(width, height)
+
+
+def check_sizes(name: str, records: Sequence[dict], files: dict[str, ImageFile]) -> None:
+    """
+    Make sure that images are of the size that their records say, if they do: others Detectron2
+    refuses when it reads them.
+
+    Args:
+        name: of the data set.
+        records: in Detectron2's form.
+        files: what is known of each file, by its path.
+
+    Raises:
+        InputError: some are not.
+    """
+    wrong = []
+    for record in records:
+        shown = _shown(files[record["file_name"]])
+        if "width" in record and "height" in record:
+            given = record["width"], record["height"]
+            if given != shown:
+                wrong.append(f"{record['file_name']}: {shown}, annotated {given[0]} x {given[1]}")
+    _refuse_sizes(name, wrong)
+
+
+def _refuse_sizes(name: str, wrong: Sequence[str], otherwise: str = "") -> None:
+    if wrong:
+        raise InputError(
+            f"{len(wrong)} images of the data set {name!r} have another size than their "
+            f"annotations say ({first_few(wrong)}): expected the images that were annotated"
+            f"{otherwise}"
+        )
+
+
 def _fit_to_files(
     name: str, records: list[dict], files: dict[str, ImageFile], findings: Findings
 ) -> None:
@@ -179,8 +217,7 @@ def _fit_to_files(
         if file.problem:
             record["width"], record["height"] = given
             continue
-        stored = _Size(file.width, file.height)
-        shown = _Size(*reversed(stored)) if file.orientation in SIDEWAYS else stored
+        stored, shown = _Size(file.width, file.height), _shown(file)
         record["width"], record["height"] = shown
         if min(given) <= 0:
             if has_size:
@@ -200,12 +237,7 @@ def _fit_to_files(
             undecided.append(record)
         else:
             (as_shown if given == shown else as_stored).append(record)
-    if wrong:
-        raise InputError(
-            f"{len(wrong)} images of the data set {name!r} have another size than their "
-            f"annotations say ({first_few(wrong)}): expected the images that were annotated, or "
-            "width and height 0 to take those of the files"
-        )
+    _refuse_sizes(name, wrong, ", or width and height 0 to take those of the files")
     if as_stored and not as_shown:
         as_stored += undecided
     elif not as_shown:

@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..errors import InputError
 from .addresses import ADDRESSES, Loaded, evaluator_type, load_address, part_of
 from .builtin import register_builtin
-from .checks import UNREADABLE, copies_in_training, read_to_end
+from .checks import UNREADABLE, check_sizes, copies_in_training, read_to_end
 from .class_names import differ_in_case, normalise
 from .findings import Findings
 from .image_reading import ImageFile, plain_path
@@ -131,9 +131,12 @@ def register_by_name(
 
 def read_all_images(train: Sequence[str], test: Sequence[str], unreadable: str = "error") -> None:
     """
-    Read every image of data sets that were given by address to its end, before a training. What
-    was read once is not read again while the file stays the same. Images that a test set shares
-    with a training set are named.
+    Read every image of data sets to its end, before a training. What was read once is not read
+    again while the file stays the same. Images that a test set shares with a training set are
+    named.
+
+    Of data sets that are registered with Detectron2, these are the images that its `DatasetMapper`
+    will open, as far as they are files of this machine. Their sizes are compared as it does.
 
     Args:
         train: names of the data sets to train on.
@@ -141,18 +144,38 @@ def read_all_images(train: Sequence[str], test: Sequence[str], unreadable: str =
         unreadable: see `register_by_name`. Images that are left out are taken from the catalog.
 
     Raises:
-        InputError: some cannot be read, and are not to be left out.
+        InputError: some cannot be read, and are not to be left out, or have another size.
     """
     known: dict[str, dict[str, ImageFile]] = {}
-    for name in dict.fromkeys(x for x in (*train, *test) if "://" in x):
+    for name in dict.fromkeys((*train, *test)):
         records, findings = DatasetCatalog.get(name), Findings()
-        left, known[name] = read_to_end(name, records, findings, unreadable)
+        by_address = "://" in name
+        read = records if by_address else _read_by_detectron2(records, training=name not in test)
+        if not read:
+            continue
+        left, known[name] = read_to_end(name, read, findings, unreadable)
+        if not by_address:
+            check_sizes(name, left, known[name])
         _log(name, findings)
-        if len(left) < len(records):
-            _store(name, left)
+        if len(left) < len(read):
+            bad = {path for path, file in known[name].items() if file.problem}
+            others = [r for r in records if r.get("file_name") not in bad]
+            _store(name, left if by_address else others)
     of_train, of_test = ({n: known[n] for n in x if n in known} for x in (train, test))
     for line in copies_in_training(of_train, of_test):
         logger.warning(line)
+
+
+def _read_by_detectron2(records: Sequence[dict], training: bool) -> list[dict]:
+    """
+    The records whose images Detectron2 opens: by default it trains on none without objects. Other
+    records are for the mapper of a project of its own, and other paths for a handler of its own.
+    """
+    records = [r for r in records if isinstance(r.get("file_name"), str)]
+    records = [r for r in records if "://" not in r["file_name"]]
+    if training and records and "annotations" in records[0]:
+        records = [r for r in records if not all(a.get("iscrowd") for a in r["annotations"])]
+    return records
 
 
 def unknown_dataset(name: str) -> InputError:
@@ -234,6 +257,8 @@ def _store(name: str, records: list[dict]) -> None:
 
 def _copied(record: dict) -> dict:
     """What may be changed without a trace in the catalog, but for outlines and keypoints."""
+    if "annotations" not in record:
+        return dict(record)
     return {**record, "annotations": [dict(x) for x in record["annotations"]]}
 
 

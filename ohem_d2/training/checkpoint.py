@@ -97,13 +97,14 @@ class WholeCheckpointer(SafeCheckpointer):
         super().tag_last_checkpoint(last_filename_basename)
         self._file = os.path.join(self.save_dir, last_filename_basename)
 
-    def _load_file(self, filename: str) -> dict[str, Any]:
-        loaded = super()._load_file(filename)
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        # First the weights, which tell best that the model is another.
+        incompatible = super()._load_model(checkpoint)
         if not self._starts_training:
             for key, x in self.checkpointables.items():
                 if isinstance(x, TrainerBase):
-                    check_training_state(self._path, loaded, x, key)
-        return loaded
+                    check_training_state(self._path, checkpoint, x, key)
+        return incompatible
 
     def _find(self) -> tuple[str, str]:
         """The path of the newest whole checkpoint, or ""; and what to tell the user if it fails."""

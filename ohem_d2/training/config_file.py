@@ -18,7 +18,7 @@ from ..errors import InputError, shown
 from ..paths import wrong_file
 from .device import usable_device
 from .key_checks import check_no_none
-from .yaml_files import place, read_with_bases
+from .yaml_files import file_of, place, read_with_bases
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     add_ohem_config(cfg)
     defaults = cfg.clone()
     contents = read_with_bases(path, CONFIGS, _ZOO)
-    _merge_file(cfg, path)
+    _merge_file(cfg, path, contents)
     check_no_none(cfg, defaults)
     _merge_settings(cfg, list(opts))
     check_no_none(cfg, defaults)
@@ -108,21 +108,32 @@ def find_config(config_file: str) -> str:
     )
 
 
-def _merge_file(cfg: CfgNode, path: str) -> None:
+def _merge_file(cfg: CfgNode, path: str, contents: dict[str, dict]) -> None:
     try:
         with _without_a_word():
             cfg.merge_from_file(path)
     except yaml.constructor.ConstructorError as e:
         could_run_code = "tag" in (e.problem or "")
         reason = "it has a YAML tag that could run code" if could_run_code else "it is malformed"
-        raise InputError(f"{path} was not loaded, because {reason}: {place(e)}") from None
+        file = e.problem_mark.name if e.problem_mark else path
+        raise InputError(
+            f"{_named(file, path)} was not loaded, because {reason}: {place(e)}"
+        ) from None
     except RecursionError:
         raise InputError(
             f"{path} is no valid config: its keys are nested too deeply, expected less than a "
             "hundred levels"
         ) from None
     except (OSError, *_REFUSED) as e:
-        raise InputError(f"{path} is no valid config: {_text(e)}") from None
+        text = _text(e)
+        # Each of these messages begins with the key, or has it as its first word that is one.
+        files = (file_of(contents, key) for key in re.findall(r"[A-Z]\w*(?:\.\w+)*", text))
+        file = next(filter(None, files), path)
+        raise InputError(f"{_named(file, path)} is no valid config: {text}") from None
+
+
+def _named(file: str, config: str) -> str:
+    return config if file == config else f"{file}, which {config} is based on,"
 
 
 @contextmanager

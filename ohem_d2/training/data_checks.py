@@ -61,6 +61,8 @@ def check_datasets(*names: str) -> None:
                 )
         if metadata.get("json_file") and metadata.get("evaluator_type") in _OF_COCO:
             _check_json(name, metadata["json_file"])
+        if files[1:]:
+            _check_list_of_voc(name, files[1], metadata["dirname"])
 
 
 def _unreachable(path: str) -> str | None:
@@ -82,8 +84,9 @@ def _check_json(name: str, path: str) -> None:
         if reason is None and os.path.getsize(file) <= _READ:
             with open(file, encoding="utf-8") as f:
                 content = json.load(f)
-            if not isinstance(content, dict) or not isinstance(content.get("images"), list):
-                reason = "has no list of images"
+            for part in ("images", "categories"):
+                if not isinstance(content, dict) or not isinstance(content.get(part), list):
+                    reason = reason or f"has no list of {part}"
         elif reason is None:
             with open(file, "rb") as f:
                 start = f.read(_ENDS)
@@ -96,6 +99,21 @@ def _check_json(name: str, path: str) -> None:
         raise InputError(
             f"the data set {name!r} cannot be read: {path} {reason}, expected annotations in "
             "COCO's format"
+        )
+
+
+def _check_list_of_voc(name: str, path: str, folder: str) -> None:
+    """Make sure that each image in a list of PASCAL VOC's layout is annotated."""
+    annotations = os.path.join(PathManager.get_local_path(folder), "Annotations")
+    with PathManager.open(path) as f:
+        named = [line.split()[0] for line in f if line.strip()]
+    files = {*os.listdir(annotations)} if os.path.isdir(annotations) else set()
+    missing = [x for x in named if f"{x}.xml" not in files]
+    if missing:
+        raise InputError(
+            f"the data set {name!r} cannot be read: {path} names {missing[0]!r}, but there is no "
+            f"{os.path.join(annotations, missing[0])}.xml ({len(missing)} of {len(named)} names "
+            "have none), expected names of annotated images, without their suffix"
         )
 
 

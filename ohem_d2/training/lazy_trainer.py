@@ -64,9 +64,10 @@ from .distributed import wrap_ddp
 from .ignore_regions import use_ignore_regions_lazily
 from .interruption import ResumeHook
 from .key_checks import check_lazy_keys, lazy_interpolations
+from .lazy_targets import check_targets, make
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
-from .output_folder import alone_in, check_output_files
+from .output_folder import alone_in, check_output_files, check_space
 from .trial import name_first_step, try_augmentations, try_model
 
 logger = logging.getLogger(__name__)
@@ -137,7 +138,9 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     _check_needs(cfg, train)
     weights = ("train.init_checkpoint", cfg.train.init_checkpoint, output_dir)
     check_weights(*weights, resume=args.resume, training=not args.eval_only)
-    read_all_images(train, _names(cfg, "test"), _unreadable(cfg))
+    with named_data_sets(keys), named_annotations():
+        read = {x: _names_of_images(cfg, x) for x in ("train", "test")}
+        read_all_images(() if args.eval_only else read["train"], read["test"], _unreadable(cfg))
     default_setup(cfg, args)
     if not args.eval_only:
         use_ignore_regions_lazily(cfg, train)
@@ -151,7 +154,7 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
             try_augmentations(augmentations, key)
     try:
         with named_settings(*settings):
-            model = instantiate(cfg.model).to(cfg.train.device)
+            model = make(cfg, "model").to(cfg.train.device)
     except ImportError as e:  # also of a package that Detectron2 does not install
         raise InputError(f"the model cannot be built: {e}") from e
     if hasattr(model, "roi_heads"):
@@ -167,6 +170,7 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
         check_start_iter(heads.ohem, "model.roi_heads.ohem.start_iter", cfg.train.max_iter)
     with named_settings(*settings):
         trainer, checkpointer = build_trainer(cfg, model)
+    check_space("train.output_dir", output_dir, model)
     name_first_step(trainer, named_settings(*settings, verb="trained"))
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
     resumed = args.resume and checkpointer.has_checkpoint()
@@ -200,10 +204,19 @@ def load_lazy_config(
             cfg.train.device = usable_device("train.device", device)
         check_lazy_keys(cfg, training)
         _check_complete(cfg, config_file, training)
+        check_targets(cfg, _made(cfg, training))
         if training and cfg.train.device == "cpu" and cfg.train.amp.enabled:
             logger.warning("train.amp.enabled is turned off: Detectron2 needs a GPU for it")
             cfg.train.amp.enabled = False
         return cfg
+
+
+def _made(cfg: DictConfig, training: bool) -> list[str]:
+    """The parts of a config that are made of it."""
+    parts = ["model", "dataloader.test"]
+    if not any("://" in name for name in _names(cfg, "test")):
+        parts.append("dataloader.evaluator")  # else that of the address is taken
+    return [*parts, "dataloader.train", "optimizer", "lr_multiplier"] if training else parts
 
 
 @contextmanager
@@ -245,6 +258,10 @@ def _override(cfg: DictConfig, config_file: str, opts: list[str]) -> None:
             raise InputError(f"{opt} comes after the settings, expected it before them")
         if not is_pair or not all(key.lstrip("+~").split(".")):
             raise InputError(f"in the settings {opt!r}: expected key=value, as for Python configs")
+        if "[" in key:  # which OmegaConf knows, but hydra does not
+            instead = re.sub(r"\[(-?\w*)\]", r".\1", key)
+            raise InputError(f"in the settings {opt!r}: expected {instead}, without brackets")
+        _check_index(cfg, key.lstrip("+~"), opt)
         if not key.startswith("+") and OmegaConf.select(cfg, key, default=_MISSING) is _MISSING:
             root = key.partition(".")[0]
             if root not in cfg and any(x.partition(".")[0] == root for x in _NEEDED):
@@ -261,9 +278,23 @@ def _override(cfg: DictConfig, config_file: str, opts: list[str]) -> None:
             raise InputError(f"in the settings {opts[i]!r}: {e}") from None
 
 
+def _check_index(cfg: DictConfig, key: str, opt: str) -> None:
+    """Make sure that a list has the entry that a setting is for."""
+    names = key.split(".")
+    for i, name in enumerate(names):
+        above = ".".join(names[:i])
+        node = OmegaConf.select(cfg, above) if above else cfg
+        if OmegaConf.is_list(node) and name not in map(str, range(len(node))):
+            raise InputError(
+                f"in the settings {opt!r}: {above} has {len(node)} entries, expected 0 to "
+                f"{len(node) - 1} in the place of {name}"
+            )
+
+
 def _check_interpolations(cfg: DictConfig, config_file: str) -> None:
     """Make sure that what refers to another key finds it, before anything looks at it."""
-    for key in lazy_interpolations(cfg):
+    # Some nodes have a second name, in which they come again: the shortest is that which is used.
+    for key in sorted(lazy_interpolations(cfg), key=lambda key: key.count(".")):
         try:
             OmegaConf.select(cfg, key)
         except Exception as e:  # a resolver of the user's own may raise anything
@@ -402,7 +433,7 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, Who
     """
     # Of the bare model, by whose names of parameters some configs choose learning rates.
     cfg.optimizer.params.model = model
-    optimizer = instantiate(cfg.optimizer)
+    optimizer = make(cfg, "optimizer")
     model = wrap_ddp(model, **cfg.train.ddp)
     trainer_class = AMPTrainer if cfg.train.amp.enabled else SimpleTrainer
     with named_annotations():
@@ -415,7 +446,7 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, Who
 
     on_all: list[HookBase] = [
         hooks.IterationTimer(),
-        hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+        hooks.LRScheduler(scheduler=make(cfg, "lr_multiplier")),
         MiningLogs(cfg.train.log_period),
         ResumeHook(checkpointer, **cfg.train.checkpointer, eval_period=cfg.train.eval_period),
     ]
@@ -474,3 +505,11 @@ def _names(cfg: DictConfig, split: str) -> tuple[str, ...]:
     """The data sets of ``dataloader.train`` or ``dataloader.test``, if they are given by name."""
     names = OmegaConf.select(cfg, _key(split)) or ()
     return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _names_of_images(cfg: DictConfig, split: str) -> list[str]:
+    """Those of them whose images Detectron2's own mapper reads, or this project has registered."""
+    mapper = OmegaConf.select(cfg, f"dataloader.{split}.mapper")
+    target = str(mapper.get("_target_")) if OmegaConf.is_dict(mapper) else ""
+    is_plain = target.startswith("detectron2.data.") and target.endswith(".DatasetMapper")
+    return [name for name in _names(cfg, split) if is_plain or "://" in name]

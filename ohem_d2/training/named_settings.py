@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import sys
 import textwrap
 import traceback
@@ -127,8 +128,13 @@ def _quoted(cfg: Any, error: Exception) -> list[str]:
     """The keys that hold what an error quotes, or whose name it quotes, and their values."""
     texts = [x for x in error.args if isinstance(x, str)]  # a KeyError is the name alone
     quoted = {*texts, *(part for x in texts for part in x.split("'")[1::2])}
+    called = {name for x in texts for name in re.findall(r"(\w+)\.__init__\(\)", x)}
+    leaves = list(leaves_of(cfg))
+    # A class where a call is meant: then what it lacks is nobody else's.
+    if uncalled := [(k, v) for k, v in leaves if isinstance(v, type) and v.__name__ in called]:
+        return _with_values(cfg, uncalled)
     found = []
-    for key, value in leaves_of(cfg):
+    for key, value in leaves:
         values = value if is_list(value) else [value]
         is_named = not isinstance(cfg, CfgNode) and key.rpartition(".")[2] in quoted
         if is_named or any(isinstance(x, str) and x in quoted for x in values):

@@ -1,10 +1,12 @@
 """The folder that a run writes: what is in its way there, and one training at a time."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from detectron2.utils import comm
+from torch import nn
 
 from ..errors import InputError
 from ..files import locked
@@ -72,6 +74,29 @@ def check_not_in_the_way(
                     f"{key} is {str(folder)!r}, where {file.relative_to(here)} {reason}, expected "
                     "a file that can be written, or nothing"
                 )
+
+
+def check_space(key: str, folder: str | Path, model: nn.Module) -> None:
+    """
+    Make sure that a checkpoint of a model fits into a folder, as far as its system tells. Call this
+    in all processes.
+
+    Args:
+        key: what names the folder.
+        folder: it is there, at least on the main process.
+        model: its weights are what a checkpoint has at least.
+
+    Raises:
+        InputError: it does not.
+    """
+    needed = sum(x.numel() * x.element_size() for x in model.state_dict().values())
+    free = shutil.disk_usage(folder).free if comm.is_main_process() else needed
+    free = comm.all_gather(free)[0]  # of the main process, which writes it
+    if free < needed:
+        raise InputError(
+            f"{key} is {str(folder)!r}, where {free / 1e6:.1f} MB are free, expected "
+            f"{needed / 1e6:.1f} MB or more: the weights of a checkpoint"
+        )
 
 
 @contextmanager

@@ -193,7 +193,13 @@ def _check_optimizer(entry: _Entry, optimizer: Optimizer, needs_initial_lr: bool
             n: _state_after_step(optimizer, {**group, **x.value}, n)
             for n in {param.ndim for param in group["params"]}
         }
-        numbers = x["params"].items(len(group["params"]))
+        numbers, length = x["params"].items(), len(group["params"])
+        if len(numbers) != length:
+            raise x["params"].wrong(
+                f"{length}, as many as the model learns by this config: that of the training, with "
+                "the same layers frozen (MODEL.BACKBONE.FREEZE_AT)",
+                f"is of length {len(numbers)}",
+            )
         for number, param in zip(numbers, group["params"]):
             params[number.count()] = param, by_dimensions[param.ndim]
     state = entry["state"]

@@ -59,7 +59,7 @@ from .interruption import ResumeHook
 from .key_checks import check_keys, warn_of_long_warmup
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
-from .output_folder import alone_in, check_output_files
+from .output_folder import alone_in, check_output_files, check_space
 from .trial import name_first_step, try_augmentations, try_model
 
 logger = logging.getLogger(__name__)
@@ -222,7 +222,8 @@ def _run(args, cfg: CfgNode) -> dict | None:
     weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
     check_weights(*weights, resume=args.resume, training=not args.eval_only)
     train = () if args.eval_only else cfg.DATASETS.TRAIN
-    read_all_images(train, cfg.DATASETS.TEST, cfg.DATASETS.get("UNREADABLE_IMAGES", "error"))
+    with named_data_sets(keys), named_annotations():
+        read_all_images(train, cfg.DATASETS.TEST, cfg.DATASETS.get("UNREADABLE_IMAGES", "error"))
     cfg.freeze()
     default_setup(cfg, args)
 
@@ -244,6 +245,7 @@ def _run(args, cfg: CfgNode) -> dict | None:
 
     with named_settings(*settings):
         trainer = Trainer(cfg)
+    check_space("OUTPUT_DIR", cfg.OUTPUT_DIR, trainer.model)
     name_first_step(trainer, named_settings(*settings, verb="trained"))
     trainer.resume_or_load(resume=args.resume)
     results = trainer.train()
@@ -252,7 +254,15 @@ def _run(args, cfg: CfgNode) -> dict | None:
 
 
 def _check_needs(cfg: CfgNode, training: bool) -> None:
-    """What the evaluation would miss after the training, and limits that nobody sees."""
+    """What the model would miss, or the evaluation after the training; limits that nobody sees."""
+    architecture = cfg.MODEL.META_ARCHITECTURE
+    by_address = [name for name in cfg.DATASETS.TRAIN if "://" in name]
+    if training and by_address and architecture in ("PanopticFPN", "SemanticSegmentor"):
+        raise InputError(
+            f"MODEL.META_ARCHITECTURE is {architecture!r}, which learns semantic labels, too "
+            f"(sem_seg): the data set {by_address[0]!r} has none, expected another model, or a "
+            "data set that is registered with its sem_seg_file_name"
+        )
     test = cfg.DATASETS.TEST
     for field, switch in (("segmentation", "MASK_ON"), ("keypoints", "KEYPOINT_ON")):
         if cfg.MODEL[switch]:

@@ -18,7 +18,7 @@ from detectron2.engine import TrainerBase
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
-from ..errors import InputError
+from ..errors import InputError, shown
 from .named_settings import is_known
 from .random_state import keep_random_state
 
@@ -42,6 +42,11 @@ def try_augmentations(augmentations: Sequence[T.Augmentation | T.Transform], key
         for augmentation in augmentations:
             if not is_known(type(augmentation).__module__):
                 return
+            if not isinstance(augmentation, (T.Augmentation, T.Transform)):
+                raise InputError(
+                    f"{keys} has {shown(augmentation)}, expected one of Detectron2's augmentations "
+                    "that is called, such as RandomFlip()"
+                )
             try:
                 augmented = T.AugInput(image)
                 T.AugmentationList([augmentation])(augmented)

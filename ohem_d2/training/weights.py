@@ -1,5 +1,6 @@
 """Weights from files that cannot run code, and that have all a model needs."""
 
+import itertools
 import logging
 import os
 import re
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 # Weights that older checkpoints may lack, because the model takes them from its config or does not
 # use them: the last part of their names.
 _MAY_BE_MISSING = ("pixel_mean", "pixel_std", "num_batches_tracked")
+# What torch.compile, DDP and FSDP add to the names of weights.
+_WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module")
 # Names that a message lists, of a weight each.
 _NAMES = 3
 # How much of an error of torch a message quotes: it may repeat itself for every weight.
@@ -102,7 +105,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         incompatible = super()._load_model(checkpoint)
         names = {*incompatible.missing_keys, *(name for name, *_ in incompatible.incorrect_shapes)}
         missing = missing_weights(self.model, names)
-        self._check_complete(missing, incompatible.incorrect_shapes)
+        self._check_complete(
+            missing, incompatible.incorrect_shapes, _renamed(missing, incompatible.unexpected_keys)
+        )
         self._check_norms(incompatible.unexpected_keys)
         state = self.model.state_dict()
         check_finite(self._path, {n: x for n, x in state.items() if n not in names})
@@ -143,7 +148,9 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise InputError(f"{found}. Expected the checkpoint of a model with the same norm")
         logger.warning(f"{found}; they are not used")
 
-    def _check_complete(self, missing: list[str], incorrect_shapes: Sequence[tuple]) -> None:
+    def _check_complete(
+        self, missing: list[str], incorrect_shapes: Sequence[tuple], renamed: Mapping[str, str]
+    ) -> None:
         if not missing:
             return
         total = len(self.model.state_dict())
@@ -156,16 +163,49 @@ class SafeCheckpointer(DetectionCheckpointer):
             for name in sorted(missing, key=lambda name: name not in shapes)
         ]
         found = f"{len(missing)} of {total} weights of the model are not in {self._path!r}"
+        other = ""
+        for name, of_file in itertools.islice(renamed.items(), 1):
+            other = (
+                f"; {len(renamed)} are there under longer names, such as {of_file!r} for {name!r}"
+            )
+        if any(wrapper in x.split(".") for x in renamed.values() for wrapper in _WRAPPERS):
+            raise InputError(
+                f"{found}{other}. Expected those of the model itself, saved without what wraps it"
+            )
         if not self._starts_training:
             raise InputError(
-                f"{found}: {_list(words)}. Expected the checkpoint of a model with the same config "
-                "and as many classes"
+                f"{found}: {_list(words)}{other}. Expected the checkpoint of a model with the same "
+                "config and as many classes"
             )
         if len(missing) == sum(not _may_be_missing(name) for name in self.model.state_dict()):
             raise InputError(
-                f"{self._path!r} has no weight of this model, expected names such as {missing[0]}"
+                f"{self._path!r} has no weight of this model, expected names such as "
+                f"{missing[0]}{other}"
             )
-        logger.warning(f"{found}, and start at random: {_list(words, 10)}")
+        logger.warning(f"{found}, and start at random: {_list(words, 10)}{other}")
+
+
+def _renamed(missing: Sequence[str], others: Sequence[str]) -> dict[str, str]:
+    """
+    Which weights a file has under a name that is longer by some parts, as those of a model that is
+    a part of another one have.
+
+    Args:
+        missing: names of the model that the file lacks.
+        others: names of the file that the model lacks.
+
+    Returns:
+        the name in the file, by that in the model.
+    """
+    names = set(missing)
+    found: dict[str, str] = {}
+    for other in others:
+        parts = other.split(".")
+        for start, end in itertools.combinations(range(len(parts)), 2):
+            name = ".".join(parts[:start] + parts[end:])
+            if name in names:
+                found.setdefault(name, other)
+    return found
 
 
 def class_names_in(path: str) -> list[str] | None:

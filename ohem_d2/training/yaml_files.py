@@ -15,6 +15,7 @@ _SUFFIXES = (".yaml", ".yml")
 # How many files a config may be based on, in all and each on the next, and how many values its
 # aliases may stand for beyond those that are written. Nothing useful comes near.
 _MOST_FILES, _MOST_IN_A_CHAIN, _MOST_COPIES = 1000, 50, 100_000
+_LONGEST_NUMBER = 300  # which a float can still be
 
 
 class _TextLoader(yaml.SafeLoader):
@@ -69,6 +70,26 @@ def read_with_bases(path: str, *trusted: Path) -> dict[str, dict]:
 
     visit(path, ())
     return contents
+
+
+def file_of(contents: dict[str, dict], key: str) -> str | None:
+    """
+    Tell which file a value is from.
+
+    Args:
+        contents: those of `read_with_bases`, the config itself first.
+        key: of the value.
+
+    Returns:
+        its path, or None if the key is in none of them.
+    """
+    for file, content in contents.items():
+        node: Any = content
+        for name in key.split("."):
+            node = node.get(name) if isinstance(node, dict) else None
+        if node is not None:
+            return file
+    return None
 
 
 def place(error: yaml.YAMLError) -> str:
@@ -134,6 +155,11 @@ def _problems(root: yaml.Node | None) -> Iterator[str]:
             yield from _problems_of_keys([key for key, _ in node.value], is_node_of_config)
         elif isinstance(node, yaml.SequenceNode):
             children = list(node.value)
+        elif node.tag.endswith(":int") and len(node.value) > _LONGEST_NUMBER:
+            yield (
+                f"it has a whole number of {len(node.value)} digits in line {_line(node)}, "
+                f"expected {_LONGEST_NUMBER} at most"
+            )
         for child in children:
             yield from visit(child, is_node_of_config and node.tag.endswith(":map"))
         open_nodes.remove(id(node))
@@ -154,6 +180,11 @@ def _problems_of_keys(keys: list[yaml.Node], have_to_be_names: bool) -> Iterator
         name, line = key.value, _line(key)
         if have_to_be_names and key.tag.rpartition(":")[2] in ("int", "float", "bool", "null"):
             yield f"it has the key {shown(name)} in line {line}, expected a name"
+        if not name.isprintable():  # as a no-break space, which a web page may have had
+            yield (
+                f"it has the key {shown(name)} in line {line}, with characters that are not seen, "
+                "expected none but spaces, in front of it"
+            )
         if name in lines:
             yield (
                 f"it has the key {shown(name)} in line {lines[name]} and again in line {line}, "

@@ -414,6 +414,67 @@ def test_nothing_is_left(damaged, tmp_path):
         register_datasets(make_cfg(damaged, "skip"))
 
 
+# -------------------------------------------------------- images of what Detectron2 has registered
+
+
+@pytest.fixture
+def registered(tmp_path):
+    """Registers records of a data set, by its name alone."""
+
+    def register(records):
+        DatasetCatalog.register("registered_here", lambda: records)
+        return ("registered_here",)
+
+    draw(tmp_path / "a.jpg")
+    draw(tmp_path / "b.jpg")
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    yield register
+    DatasetCatalog.remove("registered_here")
+
+
+def record(file, objects=1, **fields):
+    return {"file_name": str(file), "annotations": [{"iscrowd": 0}] * objects, **fields}
+
+
+@pytest.mark.parametrize(
+    ("file", "fields", "words"),
+    [
+        ("a.jpg", {}, None),
+        ("a.jpg", {"width": W, "height": H}, None),
+        ("empty.jpg", {}, r"^1 of 2 images .* 'registered_here' .*empty.jpg: it is empty\)"),
+        ("none.jpg", {}, r"^1 of 2 images .*none.jpg: no such file\)"),
+        ("a.jpg", {"width": H, "height": W},
+         rf"^1 images .*a.jpg: {W} x {H}, annotated {H} x {W}\): expected the images that were"),
+    ],
+)  # fmt: skip
+def test_images_by_name_are_read_too(tmp_path, registered, file, fields, words):
+    names = registered([record(tmp_path / "b.jpg"), record(tmp_path / file, **fields)])
+    if words is None:
+        read_all_images(names, names)
+        return
+    with pytest.raises(InputError, match=words):
+        read_all_images(names, ())
+    with pytest.raises(InputError, match=words):
+        read_all_images((), names)
+
+
+def test_what_detectron2_does_not_open_is_not_looked_at(tmp_path, registered):
+    mapped_by_others = [{"pixels": 5}, {"file_name": 5}, {"file_name": "s3://bucket/a.jpg"}]
+    without_objects = [record(tmp_path / "empty.jpg", objects=0)]
+    names = registered([record(tmp_path / "a.jpg"), *without_objects, *mapped_by_others])
+    read_all_images(names, ())
+    with pytest.raises(InputError, match=r"empty.jpg: it is empty"):
+        read_all_images((), names)
+
+
+def test_images_by_name_are_left_out(tmp_path, registered):
+    others = [{"file_name": str(tmp_path / "empty.jpg")}, {"pixels": 5}]
+    names = registered([{"file_name": str(tmp_path / "a.jpg")}, *others])
+    read_all_images(names, (), "skip")
+    assert [len(x) for x in DatasetCatalog.get(*names)] == [1, 1]
+    assert DatasetCatalog.get(*names)[1] == {"pixels": 5}
+
+
 # ------------------------------------------------------------------------------- pixels of 16 bits
 
 

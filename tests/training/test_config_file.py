@@ -147,6 +147,8 @@ def test_a_dumped_config_loads_again(tmp_path):
         ("MODEL: " + "{a: " * 10000, "nested too deeply"),
         ("SEED: 1\n---\nSEED: 2", "expected a single document .* found another one, which '---'"),
         ("SEED: 2024-01-01", "SEED is of type datetime.date, expected a text, a number"),
+        ("SOLVER:\n\u00a0 GAMMA: 0.2", r"the key '.xa0 GAMMA' in line 2, with characters that are"),
+        ("SEED: " + "9" * 5000, "a whole number of 5000 digits in line 1, expected 300 at most"),
         ("SEED: much", "SEED is 'much', of str, expected int, as by default"),
     ],
 )
@@ -188,6 +190,30 @@ def test_a_key_that_a_base_has_twice(tmp_path):
     (tmp_path / "child.yaml").write_text("_BASE_: base.yaml\nVERSION: 2\n")
     with pytest.raises(InputError, match="/base.yaml is no valid config: it has the key 'SEED'"):
         load_config(str(tmp_path / "child.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("SOLVER: {GAMMA: [0.1]}", "is no valid config: SOLVER.GAMMA is "),
+        ("MODEL: {ROI_HEAD: {NAME: A}}", "is no valid config: Non-existent config key: MODEL.ROI_"),
+        ("SEED: 'MODEL'", "is no valid config: SEED is 'MODEL', of str"),
+        (
+            "OUTPUT_DIR: !!python/object/apply:os.mkdir [ran]",
+            "was not loaded, because it has a YAML",
+        ),
+    ],
+)
+def test_the_file_is_named_that_a_value_is_from(tmp_path, text, message):
+    (tmp_path / "a.yaml").write_text(f"{text}\nVERSION: 2\n")
+    (tmp_path / "b.yaml").write_text("_BASE_: a.yaml\nMODEL: {DEVICE: cpu}\n")
+    (tmp_path / "c.yaml").write_text("_BASE_: b.yaml\nSOLVER: {BASE_LR: 0.1}\n")
+    words = f"^{tmp_path}/a.yaml, which {tmp_path}/c.yaml is based on, {message}"
+    with pytest.raises(InputError, match=words):
+        load_config(str(tmp_path / "c.yaml"))
+    (tmp_path / "c.yaml").write_text(f"_BASE_: b.yaml\n{text}\n")
+    with pytest.raises(InputError, match=f"^{tmp_path}/[ac].yaml"):
+        load_config(str(tmp_path / "c.yaml"))
 
 
 def test_nothing_is_said_before_the_error(tmp_path, caplog):

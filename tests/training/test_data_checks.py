@@ -7,7 +7,11 @@ import shutil
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json, register_coco_instances
+from detectron2.data.datasets import (
+    load_coco_json,
+    register_coco_instances,
+    register_pascal_voc,
+)
 from small_data import write_coco
 
 from ohem_d2.errors import InputError
@@ -40,6 +44,7 @@ UNREADABLE = {
     "bytes": (lambda f: f.write_bytes(bytes(range(256))), "is no JSON"),
     "a list": (lambda f: f.write_text("[]"), "has no list of images"),
     "without images": (lambda f: f.write_text("{}"), "has no list of images"),
+    "without classes": (lambda f: f.write_text('{"images": []}'), "has no list of categories"),
     "a number of images": (lambda f: f.write_text('{"images": 5}'), "has no list of images"),
     "nested": (lambda f: f.write_text("[" * 100000), "is no JSON"),
     "a folder": (folder_in_place, "is a folder, expected a file"),
@@ -89,6 +94,32 @@ def test_a_file_in_place_of_the_images(data):
     (data.parent / "images").touch()
     with pytest.raises(InputError, match="images is a file, expected a folder"):
         check_datasets(NAME)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ("a\n\nb\n", None),
+        ("a.jpg\nb\n", r"names 'a.jpg', but .*Annotations/a.jpg.xml \(1 of 2 names"),
+        ("c\nd\n", r"names 'c', but there is no .* \(2 of 2 names have none\)"),
+    ],
+)
+def test_a_list_of_images_that_are_not_annotated(tmp_path, names, words):
+    for folder in ("Annotations", "ImageSets/Main"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in "ab":
+        (tmp_path / "Annotations" / f"{name}.xml").touch()
+    (tmp_path / "ImageSets/Main/train.txt").write_text(names)
+    register_pascal_voc(NAME, str(tmp_path), "train", 2007, ("dog",))
+    try:
+        if words is None:
+            check_datasets(NAME)
+            return
+        with pytest.raises(InputError, match=f"^the data set '{NAME}' .*train.txt {words}"):
+            check_datasets(NAME)
+    finally:
+        DatasetCatalog.remove(NAME)
+        MetadataCatalog.remove(NAME)
 
 
 def test_other_formats_are_not_looked_into(data):

@@ -74,6 +74,14 @@ def test_a_test_set_without_masks(tmp_path):
         lazy_checks(train, test, MASKS)
 
 
+def test_a_training_set_without_semantic_labels(tmp_path):
+    train = write(tmp_path, "a.json")
+    words = r"^MODEL.META_ARCHITECTURE is 'PanopticFPN', .*sem_seg.* data set '.*a.json.*' has none"
+    heads = "MODEL.ROI_HEADS.NAME", "StandardROIHeads", "MODEL.MASK_ON", "True"
+    with pytest.raises(InputError, match=words):
+        yaml_checks(train, train, "MODEL.META_ARCHITECTURE", "PanopticFPN", *heads)
+
+
 def test_a_test_set_without_keypoints(tmp_path):
     train, test = write(tmp_path, "a.json"), write(tmp_path, "b.json", lacking=["keypoints"])
     words = r"no object of the data set '.*b.json.*' has a 'keypoints'"

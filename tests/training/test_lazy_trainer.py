@@ -10,14 +10,21 @@ from command_line import ROOT, run_train_net
 from detectron2 import model_zoo
 from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling.roi_heads import StandardROIHeads
+from omegaconf import OmegaConf
 from small_data import write_coco, write_voc
 from small_models import NARROW_OPTS
 
 from ohem_d2 import OHEMROIHeads, with_ohem
 from ohem_d2.errors import InputError
 from ohem_d2.modeling.head_checks import check_classes_of_heads
-from ohem_d2.training.lazy_trainer import load_lazy_config, register_lazy_datasets
+from ohem_d2.training.lazy_targets import make
+from ohem_d2.training.lazy_trainer import (
+    _names_of_images,
+    load_lazy_config,
+    register_lazy_datasets,
+)
 
+AUGMENTATIONS = "dataloader.train.mapper.augmentations"
 EXAMPLE = str(ROOT / "configs" / "mask_rcnn_R_50_FPN_1x_ohem.py")
 OBJECTS = [("dog", (5, 5, 30, 40), ""), ("cat", (40, 10, 70, 50), "")]
 TINY = {
@@ -233,6 +240,23 @@ def test_wrong_files_are_named(tmp_path, content, message):
             ([opt], "in the settings '.*': expected key=value, as for Python configs")
             for opt in ("=5", "+=5", "~=5", ".=5", "train.=5", "train..max_iter=5", "~model")
         ),
+        *(
+            ([f"{sign}{AUGMENTATIONS}.9.prob=1"], "augmentations has 2 entries, expected 0 to 1 in")
+            for sign in ("", "+")
+        ),
+        ([f"{AUGMENTATIONS}[0].x=1"], "expected .*augmentations.0.x, without brackets"),
+        (
+            ["optimizer._target_=nothing.Here"],
+            "^optimizer._target_ is 'nothing.Here', which cannot be imported: No module named",
+        ),
+        (
+            ["dataloader.evaluator._target_=torch.nothing"],
+            "^dataloader.evaluator._target_ is 'torch.nothing', which cannot be imported",
+        ),
+        (
+            [f"{AUGMENTATIONS}.1._target_=math.pi"],
+            "augmentations.1._target_ is 'math.pi', which is a float, expected a class or function",
+        ),
         (["train.log_period=5", "train.max_iter=${no}"], r"train.max_iter in .* cannot be read"),
         (["train.log_period=5", "train.max_iter=[5"], r"in the settings 'train.max_iter=\[5': "),
     ],
@@ -240,6 +264,40 @@ def test_wrong_files_are_named(tmp_path, content, message):
 def test_wrong_settings_are_named(opts, message):
     with pytest.raises(InputError, match=message):
         load_lazy_config(EXAMPLE, opts)
+
+
+def test_an_evaluation_needs_nothing_to_train_with():
+    load_lazy_config(EXAMPLE, ["optimizer._target_=nothing.Here"], training=False)
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ("model", "a model"),
+        ("optimizer", "an optimizer"),
+        ("lr_multiplier", "a scheduler of learning rates"),
+    ],
+)
+def test_a_part_of_another_kind(part, expected):
+    cfg = OmegaConf.create({part: {"_target_": "builtins.dict"}})
+    words = f"^{part}._target_ is 'builtins.dict', which makes a dict, expected {expected}$"
+    with pytest.raises(InputError, match=words):
+        make(cfg, part)
+
+
+@pytest.mark.parametrize(
+    ("mapper", "number"),
+    [
+        ({"_target_": "detectron2.data.dataset_mapper.DatasetMapper"}, 2),
+        ({"_target_": "detectron2.data.DatasetMapper"}, 2),
+        ({"_target_": "mine.DatasetMapper"}, 1),
+        ("function", 1),
+    ],
+)
+def test_images_that_a_mapper_of_the_users_reads_are_left_alone(mapper, number):
+    data = {"dataset": {"names": ["coco://x", "registered"]}, "mapper": mapper}
+    cfg = OmegaConf.create({"dataloader": {"train": data}})
+    assert len(_names_of_images(cfg, "train")) == number
 
 
 def test_settings_of_a_file_without_their_node(tmp_path):

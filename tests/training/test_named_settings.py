@@ -6,6 +6,7 @@ import pytest
 from detectron2.config import get_cfg, instantiate
 from detectron2.data.datasets import load_coco_json
 from detectron2.engine import DefaultTrainer
+from detectron2.modeling.roi_heads import FastRCNNConvFCHead
 
 from ohem_d2.errors import InputError
 from ohem_d2.training.config_file import CONFIGS, load_config
@@ -96,3 +97,22 @@ def test_a_data_set_that_cannot_be_read_is_not_the_settings_fault(tmp_path):
         named_settings(QUICK_START, get_cfg()),
     ):
         load_coco_json(str(file), str(tmp_path), "captions_of_a_test")
+
+
+def test_what_a_python_config_is_made_of_is_not_named():
+    cfg = load_lazy_config(PYTHON, ["+model.roi_heads.foo=5"])
+    cfg.copied = {"model": cfg.model}
+    message = "^model.roi_heads.foo is 5 in x.py, or"
+    with pytest.raises(InputError, match=message), named_settings("x.py", cfg):
+        instantiate(cfg.model)
+
+
+def test_a_class_that_was_not_called_is_named():
+    cfg = load_lazy_config(PYTHON)
+    cfg.model.roi_heads.box_head = FastRCNNConvFCHead
+    message = r"^model.roi_heads.box_head is <class '.*FastRCNNConvFCHead'> in .*cannot be trained"
+    with (
+        pytest.raises(InputError, match=message),
+        named_settings("x.py", cfg, verb="trained"),
+    ):
+        instantiate(cfg.model).roi_heads.box_head(None)

@@ -1,17 +1,20 @@
 """What is in the way in the folder of a run; and one training in it at a time."""
 
 import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from command_line import ROOT
 from detectron2.engine import default_argument_parser
 from locks import held
 from small_data import write_voc
+from torch import nn
 
 from ohem_d2.errors import InputError
 from ohem_d2.training import trainer
-from ohem_d2.training.output_folder import check_output_files
+from ohem_d2.training.output_folder import check_output_files, check_space
 
 DATA = "voc://voc?split=trainval"
 YAML = ["OUTPUT_DIR", "out", "MODEL.WEIGHTS", "none.pth", "DATASETS.TRAIN", DATA, "DATASETS.TEST"]
@@ -98,6 +101,16 @@ def test_other_things_may_be_there(tmp_path):
     for name in ("config.yaml.d", "metrics.json.old", "models", "inference/images", "log"):
         (tmp_path / name).mkdir(parents=True)
     check_output_files("KEY", str(tmp_path), training=True)
+
+
+def test_a_checkpoint_has_to_fit(tmp_path, monkeypatch):
+    model = nn.Linear(1000, 500, bias=False)  # of 2 MB
+    check_space("KEY", tmp_path, model)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_900_000))
+    with pytest.raises(
+        InputError, match=r"^KEY is '.*', where 1.9 MB are free, expected 2.0 MB or"
+    ):
+        check_space("KEY", tmp_path, model)
 
 
 def test_it_is_known_before_anything_is_written(tmp_path, command):

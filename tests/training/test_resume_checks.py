@@ -126,6 +126,10 @@ WRONG = {
         lambda c: optimizer(c)["param_groups"][2]["params"].pop(),
         r"param_groups\[2\].params is of length 1, expected 2",
     ),
+    "another model": (
+        lambda c: (c["model"].popitem(), optimizer(c)["param_groups"].pop()),
+        ": .* Expected the checkpoint of a model with the same config",
+    ),
     "lr NaN": (lambda c: group(c).update(lr=math.nan), f"lr is nan, {NUMBER}"),
     "lr negative": (lambda c: group(c).update(lr=-0.1), f"lr is -0.1, {NUMBER}"),
     "lr a text": (lambda c: group(c).update(lr="0.1"), f"lr is '0.1', {NUMBER}"),

@@ -34,6 +34,12 @@ def test_augmentations_that_fail(augmentation, message):
         try_augmentations([T.RandomFlip(), augmentation], "KEYS")
 
 
+@pytest.mark.parametrize("augmentation", ["RandomFlip", T.RandomFlip, T.RandomFlip().get_transform])
+def test_what_is_no_augmentation(augmentation):
+    with pytest.raises(InputError, match=r"^KEYS has .*RandomFlip.*, expected one of .*augmentat"):
+        try_augmentations([T.RandomFlip(), augmentation], "KEYS")
+
+
 def test_augmentations_that_work_leave_the_random_state_alone():
     class OfMine(T.Augmentation):
         def get_transform(self, image):

@@ -106,6 +106,37 @@ def test_a_file_of_torch_without_weights(here, load, content, message):
     assert not (here / "ran").exists()
 
 
+@pytest.mark.parametrize("load", [evaluate, train])
+@pytest.mark.parametrize(
+    ("rename", "message"),
+    [
+        (
+            lambda x: f"_orig_mod.{x}",
+            r"; 10 are .* names, such as '_orig_mod\.(\S*)' for '\1'\. Ex",
+        ),
+        (lambda x: f"module._orig_mod.{x}", r"such as '_orig_mod\.(\S*)' for '\1'"),
+        (lambda x: f"a._fsdp_wrapped_module.{x}", r"'a\._fsdp_wrapped_module\.(\S*)' for '\1'"),
+        (lambda x: x.replace("head.", "head._orig_mod."), r"^4 of 11 .*4 are .*head\._orig_mod\."),
+        (lambda x: f"model.detector.{x}", r"'model\.detector\.(\S*)' for '\1'"),
+    ],
+)
+def test_weights_of_a_model_that_was_wrapped(here, caplog, load, rename, message):
+    weights = {k: v for k, v in Model().state_dict().items() if not k.endswith("_tracked")}
+    torch.save({"model": {rename(k): v for k, v in weights.items()}}, "x.pth")
+    with pytest.raises(InputError, match=message) as e:
+        load("x.pth")
+    assert "x.pth" in str(e.value)
+
+
+def test_weights_of_another_head_with_the_same_parts(here, caplog):
+    weights = {k.replace("head.", "head.0."): v for k, v in Model().state_dict().items()}
+    torch.save({"model": weights}, "x.pth")
+    train("x.pth")
+    assert (
+        "; 4 are there under longer names, such as 'head.0.weight' for 'head.weight'" in caplog.text
+    )
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".pkl", ".pyth"])
 @pytest.mark.parametrize("content", [b"", b"text", b"<html></html>", pickle.dumps([1])[:-3]])
 def test_no_checkpoint_at_all(here, suffix, content):

@@ -1,0 +1,77 @@
+"""What makes the parts of a Python config, its `_target_`s: whether it is there, and makes them."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from detectron2.config import instantiate
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from ..errors import InputError
+
+# By the key of a part: what it is, and what is used of it.
+_PARTS = {
+    "model": ("a model", {"parameters", "to", "train"}),
+    "optimizer": ("an optimizer", {"param_groups", "step", "zero_grad"}),
+    "lr_multiplier": ("a scheduler of learning rates", {"__call__"}),
+}
+
+
+def check_targets(cfg: DictConfig, parts: Sequence[str]) -> None:
+    """
+    Make sure that all that makes parts of a config can be imported: some of them are made only when
+    a training has ended.
+
+    Args:
+        cfg: the config.
+        parts: their keys. Those that are not there are not looked at.
+
+    Raises:
+        InputError: something cannot.
+    """
+    for part in parts:
+        for key, target in _targets(OmegaConf.select(cfg, part), part):
+            try:
+                found = locate(target)
+            except Exception as e:  # of a module that is there, but fails
+                reason = " ".join(str(e.__cause__ or e).split())
+                raise InputError(f"{_words(key, target)} cannot be imported: {reason}") from e
+            if not callable(found):
+                kind = type(found).__name__
+                raise InputError(f"{_words(key, target)} is a {kind}, expected a class or function")
+
+
+def _targets(node: Any, key: str) -> Iterator[tuple[str, str]]:
+    if not isinstance(node, (DictConfig, ListConfig)):
+        return
+    for name in range(len(node)) if isinstance(node, ListConfig) else list(node):
+        if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name):
+            continue
+        if name == "_target_" and isinstance(node[name], str):
+            yield key, node[name]
+        else:
+            yield from _targets(node[name], f"{key}.{name}")
+
+
+def make(cfg: DictConfig, part: str) -> Any:
+    """
+    Make the model, the optimizer or the scheduler of a config.
+
+    Args:
+        cfg: the config.
+        part: its key.
+
+    Raises:
+        InputError: its `_target_` makes something else.
+    """
+    made = instantiate(cfg[part])
+    what, used = _PARTS[part]
+    # A scheduler of torch's has a step in place of being called.
+    if not used.issubset(dir(made)) and not (part == "lr_multiplier" and hasattr(made, "step")):
+        target = OmegaConf.select(cfg, f"{part}._target_")
+        raise InputError(f"{_words(part, target)} makes a {type(made).__name__}, expected {what}")
+    return made
+
+
+def _words(key: str, target: object) -> str:
+    return f"{key}._target_ is {target!r}, which"
