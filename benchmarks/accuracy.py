@@ -314,7 +314,8 @@ def run(args: argparse.Namespace, data: Data) -> None:
     file = args.output / "results.json"
     known = known_runs(read(file))
     to_do = []
-    for name, seed, variant in itertools.product(data, args.seeds, args.variants):
+    # Seed by seed, so that a study that is not finished can be read.
+    for seed, name, variant in itertools.product(args.seeds, data, args.variants):
         key, cfg = (
             (spoilt_name(name, args), variant, seed),
             config_of(args, data, name, variant, seed),

@@ -28,6 +28,11 @@ def _ohem(**keys: object) -> Callable[[CfgNode], None]:
     return change
 
 
+def _sampler(name: str) -> Callable[[CfgNode], None]:
+    """A sampler without the paper's keys: HARD_FRACTION, which it does not have, is the default."""
+    return _ohem(SAMPLER=name, HARD_FRACTION=0.5)
+
+
 _HALF_RANDOM = _ohem(HARD_FRACTION=0.5)
 
 
@@ -143,10 +148,24 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
         _ohem(SAMPLER="Balanced", HARD_FRACTION=0.5),
     ),
     "half_even": ("default, with as much foreground drawn as background", _half_even),
+    "paper_from_01": ("OHEM, background from an IoU of 0.1 on", _ohem(BG_IOU_LO=0.1)),
+    "paper_from_001": ("OHEM, background from an IoU of 0.01 on", _ohem(BG_IOU_LO=0.01)),
+    "half_from_001": (
+        "default, background from an IoU of 0.01 on",
+        _ohem(HARD_FRACTION=0.5, BG_IOU_LO=0.01),
+    ),
+    "iou_balanced": ("IoU-balanced background (Libra R-CNN)", _sampler("IoUBalanced")),
+    "prime_samples": ("hierarchical local rank, re-weighted (PISA)", _sampler("PrimeSamples")),
+    "hard_pool": ("at random among the hardest, twice as many", _sampler("HardPool")),
+    "in_proportion": ("at random in proportion to the loss", _sampler("InProportion")),
+    "soft": ("1:3 sampling, background weighed by overlap (Soft Sampling)", _sampler("SoftRandom")),
+    "half_soft": (
+        "default, background weighed by overlap (Soft Sampling)",
+        _ohem(SAMPLER="SoftMixed", HARD_FRACTION=0.5),
+    ),
     "sampling_ignoring": (
         "1:3 sampling, which leaves out what lies in regions to ignore",
-        # The default of HARD_FRACTION, which it does not have.
-        _ohem(SAMPLER="RandomSampler", HARD_FRACTION=0.5),
+        _sampler("RandomSampler"),
     ),
     "half_unaware": (
         "default, to which regions to ignore are background",

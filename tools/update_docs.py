@@ -20,7 +20,16 @@ from pathlib import Path
 _HERE = Path(__file__).parent
 sys.path += [str(_HERE), str(_HERE.parent / "benchmarks")]
 
-from figures import cost, ignore_regions, label_errors, single_runs, stored, study, survival  # noqa: E402
+from figures import (  # noqa: E402
+    cost,
+    ignore_regions,
+    label_errors,
+    photographs,
+    single_runs,
+    stored,
+    study,
+    survival,
+)
 
 BLOCKS: dict[str, Callable[[], str]] = {
     **study.BLOCKS,
@@ -28,6 +37,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     **survival.BLOCKS,
     **label_errors.BLOCKS,
     **ignore_regions.BLOCKS,
+    **photographs.BLOCKS,
     **single_runs.BLOCKS,
 }
 _BLOCK = re.compile(r"<!-- figures: (\S+) -->\n.*?<!-- end -->", re.DOTALL)

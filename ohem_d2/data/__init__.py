@@ -11,6 +11,7 @@ from .needs import (
     check_image_counts,
     check_learned,
     check_mask_format,
+    check_objects,
     check_semantic_labels,
     records_of,
     warn_of_limit,
@@ -18,6 +19,7 @@ from .needs import (
 )
 from .specs import (
     ADDRESSES,
+    ClassesOfWeights,
     read_all_images,
     register_by_name,
     register_datasets,
@@ -26,12 +28,14 @@ from .specs import (
 
 __all__ = [
     "ADDRESSES",
+    "ClassesOfWeights",
     "by_address",
     "check_annotated",
     "check_annotated_keypoints",
     "check_image_counts",
     "check_learned",
     "check_mask_format",
+    "check_objects",
     "check_semantic_labels",
     "coco_ground_truth",
     "most_objects",

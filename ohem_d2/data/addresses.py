@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import InputError
-from .checks import look_over
-from .class_names import differ_in_case, merged, normalise
+from .checks import CORNERS, MIDDLES, SIZES, look_over
+from .class_names import differ_in_case, differ_in_separators, merged, normalise
 from .coco import ROBOFLOW, load_coco
 from .cvat import load_cvat
 from .findings import Findings
@@ -84,12 +84,15 @@ class _Format(NamedTuple):
     options: tuple[str, ...]
     read: Callable[[Path, Options, Findings], Read]
     evaluator_type: str = "coco"  # Detectron2's
+    numbers: str = ""  # of a box; see `look_over`
 
 
 _FORMATS = {
-    "coco": _Format(("images",), _coco),
-    "voc": _Format(("split", "images", "first_pixel"), _voc, "pascal_voc"),
-    "yolo": _Format(("split", "images"), lambda p, o, f: load_yolo(p, **o, findings=f)),
+    "coco": _Format(("images",), _coco, numbers=SIZES),
+    "voc": _Format(("split", "images", "first_pixel"), _voc, "pascal_voc", CORNERS),
+    "yolo": _Format(
+        ("split", "images"), lambda p, o, f: load_yolo(p, **o, findings=f), numbers=MIDDLES
+    ),
     "cvat": _Format(("images", "split"), lambda p, o, f: load_cvat(p, **o, findings=f)),
     "labelme": _Format(("images",), lambda p, o, f: load_labelme(p, **o, findings=f)),
 }
@@ -166,12 +169,13 @@ def load_address(name: str, unreadable: str = "error") -> Loaded:
                 f"the data set {name!r} is empty: none of its {number} images falls into this "
                 "part, expected a larger one, or more images"
             )
-    records = look_over(name, records, findings, unreadable)
+    records = look_over(name, records, findings, unreadable, known.numbers)
     for annotation in (a for record in records for a in record["annotations"]):
         if annotation.get("ignore"):  # a crowd is what Detectron2 keeps apart from objects
             annotation["iscrowd"] = 1
     if not any(record["annotations"] for record in records):
-        raise InputError(f"there is no object in the data set {name!r}")
+        left_out = [x for x in findings.summary() if "left out" in x]
+        raise InputError("; ".join([f"there is no object in the data set {name!r}", *left_out]))
     return Loaded(records, names, metadata, findings)
 
 
@@ -190,6 +194,8 @@ def _normalise(
         findings.add("class names that differ in white space only, taken as one", name, words)
     for words in differ_in_case(counts):
         findings.add("class names that differ in upper and lower case only", name, words)
+    for words in differ_in_separators(counts):
+        findings.add("class names that differ in spaces, hyphens and underscores only", name, words)
     if "category_ids" in metadata:
         ids: dict = {}
         for each, number in metadata["category_ids"].items():

@@ -1,8 +1,10 @@
 """Names of classes: what is written in two ways is one class."""
 
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u200e\u200f"))
 
@@ -33,6 +35,43 @@ def differ_in_case(counts: Mapping[str, int]) -> list[str]:
     for name, count in counts.items():
         groups[name.casefold()].append(f"{name!r} ({count})")
     return [" and ".join(names) for names in groups.values() if len(names) > 1]
+
+
+def differ_in_separators(names: Iterable[str]) -> list[str]:
+    """
+    Find names that differ in spaces, hyphens and underscores only.
+
+    Args:
+        names: each once, normalised.
+
+    Returns:
+        words for each group of such names.
+    """
+    groups = defaultdict(list)
+    for name in names:
+        groups[re.sub(r"[\s_-]+", "", name).casefold()].append(name)
+    # Those that differ in case alone are named by `differ_in_case`.
+    return [
+        " and ".join(map(repr, group))
+        for group in groups.values()
+        if len({name.casefold() for name in group}) > 1
+    ]
+
+
+def of_one_name(names: Mapping[Any, str]) -> list[str]:
+    """
+    Find classes with several ids.
+
+    Args:
+        names: the name of each id.
+
+    Returns:
+        words for each such class.
+    """
+    groups = defaultdict(list)
+    for i, name in names.items():
+        groups[normalise(name)].append(repr(i))
+    return [f"{name!r}: {' and '.join(ids)}" for name, ids in groups.items() if len(ids) > 1]
 
 
 def merged(names: Iterable[str]) -> list[str]:

@@ -10,6 +10,7 @@ from detectron2.structures import BoxMode
 
 from ..errors import InputError
 from ..paths import wrong_file
+from .class_names import of_one_name
 from .fields import (
     counterpart,
     flag,
@@ -74,7 +75,7 @@ def load_coco(
     try:
         content = json.loads(json_file.read_text(encoding="utf-8-sig"))
         names = _check(content)
-        points = {c["id"]: c.get("keypoints") or [] for c in content["categories"]}
+        points = _keypoint_names(content["categories"], json_file, findings)
         used = next((x for x in points.values() if x), [])
         of_images = _objects(content["annotations"], points, used, json_file, findings)
     except ValueError as e:
@@ -98,11 +99,36 @@ def load_coco(
                 "annotations": objects,
             }
         )
+    if findings is not None:
+        for words in of_one_name(names):
+            findings.add(
+                "ids of categories that have the same name, taken as one", json_file, words
+            )
     classes = list(dict.fromkeys(names[i] for i in sorted(names)))
-    metadata: dict[str, Any] = {"category_ids": {name: i for i, name in names.items()}}
+    ids: dict[str, int | str] = {}
+    for i in sorted(names):
+        ids.setdefault(names[i], i)
+    metadata: dict[str, Any] = {"category_ids": ids}
     if used:
         metadata |= {"keypoint_names": used, "keypoint_flip_map": flip_pairs(used)}
     return records, classes, metadata
+
+
+def _keypoint_names(
+    categories: list[dict], json_file: Path, findings: Findings | None
+) -> dict[int | str, list[str]]:
+    """The names of the keypoints of each category, which not every model looks at."""
+    points: dict[int | str, list[str]] = {}
+    for category in categories:
+        names = category.get("keypoints") or []
+        good = isinstance(names, list) and all(map(_is_text, names))
+        if not good or len(set(names)) < len(names):
+            if findings is not None:
+                words = f"category {category['name']!r}: {names!r}, expected texts, each once"
+                findings.add("names of keypoints that cannot be read, left out", json_file, words)
+            names = []
+        points[category["id"]] = names
+    return points
 
 
 def _root_class(content: dict) -> int | None:

@@ -10,8 +10,9 @@ from detectron2.structures import BoxMode
 
 from ..errors import InputError
 from .class_names import normalise
+from .fields import flag
 from .findings import Findings
-from .image_files import Described, image_folders, image_size
+from .image_files import Described, image_folders
 from .xml_files import read_xml
 
 # Types of labels whose shapes have no box.
@@ -99,8 +100,6 @@ def _load_image(entry: ET.Element, name: str, image: Path, where: str, findings:
     except (ValueError, OverflowError):
         size = [entry.get("width"), entry.get("height")]
         raise InputError(f"{where} has the size {size}, expected two numbers") from None
-    if width <= 0 or height <= 0:
-        width, height = image_size(image)
     annotations = []
     for number, shape in enumerate(entry, 1):
         label = normalise(shape.get("label") or "")
@@ -129,8 +128,11 @@ def _load_image(entry: ET.Element, name: str, image: Path, where: str, findings:
             annotation["segmentation"] = [[v for xy in corners for v in xy]]
         elif shape.tag == "mask":
             findings.add("mask, of which the box is taken", where, place)
-        if shape.findtext("attribute[@name='ignore']", "").strip().lower() in ("1", "true"):
-            annotation["ignore"] = 1
+        try:
+            if flag(shape.findtext("attribute[@name='ignore']")):
+                annotation["ignore"] = 1
+        except ValueError as e:
+            raise InputError(f"{where}: {place} has the attribute 'ignore' {e}") from None
         annotations.append(annotation)
     return {
         "file_name": str(image),

@@ -11,7 +11,10 @@ import pycocotools.mask as mask_util
 
 def is_number(value: object) -> bool:
     """Whether a value is a finite number."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # of a whole number beyond all floats
+        return False
 
 
 def number(value: object) -> float | None:

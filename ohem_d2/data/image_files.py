@@ -23,11 +23,23 @@ def is_image(file: Path) -> bool:
 
 def images_below(folder: Path) -> Iterator[Path]:
     """The images in a folder and in those inside of it, sorted by path; no hidden ones."""
+    yield from filter(is_image, _all_below(folder))
+
+
+def files_below(folder: Path, suffix: str) -> list[Path]:
+    """
+    The files of a suffix, in any case, in a folder and in those inside of it, sorted by path. No
+    hidden ones, such as ``._a.xml``, which systems leave behind.
+    """
+    return sorted(x for x in _all_below(folder) if x.suffix.lower() == suffix)
+
+
+def _all_below(folder: Path) -> Iterator[Path]:
     for root, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(x for x in folders if not x.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and is_image(file := Path(root, name)):
-                yield file
+            if not name.startswith("."):
+                yield Path(root, name)
 
 
 def image_size(file: Path) -> tuple[int, int]:

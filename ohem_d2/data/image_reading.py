@@ -5,7 +5,8 @@ Image files: what their headers say, whether they can be read to their end, and 
 Detectron2 clips grey pixels of 16 bits and floats to white or black, and of colours of 16 bits it
 takes the upper 8, which are dark where a camera uses 12 of them. Such an image gets `EIGHT_BIT` in
 front of its path, and whatever opens it through Detectron2 gets it in 8 bits: its darkest pixel is
-0, its brightest 255.
+0, its brightest 255. So does a TIFF of any pixels that is to be turned, since Pillow turns it, and
+Detectron2 turns it once more.
 """
 
 import hashlib
@@ -37,8 +38,9 @@ EIGHT_BIT = "8bit://"
 _WIDE = ("I", "F")  # how Pillow names them, or begins to
 _COLOURS_OF_16_BITS = ";16"  # of which Pillow would keep the upper 8
 _ORIENTATION = 0x0112  # in EXIF
+_SIDES_IN_TIFF = (256, 257)
 _MOST_THREADS = 8
-_VERSION = 2  # of the cache
+_VERSION = 3  # of the cache
 
 
 class ImageFile(NamedTuple):
@@ -50,11 +52,17 @@ class ImageFile(NamedTuple):
     mode: str  # Pillow's
     problem: str = ""  # why it cannot be read; the rest is 0 if not even its header can
     digest: str = ""  # of all its bytes, if it was read to its end
+    format: str | None = ""  # Pillow's
 
     @property
     def is_wide(self) -> bool:
         """Whether its pixels have more than 8 bits, which Detectron2 would clip or darken."""
         return self.mode.startswith(_WIDE) or self.mode.endswith(_COLOURS_OF_16_BITS)
+
+    @property
+    def is_turned_twice(self) -> bool:
+        """Whether Detectron2 turns an image that Pillow has turned before."""
+        return self.format == "TIFF" and self.orientation != 1
 
 
 def plain_path(file_name: str) -> str:
@@ -71,13 +79,14 @@ def read_image(file_name: str, format: str) -> np.ndarray:
         format: "BGR", "RGB", or another of Detectron2's.
     """
     path = plain_path(file_name)
-    if read_header(path).is_wide:
+    header = read_header(path)
+    if header.is_wide or header.is_turned_twice:
         file_name = EIGHT_BIT + path
     return detection_utils.read_image(file_name, format)
 
 
 class _EightBitHandler(PathHandler):
-    """Opens an image of 16-bit or float pixels as one of 8 bits."""
+    """Opens an image of 16-bit or float pixels as one of 8 bits, and each as it is shown."""
 
     def _get_supported_prefixes(self) -> list[str]:
         return [EIGHT_BIT]
@@ -93,11 +102,20 @@ class _EightBitHandler(PathHandler):
 
     def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> io.BytesIO:
         path = plain_path(path)
-        with Image.open(path) as image:
-            colours = _mode(image).endswith(_COLOURS_OF_16_BITS)
-            orientation = _orientation(image, path)
-            pixels = _read_colours(path) if colours else np.asarray(image)
-        pixels = turn_array(_in_eight_bits(pixels), orientation)
+        # Not by its path: Pillow would map a plain TIFF into memory, and turn it wrongly.
+        with Image.open(io.BytesIO(Path(path).read_bytes())) as image:
+            mode = _mode(image)
+            if mode.endswith(_COLOURS_OF_16_BITS) and not mode.startswith(_WIDE):
+                # OpenCV turns a TIFF, whatever it is told.
+                orientation = 1 if image.format == "TIFF" else _orientation(image, path)
+                pixels = _in_eight_bits(_read_colours(path))
+            else:
+                image.load()
+                orientation = _orientation(image, path)  # 1 of a TIFF that Pillow has turned
+                is_wide = mode.startswith(_WIDE)
+                pixels = np.asarray(image if is_wide else image.convert("RGB"))
+                pixels = _in_eight_bits(pixels) if is_wide else pixels
+        pixels = turn_array(pixels, orientation)
         file = io.BytesIO()
         Image.fromarray(np.ascontiguousarray(pixels)).save(file, "bmp")
         file.seek(0)
@@ -175,7 +193,10 @@ def read_header(path: str) -> ImageFile:
             return ImageFile(0, 0, 1, "", "it is empty")
         with Image.open(path) as image:
             mode = _mode(image)
-            return ImageFile(*image.size, _orientation(image, path), mode)
+            width, height = image.size
+            if image.format == "TIFF":  # which newer versions of Pillow turn when they load it
+                width, height = (image.tag_v2[tag] for tag in _SIDES_IN_TIFF)  # type: ignore[attr-defined]
+            return ImageFile(width, height, _orientation(image, path), mode, "", "", image.format)
     except Exception as e:  # there is no end to what damaged files raise
         return ImageFile(0, 0, 1, "", _reason(e))
 

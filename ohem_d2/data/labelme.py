@@ -10,8 +10,9 @@ from detectron2.structures import BoxMode
 
 from ..errors import InputError
 from .class_names import normalise
+from .fields import flag
 from .findings import Findings
-from .image_files import Described, ImageFolder, base_name, find_image, image_folders, image_size
+from .image_files import Described, ImageFolder, base_name, files_below, find_image, image_folders
 
 _WITHOUT_BOX = ("point", "points", "line", "linestrip")
 
@@ -43,7 +44,7 @@ def load_labelme(
     folders = [ImageFolder(x) for x in image_folders(folder, images)]
     records = []
     described = Described()
-    for file in sorted(folder.rglob("*.json")):
+    for file in files_below(folder, ".json"):
         content = _read(file)
         if content is None:
             findings.add("JSON file that is not labelme's, left out", file)
@@ -72,6 +73,8 @@ def _read(file: Path) -> dict | None:
     """The content of a file, or None if it is not labelme's."""
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as e:
+        raise InputError(f"{file} cannot be read ({e.strerror})") from None
     except ValueError as e:  # no JSON, or no UTF-8
         raise InputError(f"{file} is no JSON: {e}") from None
     if not isinstance(content, dict) or "shapes" not in content:
@@ -84,9 +87,6 @@ def _read(file: Path) -> dict | None:
 
 
 def _load_image(content: dict, file: Path, image: Path, image_id: str, findings: Findings) -> dict:
-    width, height = content.get("imageWidth"), content.get("imageHeight")
-    if not all(isinstance(x, (int, float)) and x > 0 for x in (width, height)):
-        width, height = image_size(image)  # old files have none
     groups: dict[tuple, dict] = {}
     for position, shape in enumerate(content["shapes"]):
         try:
@@ -108,8 +108,8 @@ def _load_image(content: dict, file: Path, image: Path, image_id: str, findings:
     return {
         "file_name": str(image),
         "image_id": image_id,
-        "height": height,
-        "width": width,
+        "height": content.get("imageHeight"),  # which old files lack
+        "width": content.get("imageWidth"),
         "annotations": list(groups.values()),
     }
 
@@ -152,6 +152,9 @@ def _load_shape(shape: object, findings: Findings, file: Path, position: int) ->
     elif kind == "mask":
         findings.add("mask, of which the box is taken", file, place)
     flags = shape.get("flags")
-    if isinstance(flags, dict) and flags.get("ignore"):
-        annotation["ignore"] = 1
+    try:
+        if isinstance(flags, dict) and flag(flags.get("ignore")):
+            annotation["ignore"] = 1
+    except ValueError as e:
+        raise ValueError(f"({label!r}) has the flag 'ignore' {e}") from None
     return annotation

@@ -4,6 +4,7 @@ and limits that are wide enough.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from detectron2.config import CfgNode
@@ -122,6 +123,54 @@ def _fault(field: str, record: dict, annotation: dict) -> str:
         if "height" in record and "width" in record:
             return runs_fault(value, record["height"], record["width"])
     return ""
+
+
+def check_objects(
+    train: Sequence[str], test: Sequence[str], min_keypoints: int = 0, key: str = ""
+) -> None:
+    """
+    Make sure that something is left to train on and to evaluate with: Detectron2 leaves out images
+    whose objects are all crowds, or have too few keypoints, and PASCAL VOC's metric has no result
+    where each object is difficult.
+
+    Args:
+        train: data sets to train on. If one of them is no address, none is looked at.
+        test: those to evaluate with; those that are no addresses are not looked at.
+        min_keypoints: how many have to be visible in an image to train on.
+        key: where the config says so.
+
+    Raises:
+        InputError: nothing is left.
+    """
+    names = by_address(train)
+    objects = [x for name in names for x in _objects(name, crowds=False)]
+    if names and len(names) == len(set(train)):
+        if not objects:
+            raise InputError(
+                f"{_quoted(names)} has no object but crowds and regions to ignore: expected "
+                "objects to train on"
+            )
+        counts: Counter[str] = Counter()
+        for record, annotation in objects:
+            points = annotation.get("keypoints", ())[2::3]
+            counts[record["file_name"]] += sum(v > 0 for v in points)
+        if max(counts.values()) < min_keypoints:
+            raise InputError(
+                f"{_quoted(names)} has no image with {min_keypoints} visible keypoints or more, "
+                f"the number that {key} asks for: expected some, with a visibility of 1 or 2"
+            )
+    for name in by_address(test):
+        if MetadataCatalog.get(name).get("evaluator_type") == "pascal_voc" and all(
+            annotation.get("difficult") for _, annotation in _objects(name, crowds=False)
+        ):
+            raise InputError(
+                f"the data set {name!r} has no object to evaluate with: all are difficult or to "
+                "be ignored"
+            )
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return f"the training set {' with '.join(map(repr, names))}"
 
 
 def check_mask_format(names: Sequence[str], key: str, expected: str) -> None:

@@ -2,8 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
-from itertools import product
+from collections.abc import Mapping, Sequence
+from itertools import count, product
 from typing import NamedTuple
 
 from detectron2.config import CfgNode
@@ -13,9 +13,9 @@ from ..errors import InputError
 from .addresses import ADDRESSES, Loaded, evaluator_type, load_address, part_of
 from .builtin import register_builtin
 from .checks import UNREADABLE, check_sizes, copies_in_training, read_to_end
-from .class_names import differ_in_case
+from .class_names import differ_in_case, normalise
 from .findings import Findings
-from .image_reading import ImageFile
+from .image_reading import ImageFile, plain_path
 from .needs import by_address, check_learned, records_of
 from .parts import overlap
 
@@ -29,22 +29,32 @@ class Registered(NamedTuple):
     num_keypoints: int | None
 
 
-def register_datasets(cfg: CfgNode) -> None:
+class ClassesOfWeights(NamedTuple):
+    """The classes that weights were trained for, in the order of the model's labels."""
+
+    file: str
+    names: list[str]
+    is_start: bool  # whether a training starts from them, which may be one of other classes
+
+
+def register_datasets(cfg: CfgNode, of_weights: ClassesOfWeights | None = None) -> None:
     """
     Register the data sets that the config names: those by address, and those that come with the
     project. Set ``NUM_CLASSES``, and ``NUM_KEYPOINTS`` if there are any, from those by address.
 
-    The training sets decide the classes and their order; where none is given, the test sets.
+    The training sets decide the classes and their order; where none is given, the test sets. Where
+    the weights name their classes, these do.
 
     Args:
         cfg: a config that is not frozen. Its ``DATASETS`` are left as they are.
+        of_weights: what is known of the weights.
 
     Raises:
         InputError: an address or a file behind it is wrong, or a test set has other classes than
-            the training set.
+            the training set, or than the weights.
     """
     unreadable = cfg.DATASETS.get("UNREADABLE_IMAGES", "error")
-    registered = register_by_name(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST, unreadable)
+    registered = register_by_name(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST, unreadable, of_weights)
     if registered is None:
         return
     check_learned(cfg, by_address(cfg.DATASETS.TRAIN), by_address(cfg.DATASETS.TEST))
@@ -55,7 +65,10 @@ def register_datasets(cfg: CfgNode) -> None:
 
 
 def register_by_name(
-    train: Sequence[str], test: Sequence[str], unreadable: str = "error"
+    train: Sequence[str],
+    test: Sequence[str],
+    unreadable: str = "error",
+    of_weights: ClassesOfWeights | None = None,
 ) -> Registered | None:
     """
     Register data sets by their names; see `register_datasets`.
@@ -65,6 +78,7 @@ def register_by_name(
         test: names of those to evaluate with.
         unreadable: ``DATASETS.UNREADABLE_IMAGES``: "error", or "skip" to leave out images that
             cannot be read, or "keep" to leave them to the caller.
+        of_weights: what is known of the weights.
 
     Returns:
         what follows for the model, or None if none of the names is an address.
@@ -87,6 +101,9 @@ def register_by_name(
         _log(name, data.findings)
     _check_case(loaded)
     classes = _decide_classes(train or test, loaded)
+    # The labels of registered data sets are what they are.
+    if of_weights is not None and all(name in loaded for name in (train or test)):
+        classes = _as_in_weights(of_weights, classes, loaded)
     for name in dict.fromkeys(names):
         if name in loaded:
             _register(name, loaded[name], classes)
@@ -165,6 +182,40 @@ def _decide_classes(names: Sequence[str], loaded: dict[str, Loaded]) -> list[str
     return list(dict.fromkeys(c for name in names if name in loaded for c in loaded[name].classes))
 
 
+def _as_in_weights(
+    of_weights: ClassesOfWeights, classes: list[str], loaded: dict[str, Loaded]
+) -> list[str]:
+    """The classes in the order of the weights, whose places in the model mean their names."""
+    file, names, is_start = of_weights
+    known = list(map(normalise, names))
+    if known == classes or len(set(known)) < len(known):
+        return classes
+    is_other_order = sorted(known) == sorted(classes)
+    if is_other_order:
+        logger.info(f"The classes are taken by their names, in the order of {file!r}")
+    if is_other_order or is_start:
+        return known if is_other_order else classes
+    for name, data in loaded.items():
+        for record in data.records:
+            for found in (a["category_id"] for a in record["annotations"]):
+                if found not in known:
+                    near = next((x for x in known if x.casefold() == found.casefold()), None)
+                    raise InputError(
+                        f"the data set {name!r} has an object of the class {found!r} in "
+                        f"{plain_path(record['file_name'])}, but {file!r} was trained for "
+                        f"{', '.join(known)}: expected one of these"
+                        f"{f', such as {near!r}' if near else ''}"
+                    )
+    if not (absent := [x for x in known if x not in classes]):
+        return known
+    logger.warning(
+        f"{file!r} was trained for {len(known)} classes, and the data has none of "
+        f"{', '.join(absent)}: the others are taken by their names, and what is found of these has "
+        "no ground truth"
+    )
+    return known
+
+
 def _registered_classes(name: str) -> list[str] | None:
     if name not in DatasetCatalog:
         return None
@@ -241,6 +292,18 @@ def _register(name: str, data: Loaded, classes: list[str]) -> None:
     if name in DatasetCatalog:
         MetadataCatalog.remove(name)
     _store(name, data.records)
+    metadata = data.metadata
+    if ids := metadata.get("category_ids"):
+        labels = {i: label for label, i in enumerate(_ids_of(classes, ids))}
+        if all(type(i) is int for i in labels):
+            # Evaluators then write detections with the ids of the user's file.
+            metadata = {**metadata, "thing_dataset_id_to_contiguous_id": labels}
     MetadataCatalog.get(name).set(
-        thing_classes=classes, evaluator_type=evaluator_type(name), **data.metadata
+        thing_classes=classes, evaluator_type=evaluator_type(name), **metadata
     )
+
+
+def _ids_of(classes: Sequence[str], ids: Mapping[str, int | str]) -> list[int | str]:
+    """The ids of classes in a file, and others for those that it has not."""
+    unused = (i for i in count(1) if i not in ids.values())
+    return [ids[x] if x in ids else next(unused) for x in classes]

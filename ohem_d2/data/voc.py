@@ -19,9 +19,9 @@ from .image_files import (
     Described,
     ImageFolder,
     base_name,
+    files_below,
     find_image,
     image_folders,
-    image_size,
     is_image,
 )
 from .xml_files import read_xml
@@ -64,9 +64,9 @@ def load_voc(
     annotations = _find_annotations(folder)
     folders = [ImageFolder(x) for x in image_folders(folder, images)]
     if split is None:
-        files = sorted(
-            annotations.rglob("*.xml") if annotations != folder else folder.glob("*.xml")
-        )
+        files = files_below(annotations, ".xml")
+        if annotations == folder:
+            files = [x for x in files if x.parent == folder]
     else:
         files = _listed(folder, split, annotations, folders, findings)
 
@@ -99,11 +99,12 @@ def load_voc(
 def _find_annotations(folder: Path) -> Path:
     inside = sorted(x for x in folder.iterdir() if x.is_dir() and x.name.lower() in _FOLDERS)
     for candidate in sorted(inside, key=lambda x: _FOLDERS.index(x.name.lower())):
-        if any(candidate.rglob("*.xml")):
+        if files_below(candidate, ".xml"):
             return candidate
-    if any(folder.glob("*.xml")):
+    found = files_below(folder, ".xml")
+    if any(x.parent == folder for x in found):
         return folder
-    with_xml = [x.name for x in sorted(folder.iterdir()) if x.is_dir() and any(x.glob("*.xml"))]
+    with_xml = sorted({x.parent.name for x in found if x.parent.parent == folder})
     hint = f". There are some in {', '.join(with_xml)}: add one of these names" if with_xml else ""
     raise InputError(
         f"there are no XML files in {folder} or in {folder / 'Annotations'}, expected the PASCAL "
@@ -179,7 +180,7 @@ def _find_unused(
         for image in (x for x in images if x not in described):
             findings.add("image without an XML file, left out", image)
     if annotations == folder:
-        for file in sorted(set(folder.rglob("*.xml")) - set(folder.glob("*.xml"))):
+        for file in (x for x in files_below(folder, ".xml") if x.parent != folder):
             findings.add("XML file in a folder further inside, left out", file)
 
 
@@ -197,8 +198,6 @@ def _load_image(
         raise InputError(
             f"{file}: its <size> has {_size_text(root)}, expected two numbers"
         ) from None
-    if width <= 0 or height <= 0:  # some tools leave it out
-        width, height = image_size(image)
     annotations = []
     for number, obj in enumerate(root.findall("object"), 1):
         try:
@@ -232,6 +231,8 @@ def _load_object(obj: ET.Element, first_pixel: int) -> dict:
         raise ValueError("has no <name>")
     if obj.find("bndbox") is None and obj.find("robndbox") is not None:
         raise ValueError(f"({name!r}) has a rotated box (<robndbox>), expected a <bndbox>")
+    if (number := len(obj.findall("bndbox"))) > 1:
+        raise ValueError(f"({name!r}) has {number} <bndbox>, expected one")
     corners = [obj.findtext(f"bndbox/{x}") for x in ("xmin", "ymin", "xmax", "ymax")]
     try:
         x0, y0, x1, y1 = numbers = [float(x or "") for x in corners]
@@ -249,10 +250,11 @@ def _load_object(obj: ET.Element, first_pixel: int) -> dict:
             ) from None
     # Taken at VOC's word, a box that ends where it begins has a pixel; but what a slip of the mouse
     # left behind is not meant to have one.
-    is_empty = x1 <= x0 or y1 <= y0
+    if x1 > x0 and y1 > y0:
+        x0, y0 = x0 - first_pixel, y0 - first_pixel
     return {
         "category_id": name,
-        "bbox": [x1, y1, x1, y1] if is_empty else [x0 - first_pixel, y0 - first_pixel, x1, y1],
+        "bbox": [x0, y0, x1, y1],
         "bbox_mode": BoxMode.XYXY_ABS,
         "difficult": marks.pop("difficult"),
         **{mark: 1 for mark, value in marks.items() if value},

@@ -8,6 +8,9 @@ from xml.etree import ElementTree as ET
 from ..errors import InputError
 
 _DECLARATION = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([^"']+)["'][^>]*\?>""")
+# What the parser reads by itself. Of others it takes those of one byte for a character alone, and
+# not by all of their names.
+_OF_THE_PARSER = ("utf-8", "utf-16", "iso-8859-1", "us-ascii")
 # What tools write under a name is often in the larger encoding that has the same beginnings.
 _LARGER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949"}
 
@@ -27,8 +30,12 @@ def read_xml(file: Path) -> ET.Element:
         content = file.read_bytes()
     except OSError as e:
         raise InputError(f"{file} cannot be read ({e.strerror})") from None
-    declared = _DECLARATION.match(content)
+    declared = _DECLARATION.match(content.removeprefix(codecs.BOM_UTF8))
     encoding = declared[1].decode("ascii", "replace") if declared else None
+    if declared and encoding and encoding.lower() not in _OF_THE_PARSER:
+        if content.startswith(codecs.BOM_UTF8):  # which is what it is, whatever it says
+            return _decoded(file, content[len(codecs.BOM_UTF8) + declared.end() :], "utf-8")
+        return _decoded(file, content[declared.end() :], encoding)
     try:
         return ET.fromstring(content)
     except ET.ParseError as e:
@@ -42,9 +49,6 @@ def read_xml(file: Path) -> ET.Element:
                 'first line, such as <?xml version="1.0" encoding="GBK"?>'
             ) from None
         raise InputError(f"{file} is no valid XML: {e}") from None
-    except (LookupError, ValueError):  # an encoding that Python's parser does not take
-        assert declared is not None
-        return _decoded(file, content[declared.end() :], str(encoding))
 
 
 def _decoded(file: Path, body: bytes, encoding: str) -> ET.Element:
@@ -56,7 +60,7 @@ def _decoded(file: Path, body: bytes, encoding: str) -> ET.Element:
             f"{file} is in the encoding {encoding!r}, which is not known: expected UTF-8, or "
             "another one that Python knows"
         ) from None
-    except UnicodeDecodeError as e:
+    except UnicodeError as e:
         raise InputError(f"{file} says that it is in {encoding}, and is not: {e}") from None
     except ET.ParseError as e:
         raise InputError(f"{file} is no valid XML: {e}") from None

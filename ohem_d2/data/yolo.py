@@ -3,6 +3,7 @@
 # Own code: supervision's reader rounds boxes to float32, knows neither lists of images nor
 # darknet's files, and its errors name neither file nor line.
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -10,7 +11,7 @@ import yaml
 from detectron2.structures import BoxMode
 
 from ..errors import InputError
-from .class_names import normalise
+from .class_names import normalise, of_one_name
 from .findings import Findings
 from .image_files import (
     Described,
@@ -59,9 +60,10 @@ def load_yolo(
     if source.suffix.lower() in _YAML:
         names, splits, has_keypoints = _read_yaml(source, findings)
     elif source.suffix.lower() in _DARKNET:
-        names, splits, has_keypoints = *_read_darknet(source), False
+        names, splits, has_keypoints = *_read_darknet(source, findings), False
     else:
-        names, splits, has_keypoints = _read_names(source), _splits_of_folder(source), False
+        names, splits = _read_names(source, findings), _splits_of_folder(source)
+        has_keypoints = False
     root = source.parent
     where, entries = _choose(source, splits, split)
     folders = [ImageFolder(x) for x in image_folders(root, images)]
@@ -93,8 +95,6 @@ def load_yolo(
             {
                 "file_name": str(image),
                 "image_id": _image_id(image, root),
-                "height": height,
-                "width": width,
                 "annotations": annotations,
             }
         )
@@ -140,7 +140,10 @@ def _find_source(source: Path) -> Path:
 
 def _read_yaml(file: Path, findings: Findings) -> tuple[dict[int, str], dict[str, list[str]], bool]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+        text = file.read_text(encoding="utf-8-sig")
+        content = yaml.safe_load(text)
+        # The same with nothing but texts: to YAML, the names yes, no, on and 007 are none.
+        as_texts = yaml.load(text, yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise InputError(f"{file} is no YAML: {e}") from None
     if not isinstance(content, dict):
@@ -159,6 +162,13 @@ def _read_yaml(file: Path, findings: Findings) -> tuple[dict[int, str], dict[str
             raise InputError(f"{file}: the name of class {number} is {name!r}, expected a text")
     if not pairs:
         raise InputError(f"{file}: names is empty, expected a name for each class")
+    written = as_texts.get("names")
+    written = [*(written.values() if isinstance(written, dict) else written or ())]
+    if len(written) == len(pairs):
+        pairs = [(number, name) for (number, _), name in zip(pairs, written)]
+    numbers = {i: str(name) for i, name in pairs}
+    for words in of_one_name(numbers):
+        findings.add("numbers of classes that have the same name, taken as one", file, words)
     if content.get("nc", len(pairs)) != len(pairs):
         findings.add("number of classes that is not that of the names", file,
                      f"nc is {content['nc']!r}, and there are {len(pairs)} names")  # fmt: skip
@@ -174,10 +184,10 @@ def _read_yaml(file: Path, findings: Findings) -> tuple[dict[int, str], dict[str
         if not all(isinstance(x, str) for x in entries):
             raise InputError(f"{file}: {split} is {entries!r}, expected folders or lists of images")
         splits[split] = [str(PurePosixPath(path or "", x)) for x in entries]
-    return {i: normalise(str(n)) for i, n in pairs}, splits, bool(content.get("kpt_shape"))
+    return {i: normalise(n) for i, n in numbers.items()}, splits, bool(content.get("kpt_shape"))
 
 
-def _read_darknet(file: Path) -> tuple[dict[int, str], dict[str, list[str]]]:
+def _read_darknet(file: Path, findings: Findings) -> tuple[dict[int, str], dict[str, list[str]]]:
     content = {}
     for number, line in enumerate(_read_lines(file), 1):
         if line.strip() and not line.lstrip().startswith("#"):
@@ -190,16 +200,23 @@ def _read_darknet(file: Path) -> tuple[dict[int, str], dict[str, list[str]]]:
     names = _locate(content["names"], [file.parent])
     if names is None:
         raise InputError(f"{file}: its names, {content['names']}, do not exist")
-    return _read_names(names), {x: [content[x]] for x in _SPLITS if content.get(x)}
+    known = _read_names(names, findings)
+    if content.get("classes", str(len(known))) != str(len(known)):
+        words = f"classes is {content['classes']!r}, and there are {len(known)} names"
+        findings.add("number of classes that is not that of the names", file, words)
+    return known, {x: [content[x]] for x in _SPLITS if content.get(x)}
 
 
-def _read_names(file: Path) -> dict[int, str]:
+def _read_names(file: Path, findings: Findings) -> dict[int, str]:
     lines = [normalise(line) for line in _read_lines(file)]
     while lines and not lines[-1]:
         lines.pop()
     if not lines or not all(lines):
         raise InputError(f"{file} has an empty line or none, expected a class name in each line")
-    return dict(enumerate(lines))
+    names = dict(enumerate(lines))
+    for words in of_one_name(names):
+        findings.add("numbers of classes that have the same name, taken as one", file, words)
+    return names
 
 
 def _read_lines(file: Path) -> list[str]:
@@ -311,6 +328,12 @@ def _image_of_list(
         raise InputError(f"{where} has {name!r}, expected the path of an image")
     image = None if given else _locate(name, bases)
     if image is not None:
+        inside = [os.path.join(os.path.abspath(x), "") for x in (*bases, Path())]
+        if not os.path.abspath(image).startswith(tuple(inside)):
+            raise InputError(
+                f"{where} names the image {name}, which is outside {bases[-1]}: expected one "
+                "inside of it, or the folder of the images in the address, '?images=<folder>'"
+            )
         return image, str(image)
     for folder in folders:
         found = folder.by_name(base_name(name), Path(PurePosixPath(name).parent.name))

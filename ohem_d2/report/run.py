@@ -23,6 +23,7 @@ from tqdm import tqdm
 from ..data import plain_path, register_datasets
 from ..errors import InputError
 from ..modeling.lazy import COUNTERPARTS, with_ohem
+from ..training.checkpoint import classes_of_weights
 from ..training.checks import check_output_dir, check_weights
 from ..training.config_file import find_config, load_config
 from ..training.data_checks import check_datasets, check_num_classes, class_names, named_data_sets
@@ -243,7 +244,8 @@ def load_yaml_config(
     cfg.DATASETS.TEST = (dataset,)
     cfg.DATASETS.UNREADABLE_IMAGES = "keep"  # which are named one by one
     with _naming_data_sets(cfg.DATASETS.TRAIN, "DATASETS.TRAIN", "DATASETS.TRAIN '()'", dataset):
-        register_datasets(cfg)
+        run_of = cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR
+        register_datasets(cfg, classes_of_weights(*run_of, resume=False, training=False))
     check_classes("MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES, dataset)
     if proposal_files:
         check_proposal_files(key_of_files, proposal_files, [dataset])
@@ -284,7 +286,8 @@ def load_python_config(
     OmegaConf.update(cfg, "dataloader.unreadable_images", "keep", force_add=True)
     key = "dataloader.train.dataset.names"
     with _naming_data_sets(OmegaConf.select(cfg, key) or (), key, f"'{key}=[]'", dataset):
-        register_lazy_datasets(cfg)
+        run_of = cfg.train.init_checkpoint, cfg.train.output_dir
+        register_lazy_datasets(cfg, classes_of_weights(*run_of, resume=False, training=False))
     check_classes("model.roi_heads.num_classes", heads.num_classes, dataset)
     weights = ("train.init_checkpoint", cfg.train.init_checkpoint, cfg.train.output_dir)
     check_weights(*weights, resume=False, training=False)

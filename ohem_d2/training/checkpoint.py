@@ -6,16 +6,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlparse
 
 from detectron2.engine import TrainerBase
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
+from ..data import ClassesOfWeights
 from ..errors import InputError
 from ..files import whole_file
 from .resume_checks import check_training_state
-from .weights import SafeCheckpointer, load_torch_file
+from .weights import SafeCheckpointer, class_names_in, load_torch_file
 
 logger = logging.getLogger(__name__)
 
@@ -159,6 +161,36 @@ def has_checkpoints(folder: str) -> bool:
         folder: OUTPUT_DIR. It may be missing.
     """
     return (Path(folder) / _LAST).is_file() or bool(_candidates(folder))
+
+
+def classes_of_weights(
+    weights: str, output_dir: str, resume: bool, training: bool
+) -> ClassesOfWeights | None:
+    """
+    Tell which classes the weights of a run were trained for.
+
+    Args:
+        weights: a path or address, or "".
+        output_dir: where ``resume`` finds a checkpoint, if there is one.
+        resume: as on the command line.
+        training: whether the weights are to be trained.
+
+    Returns:
+        what their file says; None if it does not, or is not on this machine.
+    """
+    resumes = resume and has_checkpoints(output_dir)
+    if resumes:
+        files = sorted(_candidates(output_dir), key=lambda x: -x.stat().st_mtime_ns)
+        if (last := _tagged(Path(output_dir) / _LAST)) is not None:
+            files.insert(0, last)
+    else:
+        files = [
+            Path(urlparse(weights or "")._replace(query="").geturl())
+        ]  # as Detectron2 reads it
+    for file in filter(Path.is_file, files):
+        if names := class_names_in(str(file)):
+            return ClassesOfWeights(str(file), names, is_start=training and not resumes)
+    return None
 
 
 def _candidates(folder: str) -> list[Path]:

@@ -20,7 +20,12 @@ from detectron2.engine import (
     default_writers,
     hooks,
 )
-from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
+from detectron2.evaluation import (
+    COCOEvaluator,
+    DatasetEvaluator,
+    inference_on_dataset,
+    print_csv_format,
+)
 from detectron2.modeling import PanopticFPN, SemanticSegmentor
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -30,10 +35,12 @@ from torch import nn
 
 from ..config import check_start_iter
 from ..data import (
+    ClassesOfWeights,
     by_address,
     check_annotated,
     check_annotated_keypoints,
     check_mask_format,
+    check_objects,
     check_semantic_labels,
     read_all_images,
     register_by_name,
@@ -45,7 +52,7 @@ from ..evaluation.evaluators import build_evaluator
 from ..modeling.head_checks import check_classes_of_heads
 from ..modeling.mixin import OHEMMixin
 from ..visualization import DetectionPictures, MinedPictures, detections_file
-from .checkpoint import WholeCheckpointer
+from .checkpoint import WholeCheckpointer, classes_of_weights
 from .checks import (
     check_batch_size,
     check_keypoint_sigmas,
@@ -125,7 +132,8 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     setup_logger(output_dir, distributed_rank=comm.get_rank(), name="ohem_d2")
     keys = {_key(split): _names(cfg, split) for split in ("train", "test")}
     with named_data_sets(keys), named_annotations():
-        register_lazy_datasets(cfg)
+        run_of = cfg.train.init_checkpoint, output_dir, args.resume
+        register_lazy_datasets(cfg, classes_of_weights(*run_of, training=not args.eval_only))
         train = () if args.eval_only else _names(cfg, "train")
         names = [*train, *_names(cfg, "test")]
         check_datasets(*names)
@@ -330,7 +338,7 @@ def _assigned(config_file: str) -> set[str]:
     return (assigned | imported) - {x.id for x in names if isinstance(x.ctx, ast.Del)}
 
 
-def register_lazy_datasets(cfg: DictConfig) -> None:
+def register_lazy_datasets(cfg: DictConfig, of_weights: ClassesOfWeights | None = None) -> None:
     """
     Register the data sets that a Python config names in ``dataset.names`` of ``dataloader.train``
     and ``dataloader.test``: those by address, and those that come with the project. Set
@@ -340,7 +348,7 @@ def register_lazy_datasets(cfg: DictConfig) -> None:
         InputError: see `ohem_d2.data.register_by_name`.
     """
     train, test = _names(cfg, "train"), _names(cfg, "test")
-    registered = register_by_name(train, test, _unreadable(cfg))
+    registered = register_by_name(train, test, _unreadable(cfg), of_weights)
     if registered is None:
         return
     if "roi_heads" not in cfg.model:
@@ -408,9 +416,12 @@ def _check_needs(cfg: DictConfig, train: Sequence[str]) -> None:
     if (target := target_of(cfg.model)) in (PanopticFPN, SemanticSegmentor):
         names = [x for x in train if x in _names_of_images(cfg, "train")]
         check_semantic_labels(names, f"model is a {target.__name__}")
+    evaluator = OmegaConf.select(cfg, "dataloader.evaluator")
+    by_coco = target_of(evaluator) is COCOEvaluator and evaluator.get("tasks") is None
     for name, field in (("mask", "segmentation"), ("keypoint", "keypoints")):
         if key := _head_key(cfg, name):
-            check_annotated(test, field, f"{key} is set", f"{key}=null", testing=True)
+            tested = test if by_coco else by_address(test)
+            check_annotated(tested, field, f"{key} is set", f"{key}=null", testing=True)
     number = OmegaConf.select(cfg, "model.roi_heads.keypoint_head.num_keypoints")
     if number is not None and _head_key(cfg, "keypoint"):
         key = "dataloader.evaluator.kpt_oks_sigmas"
@@ -423,6 +434,10 @@ def _check_needs(cfg: DictConfig, train: Sequence[str]) -> None:
         if (predictor := OmegaConf.select(cfg, key)) is not None:
             limit = predictor.get("test_topk_per_image", _MOST_DETECTIONS)
             warn_of_limit(test, f"{key}.test_topk_per_image", limit)
+    key = "model.proposal_generator.post_nms_topk"
+    if OmegaConf.is_list(limits := OmegaConf.select(cfg, key)) and len(limits) == 2:
+        warn_of_limit(test, f"{key}[1]", limits[1])
+    check_objects(train, test)
 
 
 def _replace_num_classes(node: DictConfig | ListConfig, old: int, new: int) -> None:

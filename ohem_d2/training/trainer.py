@@ -27,6 +27,7 @@ from ..data import (
     check_annotated,
     check_image_counts,
     check_learned,
+    check_objects,
     check_semantic_labels,
     read_all_images,
     register_datasets,
@@ -38,7 +39,7 @@ from ..evaluation.evaluators import build_evaluator, check_evaluator_type, tasks
 from ..evaluation.tta import TTA
 from ..visualization import MinedPictures
 from . import lazy_trainer
-from .checkpoint import WholeCheckpointer
+from .checkpoint import WholeCheckpointer, classes_of_weights
 from .checks import (
     check_batch_size,
     check_keypoint_sigmas,
@@ -279,7 +280,17 @@ def _check_needs(cfg: CfgNode, training: bool) -> None:
         check_keypoint_sigmas("TEST.KEYPOINT_OKS_SIGMAS", sigmas, number, test)
         if training and cfg.INPUT.RANDOM_FLIP != "none":
             warn_without_pairs(train, "INPUT.RANDOM_FLIP 'none'")
+    key = "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE"
+    least = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
+    check_objects(train if training else (), test, least, key)
     warn_of_limit(test, "TEST.DETECTIONS_PER_IMAGE", cfg.TEST.DETECTIONS_PER_IMAGE)
+    if _NODES_OF_CLASSES.get(cfg.MODEL.META_ARCHITECTURE) == "ROI_HEADS":
+        if cfg.MODEL.LOAD_PROPOSALS:
+            key = "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST"
+            warn_of_limit(test, key, cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST)
+        else:
+            limit = cfg.MODEL.RPN.POST_NMS_TOPK_TEST
+            warn_of_limit(test, "MODEL.RPN.POST_NMS_TOPK_TEST", limit)
 
 
 def _try_augmentations(cfg: CfgNode, splits: Sequence[str]) -> None:
@@ -324,7 +335,8 @@ def _check_expected_results(cfg: CfgNode) -> None:
 
 def _check_datasets(args, cfg: CfgNode) -> None:
     """Register those of the config, and make sure that they can be read."""
-    register_datasets(cfg)
+    run_of = cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR, args.resume
+    register_datasets(cfg, classes_of_weights(*run_of, training=not args.eval_only))
     splits = ("TEST",) if args.eval_only else ("TRAIN", "TEST")
     if not cfg.DATASETS[splits[0]]:
         raise InputError(f"DATASETS.{splits[0]} is empty, expected at least one data set")

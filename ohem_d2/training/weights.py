@@ -13,6 +13,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
+from ..data.class_names import normalise
 from ..data.pickles import read_pickle
 from ..errors import InputError
 
@@ -115,18 +116,18 @@ class SafeCheckpointer(DetectionCheckpointer):
     def _check_class_names(self, of_weights: object) -> None:
         if not self.class_names or not isinstance(of_weights, list):
             return  # Detectron2's checkpoints do not tell
-        of_data = [*self.class_names]
+        of_data = list(map(normalise, self.class_names))
+        of_weights = [normalise(str(x)) for x in of_weights]
         if of_weights == of_data or len(of_weights) != len(of_data):  # the shapes will tell
             return
         words = (
             f"{self._path!r} was trained for the classes {_list(of_weights)}, but the data has "
             f"{_list(of_data)}"
         )
-        if sorted(map(str, of_weights)) == sorted(of_data) and not self._starts_training:
-            raise InputError(
-                f"{words}: expected them in the same order. The training set decides the order: "
-                "give it as well, as in the training"
-            )
+        if not self._starts_training:
+            # Those of data sets that are given by address were put into order before.
+            is_same = sorted(of_weights) == sorted(of_data)
+            raise InputError(f"{words}: expected the same{' in the same order' if is_same else ''}")
         logger.warning(f"{words}: each is taken for the one in the same place")
 
     def _check_norms(self, unexpected: Sequence[str]) -> None:
@@ -207,6 +208,27 @@ def _renamed(missing: Sequence[str], others: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def class_names_in(path: str) -> list[str] | None:
+    """
+    Read the classes that a checkpoint was trained for, and nothing else of it.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        their names, in the order of the model's labels; None if it does not tell, or is none, which
+        loading it will say.
+    """
+    try:
+        content = _load(path, mmap=is_zipfile(path))
+    except Exception:
+        return None
+    names = content.get("class_names") if isinstance(content, Mapping) else None
+    if not isinstance(names, list) or not all(isinstance(x, str) for x in names):
+        return None
+    return names or None
+
+
 def load_torch_file(name: str, path: str) -> Any:
     """
     Load what torch has saved, if it is tensors, numbers, texts and plain containers.
@@ -219,14 +241,8 @@ def load_torch_file(name: str, path: str) -> Any:
         InputError: it holds something else, or is none of torch's files, or not as it was saved.
     """
     _check_sums(name, path)
-    reconstruct = np.array(0).__reduce__()[0]
-    scalar = np.float64(0).__reduce__()[0]
-    dtypes = {type(np.dtype(x)) for x in "?bBhHiIlLqQefd"}
-    # Numbers and arrays of numpy, as in the state of a hook or of a generator of random numbers.
-    numpy: list[Any] = [reconstruct, scalar, np.ndarray, np.dtype, *dtypes]
     try:
-        with torch.serialization.safe_globals(numpy):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return _load(path)
     except OSError as e:
         raise InputError(f"{name!r} cannot be read ({e.strerror})") from e
     except Exception as e:  # of which torch's text advises to run the code
@@ -242,6 +258,16 @@ def load_torch_file(name: str, path: str) -> Any:
             f"{name!r} is no checkpoint, or not a whole one: expected a file that torch.save has "
             "written"
         ) from None
+
+
+def _load(path: str, mmap: bool = False) -> Any:
+    reconstruct = np.array(0).__reduce__()[0]
+    scalar = np.float64(0).__reduce__()[0]
+    dtypes = {type(np.dtype(x)) for x in "?bBhHiIlLqQefd"}
+    # Numbers and arrays of numpy, as in the state of a hook or of a generator of random numbers.
+    numpy: list[Any] = [reconstruct, scalar, np.ndarray, np.dtype, *dtypes]
+    with torch.serialization.safe_globals(numpy):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
 def _check_sums(name: str, path: str) -> None:

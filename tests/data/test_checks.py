@@ -6,7 +6,7 @@ import pytest
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper
 from PIL import Image, ImageDraw
-from small_data import write_coco
+from small_data import OBJECT, write_coco
 
 from ohem_d2 import register_datasets
 from ohem_d2.data import read_all_images
@@ -33,13 +33,17 @@ def write(folder, images, annotations, name="a.json", **categories):
 
 
 def draw(file, box=BOX, size=(W, H), orientation=1, seed=0):
+    """An image with a red box."""
     noise = np.random.default_rng(seed).integers(90, 140, (size[1], size[0], 3), dtype=np.uint8)
     image, exif = Image.fromarray(noise), Image.Exif()
     x, y, w, h = box
     ImageDraw.Draw(image).rectangle([x, y, x + w - 1, y + h - 1], fill=(220, 40, 40))
     exif[0x0112] = orientation
     file.parent.mkdir(exist_ok=True)
-    image.save(file, exif=exif, quality=95)
+    if file.suffix == ".tiff":
+        image.save(file, tiffinfo={0x0112: orientation})
+    else:
+        image.save(file, exif=exif, quality=95)
 
 
 def load(address):
@@ -87,7 +91,7 @@ def red_inside(address):
     ]
 
 
-@pytest.mark.parametrize("form", ["polygon", "runs"])
+@pytest.mark.parametrize("form", ["polygon", "runs", "tiff"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_annotated_as_stored(tmp_path, caplog, orientation, form):
     import pycocotools.mask as mask_util
@@ -95,15 +99,14 @@ def test_annotated_as_stored(tmp_path, caplog, orientation, form):
     x, y, w, h = BOX
     polygon = [x, y, x + w, y, x + w, y + h, x, y + h]
     runs = mask_util.merge(mask_util.frPyObjects([polygon], H, W))
-    outline = (
-        [polygon] if form == "polygon" else {"size": [H, W], "counts": runs["counts"].decode()}
-    )
+    outline = [polygon] if form != "runs" else {"size": [H, W], "counts": runs["counts"].decode()}
     points = [x + 4, y + 4, 2, x + w - 5, y + h - 5, 2]
     object_ = {"bbox": BOX, "segmentation": outline, "keypoints": points}
     # The first tells how all are annotated: sideways, its size is another when it is shown.
+    last = "o.tiff" if form == "tiff" else "o.jpg"
     draw(tmp_path / "images" / "first.jpg", orientation=6)
-    draw(tmp_path / "images" / "o.jpg", orientation=orientation)
-    images = [{"file_name": f, "width": W, "height": H} for f in ("first.jpg", "o.jpg")]
+    draw(tmp_path / "images" / last, orientation=orientation)
+    images = [{"file_name": f, "width": W, "height": H} for f in ("first.jpg", last)]
     address = write(
         tmp_path, images, [{"image_id": i, **object_} for i in (1, 2)], keypoints=["a", "b"]
     )
@@ -230,6 +233,96 @@ def test_boxes_that_are_cut_off_or_left_out_are_counted(tmp_path):
         "box that reaches far beyond its image, cut off: 1",
     ]
     assert f"{tmp_path}/images/4.jpg: 'dog' at [200, 5, 9, 9]" in said[0]
+
+
+RIGHT = [[10, 20, 40, 30], [90, 50, 60, 60], [60, 80, 70, 36], [2, 10, 20, 90]]
+
+
+def as_middles(boxes):
+    return [[x + w / 2, y + h / 2, w, h] for x, y, w, h in boxes]
+
+
+def test_middles_in_the_place_of_corners(tmp_path):
+    with pytest.raises(InputError, match=r"seem to be \[x, y, width, height\] with x and y of the"):
+        load(many(tmp_path, as_middles([*RIGHT, [100, 20, 60, 90]])))
+
+
+def write_voc_boxes(folder, boxes):
+    draw(folder / "images" / "a.jpg")
+    write_xml = "".join(OBJECT.format(*b, name="dog", extra="") for b in boxes)
+    (folder / "a.xml").write_text(f"<annotation>{write_xml}</annotation>")
+    return f"voc://{folder}?images={folder}/images"
+
+
+def test_sizes_in_the_place_of_corners(tmp_path):
+    with pytest.raises(
+        InputError, match=r"seem to be \[x, y, width, height\]: read as corners.* 3 of 5"
+    ):
+        load(write_voc_boxes(tmp_path, [*RIGHT, [100, 70, 50, 40]]))
+
+
+def write_yolo_boxes(folder, boxes):
+    draw(folder / "images" / "a.jpg")
+    (folder / "classes.txt").write_text("dog")
+    lines = [" ".join(str(v / s) for v, s in zip(box, (W, H, W, H))) for box in boxes]
+    (folder / "images" / "a.txt").write_text("".join(f"0 {x}\n" for x in lines))
+    return f"yolo://{folder}"
+
+
+@pytest.mark.parametrize(
+    ("boxes", "words"),
+    [
+        ([[x, y, x + w, y + h] for x, y, w, h in RIGHT], r"seem to be corners, \[x0, y0, x1, y1\]"),
+        (
+            [[2, 60, 40, 30], [5, 50, 80, 40], [9, 70, 90, 40]],
+            r"seem to be \[x, y, width, height\]:",
+        ),
+    ],
+)
+def test_others_in_the_place_of_middles(tmp_path, boxes, words):
+    with pytest.raises(InputError, match=words):
+        load(write_yolo_boxes(tmp_path, boxes))
+
+
+def test_middles_where_they_are_expected(tmp_path):
+    records, said = load(write_yolo_boxes(tmp_path, as_middles(RIGHT)))
+    assert [a["bbox"][:2] for a in records[0]["annotations"]] == [
+        pytest.approx(x[:2]) for x in RIGHT
+    ]
+    assert said == []
+
+
+def test_boxes_that_are_likely_a_slip_are_named(tmp_path):
+    boxes = [[0.1, 0.2, 0.5, 0.4], [5, 5, 20, 20]]
+    draw(tmp_path / "images" / "a.jpg")
+    images = [{"file_name": "a.jpg", "width": W, "height": H}]
+    objects = [{"image_id": 1, "bbox": b} for b in [*boxes, boxes[1]]]
+    records, said = load(write(tmp_path, images, objects))
+    assert len(records[0]["annotations"]) == 3
+    assert [x.partition(" (")[0] for x in said] == [
+        "object annotated more than once, with the same class and box: 1",
+        "box smaller than a pixel: 1",
+    ]
+
+
+def test_percents_are_named(tmp_path):
+    draw(tmp_path / "images" / "a.jpg", size=(400, 300))
+    images = [{"file_name": "a.jpg", "width": 400, "height": 300}]
+    objects = [{"image_id": 1, "bbox": [k, 2 * k, 30 + k, 40]} for k in range(20)]
+    _, said = load(write(tmp_path, images, objects))
+    assert [x for x in said if "as if they were percents" in x]
+    objects[0]["bbox"] = [300, 2, 30, 40]
+    assert load(write(tmp_path, images, objects))[1] == []
+
+
+@pytest.mark.parametrize("orientation", [6, 8])
+def test_boxes_tell_how_an_image_without_a_size_was_annotated(tmp_path, orientation):
+    draw(tmp_path / "images" / "o.jpg", orientation=orientation)  # BOX ends at 140 of 160
+    _, said = load(write(tmp_path, [{"file_name": "o.jpg"}], [{"image_id": 1, "bbox": BOX}]))
+    assert "image annotated before EXIF turns it, boxes turned: 1" in said[1]
+    shown = [{"image_id": 1, "bbox": [10, 100, 30, 50]}]  # ends at 150 of 120 as stored
+    _, said = load(write(tmp_path, [{"file_name": "o.jpg"}], shown))
+    assert [x.partition(":")[0] for x in said] == ["size of an image missing, taken from its file"]
 
 
 # --------------------------------------------------------------------------- identity of an image

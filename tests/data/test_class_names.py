@@ -1,6 +1,12 @@
 import pytest
 
-from ohem_d2.data.class_names import differ_in_case, merged, normalise
+from ohem_d2.data.class_names import (
+    differ_in_case,
+    differ_in_separators,
+    merged,
+    normalise,
+    of_one_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -27,3 +33,14 @@ def test_names_that_differ_in_case():
 
 def test_names_that_are_one():
     assert merged(["car", "bus", "car ", "car"]) == ["'car' and 'car '"]
+
+
+def test_names_that_differ_in_separators():
+    names = ["traffic light", "Traffic_light", "traffic-light", "car", "Car", "ear"]
+    (words,) = differ_in_separators(names)
+    assert words == "'traffic light' and 'Traffic_light' and 'traffic-light'"
+    assert differ_in_separators(["car", "Car"]) == []
+
+
+def test_a_name_with_several_ids():
+    assert of_one_name({1: "car", 2: "bus", 7: "car "}) == ["'car': 1 and 7"]

@@ -207,3 +207,30 @@ def test_images_inside_by_another_way(tmp_path):
     file = tmp_path / "linked.json"
     file.write_text(changed(lambda c: c["images"][0].update(file_name="linked/a.jpg")))
     assert len(load_coco(file, tmp_path / "images")[0]) == 2
+
+
+@pytest.mark.parametrize("names", ["nose", [1, 2], ["a", None], ["a", "a"], {"a": 1}])
+def test_names_of_keypoints_stop_no_model_without_keypoints(tmp_path, names):
+    found = Findings()
+    file = write_coco(tmp_path, IMAGES, CATEGORIES)
+    file.write_text(set_in("categories", 0, keypoints=names))
+    records, _, metadata = load_coco(file, tmp_path / "images", found)
+    assert "keypoint_names" not in metadata
+    assert records[0]["annotations"]
+    assert found[0].name == "names of keypoints that cannot be read, left out"
+
+
+def test_two_ids_of_one_class(tmp_path):
+    def change(content):
+        content["categories"].append({"id": 9, "name": content["categories"][0]["name"]})
+
+    found = Findings()
+    file = write_coco(tmp_path, IMAGES, CATEGORIES)
+    file.write_text(changed(change))
+    load_coco(file, tmp_path / "images", found)
+    assert found[0].name == "ids of categories that have the same name, taken as one"
+
+
+def test_a_number_beyond_all_floats(tmp_path):
+    records = written(tmp_path, lambda c: c["annotations"][0].update(area=10**400))
+    assert "area" not in records[0]["annotations"][0]

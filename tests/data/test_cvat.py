@@ -2,6 +2,7 @@ import pytest
 from detectron2.structures import BoxMode
 from small_data import HEIGHT, WIDTH, write_image
 
+from ohem_d2.data.addresses import load_address
 from ohem_d2.data.cvat import load_cvat
 from ohem_d2.data.findings import Findings
 from ohem_d2.errors import InputError
@@ -71,7 +72,9 @@ def test_shapes(tmp_path, shape, box, finding):
     assert [x.name for x in found] == ([finding] if finding else [])
 
 
-@pytest.mark.parametrize(("value", "expected"), [("true", 1), ("1", 1), ("false", None)])
+@pytest.mark.parametrize(
+    ("value", "expected"), [("true", 1), ("1", 1), ("Yes", 1), ("false", None), ("", None)]
+)
 def test_an_attribute_says_what_to_ignore(tmp_path, value, expected):
     attribute = f'<attribute name="ignore">{value}</attribute>'
     records, *_ = load_cvat(
@@ -95,7 +98,7 @@ def test_what_has_no_box_is_counted(tmp_path):
 def test_subsets(tmp_path):
     file = write_cvat(tmp_path, *(image(f"{x}.jpg", BOX, f'subset="{s}"') for x, s in ("aT", "bV")))
     assert [r["image_id"] for r in load_cvat(file, split="V")[0]] == ["b.jpg"]
-    assert load_cvat(file)[0][0]["width"] == WIDTH  # of the image
+    assert load_address(f"cvat://{file}").records[0]["width"] == WIDTH  # of the image
     with pytest.raises(InputError, match=r"has no subset 'x', expected one of T, V"):
         load_cvat(file, split="x")
 
@@ -118,6 +121,10 @@ def test_images_in_folders_of_the_server(tmp_path):
         (
             image("a.jpg", '<polygon label="dog" points="1,2;3,4"/>'),
             r"its <polygon> 1 has points '1,2;3,4', expected x,y;x,y;x,y of three",
+        ),
+        (
+            image("a.jpg", BOX.replace("/>", '><attribute name="ignore">?</attribute></box>')),
+            r"shape 1, 'dog' has the attribute 'ignore' '\?', expected 0 or 1",
         ),
         ("<track/>", r"has tracks, as CVAT for video has: expected CVAT for images 1.1"),
         ("", r"has no images"),

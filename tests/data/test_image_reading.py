@@ -1,4 +1,5 @@
 import os
+import struct
 
 import cv2
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 
 from ohem_d2.data import image_reading
 from ohem_d2.data.image_reading import EIGHT_BIT, ImageCache, read_header, read_image, read_whole
+from ohem_d2.data.orientation import turn_array
 
 GRADIENT = np.arange(48).reshape(6, 8)
 
@@ -167,3 +169,34 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     write_jpeg(tmp_path / "a.jpg")
     cache = ImageCache("data")
     cache.keep(cache.whole([str(tmp_path / "a.jpg")]))
+
+
+def write_tiff_of_16_bits(path, pixels, orientation):
+    """Of three colours, which Pillow does not write."""
+    content = np.repeat(pixels[..., None], 3, axis=2).astype("<u2").tobytes()
+    height, width = pixels.shape
+    tags = {256: width, 257: height, 258: 0, 259: 1, 262: 2, 273: 0, 274: orientation, 277: 3}
+    tags |= {278: height, 279: len(content)}
+    end = 8 + 2 + 12 * len(tags) + 4
+    tags |= {258: end, 273: end + 6}
+    entries = [struct.pack("<HHII", t, 4 if t in (273, 279) else 3, 1 + 2 * (t == 258), v)
+               for t, v in tags.items()]  # fmt: skip
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(entries) + bytes(4)
+    path.write_bytes(head + struct.pack("<3H", 16, 16, 16) + content)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "I;16", "RGB;16"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_is_turned_once(tmp_path, orientation, mode):
+    pixels = np.zeros((30, 40), np.uint8)
+    pixels[:5, :10] = 255
+    image = Image.fromarray(pixels.astype(np.uint16) if mode == "I;16" else pixels)
+    path = tmp_path / "a.tiff"
+    if mode == "RGB;16":
+        write_tiff_of_16_bits(path, pixels, orientation)
+    else:
+        (image if mode == "I;16" else image.convert(mode)).save(path, tiffinfo={274: orientation})
+    header = read_header(str(path))
+    assert (header.width, header.height, header.orientation) == (40, 30, orientation)
+    expected = turn_array(pixels, orientation)
+    assert (read_image(str(path), "BGR")[:, :, 1] == expected).all()

@@ -4,6 +4,7 @@ import pytest
 from detectron2.structures import BoxMode
 from small_data import HEIGHT, WIDTH, write_image
 
+from ohem_d2.data.addresses import load_address
 from ohem_d2.data.findings import Findings
 from ohem_d2.data.labelme import load_labelme
 from ohem_d2.errors import InputError
@@ -51,7 +52,10 @@ def test_load(tmp_path):
             {"category_id": "dog", "bbox": [10, 20, 30, 40.5], "bbox_mode": BoxMode.XYXY_ABS}
         ],
     }
-    assert (records[1]["image_id"], records[1]["width"]) == ("far/b", WIDTH)
+    assert (records[1]["image_id"], records[1]["width"]) == ("far/b", None)
+    whole = load_address(f"labelme://{tmp_path}")
+    assert whole.records[1]["width"] == WIDTH
+    assert whole.findings[0].name == "size of an image missing, taken from its file"
 
 
 @pytest.mark.parametrize(
@@ -92,6 +96,21 @@ def test_a_flag_says_what_to_ignore(tmp_path):
     assert [x.get("ignore") for x in annotations] == [1, None]
 
 
+@pytest.mark.parametrize("value", ["false", "0", "", None, 0])
+def test_a_flag_that_is_not_set(tmp_path, value):
+    annotations, _ = load_one(tmp_path, {**RECTANGLE, "flags": {"ignore": value}})
+    assert "ignore" not in annotations[0]
+
+
+def test_what_systems_leave_behind_is_no_annotation(tmp_path):
+    write_labelme(tmp_path)
+    (tmp_path / "._a.json").write_bytes(b"\0\5\x16")
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / ".ipynb_checkpoints/a-checkpoint.json").write_text("{")
+    (tmp_path / "folder.json").mkdir()
+    assert len(load_labelme(tmp_path)[0]) == 1
+
+
 def test_what_has_no_box_is_counted(tmp_path):
     annotations, found = load_one(tmp_path, RECTANGLE, shape("point", (1, 1)))
     assert len(annotations) == 1
@@ -128,6 +147,7 @@ def test_images_in_another_folder(tmp_path, path):
         ({"shapes": [{**RECTANGLE, "points": [[1, 2]]}]}, r"\('dog'\) has the points \[\[1, 2\]\]"),
         ({"shapes": [{**RECTANGLE, "points": [[1, "2"], [3, 4]]}]}, r"expected 2 \[x, y\]"),
         ({"shapes": [{**RECTANGLE, "shape_type": "star"}]}, r"is a 'star', expected one of poly"),
+        ({"shapes": [{**RECTANGLE, "flags": {"ignore": "?"}}]}, r"has the flag 'ignore' '\?', exp"),
         ({"imagePath": 3}, r"imagePath is 3, expected a text"),
     ],
 )

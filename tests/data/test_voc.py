@@ -6,6 +6,7 @@ from detectron2.structures import BoxMode
 from PIL import Image
 from small_data import HEIGHT, OBJECT, WIDTH, write_voc
 
+from ohem_d2.data.addresses import load_address
 from ohem_d2.data.findings import Finding, Findings
 from ohem_d2.data.voc import load_voc
 from ohem_d2.errors import InputError
@@ -42,22 +43,28 @@ def test_split_files_of_one_class_and_names_with_spaces(tmp_path):
     assert [r["image_id"] for r in records] == ["one two", "b"]
 
 
+A_BOX = OBJECT.format(1, 1, 20, 30, name="dog", extra="")
+
+
 def test_size_of_the_image_if_the_annotation_has_none(tmp_path):
     folder = write_voc(tmp_path, {"a": []})
-    (folder / "Annotations/a.xml").write_text("<annotation></annotation>")
-    records, classes, _ = load_voc(folder, "trainval")
-    assert (records[0]["width"], records[0]["height"]) == (WIDTH, HEIGHT)
-    assert classes == []
+    (folder / "Annotations/a.xml").write_text(f"<annotation>{A_BOX}</annotation>")
+    data = load_address(f"voc://{folder}")
+    assert (data.records[0]["width"], data.records[0]["height"]) == (WIDTH, HEIGHT)
+    assert data.classes == ["dog"]
+    assert [x.name for x in data.findings] == ["size of an image missing, taken from its file"]
 
 
 def test_size_as_the_photograph_is_shown(tmp_path):
     folder = write_voc(tmp_path, {"a": []})
-    (folder / "Annotations/a.xml").write_text("<annotation></annotation>")
+    (folder / "Annotations/a.xml").write_text(f"<annotation>{A_BOX}</annotation>")
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: turned by 90 degrees
     Image.new("RGB", (WIDTH, HEIGHT)).save(folder / "JPEGImages/a.jpg", exif=exif)
-    records, *_ = load_voc(folder, "trainval")
-    assert (records[0]["width"], records[0]["height"]) == (HEIGHT, WIDTH)
+    data = load_address(f"voc://{folder}")
+    assert (data.records[0]["width"], data.records[0]["height"]) == (HEIGHT, WIDTH)
+    # Without a size, nobody can tell whether it was shown so to those who annotated it.
+    assert data.findings[1].name.startswith("image that its EXIF data turn: boxes are taken to be")
 
 
 def test_other_files_beside_the_images(tmp_path):
@@ -239,6 +246,9 @@ def test_class_names_are_written_in_one_way(tmp_path):
         ("windows-1252", "cp1252", "né"),
         ("UTF-16", "utf-16", "車"),
         ("UTF-8", "utf-8-sig", "né"),
+        ("utf8", "utf-8", "né"),
+        ("GBK", "utf-8-sig", "né"),  # the mark at the beginning says what it is
+        ("ISO-2022-JP", "iso-2022-jp", "車"),
     ],
 )
 def test_encodings(tmp_path, declared, encoding, name):
@@ -260,6 +270,7 @@ def rewrite_xml(folder, declared, encoding, name):
         ("", "gbk", r"a.xml is no text in UTF-8 and names no other encoding: expected one in its"),
         ("klingon", "utf-8", r"a.xml is in the encoding 'klingon', which is not known"),
         ("GBK", "latin-1", r"a.xml says that it is in GBK, and is not"),
+        ("undefined", "utf-8", r"a.xml says that it is in undefined, and is not"),
     ],
 )
 def test_encodings_that_are_not_read(tmp_path, declared, encoding, message):
@@ -267,6 +278,15 @@ def test_encodings_that_are_not_read(tmp_path, declared, encoding, message):
     rewrite_xml(folder, declared, encoding, "né" if encoding == "latin-1" else "车")
     with pytest.raises(InputError, match=message):
         load_voc(folder, "trainval")
+
+
+def test_what_systems_leave_behind_is_no_annotation(tmp_path):
+    folder = write_voc(tmp_path, IMAGES)
+    (folder / "Annotations/._a.xml").write_bytes(b"\0\5\x16")
+    (folder / "Annotations/.ipynb_checkpoints").mkdir()
+    (folder / "Annotations/.ipynb_checkpoints/a-checkpoint.xml").write_text("<annotation/>")
+    (folder / "Annotations/b.xml").rename(folder / "Annotations/b.XML")
+    assert len(load_voc(folder)[0]) == 2
 
 
 def break_file(name, content):
@@ -303,6 +323,13 @@ def break_file(name, content):
                 "</annotation>",
             ),
             r"a.xml: object 1 \('dog'\) has a rotated box",
+        ),
+        (
+            break_file(
+                "Annotations/a.xml",
+                "<annotation><object><name>dog</name><bndbox/><bndbox/></object></annotation>",
+            ),
+            r"a.xml: object 1 \('dog'\) has 2 <bndbox>, expected one",
         ),
         (
             break_file("Annotations/a.xml", "<annotation><object></object></annotation>"),

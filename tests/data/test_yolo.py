@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ from detectron2.structures import BoxMode
 from PIL import Image
 from small_data import HEIGHT, WIDTH, write_image
 
+from ohem_d2.data.addresses import load_address
 from ohem_d2.data.findings import Findings
 from ohem_d2.data.yolo import load_yolo
 from ohem_d2.errors import InputError
@@ -47,8 +49,6 @@ def test_load(folder):
     assert records[0] == {
         "file_name": str(folder / "images/train/a.jpg"),
         "image_id": "images/train/a.jpg",
-        "width": WIDTH,
-        "height": HEIGHT,
         "annotations": [
             {"category_id": "dog", "bbox": [30, 15, 50, 45], "bbox_mode": BoxMode.XYXY_ABS}
         ],
@@ -175,8 +175,51 @@ def test_an_image_that_is_shown_turned(folder):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (WIDTH, HEIGHT)).save(folder / "images/train/a.jpg", exif=exif)
-    records, *_ = load_yolo(folder, "train")
-    assert (records[0]["width"], records[0]["height"]) == (HEIGHT, WIDTH)
+    data = load_address(f"yolo://{folder}?split=train")
+    assert (data.records[0]["width"], data.records[0]["height"]) == (HEIGHT, WIDTH)
+    # Nobody can tell whether it was shown so to those who annotated it.
+    assert data.findings[1].name.startswith("image that its EXIF data turn: boxes are taken to be")
+
+
+def test_names_are_texts_whatever_yaml_makes_of_them(folder):
+    (folder / "data.yaml").write_text(YAML.replace("[dog, cat]", "[no, 007]"))
+    assert load_yolo(folder, "train")[1] == ["no", "007"]
+    (folder / "data.yaml").write_text(YAML.replace("[dog, cat]", "{0: on, 1: 1e3}"))
+    assert load_yolo(folder, "train")[1] == ["on", "1e3"]
+
+
+def test_two_numbers_of_one_class(folder):
+    found = Findings()
+    (folder / "data.yaml").write_text(YAML.replace("[dog, cat]", "[dog, 'dog ', cat]"))
+    assert load_yolo(folder, "train", findings=found)[1] == ["dog", "cat"]
+    assert (found[0].name, found[0].words) == (
+        "numbers of classes that have the same name, taken as one",
+        "'dog': 0 and 1",
+    )
+
+
+def test_a_number_of_classes_that_darknet_has_not(tmp_path):
+    write_image(tmp_path / "a.jpg")
+    (tmp_path / "a.txt").write_text(BOX)
+    (tmp_path / "list.txt").write_text("a.jpg")
+    (tmp_path / "obj.names").write_text("dog")
+    (tmp_path / "obj.data").write_text("classes = 3\ntrain = list.txt\nnames = obj.names\n")
+    found = Findings()
+    load_yolo(tmp_path / "obj.data", findings=found)
+    assert [x.words for x in found] == ["classes is '3', and there are 1 names"]
+
+
+@pytest.mark.parametrize("is_relative", [True, False])
+def test_a_list_that_leads_outside_is_refused(folder, tmp_path_factory, is_relative):
+    other = tmp_path_factory.mktemp("other") / "z.jpg"
+    write_image(other, seed=5)
+    path = os.path.relpath(other, folder) if is_relative else other
+    (folder / "list.txt").write_text(f"images/train/a.jpg\n{path}\n")
+    (folder / "data.yaml").write_text(YAML.replace("images/train", "list.txt"))
+    with pytest.raises(InputError, match=r"list.txt, line 2 names the image .*z.jpg, which is out"):
+        load_yolo(folder, "train")
+    write_image(folder / "images/all/z.jpg", seed=5)  # in the folder that the address gives
+    assert len(load_yolo(folder, "train", images=str(folder / "images"))[0]) == 2
 
 
 def test_labels_without_an_image_are_named(folder):

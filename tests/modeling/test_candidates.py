@@ -55,6 +55,8 @@ def test_each_roi_is_read_right(name, sigmoid, agnostic):
         box = boxes[int(foreground.argmax()) if len(boxes) > 1 else 0]
         torch.testing.assert_close(rois.pred_boxes[k], box, rtol=1e-4, atol=1e-3)
         assert rois.ious[k].item() == pytest.approx(best(rois.boxes[k]), abs=1e-4)
+        ious = [reference.iou(rois.boxes[k].tolist(), o) for o in objects]
+        assert rois.objects[k] == (ious.index(max(ious)) if ious else -1)
         assert rois.pred_ious[k].item() == pytest.approx(best(box), abs=1e-4)
     is_object = torch.isclose(rois.objectness, torch.tensor(math.log(1e10)), rtol=0.1)
     assert int(is_object.sum()) == 3  # the appended ground truth

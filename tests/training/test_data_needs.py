@@ -8,7 +8,7 @@ from command_line import ROOT, run_command, run_train_net
 from detectron2 import model_zoo
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import OmegaConf
-from small_data import HEIGHT, WIDTH, write_coco
+from small_data import HEIGHT, WIDTH, write_coco, write_voc
 
 from ohem_d2.data import register_datasets
 from ohem_d2.errors import InputError
@@ -76,9 +76,7 @@ def test_a_test_set_without_masks(tmp_path):
 
 def test_a_training_set_without_semantic_labels(tmp_path):
     train = write(tmp_path, "a.json")
-    words = (
-        r"^MODEL.META_ARCHITECTURE is 'PanopticFPN', .*sem_seg.* 4 of 4 images .*a.json.* have none"
-    )
+    words = r"^MODEL.META_ARCHITECTURE is 'PanopticFPN', .*: 4 of 4 images .*a.json.* have none"
     heads = "MODEL.ROI_HEADS.NAME", "StandardROIHeads", "MODEL.MASK_ON", "True"
     with pytest.raises(InputError, match=words):
         yaml_checks(train, train, "MODEL.META_ARCHITECTURE", "PanopticFPN", *heads)
@@ -216,6 +214,13 @@ def test_a_warning_where_the_model_finds_less_than_there_is(tmp_path, caplog):
     yaml_checks(address, address, "TEST.DETECTIONS_PER_IMAGE", "5")
     assert "TEST.DETECTIONS_PER_IMAGE is 5" in caplog.records[-1].message
     caplog.clear()
+    yaml_checks(address, address, "MODEL.RPN.POST_NMS_TOPK_TEST", "6")
+    assert "MODEL.RPN.POST_NMS_TOPK_TEST is 6" in caplog.records[-1].message
+    caplog.clear()
+    more = "model.proposal_generator.post_nms_topk=[20,4]", "model.roi_heads.mask_in_features=null"
+    lazy_checks(address, address, MASKS, *more)
+    assert "model.proposal_generator.post_nms_topk[1] is 4" in caplog.records[-1].message
+    caplog.clear()
     key = "model.roi_heads.box_predictor.test_topk_per_image"
     opts = f"+{key}=5", "model.roi_heads.mask_in_features=null"
     lazy_checks(address, address, MASKS, *opts)
@@ -251,3 +256,35 @@ def test_a_truncated_image_is_named_before_the_training_or_left_out(tmp_path):
     assert "image that cannot be read, left out: 1 (" in run.stdout
     (truth,) = (tmp_path / "out" / "inference").glob("*_annotations.json")
     assert len(json.loads(truth.read_text())["images"]) == 3
+
+
+def test_nothing_to_train_on(tmp_path):
+    file = write_coco(tmp_path, {"a.jpg": [("bug", [5, 5, 20, 20])]}, {1: "bug"})
+    address = f"coco://{file}?images={tmp_path}/images"
+    file.write_text(file.read_text().replace('"iscrowd": 0', '"iscrowd": 1'))
+    for checks, config in (
+        (yaml_checks, ()),
+        (lazy_checks, (MASKS, "model.roi_heads.mask_in_features=null")),
+    ):
+        with pytest.raises(InputError, match=r"has no object but crowds and regions to ignore"):
+            checks(address, address, *config)
+
+
+def test_no_keypoint_is_visible(tmp_path):
+    address = write(tmp_path, "a.json")
+    file = tmp_path / "a.json"
+    content = json.loads(file.read_text())
+    for annotation in content["annotations"]:
+        annotation["keypoints"][2::3] = [0] * len(annotation["keypoints"][2::3])
+    file.write_text(json.dumps(content))
+    with pytest.raises(
+        InputError, match=r"has no image with 1 visible keypoints or more, the numb"
+    ):
+        yaml_checks(address, address, *KEYPOINTS, *SIGMAS)
+
+
+def test_nothing_to_evaluate_with(tmp_path):
+    write_voc(tmp_path, {"a": [("dog", (1, 1, 20, 30), "<difficult>1</difficult>")]})
+    address = f"voc://{tmp_path}"
+    with pytest.raises(InputError, match=r"has no object to evaluate with: all are difficult or"):
+        yaml_checks(address, address)

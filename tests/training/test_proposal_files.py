@@ -66,7 +66,7 @@ RIGHT = {
     },
     "twice the same": proposals(ids=[0, 1, 2, "2"], boxes=[BOXES] * 4,
                                 objectness_logits=[SCORES] * 4),
-    "the side of a box of no size, ends included": proposals(np.array([[5, 5, 9, 9], [5, 5, 4.5, 9]])),
+    "no size, ends included": proposals(np.array([[5, 5, 9, 9], [5, 5, 4.5, 9]])),
     "width and height": of_all([[20, 20, 10, 10]], bbox_mode=BoxMode.XYWH_ABS),
     "rotated": of_all([[20, 20, 10, 10, 45]], bbox_mode=BoxMode.XYWHA_ABS),
 }  # fmt: skip

@@ -9,6 +9,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from detectron2.structures import BoxMode
 from torch import nn
 
 from ohem_d2.data.pickles import NotPlain, load_pickle, read_pickle
