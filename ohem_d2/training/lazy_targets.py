@@ -54,9 +54,15 @@ def _targets(node: Any, key: str) -> Iterator[tuple[str, str]]:
 
 
 def target_of(node: Any) -> Any:
-    """What makes a node of a config, which may be there by its name; None if it is no such node."""
+    """
+    What makes a node of a config: itself, or its name if it cannot be imported; None if nothing
+    does.
+    """
     target = node.get("_target_") if isinstance(node, DictConfig) else None
-    return locate(target) if isinstance(target, str) else target
+    try:
+        return locate(target) if isinstance(target, str) else target
+    except Exception:  # of a module that is not there, or fails; what needs it will say so
+        return target
 
 
 def make(cfg: DictConfig, part: str) -> Any:

@@ -179,6 +179,8 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
         try_model(model, named_settings(*settings, verb="evaluated"))
         return evaluate(cfg, model)
 
+    with named_settings(*settings):
+        _build_evaluators(cfg)  # which fail before the training rather than after it
     if isinstance(heads := getattr(model, "roi_heads", None), OHEMMixin):
         check_start_iter(heads.ohem, "model.roi_heads.ohem.start_iter", cfg.train.max_iter)
     with named_settings(*settings):
@@ -416,8 +418,7 @@ def _check_needs(cfg: DictConfig, train: Sequence[str]) -> None:
     if (target := target_of(cfg.model)) in (PanopticFPN, SemanticSegmentor):
         names = [x for x in train if x in _names_of_images(cfg, "train")]
         check_semantic_labels(names, f"model is a {target.__name__}")
-    evaluator = OmegaConf.select(cfg, "dataloader.evaluator")
-    by_coco = target_of(evaluator) is COCOEvaluator and evaluator.get("tasks") is None
+    by_coco = _is_by_coco(cfg) and cfg.dataloader.evaluator.get("tasks") is None
     for name, field in (("mask", "segmentation"), ("keypoint", "keypoints")):
         if key := _head_key(cfg, name):
             tested = test if by_coco else by_address(test)
@@ -524,9 +525,19 @@ def _build_evaluators(cfg: DictConfig) -> list[DatasetEvaluator]:
         return [build_evaluator(names[0], output_dir, _sigmas(cfg))]
     if "evaluator" not in cfg.dataloader:
         return []
-    evaluators = instantiate(cfg.dataloader.evaluator)
+    evaluator = cfg.dataloader.evaluator
+    needs_folder = any(MetadataCatalog.get(n).get("json_file") is None for n in names)
+    if needs_folder and _is_by_coco(cfg) and evaluator.get("output_dir") is None:
+        # In which it writes the annotations as COCO's JSON.
+        key, folder = "dataloader.evaluator.output_dir", str(Path(output_dir) / "inference")
+        OmegaConf.update(cfg, key, folder, force_add=True)
+    evaluators = instantiate(evaluator)
     evaluators = [evaluators] if isinstance(evaluators, DatasetEvaluator) else list(evaluators)
     return [*evaluators, *(DetectionPictures(n, detections_file(output_dir, n)) for n in names)]
+
+
+def _is_by_coco(cfg: DictConfig) -> bool:
+    return target_of(OmegaConf.select(cfg, "dataloader.evaluator")) is COCOEvaluator
 
 
 def _key(split: str) -> str:

@@ -151,7 +151,15 @@ def check_training_state(
     if stored is not None and (resume := stored.get("ResumeHook")) is not None:
         _check_processes(resume["processes"])
     inner: Any = trainer
-    if isinstance(getattr(trainer, "_trainer", None), TrainerBase):
+    is_yaml = isinstance(getattr(trainer, "_trainer", None), TrainerBase)
+    if is_yaml != (state.get("_trainer") is not None):
+        forms = "YAML config", "Python config"
+        found, expected = forms if not is_yaml else forms[::-1]
+        raise InputError(
+            f"{file!r} is of a training by a {found}, expected one by a {expected}, as this is. To "
+            "start from its weights alone, leave --resume out"
+        )
+    if is_yaml:
         inner, state = trainer._trainer, state["_trainer"]
         state["iteration"].count()
     if isinstance(optimizer := getattr(inner, "optimizer", None), Optimizer):

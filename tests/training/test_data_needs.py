@@ -158,6 +158,13 @@ def test_what_a_data_set_by_name_lacks_in_a_python_config(by_name):
         lazy_checks("by_name", "[]", zoo("COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.py"))
 
 
+def test_coco_evaluates_what_is_not_in_its_format_in_a_python_config(by_name, tmp_path):
+    cfg = lazy_checks("[]", "by_name", MASKS, "model.roi_heads.mask_in_features=null")
+    cfg.train.output_dir = str(tmp_path / "out")
+    lazy_trainer._build_evaluators(cfg)
+    assert (tmp_path / "out" / "inference" / "by_name_coco_format.json").is_file()
+
+
 def test_a_test_set_without_keypoints(tmp_path):
     train, test = write(tmp_path, "a.json"), write(tmp_path, "b.json", lacking=["keypoints"])
     words = r"no object of the data set '.*b.json.*' has a 'keypoints'"

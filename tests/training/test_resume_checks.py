@@ -114,6 +114,10 @@ WRONG = {
     "beyond": (iterations(10**9), "expected less than train.max_iter, which is 5"),
     "beside it": (lambda c: c.update(iteration="x"), f"iteration is 'x', {COUNT}"),
     "no optimizer": (lambda c: c["trainer"].pop("optimizer"), "there is no trainer.optimizer"),
+    "of a YAML config": (
+        lambda c: c["trainer"].update(_trainer={"optimizer": c["trainer"].pop("optimizer")}),
+        "is of a training by a YAML config, expected one by a Python config, as this is",
+    ),
     "an optimizer of nothing": (
         lambda c: c["trainer"].update(optimizer={}),
         "there is no trainer.optimizer.param_groups",
