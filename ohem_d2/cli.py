@@ -290,7 +290,7 @@ example:
 """,
     )
     parser.add_argument("dataset", metavar="DATASET", help=DATASET_HELP)
-    parser.add_argument("--output", type=Path, help="a folder to write a page with pictures to")
+    parser.add_argument("--output", help="a folder to write a page with pictures to")
     parser.add_argument(
         "--max-pictures", type=int, default=MAX_PICTURES, help="on the page; default: %(default)s"
     )
@@ -298,7 +298,10 @@ example:
     _find_own_modules()
     setup_logger(name="ohem_d2")
     try:
-        look_at_data(args.dataset, args.output, args.max_pictures)
+        if args.output is not None:
+            check_output_dir("--output", args.output)
+        output = None if args.output is None else Path(args.output)
+        look_at_data(args.dataset, output, args.max_pictures)
     except InputError as e:
         sys.exit(f"error: {e}")
     except KeyboardInterrupt:

@@ -41,6 +41,8 @@ def wrong_name(path: object) -> str | None:
         return "has characters that cannot be seen"
     if re.match(r"[A-Za-z][\w+.-]+:/", text):  # pathlib leaves one slash of an address
         return "is an address"
+    if os.name == "posix" and ("\\" in text or re.match("[A-Za-z]:", text)):
+        return "is a path of Windows"
     if text.startswith("~") or re.search(r"\$\w|\$\{|\$\(", text):
         return "has a part that only a shell replaces"
     return None
@@ -78,6 +80,21 @@ def wrong_output(path: Path, is_folder: bool, in_place: bool = True) -> str | No
         return kind
     needed = os.W_OK | os.X_OK if is_folder else os.W_OK if in_place else 0
     return None if os.access(path, needed) else "may not be written"
+
+
+def wrong_folder(path: Path) -> str | None:
+    """
+    Tell why a folder cannot be made or written to, because of what is there in its place or above.
+
+    Returns:
+        what is wrong, or None.
+    """
+    for place in (path, *path.parents):
+        if os.path.lexists(place):
+            reason = wrong_output(place, is_folder=True)
+            above = "" if place == path else f"is below {str(place)!r}, which "
+            return reason and f"{above}{reason}"
+    return None
 
 
 def _kind(path: str | os.PathLike) -> str | None:

@@ -36,6 +36,7 @@ MODES = ("fast", "quality")
 # images, and the width to which R-CNN's code brings every image before the search.
 MAX_SIDE = 500
 SEED = 0
+_MOST_JOBS = 64  # unless there are more cores
 
 
 def compute_proposals(dataset: str, output: Path, mode: str = "fast", jobs: int = 1) -> None:
@@ -58,8 +59,9 @@ def compute_proposals(dataset: str, output: Path, mode: str = "fast", jobs: int 
         KeyboardInterrupt: on Ctrl-C, with what to tell the user.
     """
     check_opencv()
-    if jobs < 1:
-        raise InputError(f"--jobs is {jobs}, expected 1 or more")
+    most = max(_MOST_JOBS, os.cpu_count() or 1)
+    if not 1 <= jobs <= most:
+        raise InputError(f"--jobs is {jobs}, expected 1 to {most}")
     if output.exists():
         raise InputError(f"{output} already exists, choose another --output or delete it")
     images = list_images(dataset)

@@ -52,6 +52,8 @@ def look_at_data(name: str, output: Path | None = None, max_pictures: int = MAX_
     Raises:
         InputError: the data set cannot be read, or the folder cannot be written.
     """
+    if max_pictures < 0:
+        raise InputError(f"--max-pictures is {max_pictures}, expected 0 or more")
     if "://" in name:
         data = load_address(name, unreadable="skip")
         data.records, _ = read_to_end(name, data.records, data.findings, unreadable="skip")

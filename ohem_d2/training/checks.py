@@ -4,6 +4,7 @@ import os
 import re
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from urllib.parse import urlparse
 
 from detectron2.data import MetadataCatalog
@@ -11,7 +12,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
-from ..paths import wrong_file, wrong_name
+from ..paths import wrong_file, wrong_folder, wrong_name
 from .checkpoint import has_checkpoints
 
 _KEYPOINTS_OF_COCO = 17
@@ -101,7 +102,7 @@ def check_output_dir(key: str, path: object) -> None:
         InputError: they cannot.
     """
     expected = "expected a folder on this machine that can be written"
-    if reason := wrong_name(path):
+    if reason := wrong_name(path) or wrong_folder(Path(path)):  # type: ignore[arg-type]
         raise InputError(f"{key} is {path!r}, which {reason}, {expected}")
     try:
         os.makedirs(path, exist_ok=True)  # type: ignore[arg-type]

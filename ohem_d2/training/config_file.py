@@ -17,8 +17,9 @@ from ..config import add_ohem_config
 from ..errors import InputError, shown
 from ..paths import wrong_file
 from .device import usable_device
-from .key_checks import check_no_none
-from .yaml_files import file_of, place, read_with_bases
+from .key_checks import all_keys, check_no_none
+from .nearest_keys import hint
+from .yaml_files import file_of, keys_with_points, place, read_with_bases
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     add_ohem_config(cfg)
     defaults = cfg.clone()
     contents = read_with_bases(path, CONFIGS, _ZOO)
+    _check_nested(cfg, contents)
     _merge_file(cfg, path, contents)
     check_no_none(cfg, defaults)
     _merge_settings(cfg, list(opts))
@@ -108,6 +110,18 @@ def find_config(config_file: str) -> str:
     )
 
 
+def _check_nested(cfg: CfgNode, contents: dict[str, dict]) -> None:
+    """Make sure that no key of a file is written as settings of the command line are."""
+    known = set(all_keys(cfg))
+    for file, content in contents.items():
+        for key in filter(known.__contains__, keys_with_points(content)):
+            nested = " ".join(f"{name}:" for name in key.split("."))
+            raise InputError(
+                f"{file} is no valid config: it has {key} as one key with points, expected "
+                f"{nested} each in the one before it, in lines of their own"
+            )
+
+
 def _merge_file(cfg: CfgNode, path: str, contents: dict[str, dict]) -> None:
     try:
         with _without_a_word():
@@ -125,7 +139,7 @@ def _merge_file(cfg: CfgNode, path: str, contents: dict[str, dict]) -> None:
             "hundred levels"
         ) from None
     except (OSError, *_REFUSED) as e:
-        text = _text(e)
+        text = _text(e, cfg)
         # Each of these messages begins with the key, or has it as its first word that is one.
         files = (file_of(contents, key) for key in re.findall(r"[A-Z]\w*(?:\.\w+)*", text))
         file = next(filter(None, files), path)
@@ -168,7 +182,7 @@ def _merge_settings(cfg: CfgNode, opts: list[str]) -> None:
         try:
             cfg.merge_from_list([key, _fit(cfg, key, text)])
         except _REFUSED as e:
-            raise InputError(f"in the settings {shown(f'{key} {text}')}: {_text(e)}") from None
+            raise InputError(f"in the settings {shown(f'{key} {text}')}: {_text(e, cfg)}") from None
 
 
 def _named_heads(contents: dict[str, dict]) -> set[str]:
@@ -208,9 +222,9 @@ def _fit(cfg: CfgNode, key: str, text: str) -> str:
     return text
 
 
-def _text(error: Exception) -> str:
+def _text(error: Exception, cfg: CfgNode) -> str:
     """What yacs says, without the quotes that KeyError puts around it, and without all that a node
-    holds."""
+    holds; and which key of a config may be meant."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     kinds = r"\(<class '(.*?)'> vs. <class '(.*?)'>\)"
     types = rf"Type mismatch {kinds} with values .* for config key: (\S+)"
@@ -219,6 +233,8 @@ def _text(error: Exception) -> str:
         value = text.rpartition(" vs. ")[2].rpartition(") for config key")[0]
         expected = "keys below it" if expected.endswith("CfgNode") else f"{expected}, as by default"
         return f"{key} is {shown(value)}, of {found}, expected {expected}"
+    if unknown := re.fullmatch(r"Non-existent (?:config )?key: (\S+)", text):
+        return f"{text}{hint(unknown[1], all_keys(cfg))}"
     no_value = r"Key (\S+) with value <class '(.*?)'> is not a valid type; valid types.*"
     if invalid := re.fullmatch(no_value, text, re.DOTALL):
         key, found = invalid.groups()

@@ -7,6 +7,7 @@ is not known, such as one of a project of the user's own, is not looked at.
 
 import logging
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -19,12 +20,13 @@ from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, RROIHea
 from detectron2.utils.registry import Registry
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from ..config import box_voting_options
+from ..config import box_voting_options, config_key, ohem_options
 from ..errors import InputError, shown
 from ..modeling.box_voting import BoxVotingMixin
 from ..modeling.mixin import OHEMMixin
 from .key_rules import (
     FORMATS,
+    LARGEST,
     LAZY_RULES,
     LAZY_TRAINING_RULES,
     RULES,
@@ -74,6 +76,25 @@ def warn_of_long_warmup(cfg: CfgNode) -> None:
             f"SOLVER.WARMUP_ITERS is {solver.WARMUP_ITERS}, and SOLVER.MAX_ITER is "
             f"{solver.MAX_ITER}: the training ends before its learning rate is SOLVER.BASE_LR"
         )
+
+
+def warn_of_unused_mining(cfg: CfgNode) -> None:
+    """Warn if settings of mining are changed, but the heads of a model do not mine."""
+    name, architecture = cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.META_ARCHITECTURE
+    mines = architecture not in _WITHOUT_ROI_HEADS and name in ROI_HEADS_REGISTRY
+    if mines and issubclass(ROI_HEADS_REGISTRY.get(name), OHEMMixin):
+        return
+    options = ohem_options(cfg)
+    changed = [
+        f"{config_key(f.name)} is {shown(getattr(options, f.name))}"
+        for f in fields(options)
+        if getattr(options, f.name) != f.default
+    ]
+    if changed:
+        heads = f"MODEL.ROI_HEADS.NAME is {name!r}, expected one that mines, such as OHEMROIHeads"
+        if architecture in _WITHOUT_ROI_HEADS:
+            heads = f"MODEL.META_ARCHITECTURE is {architecture!r}, which has no RoI heads"
+        logger.warning(f"{' and '.join(changed)}, but nothing is mined: {heads}")
 
 
 def check_lazy_keys(cfg: DictConfig, training: bool = True) -> None:
@@ -150,7 +171,16 @@ def _wrong(key: str, found: object, expected: str | Registry) -> InputError:
     if isinstance(expected, Registry):
         # Asked now, since a project of the user's own adds names.
         expected = f"one of {_names(expected)}"
+    if _has_more_than(LARGEST, found):
+        expected = expected.replace("or more", f"or more, {LARGEST} at most")
     return InputError(f"{key} is {shown(found)}, expected {expected}")
+
+
+def _has_more_than(limit: int, value: object) -> bool:
+    """Whether there is an integer above a limit in a value."""
+    if is_list(value):
+        return any(_has_more_than(limit, x) for x in value)  # type: ignore[attr-defined]
+    return type(value) is int and value > limit
 
 
 def _unused(cfg: CfgNode) -> tuple[str, ...]:
@@ -351,6 +381,17 @@ def _relations_in_training(cfg: CfgNode) -> Iterator[_Relation]:
 def leaves_of(cfg: CfgNode | DictConfig) -> Iterator[tuple[str, Any]]:
     """The keys and values of a config in either form; without those that refer to others."""
     return _leaves(cfg) if isinstance(cfg, CfgNode) else _lazy_leaves(cfg)
+
+
+def all_keys(cfg: CfgNode | DictConfig) -> Iterator[str]:
+    """The keys of a config in either form, of nodes as well as of values."""
+    seen = set()
+    for key, _ in leaves_of(cfg):
+        names = key.split(".")
+        for i in range(1, len(names) + 1):
+            if (part := ".".join(names[:i])) not in seen:
+                seen.add(part)
+                yield part
 
 
 def is_unused(cfg: CfgNode | DictConfig, key: str) -> bool:

@@ -29,12 +29,12 @@ class Rule(NamedTuple):
     expected: str | Registry
 
 
-_LARGEST = 2**31 - 1
+LARGEST = 2**31 - 1
 _SCALARS = (bool, int, float, str)
 
 
-def _whole(low: int, high: int = _LARGEST) -> Rule:
-    words = f"of {low} or more" if high == _LARGEST else f"from {low} to {high}"
+def _whole(low: int, high: int = LARGEST) -> Rule:
+    words = f"of {low} or more" if high == LARGEST else f"from {low} to {high}"
     return Rule(lambda v: type(v) is int and low <= v <= high, f"an integer {words}")
 
 
@@ -157,7 +157,7 @@ def _below(node: str, rules: dict[str, Rule]) -> dict[str, Rule]:
 RULES: dict[str, Rule] = {
     "CUDNN_BENCHMARK": _BOOL,
     "FLOAT32_PRECISION": _one_of("", "highest", "high", "medium"),
-    "SEED": _whole(-_LARGEST),
+    "SEED": _whole(-LARGEST, 2**32 - 1),  # as numpy has it
     "VIS_PERIOD": _COUNT_OR_0,
     "MODEL.DEVICE": _DEVICE,
     "MODEL.META_ARCHITECTURE": _registered(META_ARCH_REGISTRY),
@@ -281,7 +281,7 @@ RULES: dict[str, Rule] = {
         "MODEL.SEM_SEG_HEAD",
         {
             "NAME": _registered(SEM_SEG_HEADS_REGISTRY),
-            "IGNORE_VALUE": _whole(-_LARGEST),
+            "IGNORE_VALUE": _whole(-LARGEST),
             "IN_FEATURES": _MAPS,
             "NUM_CLASSES": _whole(1, 10**6),
             "CONVS_DIM": _CHANNELS,

@@ -29,6 +29,7 @@ from detectron2.evaluation import (
 from detectron2.modeling import PanopticFPN, SemanticSegmentor
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
@@ -71,10 +72,11 @@ from .device import usable_device
 from .distributed import wrap_ddp
 from .ignore_regions import use_ignore_regions_lazily
 from .interruption import ResumeHook
-from .key_checks import check_lazy_keys, lazy_interpolations
+from .key_checks import all_keys, check_lazy_keys, lazy_interpolations
 from .lazy_targets import check_targets, make, target_of
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
+from .nearest_keys import hint
 from .output_folder import alone_in, check_output_files, check_space
 from .proposal_files import check_proposal_files
 from .trial import name_first_step, try_augmentations, try_model
@@ -83,6 +85,12 @@ logger = logging.getLogger(__name__)
 
 _MISSING = object()
 _MOST_DETECTIONS = 100  # of an image, of Detectron2's box predictors by default
+# The project's nodes in a YAML config, and where they are in a Python config.
+_NODES_OF_YAML = {
+    "MODEL.ROI_HEADS.OHEM": "model.roi_heads.ohem",
+    "TEST.BOX_VOTING": "model.roi_heads.box_voting",
+    "INPUT.IGNORE_REGIONS": "train.ignore_regions",
+}
 _NEEDED_TO_EVALUATE = (
     "model",
     "dataloader.test",
@@ -124,7 +132,8 @@ def run(args: Namespace) -> dict | None:
     output_dir = cfg.train.output_dir
     check_output_dir("train.output_dir", output_dir)
     check_output_files("train.output_dir", output_dir, training=not args.eval_only)
-    with nullcontext() if args.eval_only else alone_in("train.output_dir", output_dir):
+    alone = nullcontext() if args.eval_only else alone_in("train.output_dir", output_dir)
+    with alone, keys_of_python_configs():
         return _run(args, cfg, output_dir)
 
 
@@ -212,7 +221,8 @@ def load_lazy_config(
         InputError: the file does not run, or lacks something, or a key to change is not there.
     """
     with _refused(config_file):
-        cfg = _run_file(config_file)
+        with keys_of_python_configs():
+            cfg = _run_file(config_file)
         _override(cfg, config_file, list(opts))
         _check_interpolations(cfg, config_file)
         if isinstance(device := OmegaConf.select(cfg, "train.device"), str):
@@ -224,6 +234,24 @@ def load_lazy_config(
             logger.warning("train.amp.enabled is turned off: Detectron2 needs a GPU for it")
             cfg.train.amp.enabled = False
         return cfg
+
+
+@contextmanager
+def keys_of_python_configs() -> Iterator[None]:
+    """
+    Name settings as Python configs do in what is wrong with one.
+
+    Raises:
+        InputError: what was raised, where it was named as in a YAML config.
+    """
+    try:
+        yield
+    except InputError as e:
+        pattern = rf"({'|'.join(map(re.escape, _NODES_OF_YAML))})((?:\.[A-Z_]+)?)"
+        text = re.sub(pattern, lambda m: _NODES_OF_YAML[m[1]] + m[2].lower(), str(e))
+        if text == str(e):
+            raise
+        raise InputError(text) from e
 
 
 def _made(cfg: DictConfig, training: bool) -> list[str]:
@@ -282,15 +310,22 @@ def _override(cfg: DictConfig, config_file: str, opts: list[str]) -> None:
             if root not in cfg and any(x.partition(".")[0] == root for x in _NEEDED):
                 raise _lacking(config_file, root)
             raise InputError(
-                f"in the settings {opt!r}: there is no {key} in {config_file}. To add it, write "
-                f"+{opt}"
+                f"in the settings {opt!r}: there is no {key} in {config_file}"
+                f"{hint(key, all_keys(cfg))}. To add it, write +{opt}"
             )
         if re.match(r"\w+://", value):
             opt = f"{key}={value!r}"  # which hydra does not take without quotes
         try:
-            LazyConfig.apply_overrides(cfg, [opt])
+            is_sweep = OverridesParser.create().parse_override(opt).is_sweep_override()
+            if not is_sweep:
+                LazyConfig.apply_overrides(cfg, [opt])
         except Exception as e:  # hydra's, OmegaConf's and Detectron2's have no common base
             raise InputError(f"in the settings {opts[i]!r}: {e}") from None
+        if is_sweep:  # as hydra takes a comma, range() and the like
+            raise InputError(
+                f"in the settings {opts[i]!r}: {key} is several values, expected one, such as "
+                "0.02, or a list in brackets, such as [1,2]"
+            )
 
 
 def _check_index(cfg: DictConfig, key: str, opt: str) -> None:
@@ -321,7 +356,8 @@ def _check_complete(cfg: DictConfig, config_file: str, training: bool) -> None:
         if OmegaConf.select(cfg, key) is None:
             if OmegaConf.select(cfg, key, default=_MISSING) is None:
                 raise InputError(f"{key} is null, expected a value: {config_file} needs one")
-            raise _lacking(config_file, key)
+            root = key.partition(".")[0]
+            raise _lacking(config_file, key if root in cfg else root)
 
 
 def _lacking(config_file: str, key: str) -> InputError:

@@ -6,7 +6,7 @@ import re
 import sys
 import textwrap
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -59,7 +59,7 @@ _KEYS_OF_MODULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "fvcore.common.param_scheduler": (("SOLVER.",), ("lr_multiplier.",)),
     "ohem_d2.modeling": (("MODEL.ROI_HEADS.",), ("model.roi_heads.",)),
 }  # fmt: skip
-_MOST_NAMED = 4
+_MOST_NAMED, _MOST_LISTED = 4, 30
 
 
 @contextmanager
@@ -94,6 +94,8 @@ def named_settings(
         reason = f"{type(e).__name__}: {e}".removesuffix(": ")
         if isinstance(e, AssertionError) and (test := _asserted(frame, line)):
             reason += f", expected {test}"
+        if isinstance(e, KeyError) and (names := _names_beside(frame, e)):
+            reason += f", expected one of {', '.join(names)}"
         where = f"{config_file}, or the settings that change it,"
         found = " and ".join(_quoted(cfg, e) or _worked_with(cfg, frames, opts))
         raise InputError(
@@ -122,6 +124,17 @@ def _asserted(frame: FrameType, line: int) -> str:
         if isinstance(node, ast.Assert) and node.lineno <= line <= (node.end_lineno or line):
             return ast.unparse(node.test)
     return ""
+
+
+def _names_beside(frame: FrameType, error: KeyError) -> list[str]:
+    """Those that there are where one was asked for that there is not, such as of feature maps."""
+    found = [
+        list(map(repr, x))
+        for x in frame.f_locals.values()
+        if isinstance(x, Mapping) and not isinstance(x, CfgNode) and x
+        and all(isinstance(name, str) for name in x) and error.args[0] not in x
+    ]  # fmt: skip
+    return found[0] if len(found) == 1 and len(found[0]) <= _MOST_LISTED else []
 
 
 def _quoted(cfg: Any, error: Exception) -> list[str]:

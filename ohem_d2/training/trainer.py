@@ -58,7 +58,7 @@ from .data_loader import ResumableLoader, shield_workers
 from .distributed import wrap_ddp
 from .ignore_regions import IgnoreMapper, ignores_regions, use_ignore_rpn
 from .interruption import ResumeHook
-from .key_checks import check_keys, warn_of_long_warmup
+from .key_checks import check_keys, warn_of_long_warmup, warn_of_unused_mining
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
 from .output_folder import alone_in, check_output_files, check_space
@@ -222,6 +222,7 @@ def _run(args, cfg: CfgNode) -> dict | None:
     if not args.eval_only:
         check_batch_size("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH)
         warn_of_long_warmup(cfg)
+        warn_of_unused_mining(cfg)
     weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
     check_weights(*weights, resume=args.resume, training=not args.eval_only)
     train = () if args.eval_only else cfg.DATASETS.TRAIN

@@ -303,15 +303,27 @@ def check_weights_of_file(name: str, weights: object) -> None:
         raise InputError(f"{name!r} has a {type(weights).__name__} as 'model', {expected}")
     if not weights:
         raise InputError(f"{name!r} has no weights, {expected}")
+    # As PyTorch Lightning and others have it, beside an epoch and the like.
+    below = [k for k, x in weights.items() if isinstance(x, Mapping) and x and
+             all(isinstance(y, (Tensor, np.ndarray)) for y in x.values())]  # fmt: skip
     for key, value in weights.items():
         is_tensor, is_array = isinstance(value, Tensor), isinstance(value, np.ndarray)
         fits = (is_array and value.dtype.kind in "biuf") or (
-            is_tensor and not value.is_complex() and not value.is_meta
+            is_tensor
+            and not value.is_complex()
+            and not value.is_meta
+            and value.layout == torch.strided
+            and not value.is_quantized
         )
         if not isinstance(key, str) or not fits:
             kind = value.dtype if is_tensor or is_array else type(value).__name__
             if is_tensor and value.is_meta:
                 kind = "the device 'meta', without its numbers"
+            elif is_tensor and value.layout != torch.strided:
+                kind = f"the layout {value.layout}"
+                expected = "expected torch.strided, as to_dense() makes it"
+            elif below:
+                expected += f", as 'model': those of this file may be what it has as {below[0]!r}"
             raise InputError(f"{name!r} has {key!r}, of {kind}, {expected}")
 
 

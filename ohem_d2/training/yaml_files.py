@@ -92,6 +92,16 @@ def file_of(contents: dict[str, dict], key: str) -> str | None:
     return None
 
 
+def keys_with_points(content: dict, above: str = "") -> Iterator[str]:
+    """The whole keys of values and nodes of which one name has a point in it."""
+    for name, value in content.items():
+        key = f"{above}{name}"
+        if "." in str(name):
+            yield key
+        if isinstance(value, dict):
+            yield from keys_with_points(value, f"{key}.")
+
+
 def place(error: yaml.YAMLError) -> str:
     """What is wrong with a file and where, without the lines that are in it."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)

@@ -387,7 +387,7 @@ def test_output_that_cannot_be(tmp_path, voc, searched):
         selective_search.compute_proposals(voc, tmp_path / "there.pkl")
     with pytest.raises(InputError, match=r"--output .+/there\.pkl/out\.pkl cannot be written"):
         selective_search.compute_proposals(voc, tmp_path / "there.pkl" / "out.pkl")
-    with pytest.raises(InputError, match="--jobs is 0, expected 1 or more"):
+    with pytest.raises(InputError, match="--jobs is 0, expected 1 to "):
         selective_search.compute_proposals(voc, tmp_path / "out.pkl", jobs=0)
     assert searched == []
 

@@ -82,7 +82,11 @@ def test_a_registered_data_set(tmp_path, capsys):
     [
         (["nothing"], "error: the data set 'nothing' is not known"),
         (["voc://none"], "error: none does not exist"),
-        (["{address}", "--output", "{file}/x"], "error: --output .*cannot be written"),
+        (["{address}", "--max-pictures", "-1"], "error: --max-pictures is -1, expected 0 or more"),
+        (
+            ["{address}", "--output", "{file}/x"],
+            "error: --output is .*, which is below .*, which is a file",
+        ),
     ],
 )
 def test_errors(address, tmp_path, args, message):

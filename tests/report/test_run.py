@@ -97,7 +97,7 @@ def test_writes_what_pycocotools_reads(trained, capsys):
         (["MODEL.WEIGHTS", "missing.pth"], "'missing.pth', cannot be loaded"),
         (
             ["--output", "config.yaml"],
-            "--output is 'config.yaml', which cannot be written (File exists)",
+            "--output is 'config.yaml', which is a file, expected a folder",
         ),
         (["--dataset", "ohem_shapes_test"], "NUM_CLASSES is 80, expected 3, as the data set"),
         (["MODEL.META_ARCHITECTURE", "RetinaNet"], "is RetinaNet, expected GeneralizedRCNN"),

@@ -216,6 +216,22 @@ def test_the_file_is_named_that_a_value_is_from(tmp_path, text, message):
         load_config(str(tmp_path / "c.yaml"))
 
 
+@pytest.mark.parametrize(
+    ("text", "key", "nested"),
+    [
+        ("SOLVER.BASE_LR: 0.1", "SOLVER.BASE_LR", "SOLVER: BASE_LR:"),
+        ("MODEL.ROI_HEADS: {NAME: A}", "MODEL.ROI_HEADS", "MODEL: ROI_HEADS:"),
+        ("MODEL: {ROI_HEADS.NAME: A}", "MODEL.ROI_HEADS.NAME", "MODEL: ROI_HEADS: NAME:"),
+    ],
+)
+def test_a_key_with_points(tmp_path, text, key, nested):
+    (tmp_path / "a.yaml").write_text("SOLVER: {BASE_LR: 0.2}\n")
+    (tmp_path / "b.yaml").write_text(f"_BASE_: a.yaml\n{text}\n")
+    words = f"^{tmp_path}/b.yaml is no valid config: it has {key} as one key .*, expected {nested} "
+    with pytest.raises(InputError, match=words):
+        load_config(str(tmp_path / "b.yaml"))
+
+
 def test_nothing_is_said_before_the_error(tmp_path, caplog):
     (tmp_path / "bad.yaml").write_text("_base_: quick_start.yaml\n")
     with pytest.raises(InputError, match="Non-existent config key: _base_"):

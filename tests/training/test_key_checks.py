@@ -1,5 +1,6 @@
 """Values that cannot work, of Detectron2's own keys."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from ohem_d2.training.key_checks import (
     check_keys,
     check_lazy_keys,
     warn_of_long_warmup,
+    warn_of_unused_mining,
 )
 from ohem_d2.training.key_rules import RULES, TRAINING_RULES
 from ohem_d2.training.trainer import _check_expected_results
@@ -189,6 +191,43 @@ def test_results_that_no_evaluation_has(results, opts, expected):
         _check_expected_results(cfg)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("SEED", 2**40, "an integer from -2147483647 to 4294967295"),
+        ("SOLVER.MAX_ITER", 2**40, "an integer of 1 or more, 2147483647 at most"),
+        ("SOLVER.MAX_ITER", 0, "an integer of 1 or more"),
+        ("SOLVER.STEPS", (1, 2**40), "a list .*0 or more, 2147483647 at most, in increasing order"),
+    ],
+)
+def test_what_is_too_large_is_told_the_largest(key, value, expected):
+    cfg = load_config(QUICK_START, [key, str(value)])
+    with pytest.raises(InputError, match=f"^{key} is .*, expected {expected}$"):
+        check_keys(cfg)
+
+
+HARD = ["MODEL.ROI_HEADS.OHEM.HARD_FRACTION", "0.25"]
+
+
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        (["MODEL.ROI_HEADS.NAME", "StandardROIHeads", *HARD],
+         "MODEL.ROI_HEADS.OHEM.HARD_FRACTION is 0.25, but .*MODEL.ROI_HEADS.NAME is 'StandardR"),
+        (["MODEL.META_ARCHITECTURE", "RetinaNet", *HARD],
+         "HARD_FRACTION is 0.25, but .*MODEL.META_ARCHITECTURE is 'RetinaNet'"),
+        (["MODEL.ROI_HEADS.NAME", "StandardROIHeads"], None),
+        (["MODEL.ROI_HEADS.NAME", "StandardROIHeads", HARD[0], "0.5"], None),  # by default
+        (HARD, None),
+    ],
+)  # fmt: skip
+def test_settings_of_mining_for_heads_that_do_not_mine(caplog, opts, words):
+    warn_of_unused_mining(load_config(QUICK_START, opts))
+    assert bool(caplog.records) == (words is not None)
+    if words:
+        assert re.search(words, caplog.text)
+
+
 def test_keys_of_training_do_not_matter_to_an_evaluation():
     cfg = load_config(QUICK_START, ["SOLVER.MAX_ITER", "0"])
     check_keys(cfg, training=False)
@@ -212,7 +251,7 @@ def test_heads_whose_boxes_do_not_vote():
     ],
 )
 def test_models_that_know_no_test_time_augmentation(key, value, found):
-    opts = ["TEST.AUG.ENABLED", "True", key, value]
+    opts = ["TEST.AUG.ENABLED", "True", "MODEL.MASK_ON", "True", key, value]
     with pytest.raises(
         InputError, match=f"TEST.AUG.ENABLED is True, expected False: the model is {found}"
     ):
@@ -310,6 +349,14 @@ def test_folders_that_cannot_be_written(tmp_path, monkeypatch, path):
     with pytest.raises(InputError, match="^KEY is "):
         check_output_dir("KEY", path)
     assert [x.name for x in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("path", ["link", "link/out", "link/a/b"])
+def test_a_folder_at_a_link_that_leads_nowhere(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("/nowhere/else")
+    with pytest.raises(InputError, match=f"^KEY is '{path}', which .*is a link that leads nowhere"):
+        check_output_dir("KEY", path)
 
 
 def test_a_folder_that_can_be_written(tmp_path):

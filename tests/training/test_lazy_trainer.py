@@ -20,6 +20,7 @@ from ohem_d2.modeling.head_checks import check_classes_of_heads
 from ohem_d2.training.lazy_targets import make
 from ohem_d2.training.lazy_trainer import (
     _names_of_images,
+    keys_of_python_configs,
     load_lazy_config,
     register_lazy_datasets,
 )
@@ -49,6 +50,9 @@ TINY_R50 = {
     "dataloader.train.mapper.augmentations.0.short_edge_length": "[64]",
     "dataloader.test.mapper.augmentations.0.short_edge_length": 64,
 }
+
+
+HEAD = "detectron2.modeling.roi_heads.StandardROIHeads"
 
 
 def pairs(**settings):
@@ -209,11 +213,16 @@ def test_new_baselines_by_their_name(tmp_path, coco):
         ("a = 1\nb = a / 0", "line 2: ZeroDivisionError: division by zero"),
         ("from nothing import model", "line 1: ModuleNotFoundError: No module named 'nothing'"),
         ("from .nothing import model", "line 1: ImportError: .*nothing.py does not exist"),
-        ("model = dict(a=1)", "there is no dataloader.test in .*, expected what the Python"),
+        ("model = dict(a=1)", "there is no dataloader in .*, expected what the Python"),
         ("import sys\nsys.exit(0)", "line 2: SystemExit: 0"),
         ("raise SystemExit", "line 1: SystemExit: .*, expected a config that does not end the"),
         ("model = dict(a=1)\ndel model", "there is no model in .*, expected what the Python"),
         ("raise GeneratorExit('x')", "line 1: GeneratorExit: x"),
+        ("model = {'a'}", "model in .* is neither a dict nor a LazyCall"),
+        (
+            "model = dataloader = dict(test=dict(a=1))\ntrain = {'device', 'cpu'}",
+            "train in .* is neither a dict nor a LazyCall",
+        ),
         ("model = None", "model in .* is neither a dict nor a LazyCall, expected what the Python"),
         ("from math import pi as model", "model in .* is neither a dict nor a LazyCall"),
         ("model = dict(a='${nothing.here}')", r"model\.a in .* cannot be read: .*'nothing\.here'"),
@@ -233,7 +242,12 @@ def test_wrong_files_are_named(tmp_path, content, message):
     [
         (["SOLVER.MAX_ITER", "5"], "in the settings 'SOLVER.MAX_ITER': expected key=value"),
         (["train.output_dir=null"], "train.output_dir is null, expected a value: .*py needs one"),
-        (["train.maxiter=5"], r"there is no train\.maxiter in .* write \+train\.maxiter=5"),
+        (["train.maxiter=5"], r"is no train\.maxiter in .*, the nearest is train\.max_iter. To"),
+        (["max_iter=5"], r"there is no max_iter in .*py, the nearest is train\.max_iter"),
+        (["SOLVER.MAX_ITER=5"], r"SOLVER.MAX_ITER in .*py, the nearest is train\.max_iter"),
+        (["optimizer.lr=0,02"], "'optimizer.lr=0,02': optimizer.lr is several values, expected on"),
+        (["optimizer.lr=range(1,3)"], "optimizer.lr is several values"),
+        (["optimizer.lr=interval(0,1)"], "optimizer.lr is several values"),
         (["train.max_iter=[5"], "in the settings"),
         (["+train.max_iter.x=5"], "in the settings .*train.max_iter is not a config"),
         *(
@@ -268,6 +282,28 @@ def test_wrong_settings_are_named(opts, message):
 
 def test_an_evaluation_needs_nothing_to_train_with():
     load_lazy_config(EXAMPLE, ["optimizer._target_=nothing.Here"], training=False)
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        ("MODEL.ROI_HEADS.OHEM.SAMPLER is 'x'", "model.roi_heads.ohem.sampler is 'x'"),
+        ("x TEST.BOX_VOTING.ROUNDS and x", "x model.roi_heads.box_voting.rounds and x"),
+        ("INPUT.IGNORE_REGIONS.ENABLED is 5", "train.ignore_regions.enabled is 5"),
+        ("set MODEL.WEIGHTS", "set MODEL.WEIGHTS"),
+    ],
+)
+def test_settings_are_named_as_python_configs_do(raised, told):
+    with pytest.raises(InputError) as e, keys_of_python_configs():
+        raise InputError(raised)
+    assert str(e.value) == told
+
+
+def test_an_option_of_with_ohem_is_named_as_a_python_config_does(tmp_path):
+    config = f"from ohem_d2 import with_ohem\nwith_ohem({{'_target_': {HEAD!r}}}, hard_fraction=5)"
+    (tmp_path / "bad.py").write_text(config)
+    with pytest.raises(InputError, match="model.roi_heads.ohem.hard_fraction is 5, expected"):
+        load_lazy_config(str(tmp_path / "bad.py"))
 
 
 @pytest.mark.parametrize(

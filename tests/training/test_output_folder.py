@@ -64,7 +64,7 @@ def test_a_second_training_is_refused_by_name_of_the_first(tmp_path, command):
 def test_a_folder_that_cannot_be_written(tmp_path, command):
     key, arguments = command
     (tmp_path / "out").touch()
-    with pytest.raises(InputError, match=rf"^{key} is 'out', which cannot be written \(File ex"):
+    with pytest.raises(InputError, match=rf"^{key} is 'out', which is a file, expected a"):
         run(arguments)
 
 
