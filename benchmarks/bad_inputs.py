@@ -107,8 +107,7 @@ def unbuilt(name: str, value: object) -> Bad:
 def lazy(setting: str) -> Bad:
     """The same, in a Python config."""
     name, _, value = setting.partition("=")
-    names = (name, name.rpartition(".")[2].upper())  # those of mining have one name in messages
-    return Bad("keys", f"{name}={value}", names, {name: value}, config=LAZY, plain=False)
+    return Bad("keys", f"{name}={value}", (name,), {name: value}, config=LAZY, plain=False)
 
 
 # ------------------------------------------------------------------------------------------- keys
@@ -186,6 +185,17 @@ KEYS = [
     key(f"{HEADS}.OHEM.NMS_THRESH", -1.0),
     key(f"{HEADS}.OHEM.HARD_FRACTION", "float('inf')"),
     key("TEST.BOX_VOTING.ROUNDS", 1000000),
+    key("MODEL.OHEM.HARD_FRACTION", 0.3),
+    key("SEED", "20261126235959"),
+    *(Bad("keys", f"{name} {value}, of a data set that lacks it", (name,),
+          {"DATASETS.TRAIN": "('ohem_shapes_train',)", "DATASETS.TEST": "()",
+           f"{HEADS}.NUM_CLASSES": 3, f"{HEADS}.NAME": "StandardROIHeads", name: value},
+          plain=False)  # which does not know this data set
+      for name, value in (
+          ("MODEL.MASK_ON", True), ("MODEL.KEYPOINT_ON", True),
+          ("MODEL.META_ARCHITECTURE", "PanopticFPN"),
+          ("MODEL.ROI_BOX_HEAD.USE_FED_LOSS", True),
+      )),
     Bad("keys", "a node without keys", ("MODEL.RPN",), prepare=lambda: child("MODEL:\n  RPN:\n"),
         config="child.yaml"),
     Bad("keys", "NUM_CLASSES of other data", (f"{HEADS}.NUM_CLASSES",),
@@ -221,6 +231,8 @@ KEYS = [
     unbuilt("MODEL.FPN.IN_FEATURES", "['res2', 'res5']"),
     unbuilt("DATALOADER.SAMPLER_TRAIN", "RandomSubsetTrainingSampler"),
     lazy("train=5"),
+    lazy("optimizer.lr=0,02"),
+    lazy("model.roi_heads.ohem.sampler=mixed"),
     lazy("train.device=5"),
     lazy("train.ddp=5"),
     lazy("model=x"),
@@ -284,6 +296,32 @@ def weights(
         "weights", name, (file,), {"MODEL.WEIGHTS": file}, lambda: write(Path(file)),
         () if how == "train" else ("--eval-only",),
     )  # fmt: skip
+
+
+def proposals(
+    name: str, change: Callable[[np.ndarray], np.ndarray], scores: int = 3, **parts: object
+) -> Bad:
+    """A file of three proposals for each image, which are none."""
+
+    def write() -> None:
+        boxes = np.array([[1, 1, 50, 50], [10, 10, 80, 80], [2, 2, 30, 90]], np.float32)
+        ids = {x["id"] for part in ("train", "test")
+               for x in json.loads(Path(f"shapes/{part}.json").read_text())["images"]}  # fmt: skip
+        content = {
+            "ids": [*ids],
+            "boxes": [change(boxes)] * len(ids),
+            "objectness_logits": [np.ones(scores, np.float32)] * len(ids),
+            **parts,
+        }
+        Path("p.pkl").write_bytes(pickle.dumps(content))
+
+    settings = {
+        "MODEL.LOAD_PROPOSALS": True,
+        "MODEL.PROPOSAL_GENERATOR.NAME": "PrecomputedProposals",
+        "DATASETS.PROPOSAL_FILES_TRAIN": "('p.pkl',)",
+        "DATASETS.PROPOSAL_FILES_TEST": "('p.pkl',)",
+    }
+    return Bad("weights", f"proposals, {name}", ("PROPOSAL_FILES_TRAIN",), settings, write)
 
 
 class Opens:
@@ -528,6 +566,16 @@ WEIGHTS = [
          "DATASETS.PROPOSAL_FILES_TRAIN": "('p.pkl',)",
          "DATASETS.PROPOSAL_FILES_TEST": "('p.pkl',)"},
         lambda: Path("p.pkl").write_bytes(pickle.dumps(Opens()))),
+    weights("as state_dict, beside an epoch", lambda f: torch.save(
+        {"epoch": 3, "state_dict": good()}, f)),
+    weights("a sparse tensor", lambda f: torch.save(
+        {"model": {k: x.to_sparse() if x.ndim == 2 else x for k, x in good().items()}}, f)),
+    proposals("a score too few", lambda boxes: boxes, scores=2),
+    proposals("the second corner first", lambda boxes: boxes[:, [2, 3, 0, 1]]),
+    proposals("NaN", lambda boxes: boxes * math.nan),
+    proposals("five columns", lambda boxes: np.hstack([boxes, boxes[:, :1]])),
+    proposals("parts of the image", lambda boxes: boxes / 100),
+    proposals("a text as their mode", lambda boxes: boxes, bbox_mode="XYWH"),
 ]  # fmt: skip
 
 # ---------------------------------------------------------------------------------------- folders
@@ -650,6 +698,8 @@ FOLDERS = [
     out_folder("a variable", "$HOME/out"),
     out_folder("a new line", "out\nput"),
     out_folder("a space at its end", "out "),
+    out_folder("of Windows", "C:\\Users\\me\\runs"),
+    out_folder("a link to a place that is gone", "out", lambda: Path("out").symlink_to("/gone/x")),
     out_folder("a code for terminals", "out\x1b[31m"),
     *(in_the_way(x, Path.mkdir, "a folder") for x in (
         "config.yaml", "log.txt", "metrics.json", "last_checkpoint", "model_final.pth",
@@ -755,6 +805,7 @@ CONFIGS = [
     base("10000 brackets", f"SEED: {'[' * 10000}\n"),
     base("a chain of bases", "_BASE_: c0.yaml\n", lambda: [
         Path(f"c{i}.yaml").write_text(f"_BASE_: c{i + 1}.yaml\n") for i in range(1500)]),
+    base("a key with points", "MODEL.ROI_HEADS.NAME: StandardROIHeads\n"),
     base("a conflict of git", "<<<<<<< HEAD\nSEED: 1\n=======\nSEED: 2\n>>>>>>> feature\n"),
     base("a no-break space", "SOLVER:\n\u00a0 GAMMA: 0.2\n"),
     base("a template", "OUTPUT_DIR: {{ output_dir }}\n"),

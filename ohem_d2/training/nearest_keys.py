@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 # How alike keys have to be (1: the same) that end with the same name, and others.
-_SAME_NAME, _OTHERS = 0.4, 0.75
+_SAME_NAME, _OTHERS = 0.4, 0.65
 
 
 def nearest_key(key: str, known: Iterable[str]) -> str | None:

@@ -22,7 +22,7 @@ BOX_HEAD = "MODEL.ROI_BOX_HEAD"
     ("opts", "message"),
     [
         (["MODEL.RPN.IN_FEATURES", "['p2', 'p9']"],
-         r"^MODEL.RPN.IN_FEATURES is .'p2', 'p9'. in .*: KeyError: 'p9', .* of 'p2', .*'p6' .detec"),
+         r"^MODEL.RPN.IN_FEATURES is .'p2', 'p9'. in .*: KeyError: 'p9', .* of 'p2', .*'p6'"),
         (["MODEL.RPN.IN_FEATURES", "['p2', 'p7']"],  # also that of RetinaNet, which this is not
          r"^MODEL.RPN.IN_FEATURES is \['p2', 'p7'\] in x.yaml, or .* cannot be built: KeyError"),
         (["MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[[0.5, 1.0], [1.0], [1.0], [1.0], [1.0]]"],

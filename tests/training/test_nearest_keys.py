@@ -16,6 +16,7 @@ from ohem_d2.training.nearest_keys import hint, nearest_key
         ("SOLVER.BASELR", "SOLVER.BASE_LR"),
         ("solver.base_lr", "SOLVER.BASE_LR"),
         ("MODEL.DEVIC", "MODEL.DEVICE"),
+        ("MODEL.OHEM.FRACTION", "MODEL.ROI_HEADS.OHEM.HARD_FRACTION"),
         ("MODEL.BASE_LR", "SOLVER.BASE_LR"),
         ("EPOCHS", None),
         ("WANDB.PROJECT", None),
