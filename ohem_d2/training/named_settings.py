@@ -144,7 +144,8 @@ def _quoted(cfg: Any, error: Exception) -> list[str]:
     called = {name for x in texts for name in re.findall(r"(\w+)\.__init__\(\)", x)}
     leaves = list(leaves_of(cfg))
     # A class where a call is meant: then what it lacks is nobody else's.
-    if uncalled := [(k, v) for k, v in leaves if isinstance(v, type) and v.__name__ in called]:
+    classes = [(k, v) for k, v in leaves if isinstance(v, type) and not k.endswith("_target_")]
+    if uncalled := [(k, v) for k, v in classes if v.__name__ in called]:
         return _with_values(cfg, uncalled)
     found = []
     for key, value in leaves:

@@ -63,6 +63,7 @@ def test_without_a_command_line_what_is_not_a_default_is_named():
     ("opt", "message"),
     [
         ("+model.roi_heads.foo=5", "^model.roi_heads.foo is 5 in x.py, .*argument 'foo'"),
+        ("+model.backbone.foo=5", "^model.backbone.foo is 5 in x.py, .*argument 'foo'"),
         ("model.backbone.out_channels=-1", "^model.backbone.out_channels is -1 in x.py"),
         ("model.backbone.bottom_up.stem.norm=XN", "^model.backbone.bottom_up.stem.norm is 'XN' in"),
     ],
