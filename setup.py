@@ -50,6 +50,7 @@ setup(
         "pycocotools>=2.0.7",
         "iopath>=0.1.9",
         "omegaconf>=2.2",
+        "hydra-core>=1.3",
         f"{opencv}>=4.8",
         "numpy>=1.26",
         "pillow>=9.4",

@@ -18,7 +18,7 @@ from command_line import ROOT
 import ohem_d2
 from ohem_d2.training.config_file import CONFIGS, find_config, load_config
 
-NAMES_ON_INDEX = {"PIL": "pillow", "yaml": "pyyaml"}
+NAMES_ON_INDEX = {"PIL": "pillow", "yaml": "pyyaml", "hydra": "hydra-core"}
 # Imported only if it is asked for, or only by the tools.
 EXTRAS = {"timm": "timm", "cleanlab": "cleanlab", "matplotlib": "plots"}
 
