@@ -144,7 +144,7 @@ def _boxes_of(
     entries = [[_part(content, x)[i] for x in ("boxes", "objectness_logits")] for i in places]
     for boxes, scores in entries:
         if fault := _fault(boxes, scores, mode):
-            raise InputError(f"{where} has for the image {shown(image)} {fault}")
+            raise InputError(f"{where} has, for the image {shown(image)}, {fault}")
     for entry in entries[1:]:
         if not all(map(np.array_equal, entry, entries[0])):
             raise InputError(

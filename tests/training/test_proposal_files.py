@@ -96,20 +96,20 @@ WRONG = {
     ),
     "a text as mode": (proposals(bbox_mode="XYWH"), r"has 'XYWH' as bbox_mode, expected .*ABS \(4"),
     "relative": (proposals(bbox_mode=BoxMode.XYXY_REL), "has .* as bbox_mode"),
-    "fewer scores": (proposals(scores=SCORES[:1]), "has for the image 1 2 boxes, but"),
-    "scores in a column": (proposals(scores=SCORES[:, None]), r"has for .* shape \(2, 1\), exp"),
+    "fewer scores": (proposals(scores=SCORES[:1]), "has, for the image 1, 2 boxes, but"),
+    "scores in a column": (proposals(scores=SCORES[:, None]), r"has, for .* shape \(2, 1\), exp"),
     "five numbers": (
-        proposals(np.zeros((2, 5))), r"has for the image 1 boxes of shape \(2, 5\), expected \(N, 4"
+        proposals(np.zeros((2, 5))), r"has, for the image 1, .*\(2, 5\), expected \(N, 4"
     ),
-    "four of rotated ones": (proposals(bbox_mode=4), r"has for the image 0 .*, expected \(N, 5\)"),
-    "NaN": (proposals(BOXES * np.nan), "has for the image 1 boxes that are NaN"),
-    "NaN as a score": (proposals(scores=SCORES * np.nan), "has .*_logits that are NaN"),
-    "objects": (proposals(BOXES.astype(object)), "has .* boxes of object, expected an array"),
-    "a list of scores": (proposals(scores=[1.0, 2.0]), "has .* objectness_logits of list"),
+    "four of rotated ones": (proposals(bbox_mode=4), r"has, for the image 0, .* expected \(N, 5\)"),
+    "NaN": (proposals(BOXES * np.nan), "has, for the image 1, boxes that are NaN"),
+    "NaN as a score": (proposals(scores=SCORES * np.nan), "has, .*_logits that are NaN"),
+    "objects": (proposals(BOXES.astype(object)), "has, .* boxes of object, expected an array"),
+    "a list of scores": (proposals(scores=[1.0, 2.0]), "has, .* objectness_logits of list"),
     "the second corner before the first": (
-        proposals(np.array([[60, 60, 20, 20]] * 2)), r"has .* \[60, 60, 20, 20\], whose sides are"
+        proposals(np.array([[60, 60, 20, 20]] * 2)), r"has, .* \[60, 60, 20, 20\], whose sides are"
     ),
-    "a negative width": (of_all([[9, 9, -5, 5]], bbox_mode=1), "has .* bbox_mode is XYWH_ABS"),
+    "a negative width": (of_all([[9, 9, -5, 5]], bbox_mode=1), "has, .* bbox_mode is XYWH_ABS"),
     "no box": (of_all(np.zeros((0, 4))), "has no box for any image"),
     "without area": (of_all([[5, 5, 5, 5]] * 2), "has 6 of 6 boxes without an area"),
     "parts of the image": (of_all([[0, 0, 0.5, 1]]), "has boxes from 0 to 1 alone"),
