@@ -192,6 +192,13 @@ def _objects(
             annotation["area"] = area
         elif findings is not None and entry.get("area") is not None:
             findings.add("area that is no number, computed", json_file, f"annotations[{position}]")
+        attributes = entry.get("attributes")
+        if findings is not None and isinstance(attributes, dict) and attributes.get("rotation"):
+            findings.add(
+                "box with the attribute 'rotation', which is not turned",
+                json_file,
+                f"annotations[{position}]",
+            )
         if (seen := number(entry.get("num_keypoints"))) is not None:
             annotation["num_keypoints"] = int(seen)
         for name, (value, fault) in _optional(entry, points, used):

@@ -3,6 +3,7 @@
 # Own code: supervision's reader rounds boxes to float32, knows neither lists of images nor
 # darknet's files, and its errors name neither file nor line.
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -427,17 +428,27 @@ def _unrounded(value: float, size: int) -> float:
     return edge if abs(value - edge) <= _ROUNDING * size else value
 
 
+def _is_label(file: Path) -> bool:
+    """Whether a text begins as labels do, and is no list or note beside images."""
+    with file.open(encoding="utf-8", errors="replace") as f:
+        words = f.readline().split()
+    try:
+        return len(words) >= 5 and all(math.isfinite(float(x)) for x in words)
+    except ValueError:
+        return False
+
+
 def _find_unused(labels_read: set[Path], findings: Findings) -> None:
-    """Labels whose image is not there, in the folders of labels alone."""
-    images = {}
-    for folder in sorted({x.parent for x in labels_read if "labels" in x.parent.parts}):
+    """Labels whose image is not there, in folders of labels, and where they lie beside images."""
+    for folder in sorted({x.parent for x in labels_read}):
+        of_labels_alone, beside = "labels" in folder.parts, folder
+        if of_labels_alone:
+            parts = folder.parts
+            at = len(parts) - 1 - parts[::-1].index("labels")
+            beside = Path(*parts[:at], "images", *parts[at + 1 :])
+        images = {x.stem for x in beside.iterdir() if is_image(x)} if beside.is_dir() else set()
         for file in sorted(folder.glob("*.txt")):
-            if file in labels_read or file.name in _NAMES:
+            if file in labels_read or file.name in _NAMES or file.stem in images:
                 continue
-            if folder not in images:
-                parts = folder.parts
-                at = len(parts) - 1 - parts[::-1].index("labels")
-                beside = Path(*parts[:at], "images", *parts[at + 1 :])
-                images[folder] = {x.stem for x in beside.iterdir()} if beside.is_dir() else set()
-            if file.stem not in images[folder]:
+            if of_labels_alone or _is_label(file):
                 findings.add("file of labels without an image, left out", file)

@@ -169,11 +169,27 @@ def _metadata(name: str, **values: object) -> Iterator[None]:
 
 
 class KeepingEvaluator(COCOEvaluator):
-    """Detectron2's `COCOEvaluator`, which leaves keypoints to those that look at them next."""
+    """
+    Detectron2's `COCOEvaluator`, which leaves keypoints to those that look at them next, and names
+    the AP of each class by its id.
+    """
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """See Detectron2's `DatasetEvaluator.process`. It moves keypoints by half a pixel."""
         super().process(inputs, [_with_own_keypoints(output) for output in outputs])
+
+    def _derive_coco_results(
+        self, coco_eval: Any, iou_type: str, class_names: Sequence[str] | None = None
+    ) -> dict[str, float]:
+        """
+        See Detectron2's. COCO's metric has the classes in the order of their ids, which need not be
+        that of the labels.
+        """
+        label_of = self._metadata.get("thing_dataset_id_to_contiguous_id") or {}
+        ids = () if coco_eval is None else coco_eval.params.catIds
+        if class_names is not None and ids and all(i in label_of for i in ids):
+            class_names = [class_names[label_of[i]] for i in ids]
+        return super()._derive_coco_results(coco_eval, iou_type, class_names)
 
 
 def _with_own_keypoints(output: dict) -> dict:

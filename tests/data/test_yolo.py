@@ -297,3 +297,16 @@ def test_other_errors(folder, tmp_path):
     (folder / "data.yaml").write_text(YAML.replace("images/train", "train.txt"))
     with pytest.raises(InputError, match=r"train.txt, line 1 names the image images/train/gone.j"):
         load_yolo(folder, "train")
+
+
+def test_labels_beside_images_without_an_image(tmp_path):
+    write_image(tmp_path / "a.jpg")
+    (tmp_path / "classes.txt").write_text("cat\n")
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "notes.txt").write_text("Taken on a Monday, with five or more words.\n")
+    findings = Findings()
+    load_yolo(tmp_path, findings=findings)
+    (line,) = findings.summary()
+    assert line.startswith("file of labels without an image, left out: 1 (")
+    assert "b.txt" in line

@@ -255,3 +255,22 @@ def test_files_for_the_evaluation_server(cfg, register, tmp_path):
     # Pixels are counted from 1.
     found = (folder / "comp4_det_test_cat.txt").read_text()
     assert found == "an image 0.500 10.0 20.0 30.0 40.0\n"
+
+
+@pytest.mark.parametrize("ids", [{7: 0, 9: 1}, {9: 0, 7: 1}])
+def test_the_ap_of_a_class_has_its_name_whatever_the_ids(cfg, register, ids):
+    """COCO's metric sorts classes by their ids."""
+    how = {"evaluator_type": "coco", "thing_dataset_id_to_contiguous_id": ids}
+    data = register("x", BOXES, labels=[0, 1], **how)
+    results = detect(build_evaluator(data, cfg.OUTPUT_DIR), BOXES[:1], [0])  # the dog alone
+    assert results["bbox"]["AP-dog"] == pytest.approx(100)
+    assert results["bbox"]["AP-cat"] == 0
+
+
+def test_the_ap_of_a_class_that_a_file_lacks(cfg, register):
+    ids = {"evaluator_type": "coco", "thing_dataset_id_to_contiguous_id": {5: 0, 2: 1, 1: 2}}
+    data = register("x", BOXES, ("dog", "cat", "bird"), labels=[2, 0], **ids)
+    results = detect(build_evaluator(data, cfg.OUTPUT_DIR), BOXES[:1], [2])
+    assert results["bbox"]["AP-bird"] == pytest.approx(100)
+    assert results["bbox"]["AP-dog"] == 0
+    assert torch.tensor(results["bbox"]["AP-cat"]).isnan()

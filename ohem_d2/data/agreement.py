@@ -1,0 +1,114 @@
+"""Whether the boxes of objects agree with their outlines, areas and keypoints."""
+
+import math
+from collections.abc import Sequence
+
+from detectron2.structures import BoxMode
+
+from ..errors import InputError
+from .findings import Findings
+
+_FEW = 3  # objects tell nothing
+_MOST = 0.95
+_HALF = 0.5  # of the IoU of a box and that of its outline
+_SAME = 0.9  # of the IoU, in two readings that may both come near
+_SAME_AREA = 0.05  # may be off by this part
+
+_Box = Sequence[float]
+
+
+def check_agreement(name: str, records: list[dict], findings: Findings) -> None:
+    """
+    Compare boxes with outlines, areas and keypoints.
+
+    Args:
+        name: of the data set.
+        records: those of it, as their files have them.
+        findings: where to put objects whose outline or keypoints lie elsewhere.
+
+    Raises:
+        InputError: together they show that boxes are corners in the place of width and height.
+    """
+    _check_sizes(name, records)
+    for record in records:
+        for annotation in record["annotations"]:
+            box = BoxMode.convert(
+                list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYXY_ABS
+            )
+            words = f"{annotation['category_id']!r} at {[round(x, 2) for x in annotation['bbox']]}"
+            around = _around(annotation)
+            if around is not None and _iou(box, around) < _HALF:
+                findings.add(
+                    "outline that does not fit its box",
+                    record["file_name"],
+                    words,
+                )
+            if _all_keypoints_outside(annotation, box):
+                findings.add(
+                    "keypoints that all lie outside of their box", record["file_name"], words
+                )
+
+
+def _check_sizes(name: str, records: list[dict]) -> None:
+    """Tell corners that would do as [x, y, width, height] by outlines, or by areas."""
+    pairs = [
+        (record, annotation)
+        for record in records
+        for annotation in record["annotations"]
+        if annotation["bbox_mode"] == BoxMode.XYWH_ABS
+    ]
+    told = [(r, a, fits) for r, a in pairs if (fits := _fits(a)) is not None]
+    as_sizes, as_corners = (sum(fits[i] for _, _, fits in told) for i in (0, 1))
+    if len(told) >= _FEW and as_corners >= _MOST * len(told) and as_sizes < _HALF * len(told):
+        record, box = next((r, a["bbox"]) for r, a, fits in told if not fits[0])
+        raise InputError(
+            f"the boxes of the data set {name!r} seem to be corners, [x0, y0, x1, y1]: the "
+            f"outlines or areas of {as_corners} of {len(told)} objects fit to that, and those of "
+            f"{as_sizes} to [x, y, width, height], such as {list(box)} in "
+            f"{record['file_name']}: expected [x, y, width, height]"
+        )
+
+
+def _fits(annotation: dict) -> tuple[bool, bool] | None:
+    """Whether a box fits to the rest as sizes, and as corners; None if nothing tells."""
+    x0, y0, a, b = annotation["bbox"]
+    sizes, corners = (x0, y0, x0 + a, y0 + b), (x0, y0, a, b)
+    around = _around(annotation)
+    if around is not None:
+        return _iou(sizes, around) >= _SAME, _iou(corners, around) >= _SAME
+    area = annotation.get("area")
+    if not area:
+        return None
+    return (
+        math.isclose(a * b, area, rel_tol=_SAME_AREA),
+        math.isclose((a - x0) * (b - y0), area, rel_tol=_SAME_AREA),
+    )
+
+
+def _around(annotation: dict) -> _Box | None:
+    """The box around polygons."""
+    polygons = annotation.get("segmentation")
+    if not isinstance(polygons, list) or not polygons:
+        return None
+    xs = [x for polygon in polygons for x in polygon[0::2]]
+    ys = [y for polygon in polygons for y in polygon[1::2]]
+    return (min(xs), min(ys), max(xs), max(ys)) if xs and ys else None
+
+
+def _all_keypoints_outside(annotation: dict, box: _Box) -> bool:
+    """Whether there are at least two that are labelled, and none lies in the box or near it."""
+    points = annotation.get("keypoints") or ()
+    labelled = [(x, y) for x, y, v in zip(points[0::3], points[1::3], points[2::3]) if v > 0]
+    margin = 1 + 0.1 * max(box[2] - box[0], box[3] - box[1])
+    return len(labelled) > 1 and not any(
+        box[0] - margin <= x <= box[2] + margin and box[1] - margin <= y <= box[3] + margin
+        for x, y in labelled
+    )
+
+
+def _iou(a: _Box, b: _Box) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    both = max(width, 0) * max(height, 0)
+    areas = ((x[2] - x[0]) * (x[3] - x[1]) for x in (a, b))
+    return both / max(sum(areas) - both, 1e-9)
