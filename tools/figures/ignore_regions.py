@@ -5,9 +5,8 @@ from statistics import mean
 
 from variants import VARIANTS
 
-from figures import stored
 from figures.markdown import table
-from figures.study import NOT_RUN, SAMPLING, with_each
+from figures.study import NOT_RUN, SAMPLING, last_aps, with_each
 
 FOLDER = "accuracy/regions"
 DATA = {
@@ -20,12 +19,7 @@ WAYS = (SAMPLING, "sampling_ignoring", "half_unaware", "half_random")
 
 def ignore_regions() -> str:
     """AP of each way on each data set, and how much more it is than that of 1:3 sampling."""
-    if not (stored.ROOT / "docs" / FOLDER / "results.json").exists():
-        return "These trainings have not been run yet."
-    last: dict[tuple[str, str], dict[int, float]] = {}
-    for run in stored.content(f"{FOLDER}/results.json")["runs"]:
-        of_way = last.setdefault((run["data"], run["variant"]), {})
-        of_way[run["seed"]] = run["points"][-1]["AP"]
+    last = last_aps(FOLDER)
     rows = []
     for data, words in DATA.items():
         baseline = last.get((data, SAMPLING), {})

@@ -5,9 +5,8 @@ from statistics import mean
 
 from study_page import ENOUGH_SEEDS, bootstrap_interval
 
-from figures import stored
 from figures.markdown import table
-from figures.study import DEFAULT, NOT_RUN, PAPER, SAMPLING, with_each
+from figures.study import DEFAULT, NOT_RUN, PAPER, SAMPLING, last_aps, with_each
 
 FOLDER = "accuracy/photographs"
 DATA = {
@@ -22,12 +21,7 @@ NOT_MEASURED = "not yet measured"
 
 def photographs() -> str:
     """AP of 1:3 sampling on each data set, and how much more it is in the other ways."""
-    last: dict[tuple[str, str], dict[int, float]] = {}
-    file = f"{FOLDER}/results.json"
-    if (stored.ROOT / "docs" / file).exists():
-        for run in stored.content(file)["runs"]:
-            of_way = last.setdefault((run["data"], run["variant"]), {})
-            of_way[run["seed"]] = run["points"][-1]["AP"]
+    last = last_aps(FOLDER)
     rows = []
     for data, words in DATA.items():
         baseline = last.get((data, SAMPLING), {})

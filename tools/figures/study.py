@@ -87,6 +87,15 @@ def curves(setting: Setting, variant: str) -> dict[int, list[dict]]:
     return by_seed if len(by_seed) == 3 else {}
 
 
+def last_aps(folder: str) -> dict[tuple[str, str], dict[int, float]]:
+    """The last AP of each run in a folder of the study, by data set and variant, and by seed."""
+    last: dict[tuple[str, str], dict[int, float]] = {}
+    for run in stored.content(f"{folder}/results.json")["runs"]:
+        of_way = last.setdefault((run["data"], run["variant"]), {})
+        of_way[run["seed"]] = run["points"][-1]["AP"]
+    return last
+
+
 def values(setting: Setting, variant: str, metric: str = "AP", at: int = -1) -> list[float]:
     """The metric of each seed, at the last point of the curves or at another one."""
     return [points[at][metric] for points in curves(setting, variant).values()]
