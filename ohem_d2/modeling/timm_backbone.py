@@ -178,7 +178,10 @@ def _create(timm: ModuleType, name: str, **kwargs: Any) -> nn.Module:
     try:
         return timm.create_model(name, **kwargs)
     except Exception as e:  # each family of models has its own
-        raise InputError(f"{name!r} cannot be built by timm: {e}") from e
+        raise InputError(
+            f"MODEL.TIMM.NAME is {name!r}, which timm cannot build, expected a model for images of "
+            f"any size: {e}"
+        ) from e
 
 
 def _try(name: str, body: nn.Module, expected: Sequence[tuple[int, int]]) -> list[Tensor]:
