@@ -10,7 +10,8 @@ optimizer) of
 
 - plain: the config's own head,
 - on the CPU, the same with RoIs pooled by all cores, as the heads of this project do it,
-- mining: the head of this project that extends it,
+- mining: the head of this project that extends it, and with --candidates the same that chooses
+  among fewer RoIs,
 - one pass: gradients over all RoIs, and the loss of the easy ones dropped, as in R-FCN's code (for
   StandardROIHeads without masks),
 
@@ -48,6 +49,7 @@ from ohem_d2.modeling.lazy import COUNTERPARTS
 from ohem_d2.training.config_file import load_config
 
 POOLED = " pooled by all cores"
+CANDIDATES = " of {} candidates"
 MINING = {base.__name__: head.__name__ for base, head in COUNTERPARTS.items()}
 SWEEPS = {
     "proposals": [500, 1000, 2000, 4000, 8000],
@@ -103,7 +105,10 @@ class Contender:
         self, cfg, head: str, budget: int | None, inputs: list[dict], proposals: list[Instances]
     ) -> None:
         cfg = cfg.clone()
-        cfg.MODEL.ROI_HEADS.NAME = head.removesuffix(POOLED)
+        name, _, limit = head.removesuffix(POOLED).partition(" of ")
+        cfg.MODEL.ROI_HEADS.NAME = name
+        if limit:
+            cfg.MODEL.ROI_HEADS.OHEM.MAX_CANDIDATES = int(limit.split()[0])
         if budget is not None:
             cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = budget
         torch.manual_seed(0)
@@ -174,29 +179,16 @@ class Contender:
             self._synchronize()
             seconds[name] += time.perf_counter() - start
 
-        def wrap(owner: object, attribute: str, name: str) -> None:
+        def wrap(owner: object, attribute: str, name: str, with_gradients: bool = True) -> None:
             function = getattr(owner, attribute)
 
             def wrapped(*args, **kwargs):
+                if torch.is_grad_enabled() and not with_gradients:
+                    return function(*args, **kwargs)
                 with timed(name):
                     return function(*args, **kwargs)
 
             undo.enter_context(mock.patch.object(owner, attribute, wrapped))
-
-        def watch(module: nn.Module, name: str) -> None:
-            running = []
-
-            def start(*_) -> None:
-                if not torch.is_grad_enabled():
-                    running.append(timed(name))
-                    running[-1].__enter__()
-
-            def stop(*_) -> None:
-                if running:
-                    running.pop().__exit__(None, None, None)
-
-            module.register_forward_pre_hook(start)
-            module.register_forward_hook(stop)
 
         choose = heads.label_and_sample_proposals
 
@@ -219,7 +211,7 @@ class Contender:
                 module = getattr(heads, attribute, None)
                 for m in module if isinstance(module, nn.ModuleList) else [module]:
                     if m is not None:
-                        watch(m, name)
+                        wrap(m, "forward", name, with_gradients=False)
         with undo:
             self.step()
         if "loss" in seconds:  # which was measured with all that it needs, as was selection
@@ -279,6 +271,7 @@ def measure(
         heads.insert(1, plain + POOLED)
     if plain == StandardROIHeads.__name__ and not cfg.MODEL.MASK_ON:
         heads.append(OnePassROIHeads.__name__)
+    heads += [MINING[plain] + CANDIDATES.format(number) for number in args.candidates]
     data = make_inputs(cfg, images, proposals, tuple(args.size))
     contenders = {
         head: Contender(
@@ -388,6 +381,14 @@ def main() -> None:
     parser.add_argument("--proposals", type=int, default=2000, help="of each image")
     parser.add_argument(
         "--budget", type=int, help="RoIs of each image to train on with mining; default: plain's"
+    )
+    parser.add_argument(
+        "--candidates",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="also mine among at most so many RoIs of each image",
     )
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--sweep", nargs="*", choices=SWEEPS, default=[], help="what to vary too")

@@ -33,6 +33,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     # Costs are in single precision, in half of it under AMP: larger weights would overflow.
     "loss_weight_cls": (lambda v: is_number(v) and 0 <= v <= 1000, "a number from 0 to 1000"),
     "loss_weight_box_reg": (lambda v: is_number(v) and 0 <= v <= 1000, "a number from 0 to 1000"),
+    "max_candidates": (lambda v: type(v) is int and v >= 0, "an integer of 0 or more"),
     "cascade_stages": (
         lambda v: (
             isinstance(v, tuple)
@@ -105,6 +106,10 @@ class OHEMOptions:
     # sampler. An image without objects keeps its background. 0.1 gives the range [0.1, 0.5) of Fast
     # R-CNN; in the paper, mining did better without it (0).
     bg_iou_lo: float = 0.0
+    # The most RoIs of each image to choose among, whatever the sampler: foreground first, then
+    # background in the order of its objectness. The others are not read, which saves time, and
+    # cannot be chosen. 0: all of them, as in the paper.
+    max_candidates: int = 0
     # The stages of Cascade R-CNN that mine, counted from 0 as in Detectron2's logs.
     cascade_stages: tuple[int, ...] = (0,)
 

@@ -1,4 +1,5 @@
 import atexit
+import importlib
 import logging
 import os
 import shutil
@@ -34,6 +35,14 @@ def pytest_addoption(parser):
         help="a folder with the same boxes in several formats, as in the repository "
         "rafaelpadilla/review_object_detection_metrics",
     )
+
+
+def pytest_collection_modifyitems(items):
+    # Asked for once there is such a test: torch takes its time to be imported.
+    of_gpus = [x for x in items if x.get_closest_marker("gpu")]
+    if of_gpus and not importlib.import_module("torch").cuda.is_available():
+        for x in of_gpus:
+            x.add_marker(pytest.mark.skip(reason="needs a GPU"))
 
 
 def pytest_generate_tests(metafunc):

@@ -105,13 +105,12 @@ class _EightBitHandler(PathHandler):
         # Not by its path: Pillow would map a plain TIFF into memory, and turn it wrongly.
         with Image.open(io.BytesIO(Path(path).read_bytes())) as image:
             mode = _mode(image)
+            # Pillow and OpenCV turn a TIFF, whatever they are told.
+            orientation = 1 if image.format == "TIFF" else _orientation(image, path)
             if mode.endswith(_COLOURS_OF_16_BITS) and not mode.startswith(_WIDE):
-                # OpenCV turns a TIFF, whatever it is told.
-                orientation = 1 if image.format == "TIFF" else _orientation(image, path)
                 pixels = _in_eight_bits(_read_colours(path))
             else:
                 image.load()
-                orientation = _orientation(image, path)  # 1 of a TIFF that Pillow has turned
                 is_wide = mode.startswith(_WIDE)
                 pixels = np.asarray(image if is_wide else image.convert("RGB"))
                 pixels = _in_eight_bits(pixels) if is_wide else pixels

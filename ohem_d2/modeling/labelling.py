@@ -105,6 +105,35 @@ def ignore_below(matcher: Matcher, bg_iou_lo: float) -> Matcher:
     )
 
 
+def within_limit(
+    labelled: list[Instances], max_candidates: int, num_classes: int
+) -> list[Instances]:
+    """
+    Keep so many RoIs of each image, foreground first, then those with the highest objectness.
+
+    Args:
+        labelled: the labelled RoIs of each image.
+        max_candidates: how many to keep; 0: all.
+        num_classes: their label if they are background.
+
+    Returns:
+        the RoIs that are kept, in their order.
+    """
+    if not max_candidates:
+        return labelled
+    kept = []
+    for x in labelled:
+        if len(x) > max_candidates:
+            order = torch.arange(len(x), device=x.gt_classes.device)
+            if x.has("objectness_logits"):
+                order = x.objectness_logits.argsort(descending=True, stable=True)
+            is_background = (x.gt_classes == num_classes)[order]
+            order = order[is_background.to(torch.uint8).argsort(stable=True)]
+            x = x[order[:max_candidates].sort().values]
+        kept.append(x)
+    return kept
+
+
 def with_ground_truth(chosen: Instances, targets: Instances) -> Instances:
     """The RoIs of one image, each with all the fields of the object that it is matched to."""
     if chosen.has("gt_index"):

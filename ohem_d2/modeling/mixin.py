@@ -20,8 +20,9 @@ from ..mining.losses import check_predictor
 from .box_branch import config_of, is_configured_above, own_names
 from .box_voting import BoxVotingMixin
 from .build_sampler import build_sampler
+from .foreground_budget import ForegroundBudgetMixin
 from .head_checks import check_class, check_classes_of_heads, check_stages
-from .labelling import LabellingMixin, ignore_below, with_ground_truth
+from .labelling import LabellingMixin, ignore_below, with_ground_truth, within_limit
 from .metrics import MiningMetrics, add_up
 from .reading import Reading, features_of_forward, read_rois
 from .self_check import SelfCheck, learns_statistics
@@ -30,7 +31,7 @@ from .weighted_losses import use_weights
 logger = logging.getLogger(__name__)
 
 
-class OHEMMixin(LabellingMixin, BoxVotingMixin):
+class OHEMMixin(ForegroundBudgetMixin, LabellingMixin, BoxVotingMixin):
     """
     Online hard example mining for heads that are based on Detectron2's `ROIHeads`.
 
@@ -258,6 +259,7 @@ class OHEMMixin(LabellingMixin, BoxVotingMixin):
 
         def label_and_read() -> tuple[list[Instances], Candidates]:
             labelled = self.label_proposals(proposals, targets, *args, **kwargs)
+            labelled = within_limit(labelled, self.ohem.max_candidates, self.num_classes)
             return labelled, self._read(features, labelled, targets)
 
         return self._reader.read(self, label_and_read)

@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..mining.candidates import Candidates
 from .head_checks import check_arguments, check_config
 from .ignore_regions import outside_regions
+from .labelling import within_limit
 from .metrics import MiningMetrics
 from .mixin import OHEMMixin
 from .reading import best_iou
@@ -141,6 +142,7 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
                     x[best_iou(x.proposal_boxes, t) >= self.ohem.bg_iou_lo] if len(t) else x
                     for x, t in zip(labelled, targets)
                 ]
+            labelled = within_limit(labelled, self.ohem.max_candidates, self.num_classes)
             return labelled, self._read(features, labelled, targets, stage)
 
         with torch.no_grad(), get_event_storage().name_scope(f"stage{stage}"):

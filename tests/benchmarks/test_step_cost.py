@@ -104,13 +104,15 @@ def test_the_script_writes_a_page(capsys, monkeypatch, tmp_path):
     """The script itself, on the smallest of inputs: a page with a table and a plot."""
     monkeypatch.setitem(step_cost.SWEEPS, "proposals", [20, 40])
     page = tmp_path / "cost.md"
-    command = f"step_cost.py --config-file {FPN} --size 64 64 --proposals 30 --rounds 1 --sweep"
+    command = f"step_cost.py --config-file {FPN} --size 64 64 --proposals 30 --rounds 1"
+    command += " --candidates 15 --sweep"
     arguments = [*command.split(), "proposals", "--title", "Small", "--output", str(page), "--"]
     monkeypatch.setattr(sys, "argv", [*arguments, *SHRINK_OPTS])
     step_cost.main()
     text = page.read_text()
     for name in ("StandardROIHeads", "StandardROIHeads pooled by all cores", "OHEMROIHeads"):
         assert re.search(rf"^\| {name} \| \d+\.\d+ \|", text, re.MULTILINE)
+    assert re.search(r"^\| OHEMROIHeads of 15 candidates \|.* 12 \(\d+\) \|$", text, re.MULTILINE)
     assert "## Small" in text
     assert "the mining takes: labelling" in text
     assert re.search(r"^\| 40 \| \d+\.\d+ \|", text, re.MULTILINE)

@@ -214,7 +214,7 @@ def test_does_not_change_its_arguments_or_keep_their_graph():
     assert boxes.equal(before)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_same_on_every_device():
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(4000, 2, generator=generator) * 500

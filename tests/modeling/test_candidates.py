@@ -7,10 +7,13 @@ import reference
 import torch
 from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
-from mined_rois import extras, make_family, read_one, spy_on_sampler
+from hypothesis import given
+from hypothesis import strategies as st
+from mined_rois import extras, make_family, read_one, set_options, spy_on_sampler
 from small_heads import FAMILIES, NUM_CLASSES, SIZE, make_batch, make_heads, train_step
 
 from ohem_d2 import RandomSampler
+from ohem_d2.modeling.labelling import within_limit
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -101,3 +104,44 @@ def test_random_sampling_is_that_of_the_extended_head(name):
     for key in ("roi_head/num_fg_samples", "roi_head/num_bg_samples"):
         assert logged[key] == plain_logged[key]
     assert "ohem/loss_ratio" not in logged
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    sizes=st.lists(st.integers(0, 12), min_size=1, max_size=3),
+    most=st.integers(0, 8),
+    has_objectness=st.booleans(),
+)
+def test_the_limit_of_candidates(seed, sizes, most, has_objectness):
+    generator = torch.Generator().manual_seed(seed)
+    rois = []
+    for size in sizes:
+        x = Instances((9, 9), gt_classes=torch.randint(1, 3, (size,), generator=generator))
+        x.number = torch.arange(size)
+        if has_objectness:  # often equal
+            x.objectness_logits = torch.randint(0, 3, (size,), generator=generator).float()
+        rois.append(x)
+    background = 2
+    for x, kept in zip(rois, within_limit(rois, most, num_classes=background)):
+        expected = list(range(len(x)))
+        if most:
+            objectness = x.objectness_logits.tolist() if has_objectness else [0] * len(x)
+            first = sorted(
+                expected, key=lambda i: (x.gt_classes[i] == background, -objectness[i], i)
+            )
+            expected = sorted(first[:most])
+        assert kept.number.tolist() == expected
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_heads_read_no_more_than_the_limit(name):
+    heads, _, (features, proposals, targets) = make_family(name, 0, [(2, 40), (0, 9)])
+    set_options(heads, max_candidates=12)
+    with EventStorage():
+        labelled, candidates = heads.label_and_read_proposals(features, proposals, targets)
+    assert [*map(len, labelled)] == [12, 9]
+    assert candidates.image_ids.bincount().tolist() == [12, 9]
+    set_options(heads, max_candidates=0)
+    with EventStorage():
+        labelled, _ = heads.label_and_read_proposals(features, proposals, targets)
+    assert [*map(len, labelled)] == [42, 9]
