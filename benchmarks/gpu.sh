@@ -12,7 +12,7 @@ page=${PAGE:-docs/cost/gpu.md}
 python=${PYTHON:-python3}
 failures=0
 
-$python -m pytest -q -m gpu || failures=1
+$python -m pytest -q -m gpu tests/mining tests/modeling || failures=1
 
 cost() {  # title, config
     for amp in "" --amp; do
