@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from detectron2.structures import Instances
 
 from .extended_head import ExtendedHead
@@ -10,8 +9,8 @@ from .extended_head import ExtendedHead
 
 class _WithinBudget:
     """
-    A method of the extended head, which gets fewer RoIs in training. It is no function that calls
-    super(), which TorchScript does not know: a script has the extended head's own method.
+    A method of the extended head, which gets less foreground in training. It is no function that
+    calls super(), which TorchScript does not know: a script has the extended head's own method.
     """
 
     def __init__(self, is_on: str) -> None:
@@ -45,18 +44,27 @@ class ForegroundBudgetMixin(ExtendedHead):
 
     def within_foreground_budget(self, rois: list[Instances]) -> list[Instances]:
         """
-        The RoIs that the mask and the keypoint head get in training, which leave out background.
+        The RoIs that the mask and the keypoint head get in training.
 
         Args:
             rois: those that a step trains on, of each image, the hardest first.
 
         Returns:
-            of each image the first ``BATCH_SIZE_PER_IMAGE`` x ``POSITIVE_FRACTION`` that are
-            foreground, and background if there are fewer; all of them if Detectron2 sampled them.
+            the same RoIs, of which the first ``BATCH_SIZE_PER_IMAGE`` x ``POSITIVE_FRACTION`` of
+            each image that are foreground still are, and the others have the label of background,
+            which these heads leave out. All are as they were if Detectron2 sampled them.
         """
         if not all(x.has("ohem_loss_cls") for x in rois):
             return rois
         most = int(self.batch_size_per_image * self.positive_fraction)
-        # The foreground is sorted to the front: to look it up would wait for the GPU.
-        is_background = [(x.gt_classes == self.num_classes).to(torch.uint8) for x in rois]
-        return [x[b.argsort(stable=True)[:most]] for x, b in zip(rois, is_background)]
+        limited = []
+        for x in rois:
+            is_foreground = x.gt_classes != self.num_classes
+            is_surplus = is_foreground & (is_foreground.cumsum(0) > most)
+            # No masks are copied, and nothing waits for the GPU.
+            fields = {
+                **x.get_fields(),
+                "gt_classes": x.gt_classes.masked_fill(is_surplus, self.num_classes),
+            }
+            limited.append(Instances(x.image_size, **fields))
+        return limited

@@ -55,7 +55,8 @@ class OHEMROIHeads(_OfItsKind, StandardROIHeads):
 class OHEMRes5ROIHeads(_OfItsKind, Res5ROIHeads):
     """`Res5ROIHeads` (C4: box and mask heads share res5) with mining."""
 
-    _fewest_at_a_time = 0  # never more than the budget: what res5 makes of a RoI is large
+    # Never more than the budget: what res5 makes of a RoI is large.
+    _fewest_at_a_time = _fewest_at_a_time_on_gpu = 0
 
     def read_boxes(
         self, features: dict[str, Tensor], proposals: list[Instances]

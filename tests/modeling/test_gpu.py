@@ -136,7 +136,7 @@ def test_models_train(path, amp, caplog):
 
 @pytest.mark.parametrize("images", [1, 3])
 def test_mining_waits_for_the_gpu_a_few_times_more(images):
-    """However many images and RoIs: for suppression, the sizes and what is logged."""
+    """However many RoIs: for pooling, suppression, the sizes and what is logged."""
     numbers = {}
     for start_iter in (0, 10):  # mining, and Detectron2's sampling
         _, (heads, (features, *rest)) = heads_and_batch(start_iter=start_iter)
@@ -149,4 +149,4 @@ def test_mining_waits_for_the_gpu_a_few_times_more(images):
                 heads(None, *batch)
 
         numbers[start_iter] = synchronizations(step_alone, torch.device("cuda"))
-    assert numbers[0] <= numbers[10] + 8, numbers
+    assert numbers[0] <= numbers[10] + 12 + images, numbers
