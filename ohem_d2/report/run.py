@@ -28,11 +28,8 @@ from ..training.checks import check_output_dir, check_weights
 from ..training.config_file import find_config, load_config
 from ..training.data_checks import check_datasets, check_num_classes, class_names, named_data_sets
 from ..training.key_checks import check_keys
-from ..training.lazy_trainer import (
-    keys_of_python_configs,
-    load_lazy_config,
-    register_lazy_datasets,
-)
+from ..training.lazy_config import keys_of_python_configs, load_lazy_config
+from ..training.lazy_data import register_lazy_datasets
 from ..training.named_settings import named_settings
 from ..training.output_folder import alone_in, check_not_in_the_way
 from ..training.proposal_files import check_number_of_proposal_files, check_proposal_files

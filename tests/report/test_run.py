@@ -27,7 +27,8 @@ from ohem_d2.report import run as report_run
 from ohem_d2.report.hard_examples import look_at
 from ohem_d2.report.label_errors import LABEL_ERRORS
 from ohem_d2.training.config_file import load_config
-from ohem_d2.training.lazy_trainer import load_lazy_config, register_lazy_datasets
+from ohem_d2.training.lazy_config import load_lazy_config
+from ohem_d2.training.lazy_data import register_lazy_datasets
 
 NAME = "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
 DATA = "voc://voc?split=trainval"

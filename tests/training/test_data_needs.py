@@ -12,10 +12,11 @@ from small_data import HEIGHT, WIDTH, write_coco, write_voc
 
 from ohem_d2.data import register_datasets
 from ohem_d2.errors import InputError
-from ohem_d2.training import lazy_trainer, trainer
+from ohem_d2.training import lazy_data, lazy_trainer, trainer
 from ohem_d2.training.config_file import load_config
 from ohem_d2.training.key_checks import check_keys
-from ohem_d2.training.lazy_trainer import load_lazy_config, register_lazy_datasets
+from ohem_d2.training.lazy_config import load_lazy_config
+from ohem_d2.training.lazy_data import register_lazy_datasets
 
 IMAGES = {f"{i}.jpg": [("bug", [5, 5, 30, 30])] for i in range(4)}
 NAMES = ["left_eye", "right_eye", "tail"]
@@ -49,7 +50,7 @@ def lazy_checks(train, test, config, *opts):
     names = [f"dataloader.train.dataset.names={train}", f"dataloader.test.dataset.names={test}"]
     cfg = load_lazy_config(config, [*opts, *names])
     register_lazy_datasets(cfg)
-    lazy_trainer._check_needs(cfg, [train])
+    lazy_data.check_lazy_needs(cfg, [train])
     return cfg
 
 
@@ -161,7 +162,7 @@ def test_what_a_data_set_by_name_lacks_in_a_python_config(by_name):
 def test_coco_evaluates_what_is_not_in_its_format_in_a_python_config(by_name, tmp_path):
     cfg = lazy_checks("[]", "by_name", MASKS, "model.roi_heads.mask_in_features=null")
     cfg.train.output_dir = str(tmp_path / "out")
-    lazy_trainer._build_evaluators(cfg)
+    lazy_trainer.build_lazy_evaluators(cfg)
     assert (tmp_path / "out" / "inference" / "by_name_coco_format.json").is_file()
 
 
@@ -188,7 +189,7 @@ def test_sigmas_of_the_keypoints_are_asked_for_before_the_training(tmp_path):
         lazy_checks(address, address, POINTS)
     cfg = lazy_checks(address, address, POINTS, LAZY_SIGMAS)
     assert cfg.model.roi_heads.keypoint_head.num_keypoints == 3
-    evaluator = lazy_trainer._build_evaluators(
+    evaluator = lazy_trainer.build_lazy_evaluators(
         OmegaConf.merge(cfg, {"train": {"output_dir": str(tmp_path / "out")}})
     )[0]
     assert list(evaluator._evaluators[0]._kpt_oks_sigmas) == [0.1, 0.1, 0.1]

@@ -6,7 +6,7 @@ import torch
 from ohem_d2.errors import InputError
 from ohem_d2.training.config_file import CONFIGS, load_config
 from ohem_d2.training.device import usable_device
-from ohem_d2.training.lazy_trainer import load_lazy_config
+from ohem_d2.training.lazy_config import load_lazy_config
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,9 @@ from small_models import NARROW_OPTS
 from ohem_d2 import OHEMROIHeads, with_ohem
 from ohem_d2.errors import InputError
 from ohem_d2.modeling.head_checks import check_classes_of_heads
+from ohem_d2.training.lazy_config import keys_of_python_configs, load_lazy_config
+from ohem_d2.training.lazy_data import data_sets_of_images, register_lazy_datasets
 from ohem_d2.training.lazy_targets import make
-from ohem_d2.training.lazy_trainer import (
-    _names_of_images,
-    keys_of_python_configs,
-    load_lazy_config,
-    register_lazy_datasets,
-)
 
 AUGMENTATIONS = "dataloader.train.mapper.augmentations"
 EXAMPLE = str(ROOT / "configs" / "mask_rcnn_R_50_FPN_1x_ohem.py")
@@ -333,7 +329,7 @@ def test_a_part_of_another_kind(part, expected):
 def test_images_that_a_mapper_of_the_users_reads_are_left_alone(mapper, number):
     data = {"dataset": {"names": ["coco://x", "registered"]}, "mapper": mapper}
     cfg = OmegaConf.create({"dataloader": {"train": data}})
-    assert len(_names_of_images(cfg, "train")) == number
+    assert len(data_sets_of_images(cfg, "train")) == number
 
 
 def test_settings_of_a_file_without_their_node(tmp_path):

@@ -10,7 +10,7 @@ from detectron2.modeling.roi_heads import FastRCNNConvFCHead
 
 from ohem_d2.errors import InputError
 from ohem_d2.training.config_file import CONFIGS, load_config
-from ohem_d2.training.lazy_trainer import load_lazy_config
+from ohem_d2.training.lazy_config import load_lazy_config
 from ohem_d2.training.named_settings import named_settings
 
 QUICK_START = str(CONFIGS / "quick_start.yaml")

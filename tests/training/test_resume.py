@@ -38,7 +38,8 @@ from small_training import (
 
 from ohem_d2.training.config_file import CONFIGS
 from ohem_d2.training.data_loader import ResumableLoader
-from ohem_d2.training.lazy_trainer import build_trainer, load_lazy_config
+from ohem_d2.training.lazy_config import load_lazy_config
+from ohem_d2.training.lazy_trainer import build_trainer
 from ohem_d2.training.random_state import keep_random_state, random_state, set_random_state
 
 

@@ -19,7 +19,8 @@ from ohem_d2.evaluation.evaluators import build_evaluator
 from ohem_d2.report.run import load_yaml_config
 from ohem_d2.training.checkpoint import WholeCheckpointer, classes_of_weights
 from ohem_d2.training.data_checks import check_num_classes, class_names
-from ohem_d2.training.lazy_trainer import load_lazy_config, register_lazy_datasets
+from ohem_d2.training.lazy_config import load_lazy_config
+from ohem_d2.training.lazy_data import register_lazy_datasets
 from ohem_d2.training.weights import SafeCheckpointer
 
 
