@@ -103,7 +103,10 @@ class Curve(HookBase):
         self.bar.update()
         done = self.trainer.iter + 1
         if done % self.period == 0 or done == self.trainer.max_iter:
-            results = self.trainer.test(self.trainer.cfg, self.trainer.model)["bbox"]
+            of_tasks = self.trainer.test(self.trainer.cfg, self.trainer.model)
+            results = dict(of_tasks["bbox"])
+            if "segm" in of_tasks:
+                results["mask AP"] = of_tasks["segm"]["AP"]
             # Of a model that finds nothing, Detectron2's evaluator says that AP is not a number.
             results = {k: 0.0 if math.isnan(v) else v for k, v in results.items()}
             self.points.append({"iteration": done, **results})

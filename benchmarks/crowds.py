@@ -50,7 +50,7 @@ def _add_crowds(folder: Path, split: str, rng: np.random.Generator) -> None:
         before = np.array(cv2.imread(file), dtype=float)
         image = before.copy()
         kind = str(rng.choice(CLASSES))
-        boxes = [draw_shape(image, rng, kind, c, rng.uniform(*_RADIUS)) for c in centers]
+        boxes = [draw_shape(image, rng, kind, c, rng.uniform(*_RADIUS))[0] for c in centers]
         is_drawn = (image != before).any(axis=2)
         image[is_drawn] += rng.normal(0, 6, image[is_drawn].shape)  # as the rest of the image
         image = np.clip(image, 0, 255).astype(np.uint8)

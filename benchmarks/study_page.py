@@ -54,8 +54,8 @@ def table(runs: dict[str, dict[int, list[dict]]], seconds: dict[str, list[float]
     """
     last = [points[-1] for by_seed in runs.values() for points in by_seed.values()]
     by_class = list(dict.fromkeys(x for point in last for x in point if x.startswith("AP-")))
-    averaged = [x for x in ["AP averaged"] if any(x in point for point in last)]
-    costs = _rows(runs, ["AP", *averaged, "AP50", "AP75"], seconds)
+    more = [x for x in ["AP averaged", "mask AP"] if any(x in point for point in last)]
+    costs = _rows(runs, ["AP", *more, "AP50", "AP75"], seconds)
     return "\n".join(costs + (["", *_rows(runs, by_class, None)] if by_class else []))
 
 

@@ -4,6 +4,10 @@ from collections.abc import Callable
 
 import samplers  # noqa: F401  (registers those of the study)
 from detectron2.config import CfgNode
+from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.structures import Instances
+
+from ohem_d2 import OHEMROIHeads
 
 SAMPLING = "sampling"
 # Of all variants that have no other.
@@ -99,6 +103,31 @@ def _retinanet(cfg: CfgNode) -> None:
     cfg.SOLVER.BASE_LR /= 2  # Detectron2's configs do the same
 
 
+def _limited(share: float) -> Callable[[CfgNode], None]:
+    """The default, among this share of the proposals."""
+
+    def change(cfg: CfgNode) -> None:
+        _HALF_RANDOM(cfg)
+        number = round(share * cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN)
+        cfg.MODEL.ROI_HEADS.OHEM.MAX_CANDIDATES = number
+
+    return change
+
+
+@ROI_HEADS_REGISTRY.register()
+class AllMasksROIHeads(OHEMROIHeads):
+    """The mask head trains on all the foreground that mining chooses."""
+
+    def within_foreground_budget(self, rois: list[Instances]) -> list[Instances]:
+        """All of it."""
+        return rois
+
+
+def _all_masks(cfg: CfgNode) -> None:
+    _HALF_RANDOM(cfg)
+    cfg.MODEL.ROI_HEADS.NAME = "AllMasksROIHeads"
+
+
 VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
     SAMPLING: ("1:3 sampling (Detectron2)", _sampling),
     "ohem": ("OHEM as in the paper", _ohem()),
@@ -171,5 +200,8 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
         "default, to which regions to ignore are background",
         _regions_are_background(_HALF_RANDOM),
     ),
+    "all_masks": ("default, masks of all foreground that is chosen", _all_masks),
+    "half_candidates": ("default, among 1/2 of the proposals", _limited(1 / 2)),
+    "quarter_candidates": ("default, among 1/4 of the proposals", _limited(1 / 4)),
     "retinanet": ("RetinaNet (focal loss)", _retinanet),
 }

@@ -1,7 +1,7 @@
 """
 The built-in data set: shapes to find, and look-alikes that are background.
 
-It is drawn on first use, from a seed, into ``datasets/ohem_shapes_v1`` (below the folder that
+It is drawn on first use, from a seed, into ``datasets/ohem_shapes_v2`` (below the folder that
 ``$DETECTRON2_DATASETS`` names, if it does), in the PASCAL VOC layout and as COCO JSON files.
 """
 
@@ -31,13 +31,15 @@ LOOK_ALIKES = ["ring", "pentagon", "star", "bar"]
 SIZES = {"train": 1200, "test": 200}
 IMAGE_SIZE = 128
 SEED = 0
-# To be raised whenever the images change, so that nobody goes on with old ones.
-VERSION = 1
+# To be raised whenever the images or the annotations change, so that nobody goes on with old ones.
+VERSION = 2
+# A circle is annotated as a polygon with so many corners.
+_CORNERS_OF_CIRCLE = 36
 
 
 def draw_image(
     rng: np.random.Generator, max_objects: int = 5, max_look_alikes: int = 3
-) -> tuple[np.ndarray, list[tuple[str, tuple[int, int, int, int]]]]:
+) -> tuple[np.ndarray, list[tuple[str, tuple[int, int, int, int], np.ndarray]]]:
     """
     Draw one image.
 
@@ -47,7 +49,8 @@ def draw_image(
         max_look_alikes: there are between 0 and this many shapes of `LOOK_ALIKES`.
 
     Returns:
-        a BGR image (`IMAGE_SIZE`, `IMAGE_SIZE`, 3) of uint8; and class and XYXY box of each object.
+        a BGR image (`IMAGE_SIZE`, `IMAGE_SIZE`, 3) of uint8; and of each object
+        its class and what `draw_shape` returns.
     """
     image = _background(rng)
     objects = []
@@ -63,9 +66,9 @@ def draw_image(
         else:
             continue
         taken.append((center, radius))
-        box = draw_shape(image, rng, kind, center, radius)
+        box, outline = draw_shape(image, rng, kind, center, radius)
         if kind in CLASSES:
-            objects.append((kind, box))
+            objects.append((kind, box, outline))
     noise = rng.normal(0, 6, image.shape)
     return np.clip(image + noise, 0, 255).astype(np.uint8), objects
 
@@ -77,7 +80,7 @@ def _background(rng: np.random.Generator) -> np.ndarray:
 
 def draw_shape(
     image: np.ndarray, rng: np.random.Generator, kind: str, center: np.ndarray, radius: float
-) -> tuple[int, int, int, int]:
+) -> tuple[tuple[int, int, int, int], np.ndarray]:
     """
     Draw one shape into an image, in a colour that stands out from what is there.
 
@@ -89,17 +92,19 @@ def draw_shape(
         radius: of the circle around it.
 
     Returns:
-        its XYXY box.
+        its XYXY box; and its outline, (N, 2), x and y.
     """
     mask = np.zeros(image.shape[:2], np.uint8)
     x, y = center.astype(int)
     if kind in ("circle", "ring"):
         cv2.circle(mask, (x, y), int(radius), 255, -1, cv2.LINE_AA)
+        angles = 2 * np.pi * np.arange(_CORNERS_OF_CIRCLE) / _CORNERS_OF_CIRCLE
+        outline = (x, y) + int(radius) * np.stack([np.cos(angles), np.sin(angles)], axis=1)
         if kind == "ring":
             cv2.circle(mask, (x, y), int(radius * 0.55), 0, -1, cv2.LINE_AA)
     else:
-        outline = center + radius * _outline(kind, tilt=rng.uniform(-0.4, 0.4))
-        cv2.fillPoly(mask, [outline.round().astype(np.int32)], 255, cv2.LINE_AA)
+        outline = (center + radius * _outline(kind, tilt=rng.uniform(-0.4, 0.4))).round()
+        cv2.fillPoly(mask, [outline.astype(np.int32)], 255, cv2.LINE_AA)
 
     behind = image[y, x].copy()
     color = behind
@@ -108,7 +113,12 @@ def draw_shape(
     opacity = mask[..., None] / 255
     image[:] = opacity * color + (1 - opacity) * image
     x, y, width, height = cv2.boundingRect((mask > 127).astype(np.uint8))
-    return x, y, x + width, y + height
+    # OpenCV's points are the middles of pixels, and it fills those that the outline runs through:
+    # in a regular polygon, half a pixel more on each side.
+    rays = outline - outline.mean(axis=0)
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    outline = outline + 0.5 + rays * 0.5 / np.cos(np.pi / len(outline))
+    return (x, y, x + width, y + height), outline
 
 
 def _outline(kind: str, tilt: float) -> np.ndarray:
@@ -172,7 +182,7 @@ def _write_split(
         coco["images"].append(
             {"id": image_id, "file_name": f"{name}.jpg", "width": width, "height": height}
         )
-        for kind, (x0, y0, x1, y1) in objects:
+        for kind, (x0, y0, x1, y1), outline in objects:
             obj = ET.SubElement(xml, "object")
             ET.SubElement(obj, "name").text = kind
             _add_numbers(obj, difficult=0)
@@ -185,6 +195,7 @@ def _write_split(
                     "category_id": CLASSES.index(kind) + 1,
                     "bbox": [x0, y0, x1 - x0, y1 - y0],
                     "area": (x1 - x0) * (y1 - y0),
+                    "segmentation": [outline.round(2).reshape(-1).tolist()],
                     "iscrowd": 0,
                 }
             )

@@ -2,6 +2,7 @@ import copy
 
 import cv2
 import numpy as np
+import pycocotools.mask as mask_util
 import pytest
 from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
@@ -20,7 +21,7 @@ def registered(tmp_path, monkeypatch):
     write = shapes.write_shapes
     monkeypatch.setattr(shapes, "write_shapes", lambda folder: write(folder, SIZES))
     register_builtin(shapes.datasets())
-    return tmp_path / "ohem_shapes_v1"
+    return tmp_path / "ohem_shapes_v2"
 
 
 def test_drawn_on_first_use_and_only_then(registered):
@@ -29,7 +30,7 @@ def test_drawn_on_first_use_and_only_then(registered):
     stamp = (registered / "train.json").stat().st_mtime_ns
     assert DatasetCatalog.get("ohem_shapes_train") == train
     assert (registered / "train.json").stat().st_mtime_ns == stamp
-    assert [p.name for p in registered.parent.iterdir()] == ["ohem_shapes_v1"]
+    assert [p.name for p in registered.parent.iterdir()] == ["ohem_shapes_v2"]
 
 
 def test_both_layouts_say_the_same(registered):
@@ -60,17 +61,22 @@ def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
     assert list((tmp_path / "sub").iterdir()) == []
 
 
-def test_boxes_are_tight_and_look_alikes_unlabelled(monkeypatch):
-    drawn = []
+def test_boxes_and_outlines_are_tight_and_look_alikes_unlabelled(monkeypatch):
+    drawn, ious = [], []
     draw = shapes.draw_shape
 
     def spy(image, rng, kind, center, radius):
         plain = np.zeros_like(image)  # on which the shape stands out all around
         draw(plain, copy.deepcopy(rng), kind, center, radius)
-        box = draw(image, rng, kind, center, radius)
-        ys, xs = np.nonzero(plain.max(axis=2) > 45)  # half of the least contrast
+        box, outline = draw(image, rng, kind, center, radius)
+        seen = plain.max(axis=2) > 45  # half of the least contrast
+        ys, xs = np.nonzero(seen)
         drawn.append((kind, box, (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)))
-        return box
+        if kind in CLASSES:
+            polygon = [outline.reshape(-1).tolist()]
+            mask = mask_util.decode(mask_util.merge(mask_util.frPyObjects(polygon, *seen.shape)))
+            ious.append((mask & seen).sum() / (mask | seen).sum())
+        return box, outline
 
     monkeypatch.setattr(shapes, "draw_shape", spy)
     labelled = []
@@ -80,7 +86,9 @@ def test_boxes_are_tight_and_look_alikes_unlabelled(monkeypatch):
         assert objects
         labelled += objects
     assert {kind for kind, _, _ in drawn} == {*CLASSES, *LOOK_ALIKES}
+    labelled = [(kind, box) for kind, box, _ in labelled]
     assert labelled == [(kind, box) for kind, box, _ in drawn if kind in CLASSES]
+    assert min(ious) > 0.8
     for _, box, seen in drawn:
         assert np.abs(np.subtract(box, seen)).max() <= 2
 

@@ -312,7 +312,7 @@ def crowded(tmp_path):
     image, objects = draw_image(np.random.default_rng(11), max_objects=9, max_look_alikes=0)
     file = tmp_path / "crowd.png"
     cv2.imwrite(str(file), image)
-    boxes = np.array(sorted(box for _, box in objects))
+    boxes = np.array(sorted(box for _, box, _ in objects))
     return file, boxes[0], boxes[boxes[:, 0] > boxes[0, 2]]
 
 
