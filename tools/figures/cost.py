@@ -96,13 +96,19 @@ def readme_cost() -> str:
     mining, with_masks = _of_mining(FPN)[1], _of_mining(MASKS)[1]
     ratio_to_plain, low_to_high = mining.ratio.split(" ", 1)
     memory = float(mining.memory)
+    on_gpu = [
+        _of_mining(f"{FPN} on a GPU{x}", GPU_PAGE)[1].ratio.split(" ")[0]
+        for x in ("", ", mixed precision")
+    ]
     text = (
         "On 2 CPU cores, with 2,000 proposals, a training step of Faster R-CNN R50-FPN takes "
         f"**{mining.same_pooling} times as long** as plain Detectron2's if both use our multi-core "
         "RoI pooling. Detectron2's own pooling uses one core only; compared with that, it takes "
         f"{ratio_to_plain} times as long {low_to_high}. Peak memory is "
         + ("the same" if memory == 1 else f"{memory:.2f} times as high")
-        + f"; for an untrained Mask R-CNN, it is {with_masks.memory} times as high."
+        + f"; for an untrained Mask R-CNN, it is {with_masks.memory} times as high. On a GPU "
+        f"(NVIDIA H100), a step takes {on_gpu[0]} times as long, and {on_gpu[1]} times in mixed "
+        "precision."
     )
     return wrapped(text)
 
