@@ -102,7 +102,7 @@ def test_synchronizations_of_each_chunk(monkeypatch):
 
 def test_the_script_writes_a_page(capsys, monkeypatch, tmp_path):
     """The script itself, on the smallest of inputs: a page with a table and a plot."""
-    monkeypatch.setitem(step_cost.SWEEPS, "proposals", [20, 40])
+    monkeypatch.setitem(step_cost.SWEEPS, "proposals", [40])
     page = tmp_path / "cost.md"
     command = f"step_cost.py --config-file {FPN} --size 64 64 --proposals 30 --rounds 1"
     command += " --candidates 15 --sweep"
