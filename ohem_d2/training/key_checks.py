@@ -16,6 +16,7 @@ from detectron2.modeling import (
     ROI_HEADS_REGISTRY,
     StandardROIHeads,
 )
+from detectron2.modeling.backbone import RegNet, ResNet
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, RROIHeads
 from detectron2.utils.registry import Registry
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -34,6 +35,7 @@ from .key_rules import (
     TRAINING_RULES,
     is_list,
 )
+from .lazy_targets import target_of
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +126,11 @@ def check_lazy_keys(cfg: DictConfig, training: bool = True) -> None:
             f"model.pixel_std has {len(stds)} numbers, expected {len(means)}, as many as "
             "model.pixel_mean has"
         )
+    for key in ("model.backbone", "model.backbone.bottom_up"):
+        node = OmegaConf.select(cfg, key)
+        is_resnet = OmegaConf.is_dict(node) and target_of(node) in (ResNet, RegNet)
+        if is_resnet and (freeze_at := node.get("freeze_at", 0)) > 5:
+            raise _wrong(f"{key}.freeze_at", freeze_at, _STAGES_TO_FREEZE)
 
 
 def check_no_none(cfg: CfgNode, known: CfgNode) -> None:
@@ -144,6 +151,7 @@ def check_no_none(cfg: CfgNode, known: CfgNode) -> None:
 
 
 _ABSENT = object()
+_STAGES_TO_FREEZE = "5 at most: the stem and the four stages of a ResNet"
 
 
 def _at(cfg: CfgNode, key: str) -> Any:
@@ -267,8 +275,7 @@ def _relations_of_resnet(cfg: CfgNode) -> Iterator[_Relation]:
         yield f"{key}RES2_OUT_CHANNELS", resnets.RES2_OUT_CHANNELS == 64, f"64, {words}"
         yield f"{key}NUM_GROUPS", resnets.NUM_GROUPS == 1, f"1, {words}"
         yield f"{key}RES5_DILATION", resnets.RES5_DILATION == 1, f"1, {words}"
-    stages = "5 at most: the stem and the four stages of a ResNet"
-    yield "MODEL.BACKBONE.FREEZE_AT", cfg.MODEL.BACKBONE.FREEZE_AT <= 5, stages
+    yield "MODEL.BACKBONE.FREEZE_AT", cfg.MODEL.BACKBONE.FREEZE_AT <= 5, _STAGES_TO_FREEZE
     known = {"stem", "res2", "res3", "res4", "res5", "linear"}
     maps = resnets.OUT_FEATURES
     yield f"{key}OUT_FEATURES", known.issuperset(maps), f"some of {', '.join(sorted(known))}"

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from detectron2 import model_zoo
 from detectron2.config import get_cfg
 from detectron2.modeling import BACKBONE_REGISTRY
 from omegaconf import OmegaConf
@@ -318,6 +319,19 @@ def test_python_configs(setting):
     key = setting.partition("=")[0]
     with pytest.raises(InputError, match=rf"^{key} is .*, expected "):
         check_lazy_keys(OmegaConf.from_dotlist(["model.x=1", setting]))
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn_fpn", "fcos", "retinanet", "mask_rcnn_c4"])
+@pytest.mark.parametrize("freeze_at", [5, 6])
+def test_stages_to_freeze_in_a_python_config(name, freeze_at):
+    model = model_zoo.get_config(f"common/models/{name}.py").model
+    key = "backbone" if name == "mask_rcnn_c4" else "backbone.bottom_up"
+    OmegaConf.update(model, f"{key}.freeze_at", freeze_at, force_add=True)
+    cfg = OmegaConf.create({"model": model}, flags={"allow_objects": True})
+    if freeze_at == 5:
+        return check_lazy_keys(cfg)
+    with pytest.raises(InputError, match=rf"^model\.{key}\.freeze_at is 6, expected 5 at most"):
+        check_lazy_keys(cfg)
 
 
 def test_means_and_deviations_of_different_length_in_a_python_config():
