@@ -24,6 +24,7 @@ from figures import (  # noqa: E402
     cost,
     ignore_regions,
     label_errors,
+    masks,
     photographs,
     single_runs,
     stored,
@@ -37,6 +38,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     **survival.BLOCKS,
     **label_errors.BLOCKS,
     **ignore_regions.BLOCKS,
+    **masks.BLOCKS,
     **photographs.BLOCKS,
     **single_runs.BLOCKS,
 }

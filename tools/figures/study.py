@@ -87,12 +87,12 @@ def curves(setting: Setting, variant: str) -> dict[int, list[dict]]:
     return by_seed if len(by_seed) == 3 else {}
 
 
-def last_aps(folder: str) -> dict[tuple[str, str], dict[int, float]]:
+def last_aps(folder: str, metric: str = "AP") -> dict[tuple[str, str], dict[int, float]]:
     """The last AP of each run in a folder of the study, by data set and variant, and by seed."""
     last: dict[tuple[str, str], dict[int, float]] = {}
     for run in stored.content(f"{folder}/results.json")["runs"]:
         of_way = last.setdefault((run["data"], run["variant"]), {})
-        of_way[run["seed"]] = run["points"][-1]["AP"]
+        of_way[run["seed"]] = run["points"][-1][metric]
     return last
 
 
