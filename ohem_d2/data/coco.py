@@ -1,6 +1,5 @@
 """A COCO-format JSON file, read as tools write it."""
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,8 @@ from .fields import (
 )
 from .findings import Findings
 from .keypoints import flip_pairs
+from .other_files import not_of_coco
+from .text_files import read_json
 
 
 def _is_box(value: object) -> bool:
@@ -72,8 +73,12 @@ def load_coco(
         raise InputError(f"{json_file} {reason}, expected annotations in COCO's format")
     if not image_folder.is_dir():
         raise InputError(f"{image_folder}, the folder of the images of {json_file}, does not exist")
+    content = read_json(json_file)
+    if other := not_of_coco(content):
+        raise InputError(
+            f"{json_file} is {other}, expected an object with images, annotations and categories"
+        )
     try:
-        content = json.loads(json_file.read_text(encoding="utf-8-sig"))
         names = _check(content)
         points = _keypoint_names(content["categories"], json_file, findings)
         used = next((x for x in points.values() if x), [])

@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-import yaml
 from detectron2.structures import BoxMode
 
 from ..errors import InputError
@@ -23,6 +22,7 @@ from .image_files import (
     images_below,
     is_image,
 )
+from .text_files import read_yaml
 
 _YAML, _DARKNET = (".yaml", ".yml"), (".data",)
 _SPLITS = ("train", "val", "valid", "test")  # "valid" is another word for "val"
@@ -140,13 +140,8 @@ def _find_source(source: Path) -> Path:
 
 
 def _read_yaml(file: Path, findings: Findings) -> tuple[dict[int, str], dict[str, list[str]], bool]:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        content = yaml.safe_load(text)
-        # The same with nothing but texts: to YAML, the names yes, no, on and 007 are none.
-        as_texts = yaml.load(text, yaml.BaseLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise InputError(f"{file} is no YAML: {e}") from None
+    # As texts, since to YAML the names yes, no, on and 007 are none.
+    content, as_texts = read_yaml(file)
     if not isinstance(content, dict):
         raise InputError(f"{file} has {content!r}, expected the keys train, val and names")
     names = content.get("names")
