@@ -19,6 +19,7 @@ from .fields import (
     read_keypoints,
     read_outline,
 )
+from .file_names import as_on_disk, is_of_windows
 from .findings import Findings
 from .keypoints import flip_pairs
 from .other_files import not_of_coco
@@ -157,16 +158,24 @@ def _find_image(json_file: Path, folder: Path, name: str) -> str:
     Raises:
         InputError: it is not there, or outside the folder.
     """
+    if is_of_windows(name):
+        raise InputError(
+            f"{json_file} names the image {name!r}, a path on a machine with Windows: expected a "
+            f"path inside of {folder}"
+        )
     path = os.path.join(folder, name)
+    if not os.path.isfile(path):  # which may have the separators of Windows
+        path = os.path.join(folder, name.replace("\\", "/"))
     inside = os.path.join(os.path.abspath(folder), "")
     if not os.path.abspath(path).startswith(inside):
         raise InputError(
             f"{json_file} names the image {name!r}, which is outside {folder}: expected one inside "
             "of it (give the folder that holds all images, or put a link to the other one into it)"
         )
-    if not os.path.isfile(path):
+    found = as_on_disk(path)
+    if found is None or not os.path.isfile(found):
         raise InputError(f"{json_file} names the image {path}: no such file")
-    return path
+    return found
 
 
 def _objects(
