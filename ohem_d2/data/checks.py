@@ -13,6 +13,7 @@ from detectron2.utils import comm
 
 from ..errors import InputError
 from .agreement import check_agreement
+from .areas import check_areas
 from .fields import runs_fault
 from .findings import Findings
 from .image_reading import EIGHT_BIT, ImageCache, ImageFile, plain_path
@@ -66,6 +67,7 @@ def look_over(
     _check_ids(name, records)
     _check_convention(name, records, numbers)
     check_agreement(name, records, findings)
+    check_areas(name, records, findings)
     _leave_out_bad_boxes(records, findings)
     _find_odd_boxes(name, records, findings)
     for record in records:

@@ -17,7 +17,7 @@ def composed(name: str) -> str:
 
 
 def as_on_disk(path: str) -> str | None:
-    """Return the path of what there is under a name, in whichever form; None if there is nothing."""
+    """Return the path of what is there under a name, in whichever form, or None."""
     if os.path.exists(path):
         return path
     if path.isascii():
