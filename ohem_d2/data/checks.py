@@ -315,38 +315,6 @@ def _check_ids(name: str, records: list[dict]) -> None:
             )
 
 
-def copies_in_training(
-    train: dict[str, dict[str, ImageFile]], test: dict[str, dict[str, ImageFile]]
-) -> list[str]:
-    """
-    Find images of test sets that are also in a training set, by their bytes.
-
-    Args:
-        train: of each training set, the files that were read to their ends, by path.
-        test: the same of the test sets. Those that are training sets too are not looked at: that
-            is meant so.
-
-    Returns:
-        a line for each pair of sets that share images.
-    """
-    lines = []
-    for other, known in train.items():
-        by_digest = {file.digest: path for path, file in known.items() if file.digest}
-        for name in (x for x in test if x not in train):
-            shared = [
-                f"{path} and {by_digest[file.digest]}"
-                for path, file in test[name].items()
-                if file.digest in by_digest
-            ]
-            if shared:
-                lines.append(
-                    f"{len(shared)} images of the test set {name!r} are also in the training set "
-                    f"{other!r} ({first_few(shared)}): its results are better than those on new "
-                    "images"
-                )
-    return lines
-
-
 # -------------------------------------------------------------------------------------------- boxes
 
 

@@ -12,8 +12,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..errors import InputError
 from .addresses import ADDRESSES, Loaded, evaluator_type, load_address, part_of
 from .builtin import register_builtin
-from .checks import UNREADABLE, check_sizes, copies_in_training, read_to_end
+from .checks import UNREADABLE, check_sizes, read_to_end
 from .class_names import differ_in_case, normalise
+from .copies import copies_in_training, shared_images
 from .findings import Findings
 from .image_reading import ImageFile, plain_path
 from .needs import by_address, check_learned, records_of
@@ -122,7 +123,7 @@ def read_all_images(train: Sequence[str], test: Sequence[str], unreadable: str =
     """
     Read every image of data sets to its end, before a training. What was read once is not read
     again while the file stays the same. Images that a test set shares with a training set are
-    named.
+    named, and those that two sets of one list share.
 
     Of data sets that are registered with Detectron2, these are the images that its `DatasetMapper`
     will open, as far as they are files of this machine. Their sizes are compared as it does.
@@ -136,6 +137,7 @@ def read_all_images(train: Sequence[str], test: Sequence[str], unreadable: str =
         InputError: some cannot be read, and are not to be left out, or have another size.
     """
     known: dict[str, dict[str, ImageFile]] = {}
+    used: dict[str, list[dict]] = {}
     for name in dict.fromkeys((*train, *test)):
         records, findings = records_of(name), Findings()
         is_address = "://" in name
@@ -143,6 +145,7 @@ def read_all_images(train: Sequence[str], test: Sequence[str], unreadable: str =
         if not read:
             continue
         left, known[name] = read_to_end(name, read, findings, unreadable)
+        used[name] = left
         if not is_address:
             check_sizes(name, left, known[name])
         _log(name, findings)
@@ -151,7 +154,11 @@ def read_all_images(train: Sequence[str], test: Sequence[str], unreadable: str =
             others = [r for r in records if r.get("file_name") not in bad]
             _store(name, left if is_address else others)
     of_train, of_test = ({n: known[n] for n in x if n in known} for x in (train, test))
-    for line in copies_in_training(of_train, of_test):
+    for line in (
+        *shared_images("training", of_train, used),
+        *shared_images("test", of_test, used),
+        *copies_in_training(of_train, of_test),
+    ):
         logger.warning(line)
 
 

@@ -384,7 +384,9 @@ def make_cfg(address, unreadable="error"):
 
 
 def test_unreadable_images_are_one_error(damaged, tmp_path):
-    with pytest.raises(InputError, match=r"^1 of 4 images .*1.jpg: it is a web page.*IMAGES 'skip'"):
+    with pytest.raises(
+        InputError, match=r"^1 of 4 images .*1.jpg: it is a web page.*IMAGES 'skip'"
+    ):
         register_datasets(make_cfg(damaged))
     write_coco(tmp_path, {"1.jpg": []}, {1: "dog"}, "other.json")  # which mends it
     register_datasets(make_cfg(damaged))
