@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import InputError
-from .checks import CORNERS, MIDDLES, SIZES, look_over
+from .box_forms import CORNERS, MIDDLES, SIZES
+from .checks import look_over
 from .class_names import differ_in_case, differ_in_separators, merged, normalise
 from .coco import ROBOFLOW, load_coco
 from .cvat import load_cvat
