@@ -26,6 +26,7 @@ from .coco import ROBOFLOW, load_coco
 from .cvat import load_cvat
 from .findings import Findings
 from .labelme import load_labelme
+from .overview import is_region
 from .parts import Part, parse_part, take_part
 from .voc import load_voc
 from .yolo import load_yolo
@@ -174,7 +175,10 @@ def load_address(name: str, unreadable: str = "error") -> Loaded:
     for annotation in (a for record in records for a in record["annotations"]):
         if annotation.get("ignore"):  # a crowd is what Detectron2 keeps apart from objects
             annotation["iscrowd"] = 1
-    if not any(record["annotations"] for record in records):
+    annotations = [a for record in records for a in record["annotations"]]
+    if annotations and all(map(is_region, annotations)):
+        findings.add("no object, but only regions to ignore", name, f"{len(annotations)} of them")
+    if not annotations:
         left_out = [x for x in findings.summary() if "left out" in x]
         raise InputError("; ".join([f"there is no object in the data set {name!r}", *left_out]))
     return Loaded(records, names, metadata, findings)
