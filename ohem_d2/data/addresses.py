@@ -26,6 +26,7 @@ from .coco import ROBOFLOW, load_coco
 from .cvat import load_cvat
 from .findings import Findings
 from .labelme import load_labelme
+from .look_alikes import look_alikes, of_two_scripts
 from .overview import is_region
 from .parts import Part, parse_part, take_part
 from .voc import load_voc
@@ -201,6 +202,10 @@ def _normalise(
         findings.add("class names that differ in upper and lower case only", name, words)
     for words in differ_in_separators(counts):
         findings.add("class names that differ in spaces, hyphens and underscores only", name, words)
+    for words in look_alikes(counts):
+        findings.add("class names that look the same", name, words)
+    for words in of_two_scripts(counts):
+        findings.add("class name of Latin letters and of others that look so", name, words)
     if "category_ids" in metadata:
         ids: dict = {}
         for each, number in metadata["category_ids"].items():

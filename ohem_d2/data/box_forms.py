@@ -4,6 +4,7 @@ together show it: as an error where that is sure, and else as a finding.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from detectron2.structures import BoxMode
 
@@ -130,7 +131,11 @@ def _other_readings(numbers: str) -> Iterator[tuple[str, Callable[[Numbers], Num
     if numbers == MIDDLES:  # which are parts of the sides, that fit in either order
         return
     for words in (numbers, CORNERS) if numbers == SIZES else (CORNERS,):
-        yield _exchanged(words), lambda b, r=_READINGS[words]: r((b[1], b[0], b[3], b[2]))
+        yield _exchanged(words), partial(_read_exchanged, _READINGS[words])
+
+
+def _read_exchanged(read: Callable[[Numbers], Numbers], box: Numbers) -> Numbers:
+    return read((box[1], box[0], box[3], box[2]))
 
 
 def _exchanged(words: str) -> str:

@@ -8,8 +8,6 @@ import re
 import unicodedata
 from pathlib import Path
 
-_FORMS = ("NFC", "NFD")
-
 
 def composed(name: str) -> str:
     """Return a name in the form in which it is compared with others."""
@@ -24,7 +22,7 @@ def as_on_disk(path: str) -> str | None:
         return None
     here = ""
     for part in Path(path).parts:
-        forms = (part, *(unicodedata.normalize(form, part) for form in _FORMS))
+        forms = (part, composed(part), unicodedata.normalize("NFD", part))
         there = (x for x in (os.path.join(here, form) for form in forms) if os.path.exists(x))
         here = next(there, "")
         if not here:

@@ -17,6 +17,7 @@ from .class_names import differ_in_case, normalise
 from .copies import copies_in_training, shared_images
 from .findings import Findings
 from .image_reading import ImageFile, plain_path
+from .look_alikes import drawn_as, look_alikes
 from .needs import by_address, check_learned, records_of
 from .parts import overlap
 
@@ -100,7 +101,7 @@ def register_by_name(
             raise unknown_dataset(name)
     for name, data in loaded.items():
         _log(name, data.findings)
-    _check_case(loaded)
+    _check_names(loaded)
     classes = _decide_classes(train or test, loaded)
     # The labels of registered data sets are what they are.
     if of_weights is not None and all(name in loaded for name in (train or test)):
@@ -258,8 +259,8 @@ def _copied(record: dict) -> dict:
     return {**record, "annotations": [dict(x) for x in record["annotations"]]}
 
 
-def _check_case(loaded: dict[str, Loaded]) -> None:
-    """Say which classes of several data sets differ in upper and lower case only."""
+def _check_names(loaded: dict[str, Loaded]) -> None:
+    """Say which classes of several data sets differ in upper and lower case only, or look alike."""
     counts: Counter[str] = Counter()
     for data in loaded.values():
         counts.update(dict.fromkeys(data.classes, 0))
@@ -268,6 +269,9 @@ def _check_case(loaded: dict[str, Loaded]) -> None:
     for words in differ_in_case(counts):
         if words not in said:
             logger.warning(f"class names that differ in upper and lower case only: {words}")
+    for words in look_alikes(counts):
+        if words not in said:
+            logger.warning(f"class names that look the same: {words}")
 
 
 def _check_parts(train: Sequence[str], test: Sequence[str]) -> None:
@@ -283,17 +287,19 @@ def _check_parts(train: Sequence[str], test: Sequence[str]) -> None:
 
 
 def _register(name: str, data: Loaded, classes: list[str]) -> None:
-    folded = {c.casefold(): c for c in classes}
+    folded = {drawn_as(c).casefold(): c for c in classes}
     for record in data.records:
         for annotation in record["annotations"]:
             found = annotation["category_id"]
             if found not in classes:
-                near = folded.get(found.casefold())
+                near = folded.get(drawn_as(found).casefold())
+                hint = f" (it has {near!r})" if near else ""
+                if near and drawn_as(near) == drawn_as(found):
+                    hint = f" (it has {near!r}, which looks the same)"
                 raise InputError(
                     f"the data set {name!r} has an object of the class {found!r} in "
-                    f"{record['file_name']}, which the training set does not know"
-                    f"{f' (it has {near!r})' if near else ''}: expected one of "
-                    f"{', '.join(classes)}, or the training set to be given as well"
+                    f"{record['file_name']}, which the training set does not know{hint}: "
+                    f"expected one of {', '.join(classes)}, or the training set to be given as well"
                 )
             annotation["category_id"] = classes.index(found)
     if name in DatasetCatalog:

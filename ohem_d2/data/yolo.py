@@ -185,7 +185,7 @@ def _read_yaml(file: Path, findings: Findings) -> tuple[dict[int, str], dict[str
 
 
 def _read_darknet(file: Path, findings: Findings) -> tuple[dict[int, str], dict[str, list[str]]]:
-    content = {}
+    content: dict[str, str] = {}
     for number, line in enumerate(_read_lines(file), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             key, equals, value = line.partition("=")
