@@ -11,6 +11,8 @@ _MORE = 1.5  # times the area of the box: more than its object can have
 _LESS = 0.5  # of the area of the outline
 _FAR_LESS = 0.1  # of the area of the box, in a file without outlines: that of a thin object
 _MANY, _MOST = 20, 0.95  # of the objects, that many of which are not all thin
+# Fewer tell it where all are the same part of their boxes, and less than that of a triangle.
+_SOME, _SAME, _PART = 5, 1.02, 0.4
 
 
 def check_areas(name: str, records: Sequence[dict], findings: Findings) -> None:
@@ -47,7 +49,10 @@ def check_areas(name: str, records: Sequence[dict], findings: Findings) -> None:
             elif not least:
                 shares.append(area / (width * height))
     far_less = sum(share < _FAR_LESS for share in shares)
-    if len(shares) >= _MANY and far_less >= _MOST * len(shares):
+    are_most = len(shares) >= _MANY and far_less >= _MOST * len(shares)
+    if len(shares) >= _SOME and max(shares) <= min(_SAME * min(shares), _PART):
+        are_most, far_less = True, len(shares)
+    if are_most:
         findings.add(
             "areas that are far less than those of the boxes, as if they were those of smaller "
             "images, by which COCO's metric tells small objects from large ones",

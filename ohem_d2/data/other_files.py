@@ -18,9 +18,9 @@ _OF_KEYS = {
     "asset": "a file of VoTT's",
 }
 _OF_ANNOTATIONS = {
-    "segments_info": "of panoptic segmentation ('segments_info')",
+    "segments_info": "panoptic segmentation ('segments_info')",
     "caption": "captions",
-    "answer": "answers",
+    "answer": "answers to questions",
 }
 
 
@@ -63,5 +63,5 @@ def not_of_coco(content: Any) -> str:
     if isinstance(annotations, list) and annotations and isinstance(annotations[0], dict):
         for key, words in _OF_ANNOTATIONS.items():
             if key in annotations[0] and "bbox" not in annotations[0]:
-                return f"annotations {words}"
+                return f"a file of {words}"
     return ""

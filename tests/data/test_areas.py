@@ -49,6 +49,9 @@ def test_areas_of_smaller_images():
     (finding,) = named(*[3000 / 16] * 20)
     assert finding.name.startswith("areas that are far less than those of the boxes")
     assert (finding.file, finding.words) == ("x", "20 of 20 objects")
-    assert not named(*[3000 / 16] * 19)  # too few to tell
+    assert not named(*np.linspace(30, 290, 19))  # too few to tell
     assert not named(*[3000 / 16] * 18, 1500, 1500)  # thin ones
+    assert len(named(*[3000 / 4] * 5)) == 1  # they are all the same part
+    assert not named(*[3000 / 4] * 4)
+    assert not named(*[1500] * 9)  # triangles
     assert not named(*[1500] * 20, segmentation=POLYGON)

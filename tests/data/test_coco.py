@@ -107,9 +107,12 @@ def set_in(kind, position, **values):
         ('[{"image_id": 1, "category_id": 1, "score": 0.5}]', r"is a list of detections or annot"),
         (
             changed(lambda c: c.update(annotations=[{"image_id": 1, "segments_info": []}])),
-            r"is annotations of panoptic segmentation \('segments_info'\), expected an object",
+            r"is a file of panoptic segmentation \('segments_info'\), expected an object",
         ),
-        (changed(lambda c: c.update(annotations=[{"id": 1, "caption": "a"}])), r"is .* captions"),
+        (
+            changed(lambda c: c.update(annotations=[{"id": 1, "caption": "a"}])),
+            r"is a file of captions",
+        ),
         ('{"shapes": []}', r"is a file of labelme's, expected an object with images, annotations"),
         (changed(lambda c: c.pop("images")), r"expected a list of 'images'"),
         (changed(lambda c: c.update(images=[], annotations=[])), r"it has no images"),
