@@ -19,12 +19,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import InputError
-from .checks import CORNERS, MIDDLES, SIZES, look_over
+from .box_forms import CORNERS, MIDDLES, SIZES
+from .checks import look_over
 from .class_names import differ_in_case, differ_in_separators, merged, normalise
 from .coco import ROBOFLOW, load_coco
 from .cvat import load_cvat
 from .findings import Findings
 from .labelme import load_labelme
+from .look_alikes import look_alikes, of_two_scripts
+from .overview import is_region
 from .parts import Part, parse_part, take_part
 from .voc import load_voc
 from .yolo import load_yolo
@@ -173,7 +176,10 @@ def load_address(name: str, unreadable: str = "error") -> Loaded:
     for annotation in (a for record in records for a in record["annotations"]):
         if annotation.get("ignore"):  # a crowd is what Detectron2 keeps apart from objects
             annotation["iscrowd"] = 1
-    if not any(record["annotations"] for record in records):
+    annotations = [a for record in records for a in record["annotations"]]
+    if annotations and all(map(is_region, annotations)):
+        findings.add("no object, but only regions to ignore", name, f"{len(annotations)} of them")
+    if not annotations:
         left_out = [x for x in findings.summary() if "left out" in x]
         raise InputError("; ".join([f"there is no object in the data set {name!r}", *left_out]))
     return Loaded(records, names, metadata, findings)
@@ -196,6 +202,10 @@ def _normalise(
         findings.add("class names that differ in upper and lower case only", name, words)
     for words in differ_in_separators(counts):
         findings.add("class names that differ in spaces, hyphens and underscores only", name, words)
+    for words in look_alikes(counts):
+        findings.add("class names that look the same", name, words)
+    for words in of_two_scripts(counts):
+        findings.add("class name of Latin letters and of others that look so", name, words)
     if "category_ids" in metadata:
         ids: dict = {}
         for each, number in metadata["category_ids"].items():

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from detectron2.structures import BoxMode
 
 from ..errors import InputError
+from .fields import run_lengths, runs_fault
 from .findings import Findings
 
 _FEW = 3  # objects tell nothing
@@ -86,13 +87,33 @@ def _fits(annotation: dict) -> tuple[bool, bool] | None:
 
 
 def _around(annotation: dict) -> _Box | None:
-    """The box around polygons."""
-    polygons = annotation.get("segmentation")
-    if not isinstance(polygons, list) or not polygons:
+    """The box around polygons, or around what a run-length encoding fills; None if none can be."""
+    outline = annotation.get("segmentation")
+    if isinstance(outline, dict):
+        return _around_runs(outline)
+    if not outline:
         return None
-    xs = [x for polygon in polygons for x in polygon[0::2]]
-    ys = [y for polygon in polygons for y in polygon[1::2]]
+    xs = [x for polygon in outline for x in polygon[0::2]]
+    ys = [y for polygon in outline for y in polygon[1::2]]
     return (min(xs), min(ys), max(xs), max(ys)) if xs and ys else None
+
+
+def _around_runs(runs: dict) -> _Box | None:
+    """Own code: pycocotools reads past the end of what is cut off."""
+    height, width = runs["size"]
+    lengths = None if runs_fault(runs, height, width) else run_lengths(runs["counts"])
+    if lengths is None:  # which a model with masks refuses
+        return None
+    ends = lengths.cumsum()
+    # Runs go down the columns, and those that are filled are the second, the fourth and so on.
+    first, last = ends[:-1:2], ends[1::2] - 1
+    first, last = first[last >= first], last[last >= first]
+    if not len(first):
+        return 0, 0, 0, 0
+    is_one = first // height == last // height  # of others, one reaches up, and one down
+    top = (first % height).min() if is_one.all() else 0
+    bottom = (last % height).max() + 1 if is_one.all() else height
+    return first.min() // height, top, last.max() // height + 1, bottom
 
 
 def _all_keypoints_outside(annotation: dict, box: _Box) -> bool:

@@ -5,33 +5,21 @@ line among the findings. Of registered data sets, image files and sizes are look
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
 from ..errors import InputError
 from .agreement import check_agreement
+from .areas import check_areas
+from .box_forms import check_form, check_scale, corners, is_beyond
 from .fields import runs_fault
 from .findings import Findings
 from .image_reading import EIGHT_BIT, ImageCache, ImageFile, plain_path
 from .orientation import SIDEWAYS, turn_annotation
 
-# What the numbers of a box may be.
-CORNERS = "corners, [x0, y0, x1, y1]"
-SIZES = "[x, y, width, height]"
-MIDDLES = "[x, y, width, height] with x and y of the middle"
-
 UNREADABLE = ("error", "skip", "keep")
-
-# By this part of a side, a box may lie beyond its image before that is a finding.
-_BEYOND = 0.05
-# How many boxes have to be wrong as they are read, and right, read in another way.
-_CORNERS, _MOST = 0.3, 0.95
-_FEW = 3  # of them tell nothing
-# Where so many boxes end within so many pixels, they are taken for percents.
-_MANY, _PERCENT = 20, 100
 
 
 def look_over(
@@ -46,7 +34,7 @@ def look_over(
         findings: where to put what is odd.
         unreadable: one of `UNREADABLE`: "skip" leaves out images whose header cannot be read, and
             "keep" leaves them to the caller.
-        numbers: what the four numbers of a box are in the files: `CORNERS`, `SIZES` or `MIDDLES`,
+        numbers: what the four numbers of a box are in the files, one of the forms in `box_forms`,
             or "" if they cannot be told from each other.
 
     Returns:
@@ -64,10 +52,12 @@ def look_over(
     _fit_to_files(name, records, files, findings)
     records = _merge_twins(records, findings)
     _check_ids(name, records)
-    _check_convention(name, records, numbers)
+    check_form(name, records, numbers, findings)
     check_agreement(name, records, findings)
+    check_areas(name, records, findings)
     _leave_out_bad_boxes(records, findings)
-    _find_odd_boxes(name, records, findings)
+    _find_odd_boxes(records, findings)
+    check_scale(name, records, findings)
     for record in records:
         file = files[record["file_name"]]
         if file.is_wide:
@@ -260,7 +250,7 @@ def _fit_to_files(
 def _fitting(record: dict, stored: _Size, shown: _Size) -> _Size:
     """The one of two sizes in which all boxes of an image lie, if some do not in the other."""
     fits = [
-        all(not _is_beyond(_corners(a), size.width, size.height) for a in record["annotations"])
+        all(not is_beyond(corners(a), size.width, size.height) for a in record["annotations"])
         for size in (stored, shown)
     ]
     return _Size(0, 0) if fits[0] == fits[1] else stored if fits[0] else shown
@@ -313,122 +303,12 @@ def _check_ids(name: str, records: list[dict]) -> None:
             )
 
 
-def copies_in_training(
-    train: dict[str, dict[str, ImageFile]], test: dict[str, dict[str, ImageFile]]
-) -> list[str]:
-    """
-    Find images of test sets that are also in a training set, by their bytes.
-
-    Args:
-        train: of each training set, the files that were read to their ends, by path.
-        test: the same of the test sets. Those that are training sets too are not looked at: that
-            is meant so.
-
-    Returns:
-        a line for each pair of sets that share images.
-    """
-    lines = []
-    for other, known in train.items():
-        by_digest = {file.digest: path for path, file in known.items() if file.digest}
-        for name in (x for x in test if x not in train):
-            shared = [
-                f"{path} and {by_digest[file.digest]}"
-                for path, file in test[name].items()
-                if file.digest in by_digest
-            ]
-            if shared:
-                lines.append(
-                    f"{len(shared)} images of the test set {name!r} are also in the training set "
-                    f"{other!r} ({first_few(shared)}): its results are better than those on new "
-                    "images"
-                )
-    return lines
-
-
 # -------------------------------------------------------------------------------------------- boxes
 
 
-def _corners(annotation: dict) -> list[float]:
-    return BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYXY_ABS)
-
-
-# What four numbers may be: the words, and how they become corners.
-_Numbers = Sequence[float]
-_READINGS: dict[str, Callable[[_Numbers], _Numbers]] = {
-    CORNERS: lambda b: b,
-    SIZES: lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3]),
-    MIDDLES: lambda b: (
-        b[0] - b[2] / 2, b[1] - b[3] / 2, b[0] + b[2] / 2, b[1] + b[3] / 2
-    ),
-}  # fmt: skip
-
-
-def _check_convention(name: str, records: list[dict], numbers: str) -> None:
-    """
-    Recognise boxes of another form by all of them together.
-
-    Args:
-        name: of the data set.
-        records: those of it.
-        numbers: see `look_over`.
-
-    Raises:
-        InputError: they are parts of the image, or corners in the place of sizes, or the like.
-    """
-    pairs = [(r, a) for r in records for a in r["annotations"]]
-    # With VOC's first pixel, which is 1, taken off by the reader.
-    if pairs and all(
-        max(_corners(a)) <= 1.001 and min(r["width"], r["height"]) > 2 for r, a in pairs
-    ):
-        raise InputError(
-            f"the boxes of the data set {name!r} all lie in the first pixel of their images, "
-            f"such as {pairs[0][1]['bbox']} in {pairs[0][0]['file_name']}, as if they were "
-            "parts of width and height: expected pixels"
-        )
-    if not numbers:
-        return
-    boxes = [(r, _in_form(a, numbers)) for r, a in pairs]
-    bad = [(r, b) for r, b in boxes if not _is_inside(_READINGS[numbers](b), r)]
-    if not bad or len(bad) < _CORNERS * len(boxes):
-        return
-    for words, reading in _READINGS.items():
-        inside = sum(_is_inside(reading(b), r) for r, b in boxes)
-        # Among a few bad boxes, one is soon right by chance.
-        is_sure = len(bad) >= _FEW or words == CORNERS
-        if words != numbers and is_sure and inside >= _MOST * len(boxes):
-            record, box = bad[0]
-            raise InputError(
-                f"the boxes of the data set {name!r} seem to be {words}: read as {numbers}, "
-                f"{len(bad)} of {len(boxes)} lie beyond their image or have no area, such as "
-                f"{[round(x, 2) for x in box]} in {record['file_name']}, of {record['width']} x "
-                f"{record['height']} pixels: expected {numbers}"
-            )
-
-
-def _in_form(annotation: dict, numbers: str) -> list[float]:
-    """The numbers that a file had, in pixels."""
-    box = list(annotation["bbox"])
-    if numbers != MIDDLES:
-        return box
-    x0, y0, x1, y1 = box
-    return [(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0]
-
-
-def _is_inside(box: _Numbers, record: dict) -> bool:
-    """Whether corners are those of a box, and in the image but for a little."""
-    is_box = box[2] > box[0] and box[3] > box[1]
-    return is_box and not _is_beyond(box, record["width"], record["height"])
-
-
-def _is_beyond(box: _Numbers, width: int, height: int) -> bool:
-    x0, y0, x1, y1 = box
-    by_x, by_y = _BEYOND * width, _BEYOND * height
-    return x0 < -by_x or y0 < -by_y or x1 > width + by_x or y1 > height + by_y
-
-
-def _find_odd_boxes(name: str, records: list[dict], findings: Findings) -> None:
+def _find_odd_boxes(records: list[dict], findings: Findings) -> None:
     """Boxes that are likely to be a slip, which are kept: nobody can tell."""
-    pairs = [(r, a, _corners(a)) for r in records for a in r["annotations"]]
+    pairs = [(r, a, corners(a)) for r in records for a in r["annotations"]]
     for record in records:
         seen: set[tuple] = set()
         for annotation in record["annotations"]:
@@ -442,14 +322,6 @@ def _find_odd_boxes(name: str, records: list[dict], findings: Findings) -> None:
     for record, annotation, (x0, y0, x1, y1) in pairs:
         if x1 - x0 < 1 and y1 - y0 < 1:
             findings.add("box smaller than a pixel", record["file_name"], _words_of(annotation))
-    if len(pairs) >= _MANY and all(
-        max(box) <= _PERCENT and min(r["width"], r["height"]) >= 2 * _PERCENT for r, _, box in pairs
-    ):
-        findings.add(
-            f"all boxes end within the first {_PERCENT} pixels of larger images, as if they were "
-            "percents of width and height",
-            name,
-        )
 
 
 def _words_of(annotation: dict) -> str:
@@ -461,7 +333,7 @@ def _leave_out_bad_boxes(records: list[dict], findings: Findings) -> None:
     for record in records:
         kept = []
         for annotation in record["annotations"]:
-            x0, y0, x1, y1 = box = _corners(annotation)
+            x0, y0, x1, y1 = box = corners(annotation)
             words = _words_of(annotation)
             if not (x1 > x0 and y1 > y0):
                 findings.add("box of zero area, left out", record["file_name"], words)
@@ -469,7 +341,7 @@ def _leave_out_bad_boxes(records: list[dict], findings: Findings) -> None:
             if x1 <= 0 or y1 <= 0 or x0 >= record["width"] or y0 >= record["height"]:
                 findings.add("box outside its image, left out", record["file_name"], words)
                 continue
-            if _is_beyond(box, record["width"], record["height"]):
+            if is_beyond(box, record["width"], record["height"]):
                 findings.add(
                     "box that reaches far beyond its image, cut off", record["file_name"], words
                 )

@@ -1,6 +1,5 @@
 """A COCO-format JSON file, read as tools write it."""
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,8 +19,11 @@ from .fields import (
     read_keypoints,
     read_outline,
 )
+from .file_names import as_on_disk, is_of_windows
 from .findings import Findings
 from .keypoints import flip_pairs
+from .other_files import not_of_coco
+from .text_files import read_json
 
 
 def _is_box(value: object) -> bool:
@@ -72,8 +74,12 @@ def load_coco(
         raise InputError(f"{json_file} {reason}, expected annotations in COCO's format")
     if not image_folder.is_dir():
         raise InputError(f"{image_folder}, the folder of the images of {json_file}, does not exist")
+    content = read_json(json_file)
+    if other := not_of_coco(content):
+        raise InputError(
+            f"{json_file} is {other}, expected an object with images, annotations and categories"
+        )
     try:
-        content = json.loads(json_file.read_text(encoding="utf-8-sig"))
         names = _check(content)
         points = _keypoint_names(content["categories"], json_file, findings)
         used = next((x for x in points.values() if x), [])
@@ -152,16 +158,24 @@ def _find_image(json_file: Path, folder: Path, name: str) -> str:
     Raises:
         InputError: it is not there, or outside the folder.
     """
+    if is_of_windows(name):
+        raise InputError(
+            f"{json_file} names the image {name!r}, a path on a machine with Windows: expected a "
+            f"path inside of {folder}"
+        )
     path = os.path.join(folder, name)
+    if not os.path.isfile(path):  # which may have the separators of Windows
+        path = os.path.join(folder, name.replace("\\", "/"))
     inside = os.path.join(os.path.abspath(folder), "")
     if not os.path.abspath(path).startswith(inside):
         raise InputError(
             f"{json_file} names the image {name!r}, which is outside {folder}: expected one inside "
             "of it (give the folder that holds all images, or put a link to the other one into it)"
         )
-    if not os.path.isfile(path):
+    found = as_on_disk(path)
+    if found is None or not os.path.isfile(found):
         raise InputError(f"{json_file} names the image {path}: no such file")
-    return path
+    return found
 
 
 def _objects(

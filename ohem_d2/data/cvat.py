@@ -3,6 +3,7 @@
 # Own code: supervision does not read it; Datumaro does, but takes a rotated box for an upright one.
 
 import math
+import os
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree as ET
 
@@ -11,6 +12,7 @@ from detectron2.structures import BoxMode
 from ..errors import InputError
 from .class_names import normalise
 from .fields import flag
+from .file_names import as_on_disk
 from .findings import Findings
 from .image_files import Described, image_folders
 from .xml_files import read_xml
@@ -88,8 +90,9 @@ def _find_image(name: str, folders: list[Path], where: str) -> Path:
         raise InputError(f"{where} lies outside of the folder of images, expected a path inside")
     for folder in folders:
         for start in range(len(parts)):  # the folders of CVAT's server may not be here
-            if (image := folder.joinpath(*parts[start:])).is_file():
-                return image
+            image = as_on_disk(str(folder.joinpath(*parts[start:])))
+            if image is not None and os.path.isfile(image):
+                return Path(image)
     places = " or ".join(map(str, folders))
     raise InputError(f"{where} is not in {places}, expected it there (or '?images=<folder>')")
 

@@ -2,11 +2,13 @@
 
 import math
 import re
-from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import pycocotools.mask as mask_util
+
+_MOST_CHARACTERS = 8  # of a run, which pycocotools takes for 32 bits
 
 
 def is_number(value: object) -> bool:
@@ -116,31 +118,38 @@ def runs_fault(runs: dict, height: int, width: int) -> str:
         return "an RLE of {} x {} pixels, in an image of {} x {}".format(
             runs["size"][1], runs["size"][0], width, height
         )
-    counts = runs["counts"]
-    total, lengths = 0, _run_lengths(counts.encode() if isinstance(counts, str) else counts)
-    if lengths is not None and min(lengths, default=0) >= 0:
-        total = sum(lengths)
-    return "" if total == height * width else "an RLE whose runs do not fill its image"
+    lengths = run_lengths(runs["counts"])
+    fits = lengths is not None and lengths.min(initial=0) >= 0 and lengths.sum() == height * width
+    return "" if fits else "an RLE whose runs do not fill its image"
 
 
-def _run_lengths(counts: bytes) -> Sequence[int] | None:
-    """The lengths in COCO's compressed form: five bits a character, the third run on as a
-    difference from the last but one."""
-    lengths: list[int] = []
-    value = shift = 0
-    for code in counts:
-        code -= 48
-        if not 0 <= code < 64:
-            return None
-        value |= (code & 31) << shift
-        shift += 5
-        if code & 32:
-            continue
-        if code & 16:
-            value -= 1 << shift
-        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
-        value = shift = 0
-    return None if shift else lengths
+def run_lengths(counts: str | bytes) -> np.ndarray | None:
+    """
+    Return the lengths in COCO's compressed form: five bits a character, the third run on as a
+    difference from the last but one. None if it is none.
+    """
+    try:
+        codes = np.frombuffer(counts.encode("ascii") if isinstance(counts, str) else counts, "u1")
+    except UnicodeEncodeError:
+        return None
+    codes = codes.astype(np.int64) - 48
+    if not len(codes):
+        return codes
+    last = (codes & 32) == 0
+    ends = np.flatnonzero(last)
+    if codes.min() < 0 or codes.max() >= 64 or not last[-1]:
+        return None
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    sizes = ends - starts + 1
+    if sizes.max() > _MOST_CHARACTERS:
+        return None
+    shifts = 5 * (np.arange(len(codes)) - np.repeat(starts, sizes))
+    lengths = np.add.reduceat((codes & 31) << shifts, starts)
+    lengths -= np.where(codes[ends] & 16, 1 << (5 * sizes), 0)
+    # Each but the first three is added to the last but one, which was itself a difference.
+    lengths[1::2] = lengths[1::2].cumsum()
+    lengths[2::2] = lengths[2::2].cumsum()
+    return lengths
 
 
 def read_keypoints(value: Any) -> tuple[list[float] | None, str]:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from ..errors import InputError
+from .file_names import composed
 from .image_reading import read_header
 from .orientation import SIDEWAYS
 
@@ -106,17 +107,19 @@ class ImageFolder:
     def _by_stem(self) -> dict[str, list[Path]]:
         found = defaultdict(list)
         for file in self.images:
-            found[file.stem].append(file)
+            found[composed(file.stem)].append(file)
         return found
 
     def by_stem(self, stem: str, inside: Path) -> list[Path]:
         """All images of this stem; of those in several folders, the ones ``inside`` that one."""
-        return _prefer(self._by_stem.get(stem, []), self.folder / inside)
+        found = self._by_stem.get(composed(stem), [])
+        return _prefer([x for x in found if x.stem == stem] or found, self.folder / inside)
 
     def by_name(self, name: str, inside: Path) -> list[Path]:
         """All images of this name; of those in several folders, the ones ``inside`` that one."""
-        found = self._by_stem.get(Path(name).stem, [])
-        return _prefer([x for x in found if x.name == name], self.folder / inside)
+        found = self._by_stem.get(composed(Path(name).stem), [])
+        found = [x for x in found if composed(x.name) == composed(name)]
+        return _prefer([x for x in found if x.name == name] or found, self.folder / inside)
 
 
 def _prefer(files: list[Path], folder: Path) -> list[Path]:
@@ -145,7 +148,7 @@ def find_image(
     for folder in folders:
         found = folder.by_stem(annotations.stem, inside)
         if len(found) > 1:
-            found = [x for x in found if x.name == named] or found
+            found = [x for x in found if composed(x.name) == composed(named)] or found
         found = found or folder.by_name(named, inside)
         if len(found) > 1:
             names = " and ".join(str(x) for x in found[:3])

@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from ..files import write_whole
 from .orientation import turn_array
+from .other_files import what_it_is
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ _COLOURS_OF_16_BITS = ";16"  # of which Pillow would keep the upper 8
 _ORIENTATION = 0x0112  # in EXIF
 _SIDES_IN_TIFF = (256, 257)
 _MOST_THREADS = 8
+_START = 1000  # bytes that tell what a file is that is no image
 _VERSION = 3  # of the cache
 
 
@@ -176,12 +178,14 @@ def _has_exif_at_its_end(png: str) -> bool:
     return False
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, path: str) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     text = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
     if isinstance(error, Image.UnidentifiedImageError):
-        return "no image that Pillow knows"
+        with open(path, "rb") as file:
+            other = what_it_is(file.read(_START))
+        return f"it is {other}" if other else "no image that Pillow knows"
     return text or type(error).__name__
 
 
@@ -197,7 +201,7 @@ def read_header(path: str) -> ImageFile:
                 width, height = (image.tag_v2[tag] for tag in _SIDES_IN_TIFF)  # type: ignore[attr-defined]
             return ImageFile(width, height, _orientation(image, path), mode, "", "", image.format)
     except Exception as e:  # there is no end to what damaged files raise
-        return ImageFile(0, 0, 1, "", _reason(e))
+        return ImageFile(0, 0, 1, "", _reason(e, path))
 
 
 def read_whole(path: str) -> ImageFile:
@@ -212,7 +216,7 @@ def read_whole(path: str) -> ImageFile:
             image.draft("L", (image.width // 8 or 1, image.height // 8 or 1))
             image.load()
     except Exception as e:
-        return header._replace(problem=_reason(e))
+        return header._replace(problem=_reason(e, path))
     return header._replace(digest=hashlib.blake2b(content, digest_size=16).hexdigest())
 
 

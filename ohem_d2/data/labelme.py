@@ -2,7 +2,6 @@
 
 # Own code: supervision does not read them, and Datumaro's "LabelMe" is the XML of another tool.
 
-import json
 import math
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from .class_names import normalise
 from .fields import flag
 from .findings import Findings
 from .image_files import Described, ImageFolder, base_name, files_below, find_image, image_folders
+from .text_files import read_json
 
 _WITHOUT_BOX = ("point", "points", "line", "linestrip")
 
@@ -71,12 +71,7 @@ def load_labelme(
 
 def _read(file: Path) -> dict | None:
     """The content of a file, or None if it is not labelme's."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except OSError as e:
-        raise InputError(f"{file} cannot be read ({e.strerror})") from None
-    except ValueError as e:  # no JSON, or no UTF-8
-        raise InputError(f"{file} is no JSON: {e}") from None
+    content = read_json(file)
     if not isinstance(content, dict) or "shapes" not in content:
         return None
     if not isinstance(content["shapes"], list):

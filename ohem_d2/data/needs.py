@@ -130,8 +130,8 @@ def check_objects(
 ) -> None:
     """
     Make sure that something is left to train on and to evaluate with: Detectron2 leaves out images
-    whose objects are all crowds, or have too few keypoints, and PASCAL VOC's metric has no result
-    where each object is difficult.
+    whose objects are all crowds, or have too few keypoints, and metrics have no result where all
+    are to be ignored, or, in PASCAL VOC's, difficult.
 
     Args:
         train: data sets to train on. If one of them is no address, none is looked at.
@@ -160,12 +160,12 @@ def check_objects(
                 f"the number that {key} asks for: expected some, with a visibility of 1 or 2"
             )
     for name in by_address(test):
-        if MetadataCatalog.get(name).get("evaluator_type") == "pascal_voc" and all(
-            annotation.get("difficult") for _, annotation in _objects(name, crowds=False)
-        ):
+        # Of PASCAL VOC's metric, those that are difficult do not count either.
+        by_voc = MetadataCatalog.get(name).get("evaluator_type") == "pascal_voc"
+        if all(by_voc and a.get("difficult") for _, a in _objects(name, crowds=False)):
+            reason = "difficult or to be ignored" if by_voc else "crowds or regions to ignore"
             raise InputError(
-                f"the data set {name!r} has no object to evaluate with: all are difficult or to "
-                "be ignored"
+                f"the data set {name!r} has no object to evaluate with: all are {reason}"
             )
 
 

@@ -27,6 +27,8 @@ class Overview:
         image_sizes: how many images there are of each size, the most frequent ones first.
         sides: quantiles of the square root of a box's area, in pixels.
         areas: how many boxes are small, medium and large by COCO's limits.
+        regions: how many annotations are regions to ignore, which are no objects.
+        difficult: how many objects are difficult, as PASCAL VOC marks them.
     """
 
     images: int
@@ -37,6 +39,8 @@ class Overview:
     image_sizes: dict[tuple[int, int], int]
     sides: dict[str, float]
     areas: dict[str, int]
+    regions: int
+    difficult: int
 
     def lines(self) -> list[str]:
         """Return them in words, a line for each."""
@@ -47,6 +51,8 @@ class Overview:
         least, median, most = self.per_image
         return [
             f"{self.images} images, {total} objects in {len(self.objects)} classes",
+            *([f"regions to ignore, which are no objects: {self.regions}"] * (self.regions > 0)),
+            *([f"difficult objects: {self.difficult}"] * (self.difficult > 0)),
             f"images without objects: {self.empty}",
             f"sizes of images: {', '.join(sizes)}",
             f"objects in an image: {least} to {most}, median {median:g}",
@@ -74,20 +80,21 @@ def overview(records: Sequence[dict], classes: Sequence[str]) -> Overview:
     """
     objects, images_with = Counter(dict.fromkeys(classes, 0)), Counter(dict.fromkeys(classes, 0))
     areas = []
-    for record in records:
-        names = [a["category_id"] for a in record["annotations"]]
+    of_images = [[a for a in r["annotations"] if not is_region(a)] for r in records]
+    for annotations in of_images:
+        names = [a["category_id"] for a in annotations]
         objects.update(names)
         images_with.update(set(names))
-        for a in record["annotations"]:
+        for a in annotations:
             x0, y0, x1, y1 = BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYXY_ABS)
             areas.append((x1 - x0) * (y1 - y0))
-    counts = [len(record["annotations"]) for record in records] or [0]
+    counts = list(map(len, of_images)) or [0]
     sizes = Counter((r["width"], r["height"]) for r in records if "width" in r)
     limits = [0.0, *_AREAS.values()]
     sides = np.sqrt(areas or [0.0])
     return Overview(
         images=len(records),
-        empty=sum(not record["annotations"] for record in records),
+        empty=sum(not annotations for annotations in of_images),
         objects=dict(objects),
         images_with=dict(images_with),
         per_image=(min(counts), float(np.median(counts)), max(counts)),
@@ -97,4 +104,11 @@ def overview(records: Sequence[dict], classes: Sequence[str]) -> Overview:
             name: sum(low <= area < high for area in areas)
             for name, low, high in zip(_AREAS, limits, limits[1:])
         },
+        regions=sum(len(record["annotations"]) for record in records) - sum(counts),
+        difficult=sum(bool(a.get("difficult")) for x in of_images for a in x),
     )
+
+
+def is_region(annotation: dict) -> bool:
+    """Whether an annotation is no object, but a region to ignore."""
+    return bool(annotation.get("iscrowd") or annotation.get("ignore"))

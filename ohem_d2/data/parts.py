@@ -16,6 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from ..errors import InputError
+from .file_names import composed
 from .findings import Findings
 
 _PART = re.compile(r"(train|val|test):(\d*\.?\d+)(?:-(\d*\.?\d+))?")
@@ -72,7 +73,7 @@ def take_part(records: Sequence[dict], part: Part, findings: Findings | None = N
     for same in _same_bytes(files):
         # Of images in several folders, the name with the folders that differ.
         names = sorted(Path(os.path.relpath(x, root)).as_posix() for x in same)
-        digest = hashlib.sha256(names[0].encode("utf-8", "surrogateescape")).digest()
+        digest = hashlib.sha256(composed(names[0]).encode("utf-8", "surrogateescape")).digest()
         place = Fraction(int.from_bytes(digest[:8], "big"), 2**64)
         places.update(dict.fromkeys(same, place))
         if len(same) > 1 and findings is not None:

@@ -12,10 +12,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..errors import InputError
 from .addresses import ADDRESSES, Loaded, evaluator_type, load_address, part_of
 from .builtin import register_builtin
-from .checks import UNREADABLE, check_sizes, copies_in_training, read_to_end
+from .checks import UNREADABLE, check_sizes, read_to_end
 from .class_names import differ_in_case, normalise
+from .copies import copies_in_training, shared_images
 from .findings import Findings
 from .image_reading import ImageFile, plain_path
+from .look_alikes import drawn_as, look_alikes
 from .needs import by_address, check_learned, records_of
 from .parts import overlap
 
@@ -99,7 +101,7 @@ def register_by_name(
             raise unknown_dataset(name)
     for name, data in loaded.items():
         _log(name, data.findings)
-    _check_case(loaded)
+    _check_names(loaded)
     classes = _decide_classes(train or test, loaded)
     # The labels of registered data sets are what they are.
     if of_weights is not None and all(name in loaded for name in (train or test)):
@@ -122,7 +124,7 @@ def read_all_images(train: Sequence[str], test: Sequence[str], unreadable: str =
     """
     Read every image of data sets to its end, before a training. What was read once is not read
     again while the file stays the same. Images that a test set shares with a training set are
-    named.
+    named, and those that two sets of one list share.
 
     Of data sets that are registered with Detectron2, these are the images that its `DatasetMapper`
     will open, as far as they are files of this machine. Their sizes are compared as it does.
@@ -136,6 +138,7 @@ def read_all_images(train: Sequence[str], test: Sequence[str], unreadable: str =
         InputError: some cannot be read, and are not to be left out, or have another size.
     """
     known: dict[str, dict[str, ImageFile]] = {}
+    used: dict[str, list[dict]] = {}
     for name in dict.fromkeys((*train, *test)):
         records, findings = records_of(name), Findings()
         is_address = "://" in name
@@ -143,6 +146,7 @@ def read_all_images(train: Sequence[str], test: Sequence[str], unreadable: str =
         if not read:
             continue
         left, known[name] = read_to_end(name, read, findings, unreadable)
+        used[name] = left
         if not is_address:
             check_sizes(name, left, known[name])
         _log(name, findings)
@@ -151,7 +155,11 @@ def read_all_images(train: Sequence[str], test: Sequence[str], unreadable: str =
             others = [r for r in records if r.get("file_name") not in bad]
             _store(name, left if is_address else others)
     of_train, of_test = ({n: known[n] for n in x if n in known} for x in (train, test))
-    for line in copies_in_training(of_train, of_test):
+    for line in (
+        *shared_images("training", of_train, used),
+        *shared_images("test", of_test, used),
+        *copies_in_training(of_train, of_test),
+    ):
         logger.warning(line)
 
 
@@ -251,8 +259,8 @@ def _copied(record: dict) -> dict:
     return {**record, "annotations": [dict(x) for x in record["annotations"]]}
 
 
-def _check_case(loaded: dict[str, Loaded]) -> None:
-    """Say which classes of several data sets differ in upper and lower case only."""
+def _check_names(loaded: dict[str, Loaded]) -> None:
+    """Say which classes of several data sets differ in upper and lower case only, or look alike."""
     counts: Counter[str] = Counter()
     for data in loaded.values():
         counts.update(dict.fromkeys(data.classes, 0))
@@ -261,6 +269,9 @@ def _check_case(loaded: dict[str, Loaded]) -> None:
     for words in differ_in_case(counts):
         if words not in said:
             logger.warning(f"class names that differ in upper and lower case only: {words}")
+    for words in look_alikes(counts):
+        if words not in said:
+            logger.warning(f"class names that look the same: {words}")
 
 
 def _check_parts(train: Sequence[str], test: Sequence[str]) -> None:
@@ -276,17 +287,19 @@ def _check_parts(train: Sequence[str], test: Sequence[str]) -> None:
 
 
 def _register(name: str, data: Loaded, classes: list[str]) -> None:
-    folded = {c.casefold(): c for c in classes}
+    folded = {drawn_as(c).casefold(): c for c in classes}
     for record in data.records:
         for annotation in record["annotations"]:
             found = annotation["category_id"]
             if found not in classes:
-                near = folded.get(found.casefold())
+                near = folded.get(drawn_as(found).casefold())
+                hint = f" (it has {near!r})" if near else ""
+                if near and drawn_as(near) == drawn_as(found):
+                    hint = f" (it has {near!r}, which looks the same)"
                 raise InputError(
                     f"the data set {name!r} has an object of the class {found!r} in "
-                    f"{record['file_name']}, which the training set does not know"
-                    f"{f' (it has {near!r})' if near else ''}: expected one of "
-                    f"{', '.join(classes)}, or the training set to be given as well"
+                    f"{record['file_name']}, which the training set does not know{hint}: "
+                    f"expected one of {', '.join(classes)}, or the training set to be given as well"
                 )
             annotation["category_id"] = classes.index(found)
     if name in DatasetCatalog:

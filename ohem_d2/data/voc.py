@@ -4,6 +4,7 @@
 # its errors name no file.
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from detectron2.structures import BoxMode
 from ..errors import InputError
 from .class_names import normalise
 from .fields import flag
+from .file_names import as_on_disk, composed
 from .findings import Findings
 from .image_files import (
     Described,
@@ -82,7 +84,9 @@ def load_voc(
         if image is None:
             raise InputError(f"{file} exists, but there is no image for it in {_in_words(folders)}")
         described.add(image, str(file))
-        if image.name != named and any(x.by_name(named, inside) for x in folders):
+        if composed(image.name) != composed(named) and any(
+            x.by_name(named, inside) for x in folders
+        ):
             findings.add(
                 "XML that names another image than that of its own name, which is taken",
                 file,
@@ -153,9 +157,9 @@ def _xml_of(name: str, split_file: Path, annotations: Path, folders: Sequence[Im
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise InputError(f"{split_file} names {name!r}, expected images inside of the folder")
     for stem in (name, str(Path(name).with_suffix("")) if is_image(Path(name)) else name):
-        file = annotations / f"{stem}.xml"
-        if file.is_file():
-            return file
+        file = as_on_disk(str(annotations / f"{stem}.xml"))
+        if file is not None and os.path.isfile(file):
+            return Path(file)
     for folder in folders:
         for image in folder.by_stem(Path(f"{name}.xml").stem, Path(name).parent):
             raise InputError(f"{annotations / name}.xml does not exist, but {image} does")

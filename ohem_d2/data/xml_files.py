@@ -6,6 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from ..errors import InputError
+from .other_files import what_it_is
 
 _DECLARATION = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([^"']+)["'][^>]*\?>""")
 # What the parser reads by itself. Of others it takes those of one byte for a character alone, and
@@ -48,7 +49,7 @@ def read_xml(file: Path) -> ET.Element:
                 f"{file} is no text in UTF-8 and names no other encoding: expected one in its "
                 'first line, such as <?xml version="1.0" encoding="GBK"?>'
             ) from None
-        raise InputError(f"{file} is no valid XML: {e}") from None
+        raise InputError(f"{file} is {what_it_is(content) or f'no valid XML: {e}'}") from None
 
 
 def _decoded(file: Path, body: bytes, encoding: str) -> ET.Element:

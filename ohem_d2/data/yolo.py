@@ -8,11 +8,11 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-import yaml
 from detectron2.structures import BoxMode
 
 from ..errors import InputError
 from .class_names import normalise, of_one_name
+from .file_names import as_on_disk, composed
 from .findings import Findings
 from .image_files import (
     Described,
@@ -23,6 +23,7 @@ from .image_files import (
     images_below,
     is_image,
 )
+from .text_files import read_yaml
 
 _YAML, _DARKNET = (".yaml", ".yml"), (".data",)
 _SPLITS = ("train", "val", "valid", "test")  # "valid" is another word for "val"
@@ -140,13 +141,8 @@ def _find_source(source: Path) -> Path:
 
 
 def _read_yaml(file: Path, findings: Findings) -> tuple[dict[int, str], dict[str, list[str]], bool]:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        content = yaml.safe_load(text)
-        # The same with nothing but texts: to YAML, the names yes, no, on and 007 are none.
-        as_texts = yaml.load(text, yaml.BaseLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise InputError(f"{file} is no YAML: {e}") from None
+    # As texts, since to YAML the names yes, no, on and 007 are none.
+    content, as_texts = read_yaml(file)
     if not isinstance(content, dict):
         raise InputError(f"{file} has {content!r}, expected the keys train, val and names")
     names = content.get("names")
@@ -189,13 +185,18 @@ def _read_yaml(file: Path, findings: Findings) -> tuple[dict[int, str], dict[str
 
 
 def _read_darknet(file: Path, findings: Findings) -> tuple[dict[int, str], dict[str, list[str]]]:
-    content = {}
+    content: dict[str, str] = {}
     for number, line in enumerate(_read_lines(file), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             key, equals, value = line.partition("=")
             if not equals:
                 raise InputError(f"{file}, line {number}: {line!r}, expected 'key = value'")
-            content[key.strip()] = value.strip()
+            key, value = key.strip(), value.strip()
+            if content.setdefault(key, value) != value:
+                raise InputError(
+                    f"{file}, line {number}: the key {key!r} stands twice, with other content: "
+                    "expected it once"
+                )
     if "names" not in content:
         raise InputError(f"{file} has no 'names = <file>', expected the names of the classes")
     names = _locate(content["names"], [file.parent])
@@ -262,12 +263,15 @@ def _locate(path: str, bases: Iterable[Path]) -> Path | None:
     given = PurePosixPath(path.replace("\\", "/"))
     bases = list(bases)
     for base in (*bases, Path()):
-        if (base / given).exists():
-            return base / given
+        if (there := as_on_disk(str(base / given))) is not None:
+            return Path(there)
     parts = [x for x in given.parts if x not in ("..", "/")]
     for start in range(len(parts)):
         for base in bases:
-            found = base.joinpath(*parts[start:])
+            there = as_on_disk(str(base.joinpath(*parts[start:])))
+            if there is None:
+                continue
+            found = Path(there)
             if found.is_file() or (found.is_dir() and (start == 0 or len(parts) - start > 1)):
                 return found
     return None
@@ -360,7 +364,8 @@ def _label_files(image: Path, listed: Path) -> list[Path]:
 
 
 def _labels_of(image: Path, listed: Path) -> Path | None:
-    return next((x for x in _label_files(image, listed) if x.is_file()), None)
+    paths = (as_on_disk(str(x)) for x in _label_files(image, listed))
+    return next((Path(x) for x in paths if x is not None and os.path.isfile(x)), None)
 
 
 def _image_id(image: Path, root: Path) -> str:
@@ -446,9 +451,13 @@ def _find_unused(labels_read: set[Path], findings: Findings) -> None:
             parts = folder.parts
             at = len(parts) - 1 - parts[::-1].index("labels")
             beside = Path(*parts[:at], "images", *parts[at + 1 :])
-        images = {x.stem for x in beside.iterdir() if is_image(x)} if beside.is_dir() else set()
+        images = (
+            {composed(x.stem) for x in beside.iterdir() if is_image(x)}
+            if beside.is_dir()
+            else set()
+        )
         for file in sorted(folder.glob("*.txt")):
-            if file in labels_read or file.name in _NAMES or file.stem in images:
+            if file in labels_read or file.name in _NAMES or composed(file.stem) in images:
                 continue
             if of_labels_alone or _is_label(file):
                 findings.add("file of labels without an image, left out", file)

@@ -6,7 +6,7 @@ import html
 import io
 import logging
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ..data import plain_path, read_image, register_builtin
 from ..data.addresses import Loaded, load_address
 from ..data.checks import read_to_end
 from ..data.findings import Findings
-from ..data.overview import Overview, overview
+from ..data.overview import Overview, is_region, overview
 from ..errors import InputError
 from ..files import write_whole
 from ..training.data_checks import check_datasets
@@ -156,9 +156,14 @@ def _draw(data: Loaded, number: int) -> Iterator[tuple[dict, bytes]]:
             for a in record["annotations"]
         ]
         names = [a["category_id"] for a in record["annotations"]]
+        shown = [
+            f"{name}, to ignore" if is_region(a) else name
+            for name, a in zip(names, record["annotations"])
+        ]
         try:
             image = read_image(record["file_name"], format="RGB")
-            labels = names if len(data.classes) > 1 and len(names) <= _MOST_LABELS else None
+            is_told = len(data.classes) > 1 or shown != names
+            labels = shown if is_told and len(names) <= _MOST_LABELS else None
             picture = draw_objects(image, boxes, labels, metadata, [colors[x] for x in names])
             _, encoded = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
         except Exception as e:  # whatever readers of images, matplotlib and OpenCV raise
@@ -219,10 +224,10 @@ def _findings_html(findings: Findings) -> Iterator[str]:
 
 
 def _picture_html(record: dict, jpeg: bytes, findings: Findings) -> str:
-    counts: dict[str, int] = defaultdict(int)
-    for annotation in record["annotations"]:
-        counts[annotation["category_id"]] += 1
+    counts = Counter(a["category_id"] for a in record["annotations"] if not is_region(a))
     objects = ", ".join(f"{n} {x}" for x, n in counts.items()) or "no objects"
+    if regions := sum(map(is_region, record["annotations"])):
+        objects += f", {regions} to ignore"
     odd = "".join(f'<p class="odd">{html.escape(x)}</p>' for x in _of_image(record, findings))
     file = html.escape(os.path.basename(record["file_name"]))
     return (

@@ -1,9 +1,12 @@
 """Boxes against what else a file says of the same objects."""
 
+import numpy as np
+import pycocotools.mask as mask_util
 import pytest
 from detectron2.structures import BoxMode
 
-from ohem_d2.data.agreement import check_agreement
+from ohem_d2.data.agreement import _around, check_agreement
+from ohem_d2.data.fields import read_outline
 from ohem_d2.data.findings import Findings
 from ohem_d2.errors import InputError
 
@@ -75,3 +78,54 @@ def test_keypoints_elsewhere(points, number):
     assert all(
         x.startswith(f"keypoints that all lie outside of their box: {number}") for x in lines
     )
+
+
+def runs(x0, y0, x1, y1, compressed=False):
+    """Of a rectangle in an image of 200 x 200 pixels."""
+    mask = np.zeros((200, 200), np.uint8, order="F")
+    mask[y0:y1, x0:x1] = 1
+    if compressed:
+        return {"size": [200, 200], "counts": mask_util.encode(mask)["counts"].decode()}
+    lengths = [0, *np.flatnonzero(np.diff(mask.ravel(order="F"))) + 1, mask.size]
+    outline, _ = read_outline({"size": [200, 200], "counts": np.diff(lengths).tolist()})
+    return outline
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_masks_elsewhere(compressed):
+    findings = Findings()
+    fits = {"segmentation": lambda *box: runs(*box, compressed)}
+    check_agreement("x", [record(SIZES, **fits)], findings)
+    assert not findings
+    elsewhere = [
+        lambda *_: runs(100, 100, 150, 120, compressed),
+        lambda x0, y0, x1, y1: runs(x0, y0, x0 + 8, y1, compressed),
+        lambda *_: runs(0, 0, 0, 0, compressed),  # it fills nothing
+    ]
+    for outline in elsewhere:
+        findings = Findings()
+        check_agreement("x", [record(SIZES, segmentation=outline)], findings)
+        (line,) = findings.summary()
+        assert line.startswith("outline that does not fit its box: 4 (a.jpg: 'cat' at [10")
+    with pytest.raises(InputError, match="seem to be corners"):
+        check_agreement("x", [record(CORNERS, **fits)], Findings())
+
+
+def test_masks_that_cannot_be_read_tell_nothing():
+    findings = Findings()
+    for counts in ("", "0", "XYZ", "\xe9", runs(1, 1, 9, 9, True)["counts"][:-1]):
+        outline = {"size": [200, 200], "counts": counts}
+        check_agreement("x", [record(SIZES, segmentation=lambda *_, x=outline: x)], findings)
+    assert not findings
+
+
+def test_box_around_runs():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        height, width = rng.integers(1, 12, 2)
+        mask = (rng.random((height, width)) < rng.random() / 2).astype(np.uint8)
+        outline = {"size": [int(height), int(width)]}
+        outline["counts"] = mask_util.encode(np.asfortranarray(mask))["counts"]
+        ys, xs = np.nonzero(mask)
+        whole = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) if len(xs) else (0, 0, 0, 0)
+        assert _around({"segmentation": outline}) == whole

@@ -23,7 +23,7 @@ def write(folder, images, annotations, name="a.json", **categories):
     content = {
         "images": [{"id": i, **image} for i, image in enumerate(images, 1)],
         "annotations": [
-            {"id": i, "category_id": 1, "area": 1, "iscrowd": 0, **a}
+            {"id": i, "category_id": 1, "area": a["bbox"][2] * a["bbox"][3], "iscrowd": 0, **a}
             for i, a in enumerate(annotations, 1)
         ],
         "categories": [{"id": 1, "name": "dog", **categories}],
@@ -384,7 +384,9 @@ def make_cfg(address, unreadable="error"):
 
 
 def test_unreadable_images_are_one_error(damaged, tmp_path):
-    with pytest.raises(InputError, match=r"^1 of 4 images .*1.jpg: no image that.*IMAGES 'skip'"):
+    with pytest.raises(
+        InputError, match=r"^1 of 4 images .*1.jpg: it is a web page.*IMAGES 'skip'"
+    ):
         register_datasets(make_cfg(damaged))
     write_coco(tmp_path, {"1.jpg": []}, {1: "dog"}, "other.json")  # which mends it
     register_datasets(make_cfg(damaged))

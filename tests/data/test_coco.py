@@ -104,6 +104,16 @@ def set_in(kind, position, **values):
     [
         ("{", r"Expecting property name"),
         ("[]", r"expected an object with images, annotations and categories"),
+        ('[{"image_id": 1, "category_id": 1, "score": 0.5}]', r"is a list of detections or annot"),
+        (
+            changed(lambda c: c.update(annotations=[{"image_id": 1, "segments_info": []}])),
+            r"is a file of panoptic segmentation \('segments_info'\), expected an object",
+        ),
+        (
+            changed(lambda c: c.update(annotations=[{"id": 1, "caption": "a"}])),
+            r"is a file of captions",
+        ),
+        ('{"shapes": []}', r"is a file of labelme's, expected an object with images, annotations"),
         (changed(lambda c: c.pop("images")), r"expected a list of 'images'"),
         (changed(lambda c: c.update(images=[], annotations=[])), r"it has no images"),
         (changed(lambda c: c["images"].append(3)), r"images\[2\] is 3, expected an object"),

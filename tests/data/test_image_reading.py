@@ -122,7 +122,15 @@ def test_truncated(tmp_path, suffix):
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [(b"", "it is empty"), (b"<html>404</html>", "no image that Pillow knows")],
+    [
+        (b"", "it is empty"),
+        (b"404", "no image that Pillow knows"),
+        (b"<html>404</html>", "it is a web page, as of a download that failed"),
+        (
+            b"version https://git-lfs.github.com/spec/v1",
+            "it is a Git LFS pointer and not the file itself (run 'git lfs pull')",
+        ),
+    ],
 )
 def test_no_image(tmp_path, content, problem):
     file = tmp_path / "a.jpg"

@@ -310,3 +310,11 @@ def test_labels_beside_images_without_an_image(tmp_path):
     (line,) = findings.summary()
     assert line.startswith("file of labels without an image, left out: 1 (")
     assert "b.txt" in line
+
+
+def test_a_key_twice_in_obj_data(tmp_path):
+    write_image(tmp_path / "a.jpg")
+    (tmp_path / "obj.names").write_text("cat\n")
+    (tmp_path / "obj.data").write_text("names = obj.names\ntrain = a\nnames = other.names\n")
+    with pytest.raises(InputError, match=r"obj\.data, line 3: the key 'names' stands twice"):
+        load_yolo(tmp_path)

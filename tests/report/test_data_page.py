@@ -35,6 +35,32 @@ def test_nothing_odd(tmp_path, capsys):
     assert capsys.readouterr().out.endswith("\nNothing odd was found.\n")
 
 
+def test_regions_are_no_objects(tmp_path, capsys):
+    ignored, difficult = "<ignore>1</ignore>", "<difficult>1</difficult>"
+    images = {
+        "a": [("dog", GOOD, ""), ("dog", (5, 5, 50, 50), ignored), ("cat", GOOD, difficult)],
+        "b": [("dog", GOOD, ignored)],
+    }
+    address = f"voc://{write_voc(tmp_path / 'data', images)}"
+    cli.main(["data", address, "--output", str(tmp_path / "look")])
+    said = capsys.readouterr().out
+    assert said.startswith(
+        f"{address}\n2 images, 2 objects in 2 classes\n"
+        "regions to ignore, which are no objects: 2\ndifficult objects: 1\n"
+        "images without objects: 1\n"
+    )
+    assert re.search(r"\ndog +1 +1\n", said)
+    assert "boxes by COCO's limits: 2 small, 0 medium, 0 large" in said
+    page = (tmp_path / "look/index.html").read_text()
+    assert "a.jpg, 80 x 60: 1 dog, 1 cat, 1 to ignore<" in page
+    assert "b.jpg, 80 x 60: no objects, 1 to ignore<" in page
+    images = {name: [("dog", GOOD, ignored)] for name in images}
+    cli.main(["data", f"voc://{write_voc(tmp_path / 'regions', images)}"])
+    said = capsys.readouterr().out
+    assert "2 images, 0 objects in 1 classes\n" in said
+    assert "- no object, but only regions to ignore: 1 (voc://" in said
+
+
 def test_page(address, tmp_path, capsys):
     cli.main(["data", address, "--output", str(tmp_path / "look"), "--max-pictures", "4"])
     assert "index.html and findings.csv beside it" in capsys.readouterr().out

@@ -296,3 +296,16 @@ def test_nothing_to_evaluate_with(tmp_path):
     address = f"voc://{tmp_path}"
     with pytest.raises(InputError, match=r"has no object to evaluate with: all are difficult or"):
         yaml_checks(address, address)
+
+
+def test_a_test_set_of_crowds(tmp_path):
+    train = write(tmp_path, "a.json")
+    file = write_coco(tmp_path, {"c.jpg": [("bug", [5, 5, 20, 20])]}, {1: "bug"}, "c.json")
+    file.write_text(file.read_text().replace('"iscrowd": 0', '"ignore": 1'))
+    test = f"coco://{file}?images={tmp_path}/images"
+    for checks, config in (
+        (yaml_checks, ()),
+        (lazy_checks, (MASKS, "model.roi_heads.mask_in_features=null")),
+    ):
+        with pytest.raises(InputError, match=r"c\.json.* to evaluate with: all are crowds or reg"):
+            checks(train, test, *config)

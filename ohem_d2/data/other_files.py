@@ -1,0 +1,67 @@
+"""What a file is that is not what was expected, in words for an error."""
+
+import json
+from typing import Any
+
+_STARTS = {
+    b"version https://git-lfs": "a Git LFS pointer and not the file itself (run 'git lfs pull')",
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "compressed by gzip",
+    b"<!doctype html": "a web page, as of a download that failed",
+    b"<html": "a web page, as of a download that failed",
+    b"<<<<<<< ": "a file with the marks of a merge that is not done",
+}
+# By keys of the first object in a file of JSON, or of one of its annotations.
+_OF_KEYS = {
+    "shapes": "a file of labelme's",
+    "_via_img_metadata": "a project of VIA's",
+    "asset": "a file of VoTT's",
+}
+_OF_ANNOTATIONS = {
+    "segments_info": "panoptic segmentation ('segments_info')",
+    "caption": "captions",
+    "answer": "answers to questions",
+}
+
+
+def what_it_is(content: bytes) -> str:
+    """Return what a file is by its content, or "" if that does not tell."""
+    if not content.strip():
+        return "empty"
+    start = content[:64].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for beginning, words in _STARTS.items():
+        if start.startswith(beginning.lower()):
+            return words
+    if b"\n<<<<<<< " in content and b"\n>>>>>>> " in content:
+        return _STARTS[b"<<<<<<< "]
+    lines = content.strip().split(b"\n", 2)
+    if len(lines) > 1 and all(map(_is_object, lines[:2])):
+        return "JSON Lines, an object in each line"
+    return ""
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def not_of_coco(content: Any) -> str:
+    """Return what JSON is that is no object detection in COCO's format, or "" if it may be."""
+    if isinstance(content, list) and content and isinstance(content[0], dict):
+        if {"image_id", "category_id"} <= content[0].keys():
+            return "a list of detections or annotations alone"
+        if "data" in content[0]:
+            return "an export of Label Studio's in its own form"
+    if not isinstance(content, dict):
+        return ""
+    for key, words in _OF_KEYS.items():
+        if key in content and "images" not in content:
+            return words
+    annotations = content.get("annotations")
+    if isinstance(annotations, list) and annotations and isinstance(annotations[0], dict):
+        for key, words in _OF_ANNOTATIONS.items():
+            if key in annotations[0] and "bbox" not in annotations[0]:
+                return f"a file of {words}"
+    return ""
