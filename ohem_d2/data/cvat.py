@@ -14,6 +14,7 @@ from .fields import flag
 from .findings import Findings
 from .image_files import Described, image_folders
 from .xml_files import read_xml
+from .xml_strays import strays
 
 # Types of labels whose shapes have no box.
 _WITHOUT_BOX = ("tag", "points", "polyline", "skeleton", "cuboid")
@@ -52,7 +53,11 @@ def load_cvat(
         raise InputError(f"{file} begins with <{root.tag}>, expected CVAT's <annotations>")
     if root.find("track") is not None:
         raise InputError(f"{file} has tracks, as CVAT for video has: expected CVAT for images 1.1")
-    entries = root.findall("image")
+    entries = [*root.findall("image"), *root.findall("images/image")]
+    for stray in strays(root, entries, skipped=("meta",)):
+        raise InputError(
+            f"{file}: a <{stray.tag}> lies where it is not read, expected it in an <image>"
+        )
     subsets = list(dict.fromkeys(x.get("subset", "") for x in entries))
     if split is not None and split not in subsets:
         names = ", ".join(filter(None, subsets)) or "none"
@@ -100,6 +105,12 @@ def _load_image(entry: ET.Element, name: str, image: Path, where: str, findings:
     except (ValueError, OverflowError):
         size = [entry.get("width"), entry.get("height")]
         raise InputError(f"{where} has the size {size}, expected two numbers") from None
+    known = [x for x in entry if x.tag in _SHAPES or x.tag in _WITHOUT_BOX]
+    for stray in strays(entry, known):
+        raise InputError(
+            f"{where}: a <{stray.tag}> is not read, expected {', '.join(f'<{x}>' for x in _SHAPES)} "
+            "in the <image> itself"
+        )
     annotations = []
     for number, shape in enumerate(entry, 1):
         label = normalise(shape.get("label") or "")

@@ -25,6 +25,7 @@ from .image_files import (
     is_image,
 )
 from .xml_files import read_xml
+from .xml_strays import is_named_so, strays
 
 # What folders of XML files are called, in any case.
 _FOLDERS = ("annotations", "annots", "annotation", "annot", "xmls", "xml")
@@ -198,8 +199,17 @@ def _load_image(
         raise InputError(
             f"{file}: its <size> has {_size_text(root)}, expected two numbers"
         ) from None
+    objects = [*root.findall("object"), *root.findall("objects/object")]
+    for stray in strays(root, objects):
+        if not is_named_so(stray):  # it may be anything, such as where an image was cut out
+            findings.add(f"<{stray.tag}> with corners, which is no <object>, not read", file)
+            continue
+        raise InputError(
+            f"{file}: a <{stray.tag}> lies where it is not read, expected an <object> with a "
+            "<bndbox> in the <annotation>"
+        )
     annotations = []
-    for number, obj in enumerate(root.findall("object"), 1):
+    for number, obj in enumerate(objects, 1):
         try:
             annotation = _load_object(obj, first_pixel)
         except ValueError as e:
@@ -229,10 +239,17 @@ def _load_object(obj: ET.Element, first_pixel: int) -> dict:
     name = normalise(obj.findtext("name") or "")
     if not name:
         raise ValueError("has no <name>")
-    if obj.find("bndbox") is None and obj.find("robndbox") is not None:
+    number = len(obj.findall("bndbox"))
+    if not number and obj.find("robndbox") is not None:
         raise ValueError(f"({name!r}) has a rotated box (<robndbox>), expected a <bndbox>")
-    if (number := len(obj.findall("bndbox"))) > 1:
-        raise ValueError(f"({name!r}) has {number} <bndbox>, expected one")
+    if number != 1:
+        others = ", ".join(f"<{x.tag}>" for x in strays(obj, skipped=("part",)))
+        instead = f" but {others}" if others and not number else ""
+        raise ValueError(f"({name!r}) has {number or 'no'} <bndbox>{instead}, expected one")
+    # A <part> has a name and a box of its own.
+    inner = [x for x in strays(obj, skipped=("bndbox", "part")) if x.tag in ("object", "obj")]
+    if inner:
+        raise ValueError(f"({name!r}) has an <{inner[0].tag}> inside of it, expected it beside it")
     corners = [obj.findtext(f"bndbox/{x}") for x in ("xmin", "ymin", "xmax", "ymax")]
     try:
         x0, y0, x1, y1 = numbers = [float(x or "") for x in corners]

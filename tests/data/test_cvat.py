@@ -73,6 +73,19 @@ def test_shapes(tmp_path, shape, box, finding):
 
 
 @pytest.mark.parametrize(
+    "written",
+    [
+        image("a.jpg", BOX.replace("box", "Box").replace("xtl", "Xtl")),
+        image("a.jpg", BOX).replace("image", "Image"),
+        f"<images>{image('a.jpg', BOX)}</images>",
+    ],
+)
+def test_other_ways_to_write_the_same(tmp_path, written):
+    records, *_ = load_cvat(write_cvat(tmp_path, written))
+    assert [a["bbox"] for a in records[0]["annotations"]] == [[10, 20.5, 30, 40]]
+
+
+@pytest.mark.parametrize(
     ("value", "expected"), [("true", 1), ("1", 1), ("Yes", 1), ("false", None), ("", None)]
 )
 def test_an_attribute_says_what_to_ignore(tmp_path, value, expected):
@@ -126,6 +139,11 @@ def test_images_in_folders_of_the_server(tmp_path):
             image("a.jpg", BOX.replace("/>", '><attribute name="ignore">?</attribute></box>')),
             r"shape 1, 'dog' has the attribute 'ignore' '\?', expected 0 or 1",
         ),
+        (f"{image('a.jpg')}{BOX}", r"a <box> lies where it is not read, expected it in an <image>"),
+        (f"{image('a.jpg')}<job>{image('a.jpg', BOX)}</job>", r"a <box> lies where it is not"),
+        (f"{image('a.jpg')}<tracks><track id='0'/></tracks>", r"a <track> lies where it is not"),
+        (image("a.jpg", f"<boxes>{BOX}</boxes>"), r"image 'a.jpg': a <box> is not read, expected"),
+        (image("a.jpg", BOX.replace("box", "bbox")), r"a <bbox> is not read, expected <box>, <pol"),
         ("<track/>", r"has tracks, as CVAT for video has: expected CVAT for images 1.1"),
         ("", r"has no images"),
     ],
