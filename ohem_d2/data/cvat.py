@@ -108,8 +108,8 @@ def _load_image(entry: ET.Element, name: str, image: Path, where: str, findings:
     known = [x for x in entry if x.tag in _SHAPES or x.tag in _WITHOUT_BOX]
     for stray in strays(entry, known):
         raise InputError(
-            f"{where}: a <{stray.tag}> is not read, expected {', '.join(f'<{x}>' for x in _SHAPES)} "
-            "in the <image> itself"
+            f"{where}: a <{stray.tag}> is not read, expected <{'>, <'.join(_SHAPES)}> in the "
+            "<image> itself"
         )
     annotations = []
     for number, shape in enumerate(entry, 1):
