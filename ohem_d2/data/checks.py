@@ -13,6 +13,7 @@ from detectron2.utils import comm
 
 from ..errors import InputError
 from .agreement import check_agreement
+from .box_order import sort_corners
 from .fields import runs_fault
 from .findings import Findings
 from .image_reading import EIGHT_BIT, ImageCache, ImageFile, plain_path
@@ -65,6 +66,7 @@ def look_over(
     records = _merge_twins(records, findings)
     _check_ids(name, records)
     _check_convention(name, records, numbers)
+    sort_corners(records, findings)
     check_agreement(name, records, findings)
     _leave_out_bad_boxes(records, findings)
     _find_odd_boxes(name, records, findings)

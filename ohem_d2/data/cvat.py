@@ -9,8 +9,9 @@ from xml.etree import ElementTree as ET
 from detectron2.structures import BoxMode
 
 from ..errors import InputError
+from .box_order import SORTED
 from .class_names import normalise
-from .fields import flag
+from .fields import marks
 from .findings import Findings
 from .image_files import Described, image_folders
 from .xml_files import read_xml
@@ -126,6 +127,9 @@ def _load_image(entry: ET.Element, name: str, image: Path, where: str, findings:
             angle = _number(shape, "rotation", "0")
         except ValueError as e:
             raise InputError(f"{where}: its <{shape.tag}> {number} has {e}") from None
+        (x0, y0), (x1, y1) = corners[0], corners[2]
+        if shape.tag == "box" and (x0 > x1 or y0 > y1):
+            findings.add(SORTED, where, place)
         if angle % 360:
             corners = _rotated(corners, angle)
             findings.add("rotated shape, taken as the upright box around it", where, place)
@@ -140,10 +144,9 @@ def _load_image(entry: ET.Element, name: str, image: Path, where: str, findings:
         elif shape.tag == "mask":
             findings.add("mask, of which the box is taken", where, place)
         try:
-            if flag(shape.findtext("attribute[@name='ignore']")):
-                annotation["ignore"] = 1
+            annotation |= marks((x.get("name"), x.text) for x in shape.findall("attribute"))
         except ValueError as e:
-            raise InputError(f"{where}: {place} has the attribute 'ignore' {e}") from None
+            raise InputError(f"{where}: {place} has the attribute {e}") from None
         annotations.append(annotation)
     return {
         "file_name": str(image),

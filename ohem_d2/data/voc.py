@@ -30,6 +30,9 @@ from .xml_strays import is_named_so, strays
 # What folders of XML files are called, in any case.
 _FOLDERS = ("annotations", "annots", "annotation", "annot", "xmls", "xml")
 
+# What tools write where nobody said whether an object is difficult.
+_UNKNOWN = ("unspecified", "unknown", "undefined", "n/a")
+
 
 def load_voc(
     folder: Path,
@@ -211,11 +214,11 @@ def _load_image(
     annotations = []
     for number, obj in enumerate(objects, 1):
         try:
-            annotation = _load_object(obj, first_pixel)
+            annotation = _load_object(obj, first_pixel, file, findings)
         except ValueError as e:
             raise InputError(f"{file}: object {number} {e}") from None
         annotations.append(annotation)
-        if first_pixel == 1 and min(annotation["bbox"][:2]) < 0:
+        if first_pixel == 1 and min(annotation["bbox"]) < 0:
             findings.add(
                 "box that begins at pixel 0, where VOC counts from 1 (if all of your files count "
                 "from 0, add first_pixel=0 to the address)",
@@ -235,7 +238,7 @@ def _size_text(root: ET.Element) -> list[str | None]:
     return [root.findtext(f"size/{x}") for x in ("width", "height")]
 
 
-def _load_object(obj: ET.Element, first_pixel: int) -> dict:
+def _load_object(obj: ET.Element, first_pixel: int, file: Path, findings: Findings) -> dict:
     name = normalise(obj.findtext("name") or "")
     if not name:
         raise ValueError("has no <name>")
@@ -259,16 +262,19 @@ def _load_object(obj: ET.Element, first_pixel: int) -> dict:
         raise ValueError(f"({name!r}) has the <bndbox> {corners}, expected four numbers") from None
     marks = {}
     for mark in ("difficult", "ignore"):  # the second is an addition of this project
+        text = obj.findtext(mark)
+        if (text or "").strip().lower() in _UNKNOWN:
+            findings.add(f"<{mark}> that says nothing, taken as 0", file, f"{name!r}: {text!r}")
+            text = None
         try:
-            marks[mark] = flag(obj.findtext(mark))
+            marks[mark] = flag(text)
         except ValueError:
-            raise ValueError(
-                f"({name!r}) has {obj.findtext(mark)!r} as <{mark}>, expected 0 or 1"
-            ) from None
+            raise ValueError(f"({name!r}) has {text!r} as <{mark}>, expected 0 or 1") from None
     # Taken at VOC's word, a box that ends where it begins has a pixel; but what a slip of the mouse
     # left behind is not meant to have one.
-    if x1 > x0 and y1 > y0:
-        x0, y0 = x0 - first_pixel, y0 - first_pixel
+    if x1 != x0 and y1 != y0:
+        x0, x1 = (x0 - first_pixel, x1) if x0 < x1 else (x0, x1 - first_pixel)
+        y0, y1 = (y0 - first_pixel, y1) if y0 < y1 else (y0, y1 - first_pixel)
     return {
         "category_id": name,
         "bbox": [x0, y0, x1, y1],

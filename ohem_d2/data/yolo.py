@@ -294,6 +294,12 @@ def _list_images(
                 f"{source}: {split} is {entry}, which does not exist, expected a folder or a list "
                 f"of images below {source.parent}"
             )
+        # Ultralytics takes the path as it is written, too, if it exists; Roboflow means the other.
+        parts = PurePosixPath(entry).parts
+        second = source.parent.joinpath(*(x for x in parts if x not in ("..", "/")))
+        if ".." in parts and second.exists() and not second.samefile(found):
+            words = f"{split} is {found}, and there is {second}"
+            findings.add("path that may mean another one, which exists, too", source, words)
         for other, name in others.items():
             if other != entry and _locate(other, bases) == found:
                 raise InputError(

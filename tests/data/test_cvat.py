@@ -3,6 +3,7 @@ from detectron2.structures import BoxMode
 from small_data import HEIGHT, WIDTH, write_image
 
 from ohem_d2.data.addresses import load_address
+from ohem_d2.data.box_order import SORTED
 from ohem_d2.data.cvat import load_cvat
 from ohem_d2.data.findings import Findings
 from ohem_d2.errors import InputError
@@ -95,6 +96,24 @@ def test_an_attribute_says_what_to_ignore(tmp_path, value, expected):
     )
     (annotation,) = records[0]["annotations"]
     assert annotation.get("ignore") == expected
+
+
+def test_corners_in_another_order(tmp_path):
+    found = Findings()
+    shape = BOX.replace('xbr="30"', 'xbr="5"')
+    records, *_ = load_cvat(write_cvat(tmp_path, image("a.jpg", shape)), findings=found)
+    assert records[0]["annotations"][0]["bbox"] == [5, 20.5, 10, 40]
+    assert [x.name for x in found] == [SORTED]
+
+
+def test_attributes_in_any_case(tmp_path):
+    attributes = "".join(
+        f'<attribute name="{name}">true</attribute>' for name in ("Ignore", "difficult", "occluded")
+    )
+    shape = BOX.replace("/>", f">{attributes}</box>")
+    records, *_ = load_cvat(write_cvat(tmp_path, image("a.jpg", shape)))
+    (annotation,) = records[0]["annotations"]
+    assert (annotation["ignore"], annotation["difficult"]) == (1, 1)
 
 
 def test_what_has_no_box_is_counted(tmp_path):

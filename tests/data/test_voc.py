@@ -7,6 +7,7 @@ from PIL import Image
 from small_data import HEIGHT, OBJECT, WIDTH, write_voc
 
 from ohem_d2.data.addresses import load_address
+from ohem_d2.data.box_order import SORTED
 from ohem_d2.data.findings import Finding, Findings
 from ohem_d2.data.voc import load_voc
 from ohem_d2.errors import InputError
@@ -227,6 +228,25 @@ def test_numbers_from_zero(tmp_path):
     assert found[0].name.startswith("box that begins at pixel 0, where VOC counts from 1")
     records, *_ = load_voc(folder, "trainval", first_pixel=0)
     assert records[0]["annotations"][0]["bbox"] == [0, 5, 20, 30]
+
+
+@pytest.mark.parametrize("corners", [(20, 30, 1, 1), (1, 30, 20, 1), (20, 1, 1, 30)])
+def test_corners_in_another_order(tmp_path, corners):
+    folder = write_voc(tmp_path, {"a": [("dog", corners, ""), ("dog", (5, 5, 9, 9), "")]})
+    data = load_address(f"voc://{folder}")
+    assert data.records[0]["annotations"][0]["bbox"] == [0, 0, 20, 30]
+    assert [x.name for x in data.findings] == [SORTED]
+
+
+def test_difficult_objects_of_which_nothing_is_said(tmp_path):
+    words = [f"<difficult>{x}</difficult>" for x in ("Unspecified", "yes", "")]
+    folder = write_voc(tmp_path, {"a": [("dog", (1, 1, 20, 30), x) for x in words]})
+    found = Findings()
+    records, *_ = load_voc(folder, findings=found)
+    assert [a["difficult"] for a in records[0]["annotations"]] == [0, 1, 0]
+    assert [(x.name, x.words) for x in found] == [
+        ("<difficult> that says nothing, taken as 0", "'dog': 'Unspecified'")
+    ]
 
 
 def test_class_names_are_written_in_one_way(tmp_path):

@@ -110,6 +110,19 @@ def test_roboflow_splits_in_folders_of_their_own(tmp_path):
         assert boxes(load_yolo(tmp_path / "data.yaml", split)[0]) == TRAIN[:1]
 
 
+def test_a_path_that_may_mean_two_folders(tmp_path):
+    for folder in (tmp_path, tmp_path / "mine"):
+        write_image(folder / "train/images/a.jpg")
+        (folder / "train/labels").mkdir()
+        (folder / "train/labels/a.txt").write_text(BOX)
+    (tmp_path / "mine/data.yaml").write_text("train: ../train/images\nnames: [dog]\n")
+    found = Findings()
+    records, *_ = load_yolo(tmp_path / "mine", findings=found)
+    assert Path(records[0]["file_name"]).resolve() == tmp_path / "train/images/a.jpg"
+    assert found[0].name == "path that may mean another one, which exists, too"
+    assert found[0].words.endswith(f"and there is {tmp_path}/mine/train/images")
+
+
 def darknet(folder, images="obj_train_data"):
     (folder / "obj_train_data").mkdir(parents=True)
     for i, name in enumerate("ab"):
