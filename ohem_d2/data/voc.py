@@ -272,7 +272,7 @@ def _load_object(obj: ET.Element, first_pixel: int, file: Path, findings: Findin
             raise ValueError(f"({name!r}) has {text!r} as <{mark}>, expected 0 or 1") from None
     # Taken at VOC's word, a box that ends where it begins has a pixel; but what a slip of the mouse
     # left behind is not meant to have one.
-    if x1 != x0 and y1 != y0:
+    if not (-first_pixel <= x1 - x0 <= 0 or -first_pixel <= y1 - y0 <= 0):
         x0, x1 = (x0 - first_pixel, x1) if x0 < x1 else (x0, x1 - first_pixel)
         y0, y1 = (y0 - first_pixel, y1) if y0 < y1 else (y0, y1 - first_pixel)
     return {

@@ -17,6 +17,7 @@ CORNERS, SIZES = BoxMode.XYXY_ABS, BoxMode.XYWH_ABS
         ([1, 2, 9, 2], CORNERS, None),
         ([9, 2, 1, 2], CORNERS, None),  # of no area, whichever way
         ([1, 2, 9, 0], SIZES, None),
+        ([9, 2, 8, 9], CORNERS, None),  # by a pixel that is counted or not
     ],
 )
 def test_corners_are_sorted(box, mode, expected):
