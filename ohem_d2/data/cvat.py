@@ -57,7 +57,7 @@ def load_cvat(
     entries = [*root.findall("image"), *root.findall("images/image")]
     for stray in strays(root, entries, skipped=("meta",)):
         raise InputError(
-            f"{file}: a <{stray.tag}> lies where it is not read, expected it in an <image>"
+            f"{file}: <{stray.tag}> lies where it is not read, expected it in an <image>"
         )
     subsets = list(dict.fromkeys(x.get("subset", "") for x in entries))
     if split is not None and split not in subsets:
@@ -109,7 +109,7 @@ def _load_image(entry: ET.Element, name: str, image: Path, where: str, findings:
     known = [x for x in entry if x.tag in _SHAPES or x.tag in _WITHOUT_BOX]
     for stray in strays(entry, known):
         raise InputError(
-            f"{where}: a <{stray.tag}> is not read, expected <{'>, <'.join(_SHAPES)}> in the "
+            f"{where}: <{stray.tag}> is not read, expected <{'>, <'.join(_SHAPES)}> in the "
             "<image> itself"
         )
     annotations = []

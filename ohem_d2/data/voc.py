@@ -208,7 +208,7 @@ def _load_image(
             findings.add(f"<{stray.tag}> with corners, which is no <object>, not read", file)
             continue
         raise InputError(
-            f"{file}: a <{stray.tag}> lies where it is not read, expected an <object> with a "
+            f"{file}: <{stray.tag}> lies where it is not read, expected an <object> with a "
             "<bndbox> in the <annotation>"
         )
     annotations = []

@@ -337,7 +337,7 @@ def test_other_ways_to_write_the_same(tmp_path, text):
     assert not found
 
 
-NOT_READ = r"a.xml: a <{}> lies where it is not read, expected an <object> with a <bndbox>"
+NOT_READ = r"a.xml: <{}> lies where it is not read, expected an <object> with a <bndbox>"
 
 
 @pytest.mark.parametrize(
