@@ -14,6 +14,7 @@ from ..errors import InputError
 from .agreement import check_agreement
 from .areas import check_areas
 from .box_forms import check_form, check_scale, corners, is_beyond
+from .box_order import sort_corners
 from .fields import runs_fault
 from .findings import Findings
 from .image_reading import EIGHT_BIT, ImageCache, ImageFile, plain_path
@@ -53,6 +54,7 @@ def look_over(
     records = _merge_twins(records, findings)
     _check_ids(name, records)
     check_form(name, records, numbers, findings)
+    sort_corners(records, findings)
     check_agreement(name, records, findings)
     check_areas(name, records, findings)
     _leave_out_bad_boxes(records, findings)

@@ -10,12 +10,14 @@ from xml.etree import ElementTree as ET
 from detectron2.structures import BoxMode
 
 from ..errors import InputError
+from .box_order import SORTED
 from .class_names import normalise
-from .fields import flag
+from .fields import marks
 from .file_names import as_on_disk
 from .findings import Findings
 from .image_files import Described, image_folders
 from .xml_files import read_xml
+from .xml_strays import strays
 
 # Types of labels whose shapes have no box.
 _WITHOUT_BOX = ("tag", "points", "polyline", "skeleton", "cuboid")
@@ -54,7 +56,11 @@ def load_cvat(
         raise InputError(f"{file} begins with <{root.tag}>, expected CVAT's <annotations>")
     if root.find("track") is not None:
         raise InputError(f"{file} has tracks, as CVAT for video has: expected CVAT for images 1.1")
-    entries = root.findall("image")
+    entries = [*root.findall("image"), *root.findall("images/image")]
+    for stray in strays(root, entries, skipped=("meta",)):
+        raise InputError(
+            f"{file}: <{stray.tag}> lies where it is not read, expected it in an <image>"
+        )
     subsets = list(dict.fromkeys(x.get("subset", "") for x in entries))
     if split is not None and split not in subsets:
         names = ", ".join(filter(None, subsets)) or "none"
@@ -103,6 +109,12 @@ def _load_image(entry: ET.Element, name: str, image: Path, where: str, findings:
     except (ValueError, OverflowError):
         size = [entry.get("width"), entry.get("height")]
         raise InputError(f"{where} has the size {size}, expected two numbers") from None
+    known = [x for x in entry if x.tag in _SHAPES or x.tag in _WITHOUT_BOX]
+    for stray in strays(entry, known):
+        raise InputError(
+            f"{where}: <{stray.tag}> is not read, expected <{'>, <'.join(_SHAPES)}> in the "
+            "<image> itself"
+        )
     annotations = []
     for number, shape in enumerate(entry, 1):
         label = normalise(shape.get("label") or "")
@@ -118,6 +130,9 @@ def _load_image(entry: ET.Element, name: str, image: Path, where: str, findings:
             angle = _number(shape, "rotation", "0")
         except ValueError as e:
             raise InputError(f"{where}: its <{shape.tag}> {number} has {e}") from None
+        (x0, y0), (x1, y1) = corners[0], corners[2]
+        if shape.tag == "box" and (x0 > x1 or y0 > y1):
+            findings.add(SORTED, where, place)
         if angle % 360:
             corners = _rotated(corners, angle)
             findings.add("rotated shape, taken as the upright box around it", where, place)
@@ -132,10 +147,9 @@ def _load_image(entry: ET.Element, name: str, image: Path, where: str, findings:
         elif shape.tag == "mask":
             findings.add("mask, of which the box is taken", where, place)
         try:
-            if flag(shape.findtext("attribute[@name='ignore']")):
-                annotation["ignore"] = 1
+            annotation |= marks((x.get("name"), x.text) for x in shape.findall("attribute"))
         except ValueError as e:
-            raise InputError(f"{where}: {place} has the attribute 'ignore' {e}") from None
+            raise InputError(f"{where}: {place} has the attribute {e}") from None
         annotations.append(annotation)
     return {
         "file_name": str(image),

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 from numbers import Real
 from typing import Any
 
@@ -42,6 +43,29 @@ def flag(value: object) -> int:
     if text in ("1", "true", "1.0", "yes"):
         return 1
     raise ValueError(f"{value!r}, expected 0 or 1")
+
+
+def marks(pairs: Iterable[tuple[object, object]]) -> dict[str, int]:
+    """
+    Return the marks of an object that say how it counts, ``ignore`` and ``difficult``, in any case.
+
+    Args:
+        pairs: names and values, of these and of others.
+
+    Raises:
+        ValueError: the value of ``ignore`` is neither 0 nor 1, or the like. That of ``difficult``
+            may be one of a scale: then it says nothing here.
+    """
+    found = {}
+    for key, value in pairs:
+        name = str(key).strip().lower()
+        try:
+            if name in ("ignore", "difficult") and flag(value):
+                found[name] = 1
+        except ValueError as e:
+            if name == "ignore":
+                raise ValueError(f"{key!r} {e}") from None
+    return found
 
 
 def plain_id(value: object) -> int | str:

@@ -9,7 +9,7 @@ from detectron2.structures import BoxMode
 
 from ..errors import InputError
 from .class_names import normalise
-from .fields import flag
+from .fields import marks
 from .findings import Findings
 from .image_files import Described, ImageFolder, base_name, files_below, find_image, image_folders
 from .text_files import read_json
@@ -59,7 +59,22 @@ def load_labelme(
                 "it there (or '?images=<folder>')"
             )
         described.add(image, str(file))
+        if image.name != named and any(x.by_name(named, inside) for x in folders):
+            findings.add(
+                "JSON file that names another image than that of its own name, which is taken",
+                file,
+                f"{named!r} instead of {image.name!r}",
+            )
+        try:
+            is_left_out = marks(_flags(content).items()).get("ignore")
+        except ValueError as e:
+            raise InputError(f"{file}: the image has the flag {e}") from None
+        if is_left_out:
+            findings.add("image with the flag 'ignore', left out", file)
+            continue
         records.append(_load_image(content, file, image, (inside / file.stem).as_posix(), findings))
+    if not records and any(x in described for y in folders for x in y.images):
+        raise InputError(f"{folder}: all images have the flag 'ignore', expected some without it")
     if not records:
         raise InputError(f"{folder} has no JSON file of labelme's, expected one for each image")
     for each in folders:
@@ -146,10 +161,16 @@ def _load_shape(shape: object, findings: Findings, file: Path, position: int) ->
         findings.add("rotated shape, taken as the upright box around it", file, place)
     elif kind == "mask":
         findings.add("mask, of which the box is taken", file, place)
-    flags = shape.get("flags")
     try:
-        if isinstance(flags, dict) and flag(flags.get("ignore")):
-            annotation["ignore"] = 1
+        annotation |= marks(_flags(shape).items())
+        # Where X-AnyLabeling has it
+        annotation |= marks([("difficult", shape.get("difficult"))])
     except ValueError as e:
-        raise ValueError(f"({label!r}) has the flag 'ignore' {e}") from None
+        raise ValueError(f"({label!r}) has the flag {e}") from None
     return annotation
+
+
+def _flags(of: dict) -> dict:
+    """The flags of an image or of a shape."""
+    flags = of.get("flags")
+    return flags if isinstance(flags, dict) else {}

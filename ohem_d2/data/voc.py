@@ -27,9 +27,13 @@ from .image_files import (
     is_image,
 )
 from .xml_files import read_xml
+from .xml_strays import is_named_so, strays
 
 # What folders of XML files are called, in any case.
 _FOLDERS = ("annotations", "annots", "annotation", "annot", "xmls", "xml")
+
+# What tools write where nobody said whether an object is difficult.
+_UNKNOWN = ("unspecified", "unknown", "undefined", "n/a")
 
 
 def load_voc(
@@ -202,14 +206,23 @@ def _load_image(
         raise InputError(
             f"{file}: its <size> has {_size_text(root)}, expected two numbers"
         ) from None
+    objects = [*root.findall("object"), *root.findall("objects/object")]
+    for stray in strays(root, objects):
+        if not is_named_so(stray):  # it may be anything, such as where an image was cut out
+            findings.add(f"<{stray.tag}> with corners, which is no <object>, not read", file)
+            continue
+        raise InputError(
+            f"{file}: <{stray.tag}> lies where it is not read, expected an <object> with a "
+            "<bndbox> in the <annotation>"
+        )
     annotations = []
-    for number, obj in enumerate(root.findall("object"), 1):
+    for number, obj in enumerate(objects, 1):
         try:
-            annotation = _load_object(obj, first_pixel)
+            annotation = _load_object(obj, first_pixel, file, findings)
         except ValueError as e:
             raise InputError(f"{file}: object {number} {e}") from None
         annotations.append(annotation)
-        if first_pixel == 1 and min(annotation["bbox"][:2]) < 0:
+        if first_pixel == 1 and min(annotation["bbox"]) < 0:
             findings.add(
                 "box that begins at pixel 0, where VOC counts from 1 (if all of your files count "
                 "from 0, add first_pixel=0 to the address)",
@@ -229,14 +242,21 @@ def _size_text(root: ET.Element) -> list[str | None]:
     return [root.findtext(f"size/{x}") for x in ("width", "height")]
 
 
-def _load_object(obj: ET.Element, first_pixel: int) -> dict:
+def _load_object(obj: ET.Element, first_pixel: int, file: Path, findings: Findings) -> dict:
     name = normalise(obj.findtext("name") or "")
     if not name:
         raise ValueError("has no <name>")
-    if obj.find("bndbox") is None and obj.find("robndbox") is not None:
+    number = len(obj.findall("bndbox"))
+    if not number and obj.find("robndbox") is not None:
         raise ValueError(f"({name!r}) has a rotated box (<robndbox>), expected a <bndbox>")
-    if (number := len(obj.findall("bndbox"))) > 1:
-        raise ValueError(f"({name!r}) has {number} <bndbox>, expected one")
+    if number != 1:
+        others = ", ".join(f"<{x.tag}>" for x in strays(obj, skipped=("part",)))
+        instead = f" but {others}" if others and not number else ""
+        raise ValueError(f"({name!r}) has {number or 'no'} <bndbox>{instead}, expected one")
+    # A <part> has a name and a box of its own.
+    inner = [x for x in strays(obj, skipped=("bndbox", "part")) if x.tag in ("object", "obj")]
+    if inner:
+        raise ValueError(f"({name!r}) has an <{inner[0].tag}> inside of it, expected it beside it")
     corners = [obj.findtext(f"bndbox/{x}") for x in ("xmin", "ymin", "xmax", "ymax")]
     try:
         x0, y0, x1, y1 = numbers = [float(x or "") for x in corners]
@@ -246,16 +266,19 @@ def _load_object(obj: ET.Element, first_pixel: int) -> dict:
         raise ValueError(f"({name!r}) has the <bndbox> {corners}, expected four numbers") from None
     marks = {}
     for mark in ("difficult", "ignore"):  # the second is an addition of this project
+        text = obj.findtext(mark)
+        if (text or "").strip().lower() in _UNKNOWN:
+            findings.add(f"<{mark}> that says nothing, taken as 0", file, f"{name!r}: {text!r}")
+            text = None
         try:
-            marks[mark] = flag(obj.findtext(mark))
+            marks[mark] = flag(text)
         except ValueError:
-            raise ValueError(
-                f"({name!r}) has {obj.findtext(mark)!r} as <{mark}>, expected 0 or 1"
-            ) from None
+            raise ValueError(f"({name!r}) has {text!r} as <{mark}>, expected 0 or 1") from None
     # Taken at VOC's word, a box that ends where it begins has a pixel; but what a slip of the mouse
     # left behind is not meant to have one.
-    if x1 > x0 and y1 > y0:
-        x0, y0 = x0 - first_pixel, y0 - first_pixel
+    if not (-first_pixel <= x1 - x0 <= 0 or -first_pixel <= y1 - y0 <= 0):
+        x0, x1 = (x0 - first_pixel, x1) if x0 < x1 else (x0, x1 - first_pixel)
+        y0, y1 = (y0 - first_pixel, y1) if y0 < y1 else (y0, y1 - first_pixel)
     return {
         "category_id": name,
         "bbox": [x0, y0, x1, y1],

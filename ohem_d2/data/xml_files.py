@@ -18,7 +18,8 @@ _LARGER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr"
 
 def read_xml(file: Path) -> ET.Element:
     """
-    Read an XML file.
+    Read an XML file. The names of its elements and attributes are made small and lose their
+    namespaces: tools of one format differ in them.
 
     Returns:
         its root.
@@ -27,6 +28,19 @@ def read_xml(file: Path) -> ET.Element:
         InputError: it is missing, no XML, or in an encoding that is not known or not the one that
             its first line says.
     """
+    root = _parsed(file)
+    for element in root.iter():
+        element.tag = _plain(element.tag)
+        if any(_plain(x) != x for x in element.attrib):
+            element.attrib = {_plain(name): value for name, value in element.attrib.items()}
+    return root
+
+
+def _plain(name: str) -> str:
+    return name.rpartition("}")[2].lower()
+
+
+def _parsed(file: Path) -> ET.Element:
     try:
         content = file.read_bytes()
     except OSError as e:

@@ -8,8 +8,6 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from detectron2.structures import BoxMode
-
 from ..errors import InputError
 from .class_names import normalise, of_one_name
 from .file_names import as_on_disk, composed
@@ -24,11 +22,12 @@ from .image_files import (
     is_image,
 )
 from .text_files import read_yaml
+from .yolo_columns import Columns
+from .yolo_labels import read_labels
+from .yolo_names import NAMES, compare_lists, read_lines, read_names
 
 _YAML, _DARKNET = (".yaml", ".yml"), (".data",)
 _SPLITS = ("train", "val", "valid", "test")  # "valid" is another word for "val"
-_NAMES = ("classes.txt", "obj.names", "predefined_classes.txt")
-_ROUNDING = 1e-5  # of the image's side, since files have five decimals or more
 
 
 def load_yolo(
@@ -60,12 +59,12 @@ def load_yolo(
     findings = Findings() if findings is None else findings
     source = _find_source(source)
     if source.suffix.lower() in _YAML:
-        names, splits, has_keypoints = _read_yaml(source, findings)
+        names, splits, keypoints = _read_yaml(source, findings)
     elif source.suffix.lower() in _DARKNET:
-        names, splits, has_keypoints = *_read_darknet(source, findings), False
+        names, splits, keypoints = *_read_darknet(source, findings), None
     else:
-        names, splits = _read_names(source, findings), _splits_of_folder(source)
-        has_keypoints = False
+        names, splits = read_names(source, findings), _splits_of_folder(source)
+        keypoints = None
     root = source.parent
     where, entries = _choose(source, splits, split)
     folders = [ImageFolder(x) for x in image_folders(root, images)]
@@ -79,6 +78,7 @@ def load_yolo(
     without = []
     described = Described()
     labels_read: dict[Path, Path] = {}
+    columns = Columns()
     for image, listed in files:
         described.add(image, listed)
         labels = _labels_of(image, Path(listed))
@@ -92,7 +92,7 @@ def load_yolo(
                     f"{labels} may be for {labels_read[labels]} and {image}, expected one image "
                     "of this stem"
                 )
-            annotations = _read_labels(labels, names, width, height, has_keypoints, findings)
+            annotations = read_labels(labels, names, width, height, keypoints, columns, findings)
         records.append(
             {
                 "file_name": str(image),
@@ -108,7 +108,10 @@ def load_yolo(
         )
     for image in without:
         findings.add("image without a file of labels, taken to be without objects", image)
+    columns.check(findings)
     _find_unused(set(labels_read), findings)
+    beside = {y for x in labels_read for y in (x.parent, *_folder_of_labels(x))}
+    compare_lists(names, source, [root, *sorted(beside)], findings)
     known = [name for _, name in sorted(names.items())]
     return records, list(dict.fromkeys(known)), {"category_ids": {n: i for i, n in names.items()}}
 
@@ -126,8 +129,8 @@ def _find_source(source: Path) -> Path:
         [x for x in files if x.stem in ("data", "dataset") and x.suffix.lower() in _YAML],
         [x for x in files if x.suffix.lower() in _YAML],
         [x for x in files if x.suffix.lower() in _DARKNET],
-        [x for x in files if x.name in _NAMES or x.suffix.lower() == ".names"],
-        sorted(x for name in _NAMES for x in source.glob(f"labels/{name}")),
+        [x for x in files if x.name in NAMES or x.suffix.lower() == ".names"],
+        sorted(x for name in NAMES for x in source.glob(f"labels/{name}")),
     ):
         if len(found) > 1:
             raise InputError(
@@ -140,7 +143,9 @@ def _find_source(source: Path) -> Path:
     )
 
 
-def _read_yaml(file: Path, findings: Findings) -> tuple[dict[int, str], dict[str, list[str]], bool]:
+def _read_yaml(
+    file: Path, findings: Findings
+) -> tuple[dict[int, str], dict[str, list[str]], int | None]:
     # As texts, since to YAML the names yes, no, on and 007 are none.
     content, as_texts = read_yaml(file)
     if not isinstance(content, dict):
@@ -181,12 +186,26 @@ def _read_yaml(file: Path, findings: Findings) -> tuple[dict[int, str], dict[str
         if not all(isinstance(x, str) for x in entries):
             raise InputError(f"{file}: {split} is {entries!r}, expected folders or lists of images")
         splits[split] = [str(PurePosixPath(path or "", x)) for x in entries]
-    return {i: normalise(n) for i, n in numbers.items()}, splits, bool(content.get("kpt_shape"))
+    keypoints = _keypoint_columns(content["kpt_shape"], file) if "kpt_shape" in content else None
+    return {i: normalise(n) for i, n in numbers.items()}, splits, keypoints
+
+
+def _keypoint_columns(shape: object, file: Path) -> int:
+    """How many columns keypoints have: by kpt_shape, which is [number of them, 2 or 3]."""
+    if not shape:
+        return 0
+    if (
+        not isinstance(shape, list)
+        or len(shape) != 2
+        or not all(type(x) is int and x >= 0 for x in shape)
+    ):
+        raise InputError(f"{file}: kpt_shape is {shape!r}, expected [number of keypoints, 2 or 3]")
+    return shape[0] * shape[1]
 
 
 def _read_darknet(file: Path, findings: Findings) -> tuple[dict[int, str], dict[str, list[str]]]:
     content: dict[str, str] = {}
-    for number, line in enumerate(_read_lines(file), 1):
+    for number, line in enumerate(read_lines(file), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             key, equals, value = line.partition("=")
             if not equals:
@@ -202,32 +221,11 @@ def _read_darknet(file: Path, findings: Findings) -> tuple[dict[int, str], dict[
     names = _locate(content["names"], [file.parent])
     if names is None:
         raise InputError(f"{file}: its names, {content['names']}, do not exist")
-    known = _read_names(names, findings)
+    known = read_names(names, findings)
     if content.get("classes", str(len(known))) != str(len(known)):
         words = f"classes is {content['classes']!r}, and there are {len(known)} names"
         findings.add("number of classes that is not that of the names", file, words)
     return known, {x: [content[x]] for x in _SPLITS if content.get(x)}
-
-
-def _read_names(file: Path, findings: Findings) -> dict[int, str]:
-    lines = [normalise(line) for line in _read_lines(file)]
-    while lines and not lines[-1]:
-        lines.pop()
-    if not lines or not all(lines):
-        raise InputError(f"{file} has an empty line or none, expected a class name in each line")
-    names = dict(enumerate(lines))
-    for words in of_one_name(names):
-        findings.add("numbers of classes that have the same name, taken as one", file, words)
-    return names
-
-
-def _read_lines(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as e:
-        raise InputError(f"{file} cannot be read ({e.strerror})") from None
-    except UnicodeDecodeError as e:
-        raise InputError(f"{file} is no text in UTF-8: {e}") from None
 
 
 def _splits_of_folder(names: Path) -> dict[str, list[str]]:
@@ -299,6 +297,12 @@ def _list_images(
                 f"{source}: {split} is {entry}, which does not exist, expected a folder or a list "
                 f"of images below {source.parent}"
             )
+        # Ultralytics takes the path as it is written, too, if it exists; Roboflow means the other.
+        parts = PurePosixPath(entry).parts
+        second = source.parent.joinpath(*(x for x in parts if x not in ("..", "/")))
+        if ".." in parts and second.exists() and not second.samefile(found):
+            words = f"{split} is {found}, and there is {second}"
+            findings.add("path that may mean another one, which exists, too", source, words)
         for other, name in others.items():
             if other != entry and _locate(other, bases) == found:
                 raise InputError(
@@ -311,7 +315,7 @@ def _list_images(
             continue
         if is_image(found):
             raise InputError(f"{source}: {split} is the image {entry}, expected a folder or a list")
-        for number, line in enumerate(_read_lines(found), 1):
+        for number, line in enumerate(read_lines(found), 1):
             if not (name := line.strip()):
                 continue
             where = f"{found}, line {number}"
@@ -375,62 +379,9 @@ def _image_id(image: Path, root: Path) -> str:
         return str(image)
 
 
-def _read_labels(
-    file: Path,
-    names: dict[int, str],
-    width: int,
-    height: int,
-    has_keypoints: bool,
-    findings: Findings,
-) -> list[dict]:
-    annotations = []
-    for number, line in enumerate(_read_lines(file), 1):
-        columns = line.split()
-        if not columns:
-            continue
-        try:
-            if has_keypoints and len(columns) > 5:
-                findings.add("keypoints, which are not read", f"{file}, line {number}")
-                columns = columns[:5]
-            annotations.append(_read_line(columns, names, width, height))
-        except ValueError as e:
-            raise InputError(f"{file}, line {number}: {e}") from None
-    return annotations
-
-
-def _read_line(columns: list[str], names: dict[int, str], width: int, height: int) -> dict:
-    is_polygon = len(columns) >= 7 and len(columns) % 2 == 1
-    if len(columns) != 5 and not is_polygon:
-        raise ValueError(
-            f"{len(columns)} columns, expected 5 (class, x, y, width, height) or a class and the "
-            "corners of a polygon"
-        )
-    try:
-        values = [float(x) for x in columns]
-    except ValueError:
-        raise ValueError(f"{' '.join(columns)!r}, expected numbers") from None
-    if values[0] not in names:
-        raise ValueError(f"the class is {columns[0]}, expected one of 0 to {max(names)}")
-    outside = [x for x, value in zip(columns[1:], values[1:]) if not 0 <= value <= 1]
-    if outside:
-        raise ValueError(f"{outside[0]} is no normalised coordinate, expected 0 to 1")
-    annotation: dict = {"category_id": names[int(values[0])], "bbox_mode": BoxMode.XYXY_ABS}
-    if is_polygon:
-        xs, ys = ([size * v for v in values[i::2]] for i, size in ((1, width), (2, height)))
-        annotation["bbox"] = [min(xs), min(ys), max(xs), max(ys)]
-        annotation["segmentation"] = [[v for xy in zip(xs, ys) for v in xy]]
-    else:
-        x, y, w, h = values[1:]
-        box = [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
-        sizes = [width, height, width, height]
-        annotation["bbox"] = [_unrounded(v * size, size) for v, size in zip(box, sizes)]
-    return annotation
-
-
-def _unrounded(value: float, size: int) -> float:
-    """An edge at that of the image, where it lies outside by a rounding only."""
-    edge = min(max(value, 0.0), float(size))
-    return edge if abs(value - edge) <= _ROUNDING * size else value
+def _folder_of_labels(file: Path) -> list[Path]:
+    """The folder ``labels`` in which a file lies, if any."""
+    return [x for x in file.parents if x.name == "labels"][:1]
 
 
 def _is_label(file: Path) -> bool:
@@ -457,7 +408,7 @@ def _find_unused(labels_read: set[Path], findings: Findings) -> None:
             else set()
         )
         for file in sorted(folder.glob("*.txt")):
-            if file in labels_read or file.name in _NAMES or composed(file.stem) in images:
+            if file in labels_read or file.name in NAMES or composed(file.stem) in images:
                 continue
             if of_labels_alone or _is_label(file):
                 findings.add("file of labels without an image, left out", file)

@@ -224,7 +224,7 @@ def test_other_boxes_are_taken_as_they_are(tmp_path, boxes):
 
 
 def test_boxes_that_are_cut_off_or_left_out_are_counted(tmp_path):
-    boxes = [[5, 5, 20, 20]] * 4 + [[200, 5, 9, 9], [10, 10, -5, 8], [150, 5, 90, 20]]
+    boxes = [[5, 5, 20, 20]] * 4 + [[200, 5, 9, 9], [10, 10, 0, 8], [150, 5, 90, 20]]
     records, said = load(many(tmp_path, boxes))
     assert [len(r["annotations"]) for r in records] == [1, 1, 1, 1, 0, 0, 1]
     assert [x.partition(" (")[0] for x in said] == [

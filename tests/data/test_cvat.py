@@ -3,6 +3,7 @@ from detectron2.structures import BoxMode
 from small_data import HEIGHT, WIDTH, write_image
 
 from ohem_d2.data.addresses import load_address
+from ohem_d2.data.box_order import SORTED
 from ohem_d2.data.cvat import load_cvat
 from ohem_d2.data.findings import Findings
 from ohem_d2.errors import InputError
@@ -73,6 +74,19 @@ def test_shapes(tmp_path, shape, box, finding):
 
 
 @pytest.mark.parametrize(
+    "written",
+    [
+        image("a.jpg", BOX.replace("box", "Box").replace("xtl", "Xtl")),
+        image("a.jpg", BOX).replace("image", "Image"),
+        f"<images>{image('a.jpg', BOX)}</images>",
+    ],
+)
+def test_other_ways_to_write_the_same(tmp_path, written):
+    records, *_ = load_cvat(write_cvat(tmp_path, written))
+    assert [a["bbox"] for a in records[0]["annotations"]] == [[10, 20.5, 30, 40]]
+
+
+@pytest.mark.parametrize(
     ("value", "expected"), [("true", 1), ("1", 1), ("Yes", 1), ("false", None), ("", None)]
 )
 def test_an_attribute_says_what_to_ignore(tmp_path, value, expected):
@@ -82,6 +96,24 @@ def test_an_attribute_says_what_to_ignore(tmp_path, value, expected):
     )
     (annotation,) = records[0]["annotations"]
     assert annotation.get("ignore") == expected
+
+
+def test_corners_in_another_order(tmp_path):
+    found = Findings()
+    shape = BOX.replace('xbr="30"', 'xbr="5"')
+    records, *_ = load_cvat(write_cvat(tmp_path, image("a.jpg", shape)), findings=found)
+    assert records[0]["annotations"][0]["bbox"] == [5, 20.5, 10, 40]
+    assert [x.name for x in found] == [SORTED]
+
+
+def test_attributes_in_any_case(tmp_path):
+    attributes = "".join(
+        f'<attribute name="{name}">true</attribute>' for name in ("Ignore", "difficult", "occluded")
+    )
+    shape = BOX.replace("/>", f">{attributes}</box>")
+    records, *_ = load_cvat(write_cvat(tmp_path, image("a.jpg", shape)))
+    (annotation,) = records[0]["annotations"]
+    assert (annotation["ignore"], annotation["difficult"]) == (1, 1)
 
 
 def test_what_has_no_box_is_counted(tmp_path):
@@ -126,6 +158,11 @@ def test_images_in_folders_of_the_server(tmp_path):
             image("a.jpg", BOX.replace("/>", '><attribute name="ignore">?</attribute></box>')),
             r"shape 1, 'dog' has the attribute 'ignore' '\?', expected 0 or 1",
         ),
+        (f"{image('a.jpg')}{BOX}", r"<box> lies where it is not read, expected it in an <image>"),
+        (f"{image('a.jpg')}<job>{image('a.jpg', BOX)}</job>", r"<box> lies where it is not"),
+        (f"{image('a.jpg')}<tracks><track id='0'/></tracks>", r"<track> lies where it is not"),
+        (image("a.jpg", f"<boxes>{BOX}</boxes>"), r"image 'a.jpg': <box> is not read, expected"),
+        (image("a.jpg", BOX.replace("box", "bbox")), r"<bbox> is not read, expected <box>, <pol"),
         ("<track/>", r"has tracks, as CVAT for video has: expected CVAT for images 1.1"),
         ("", r"has no images"),
     ],

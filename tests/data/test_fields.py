@@ -2,7 +2,15 @@ import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 
-from ohem_d2.data.fields import flag, number, plain_id, read_keypoints, read_outline, runs_fault
+from ohem_d2.data.fields import (
+    flag,
+    marks,
+    number,
+    plain_id,
+    read_keypoints,
+    read_outline,
+    runs_fault,
+)
 
 SQUARE = [1, 1, 5, 1, 5, 5, 1, 5]
 
@@ -21,6 +29,15 @@ def test_what_is_a_flag(value):
 def test_what_is_neither(value):
     with pytest.raises(ValueError, match="expected 0 or 1"):
         flag(value)
+
+
+def test_marks_in_any_case():
+    assert marks([("Ignore ", "yes"), ("difficult", True), ("colour", "red")]) == {
+        "ignore": 1, "difficult": 1
+    }  # fmt: skip
+    assert marks([("ignore", "no"), ("Difficult", "medium")]) == {}
+    with pytest.raises(ValueError, match=r"'Ignore' '\?', expected 0 or 1"):
+        marks([("Ignore", "?")])
 
 
 def test_numbers_and_ids():

@@ -102,6 +102,34 @@ def test_a_flag_that_is_not_set(tmp_path, value):
     assert "ignore" not in annotations[0]
 
 
+def test_difficult_objects(tmp_path):
+    shapes = [{**RECTANGLE, "difficult": True}, {**RECTANGLE, "flags": {"Difficult": True}}]
+    annotations, _ = load_one(tmp_path, *shapes, {**RECTANGLE, "difficult": False})
+    assert [x.get("difficult") for x in annotations] == [1, 1, None]
+
+
+def test_an_image_with_the_flag_ignore_is_left_out(tmp_path):
+    write_labelme(tmp_path, "b", flags={"Ignore": True, "night": True})
+    with pytest.raises(InputError, match=r"all images have the flag 'ignore', expected some witho"):
+        load_labelme(tmp_path)
+    write_labelme(tmp_path, flags={"ignore": False})
+    found = Findings()
+    records, *_ = load_labelme(tmp_path, findings=found)
+    assert [r["image_id"] for r in records] == ["a"]
+    assert [(x.name, x.file) for x in found] == [
+        ("image with the flag 'ignore', left out", str(tmp_path / "b.json"))
+    ]
+
+
+def test_a_json_file_that_names_the_image_of_another(tmp_path):
+    write_labelme(tmp_path)
+    write_labelme(tmp_path, "b", imagePath="..\\a.jpg")
+    found = Findings()
+    records, *_ = load_labelme(tmp_path, findings=found)
+    assert records[1]["file_name"].endswith("b.jpg")
+    assert [x.words for x in found] == ["'a.jpg' instead of 'b.jpg'"]
+
+
 def test_what_systems_leave_behind_is_no_annotation(tmp_path):
     write_labelme(tmp_path)
     (tmp_path / "._a.json").write_bytes(b"\0\5\x16")
@@ -148,6 +176,7 @@ def test_images_in_another_folder(tmp_path, path):
         ({"shapes": [{**RECTANGLE, "points": [[1, "2"], [3, 4]]}]}, r"expected 2 \[x, y\]"),
         ({"shapes": [{**RECTANGLE, "shape_type": "star"}]}, r"is a 'star', expected one of poly"),
         ({"shapes": [{**RECTANGLE, "flags": {"ignore": "?"}}]}, r"has the flag 'ignore' '\?', exp"),
+        ({"flags": {"ignore": "?"}}, r"has the flag 'ignore' '\?', expected 0 or 1"),
         ({"imagePath": 3}, r"imagePath is 3, expected a text"),
     ],
 )

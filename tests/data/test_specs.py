@@ -270,6 +270,6 @@ def test_no_object_at_all(tmp_path):
     write_voc(tmp_path, {"a": []})
     with pytest.raises(InputError, match=r"there is no object in the data set 'voc://"):
         register_datasets(make_cfg([f"voc://{tmp_path}?split=trainval"]))
-    write_voc(tmp_path, {"a": [("dog", (30, 30, 10, 10), "")]})
+    write_voc(tmp_path, {"a": [("dog", (30, 30, 30, 10), "")]})
     with pytest.raises(InputError, match=r"no object in .*; box of zero area, left out: 1 \(.*a.j"):
         register_datasets(make_cfg([f"voc://{tmp_path}"]))

@@ -7,6 +7,7 @@ from PIL import Image
 from small_data import HEIGHT, OBJECT, WIDTH, write_voc
 
 from ohem_d2.data.addresses import load_address
+from ohem_d2.data.box_order import SORTED
 from ohem_d2.data.findings import Finding, Findings
 from ohem_d2.data.voc import load_voc
 from ohem_d2.errors import InputError
@@ -229,6 +230,25 @@ def test_numbers_from_zero(tmp_path):
     assert records[0]["annotations"][0]["bbox"] == [0, 5, 20, 30]
 
 
+@pytest.mark.parametrize("corners", [(20, 30, 1, 1), (1, 30, 20, 1), (20, 1, 1, 30)])
+def test_corners_in_another_order(tmp_path, corners):
+    folder = write_voc(tmp_path, {"a": [("dog", corners, ""), ("dog", (5, 5, 9, 9), "")]})
+    data = load_address(f"voc://{folder}")
+    assert data.records[0]["annotations"][0]["bbox"] == [0, 0, 20, 30]
+    assert [x.name for x in data.findings] == [SORTED]
+
+
+def test_difficult_objects_of_which_nothing_is_said(tmp_path):
+    words = [f"<difficult>{x}</difficult>" for x in ("Unspecified", "yes", "")]
+    folder = write_voc(tmp_path, {"a": [("dog", (1, 1, 20, 30), x) for x in words]})
+    found = Findings()
+    records, *_ = load_voc(folder, findings=found)
+    assert [a["difficult"] for a in records[0]["annotations"]] == [0, 1, 0]
+    assert [(x.name, x.words) for x in found] == [
+        ("<difficult> that says nothing, taken as 0", "'dog': 'Unspecified'")
+    ]
+
+
 def test_class_names_are_written_in_one_way(tmp_path):
     objects = [
         (name, (1, 1, 20, 30), "") for name in ("car", "car ", "\n\tcar\n", "traffic  light")
@@ -287,6 +307,63 @@ def test_what_systems_leave_behind_is_no_annotation(tmp_path):
     (folder / "Annotations/.ipynb_checkpoints/a-checkpoint.xml").write_text("<annotation/>")
     (folder / "Annotations/b.xml").rename(folder / "Annotations/b.XML")
     assert len(load_voc(folder)[0]) == 2
+
+
+def write_xml(tmp_path, text):
+    folder = write_voc(tmp_path, {"a": []})
+    (folder / "Annotations/a.xml").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<annotation><objects>{A_BOX}</objects></annotation>",
+        f"<Annotation>{A_BOX}</Annotation>".replace("object", "Object"),
+        f"<annotation>{A_BOX}</annotation>".replace("bndbox", "bndBox").replace("xmin", "Xmin"),
+        f'<annotation xmlns="http://example.com/voc">{A_BOX}</annotation>',
+        f"<annotation><objects>1</objects><source><image>x</image></source>{A_BOX}</annotation>",
+        f"<annotation>{A_BOX.replace('</name>', f'</name><part>{A_BOX[8:-9]}</part>')}"
+        "</annotation>",
+        f"<annotation>{A_BOX.replace('</name>', '</name><polygon><x1>1</x1></polygon>')}"
+        "</annotation>",
+    ],
+)
+def test_other_ways_to_write_the_same(tmp_path, text):
+    found = Findings()
+    records, classes, _ = load_voc(write_xml(tmp_path, text), findings=found)
+    assert classes == ["dog"]
+    assert [a["bbox"] for a in records[0]["annotations"]] == [[0, 0, 20, 30]]
+    assert not found
+
+
+NOT_READ = r"a.xml: <{}> lies where it is not read, expected an <object> with a <bndbox>"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (f"<outputs>{A_BOX}</outputs>", NOT_READ.format("object")),
+        (f"<annotation>{A_BOX}</annotation>", NOT_READ.format("object")),
+        (A_BOX.replace("object", "item"), NOT_READ.format("bndbox")),
+        (A_BOX + "<bndbox><xmin>1</xmin></bndbox>", NOT_READ.format("bndbox")),
+        ("<box xmin='1' ymin='1' xmax='9' ymax='9'/>", NOT_READ.format("box")),
+        (A_BOX.replace("bndbox", "bbox"), r"object 1 \('dog'\) has no <bndbox> but <bbox>, exp"),
+        (A_BOX.replace("bndbox", "x"), r"object 1 \('dog'\) has no <bndbox> but <x>, expected"),
+        (A_BOX.replace("<bndbox>", f"{A_BOX}<bndbox>"), r"object 1 \('dog'\) has an <object> ins"),
+    ],
+)
+def test_objects_that_are_not_read_are_no_background(tmp_path, body, message):
+    folder = write_xml(tmp_path, f"<annotation>{body}</annotation>")
+    with pytest.raises(InputError, match=message):
+        load_voc(folder)
+
+
+def test_corners_of_something_else_are_named(tmp_path):
+    crop = "<crop><xmin>1</xmin><xmax>9</xmax></crop>"
+    found = Findings()
+    load_voc(write_xml(tmp_path, f"<annotation>{crop}{A_BOX}</annotation>"), findings=found)
+    assert [x.name for x in found] == ["<crop> with corners, which is no <object>, not read"]
 
 
 def break_file(name, content):

@@ -110,6 +110,19 @@ def test_roboflow_splits_in_folders_of_their_own(tmp_path):
         assert boxes(load_yolo(tmp_path / "data.yaml", split)[0]) == TRAIN[:1]
 
 
+def test_a_path_that_may_mean_two_folders(tmp_path):
+    for folder in (tmp_path, tmp_path / "mine"):
+        write_image(folder / "train/images/a.jpg")
+        (folder / "train/labels").mkdir()
+        (folder / "train/labels/a.txt").write_text(BOX)
+    (tmp_path / "mine/data.yaml").write_text("train: ../train/images\nnames: [dog]\n")
+    found = Findings()
+    records, *_ = load_yolo(tmp_path / "mine", findings=found)
+    assert Path(records[0]["file_name"]).resolve() == tmp_path / "train/images/a.jpg"
+    assert found[0].name == "path that may mean another one, which exists, too"
+    assert found[0].words.endswith(f"and there is {tmp_path}/mine/train/images")
+
+
 def darknet(folder, images="obj_train_data"):
     (folder / "obj_train_data").mkdir(parents=True)
     for i, name in enumerate("ab"):
@@ -169,6 +182,50 @@ def test_the_box_of_an_object_with_keypoints(folder):
     found = Findings()
     assert boxes(load_yolo(folder, "train", findings=found)[0]) == TRAIN
     assert found[0].name == "keypoints, which are not read"
+
+
+def test_keypoints_that_the_yaml_does_not_name(folder):
+    rows = [f"0 0.{i} 0.{i} 0.1 0.1 0.{i}1 0.{i}2" for i in (1, 3, 5, 7, 8)]
+    (folder / "labels/train/a.txt").write_text("\n".join(rows))
+    with pytest.raises(InputError, match=r"a.txt, line 1: .* expected 'kpt_shape: \[1, 2\]' in"):
+        load_yolo(folder, "train")
+    (folder / "data.yaml").write_text(YAML + "kpt_shape: []\n")
+    assert len(load_yolo(folder, "train")[0][0]["annotations"][0]["segmentation"][0]) == 6
+    (folder / "data.yaml").write_text(YAML + "kpt_shape: [1, 2]\n")
+    assert load_yolo(folder, "train")[0][0]["annotations"][0]["bbox"] == pytest.approx(
+        [4, 3, 12, 9]
+    )
+    (folder / "data.yaml").write_text(YAML + "kpt_shape: [1, 3]\n")
+    with pytest.raises(InputError, match=r"line 1: 7 columns, expected 5 or 8, as kpt_shape says"):
+        load_yolo(folder, "train")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("labels/train/classes.txt", "cat\ndog\n", "class 0 is 'cat', and 'dog' in "),
+        ("labels/classes.txt", "dog\nbird\n", "class 1 is 'bird', and 'cat' in "),
+        ("obj.names", "dog\n\n", None),
+        ("labels.txt", "Dog\ncat \nbird\n", None),
+        ("labels/train/predefined_classes.txt", "cat\ndog\n", None),
+    ],
+)
+def test_another_list_of_class_names(folder, file, content, words):
+    (folder / file).write_text(content)
+    found = Findings()
+    load_yolo(folder / "data.yaml", "train", findings=found)
+    names = [x for x in found if x.name.startswith("list of class names that differs")]
+    assert [x.file for x in names] == ([str(folder / file)] if words else [])
+    assert not words or names[0].words.startswith(words)
+
+
+def test_numbers_of_classes_with_gaps(folder):
+    (folder / "data.yaml").write_text(YAML.replace("[dog, cat]", "{0: dog, 2: cat}"))
+    (folder / "labels/train/a.txt").write_text(BOX.replace("0", "1", 1))
+    with pytest.raises(
+        InputError, match=r"the class is 1, expected one of 0, 2, since names has n"
+    ):
+        load_yolo(folder, "train")
 
 
 def test_an_image_that_is_shown_turned(folder):
@@ -237,6 +294,10 @@ def test_labels_without_an_image_are_named(folder):
     [
         ("0 0.5 0.5 0.25", r"4 columns, expected 5"),
         ("0 0.5 0.5 0.25 0.5 0.9", r"6 columns, expected 5"),
+        (
+            "0 .5 .5 .2 .2 .9 2",
+            r"2 is no .*, expected 0 to 1; or labels saved without conf.*kpt_shape",
+        ),
         ("0 0.5 0.5 1.25 0.5", r"1.25 is no normalised coordinate, expected 0 to 1"),
         ("0 320 240 40 60", r"320 is no normalised coordinate"),
         ("0 -0.1 0.5 0.25 0.5", r"-0.1 is no normalised coordinate"),
@@ -262,6 +323,7 @@ def test_errors_name_the_line(folder, line, message):
         ("train: images/train\nnames: []", r"names is empty"),
         ("train: images/train\nnames: {dog: 0}", r"names has the key 'dog', expected numbers"),
         ("train: images/train\nnames: [' ']", r"the name of class 0 is ' ', expected a text"),
+        ("train: images/train\nnames: [dog]\nkpt_shape: 17", r"kpt_shape is 17, expected \[number"),
         ("train: 3\nnames: [dog]", r"train is \[3\], expected folders or lists"),
         ("train: no/such\nnames: [dog]", r"train is no/such, which does not exist"),
         ("train: labels\nnames: [dog]", r"there are no images in 'train', labels"),
