@@ -10,6 +10,7 @@ from detectron2.structures import BoxMode
 from ..errors import InputError
 from .class_names import normalise
 from .fields import marks
+from .file_names import composed
 from .findings import Findings
 from .image_files import Described, ImageFolder, base_name, files_below, find_image, image_folders
 from .text_files import read_json
@@ -59,7 +60,9 @@ def load_labelme(
                 "it there (or '?images=<folder>')"
             )
         described.add(image, str(file))
-        if image.name != named and any(x.by_name(named, inside) for x in folders):
+        if composed(image.name) != composed(named) and any(
+            x.by_name(named, inside) for x in folders
+        ):
             findings.add(
                 "JSON file that names another image than that of its own name, which is taken",
                 file,
