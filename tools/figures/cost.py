@@ -47,8 +47,6 @@ COSTS = {
     QUARTER: "the same, the paper's rule, a quarter of the budget",
     QUICK_START: "the quick start's small model",
     MASKS: "Mask R-CNN R50-FPN, untrained",
-    f"{MASKS}, the paper's way": "the same, the paper's rule",
-    f"{MASKS}, at most a fourth of it foreground": "the same, at most a fourth of it foreground",
     "R50-C4": "Faster R-CNN R50-C4, the paper's rule",
     "Mixed precision (bfloat16)": "Faster R-CNN R50-FPN, bfloat16, the paper's rule",
 }
@@ -95,6 +93,7 @@ def readme_cost() -> str:
     """A few sentences."""
     mining, with_masks = _of_mining(FPN)[1], _of_mining(MASKS)[1]
     ratio_to_plain, low_to_high = mining.ratio.split(" ", 1)
+    masks_to_plain = with_masks.ratio.split(" ")[0]
     memory = float(mining.memory)
     on_gpu = [
         _of_mining(f"{FPN} on a GPU{x}", GPU_PAGE)[1].ratio.split(" ")[0]
@@ -103,12 +102,10 @@ def readme_cost() -> str:
     text = (
         "On 2 CPU cores, with 2,000 proposals, a training step of Faster R-CNN R50-FPN takes "
         f"**{mining.same_pooling} times as long** as plain Detectron2's if both use our multi-core "
-        "RoI pooling. Detectron2's own pooling uses one core only; compared with that, it takes "
-        f"{ratio_to_plain} times as long {low_to_high}. Peak memory is "
-        + ("the same" if memory == 1 else f"{memory:.2f} times as high")
-        + f"; for an untrained Mask R-CNN, it is {with_masks.memory} times as high. On a GPU "
-        f"(NVIDIA H100), a step takes {on_gpu[0]} times as long, and {on_gpu[1]} times in mixed "
-        "precision."
+        f"RoI pooling, and {ratio_to_plain} times {low_to_high} compared with Detectron2's own, which "
+        f"uses one core. For Mask R-CNN, it is {with_masks.same_pooling} and {masks_to_plain}. Peak "
+        f"memory is {memory:.2f} times as high, for Mask R-CNN {float(with_masks.memory):.2f}. On a "
+        f"GPU (NVIDIA H100), a step takes {on_gpu[0]} times as long, {on_gpu[1]} in mixed precision."
     )
     return wrapped(text)
 
@@ -143,7 +140,8 @@ def cost() -> str:
 def cost_goals() -> str:
     """What was aimed at, and what was found."""
     rows = []
-    for title, time, memory in ((FPN, 1.15, 1.02), (QUARTER, 0.95, 1.0), (QUICK_START, 1.15, None)):
+    goals = (FPN, 1.15, 1.02), (MASKS, 1.15, 1.02), (QUARTER, 0.95, 1.0), (QUICK_START, 1.15, None)
+    for title, time, memory in goals:
         _, mining = _of_mining(title)
         met = float(mining.ratio.split(" ")[0]) <= time
         met &= memory is None or float(mining.memory) <= memory
