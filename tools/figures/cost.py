@@ -92,7 +92,7 @@ def gpu_cost() -> str:
 def readme_cost() -> str:
     """A few sentences."""
     mining, with_masks = _of_mining(FPN)[1], _of_mining(MASKS)[1]
-    ratio_to_plain, low_to_high = mining.ratio.split(" ", 1)
+    ratio_to_plain = mining.ratio.split(" ")[0]
     masks_to_plain = with_masks.ratio.split(" ")[0]
     memory = float(mining.memory)
     on_gpu = [
@@ -102,10 +102,10 @@ def readme_cost() -> str:
     text = (
         "On 2 CPU cores, with 2,000 proposals, a training step of Faster R-CNN R50-FPN takes "
         f"**{mining.same_pooling} times as long** as plain Detectron2's if both use our multi-core "
-        f"RoI pooling, and {ratio_to_plain} times {low_to_high} compared with Detectron2's own, which "
-        f"uses one core. For Mask R-CNN, it is {with_masks.same_pooling} and {masks_to_plain}. Peak "
-        f"memory is {memory:.2f} times as high, for Mask R-CNN {float(with_masks.memory):.2f}. On a "
-        f"GPU (NVIDIA H100), a step takes {on_gpu[0]} times as long, {on_gpu[1]} in mixed precision."
+        f"RoI pooling, and {ratio_to_plain} times as long with Detectron2's own, which uses one core "
+        f"(Mask R-CNN: {with_masks.same_pooling} and {masks_to_plain}). Peak memory is {memory:.2f} "
+        f"and {float(with_masks.memory):.2f} times as high. On a GPU (NVIDIA H100), a step takes "
+        f"{on_gpu[0]} times as long, {on_gpu[1]} in mixed precision."
     )
     return wrapped(text)
 
