@@ -102,10 +102,10 @@ def readme_cost() -> str:
     text = (
         "On 2 CPU cores, with 2,000 proposals, a training step of Faster R-CNN R50-FPN takes "
         f"**{mining.same_pooling} times as long** as plain Detectron2's if both use our multi-core "
-        f"RoI pooling, and {ratio_to_plain} times as long with Detectron2's own, which uses one core "
-        f"(Mask R-CNN: {with_masks.same_pooling} and {masks_to_plain}). Peak memory is {memory:.2f} "
-        f"and {float(with_masks.memory):.2f} times as high. On a GPU (NVIDIA H100), a step takes "
-        f"{on_gpu[0]} times as long, {on_gpu[1]} in mixed precision."
+        f"RoI pooling, and {ratio_to_plain} times as long with Detectron2's own, which uses one "
+        f"core (Mask R-CNN: {with_masks.same_pooling} and {masks_to_plain}). Peak memory is "
+        f"{memory:.2f} and {float(with_masks.memory):.2f} times as high. On a GPU (NVIDIA H100), a "
+        f"step takes {on_gpu[0]} times as long, {on_gpu[1]} in mixed precision."
     )
     return wrapped(text)
 
