@@ -39,7 +39,7 @@ def test_the_counterpart_with_options(roi_heads):
 OTHERS = {"sampler": "RandomSampler", "nms_thresh": 0.6, "scope": "batch",
           "max_foreground_fraction": 0.25, "hard_fraction": 0.25,
           "start_iter": 5, "bg_iou_lo": 0.1, "loss_weight_cls": 2.0, "loss_weight_box_reg": 2.0,
-          "cascade_stages": (0, 2)}  # fmt: skip
+          "max_candidates": 300, "cascade_stages": (0, 2)}  # fmt: skip
 
 
 @pytest.mark.parametrize("option", fields(OHEMOptions), ids=lambda f: f.name)

@@ -14,6 +14,7 @@ from small_heads import FAMILIES, make_batch, make_heads, train_step
 def test_every_head_learns_what_the_plain_head_learns_of_the_same_rois(name, monkeypatch):
     heads, plain, batch = make_family(name, 3, [(3, 50), (1, 20)], **extras(name))
     set_options(heads, hard_fraction=0.5)
+    heads.positive_fraction = 1.0  # so that masks and keypoints are learnt of all foreground
     seen = watch(heads)
     _, losses, _ = train_step(heads, *batch)
     sum(losses.values()).backward()
@@ -57,6 +58,7 @@ def test_every_head_mines_in_mixed_precision(name):
 def test_learns_what_the_plain_head_learns_of_the_same_rois(monkeypatch):
     """Losses, and gradients of weights and features: nothing of the other RoIs gets through."""
     heads = make_heads(masks=True, keypoints=True)
+    heads.positive_fraction = 1.0  # so that masks and keypoints are learnt of all foreground
     plain = make_heads("MODEL.ROI_HEADS.NAME", "StandardROIHeads", masks=True, keypoints=True)
     plain.load_state_dict(heads.state_dict())
     features, proposals, targets = make_batch(3, [(3, 50), (1, 20)], masks=True, keypoints=True)
