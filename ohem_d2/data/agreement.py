@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from detectron2.structures import BoxMode
 
 from ..errors import InputError
+from .boxes import corners, words_of
 from .fields import run_lengths, runs_fault
 from .findings import Findings
 
@@ -33,20 +34,17 @@ def check_agreement(name: str, records: list[dict], findings: Findings) -> None:
     _check_sizes(name, records)
     for record in records:
         for annotation in record["annotations"]:
-            box = BoxMode.convert(
-                list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYXY_ABS
-            )
-            words = f"{annotation['category_id']!r} at {[round(x, 2) for x in annotation['bbox']]}"
+            box = corners(annotation)
             around = _around(annotation)
             if around is not None and _iou(box, around) < _HALF:
                 findings.add(
-                    "outline that does not fit its box",
-                    record["file_name"],
-                    words,
+                    "outline that does not fit its box", record["file_name"], words_of(annotation)
                 )
             if _all_keypoints_outside(annotation, box):
                 findings.add(
-                    "keypoints that all lie outside of their box", record["file_name"], words
+                    "keypoints that all lie outside of their box",
+                    record["file_name"],
+                    words_of(annotation),
                 )
 
 

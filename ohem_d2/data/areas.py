@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from detectron2.structures import BoxMode
-
+from .boxes import corners, words_of
 from .fields import run_lengths, runs_fault
 from .findings import Findings
 
@@ -29,9 +28,7 @@ def check_areas(name: str, records: Sequence[dict], findings: Findings) -> None:
         for annotation in record["annotations"]:
             if (area := annotation.get("area")) is None:
                 continue
-            box = BoxMode.convert(
-                list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYXY_ABS
-            )
+            box = corners(annotation)
             width, height = box[2] - box[0], box[3] - box[1]
             if width <= 0 or height <= 0:
                 continue  # which is named as such
@@ -43,8 +40,7 @@ def check_areas(name: str, records: Sequence[dict], findings: Findings) -> None:
                     "area that cannot be that of its object, by which COCO's metric tells small "
                     "objects from large ones",
                     record["file_name"],
-                    f"{annotation['category_id']!r} at {[round(x, 2) for x in annotation['bbox']]}"
-                    f" has {area:g}",
+                    f"{words_of(annotation)} has {area:g}",
                 )
             elif not least:
                 shares.append(area / (width * height))

@@ -6,9 +6,8 @@ together show it: as an error where that is sure, and else as a finding.
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from detectron2.structures import BoxMode
-
 from ..errors import InputError
+from .boxes import corners
 from .findings import Findings
 
 # What the numbers of a box may be.
@@ -42,11 +41,6 @@ _PARTS = {"two thirds": 2 / 3, "half": 1 / 2, "a third": 1 / 3, "a quarter": 1 /
 _SIDES = (224, 256, 300, 320, 416, 448, 512, 600, 640, 768, 800, 1000, 1024, 1280)
 _LARGER = 1.5  # than these have to be all images
 _SHORT, _OVER = 0.97, 1.003  # of it, that the last box may end
-
-
-def corners(annotation: dict) -> list[float]:
-    """The box of an object as [x0, y0, x1, y1], in pixels."""
-    return BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYXY_ABS)
 
 
 def is_beyond(box: Numbers, width: int, height: int) -> bool:

@@ -2,6 +2,7 @@
 
 from detectron2.structures import BoxMode
 
+from .boxes import corners, words_of
 from .findings import Findings
 
 SORTED = "box whose corners are in another order, or whose sizes are negative, sorted"
@@ -18,12 +19,10 @@ def sort_corners(records: list[dict], findings: Findings) -> None:
     """
     for record in records:
         for annotation in record["annotations"]:
-            box, mode = annotation["bbox"], annotation["bbox_mode"]
-            x0, y0, x1, y1 = BoxMode.convert(list(box), mode, BoxMode.XYXY_ABS)
+            x0, y0, x1, y1 = corners(annotation)
             is_in_order = x0 <= x1 and y0 <= y1
             if is_in_order or -_SLIP <= x1 - x0 <= 0 or -_SLIP <= y1 - y0 <= 0:
                 continue
-            corners = [min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)]
-            annotation["bbox"] = BoxMode.convert(corners, BoxMode.XYXY_ABS, mode)
-            words = f"{annotation['category_id']!r} at {[round(v, 2) for v in box]}"
-            findings.add(SORTED, record["file_name"], words)
+            findings.add(SORTED, record["file_name"], words_of(annotation))
+            box = [min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)]
+            annotation["bbox"] = BoxMode.convert(box, BoxMode.XYXY_ABS, annotation["bbox_mode"])

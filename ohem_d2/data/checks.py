@@ -13,8 +13,9 @@ from detectron2.utils import comm
 from ..errors import InputError
 from .agreement import check_agreement
 from .areas import check_areas
-from .box_forms import check_form, check_scale, corners, is_beyond
+from .box_forms import check_form, check_scale, is_beyond
 from .box_order import sort_corners
+from .boxes import corners, words_of
 from .fields import runs_fault
 from .findings import Findings
 from .image_reading import EIGHT_BIT, ImageCache, ImageFile, plain_path
@@ -318,16 +319,12 @@ def _find_odd_boxes(records: list[dict], findings: Findings) -> None:
                 findings.add(
                     "object annotated more than once, with the same class and box",
                     record["file_name"],
-                    _words_of(annotation),
+                    words_of(annotation),
                 )
             seen.add(what)
     for record, annotation, (x0, y0, x1, y1) in pairs:
         if x1 - x0 < 1 and y1 - y0 < 1:
-            findings.add("box smaller than a pixel", record["file_name"], _words_of(annotation))
-
-
-def _words_of(annotation: dict) -> str:
-    return f"{annotation['category_id']!r} at {[round(x, 2) for x in annotation['bbox']]}"
+            findings.add("box smaller than a pixel", record["file_name"], words_of(annotation))
 
 
 def _leave_out_bad_boxes(records: list[dict], findings: Findings) -> None:
@@ -336,7 +333,7 @@ def _leave_out_bad_boxes(records: list[dict], findings: Findings) -> None:
         kept = []
         for annotation in record["annotations"]:
             x0, y0, x1, y1 = box = corners(annotation)
-            words = _words_of(annotation)
+            words = words_of(annotation)
             if not (x1 > x0 and y1 > y0):
                 findings.add("box of zero area, left out", record["file_name"], words)
                 continue

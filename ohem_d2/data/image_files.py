@@ -10,6 +10,7 @@ from PIL import Image
 
 from ..errors import InputError
 from .file_names import composed
+from .findings import Findings
 from .image_reading import read_header
 from .orientation import SIDEWAYS
 
@@ -159,6 +160,35 @@ def find_image(
         if found:
             return found[0]
     return None
+
+
+def find_other_name(
+    kind: str,
+    image: Path,
+    annotations: Path,
+    inside: Path,
+    named: str,
+    folders: Sequence[ImageFolder],
+    findings: Findings,
+) -> None:
+    """
+    Name a file of annotations in which the name of another image stands, if that is there, too.
+
+    Args:
+        kind: what the file is.
+        image: what `find_image` returned.
+        annotations: as for `find_image`.
+        inside: the same.
+        named: the same.
+        folders: the same.
+        findings: where to put it.
+    """
+    if composed(image.name) != composed(named) and any(x.by_name(named, inside) for x in folders):
+        findings.add(
+            f"{kind} that names another image than that of its own name, which is taken",
+            annotations,
+            f"{named!r} instead of {image.name!r}",
+        )
 
 
 class Described:

@@ -10,9 +10,16 @@ from detectron2.structures import BoxMode
 from ..errors import InputError
 from .class_names import normalise
 from .fields import marks
-from .file_names import composed
 from .findings import Findings
-from .image_files import Described, ImageFolder, base_name, files_below, find_image, image_folders
+from .image_files import (
+    Described,
+    ImageFolder,
+    base_name,
+    files_below,
+    find_image,
+    find_other_name,
+    image_folders,
+)
 from .text_files import read_json
 
 _WITHOUT_BOX = ("point", "points", "line", "linestrip")
@@ -60,14 +67,7 @@ def load_labelme(
                 "it there (or '?images=<folder>')"
             )
         described.add(image, str(file))
-        if composed(image.name) != composed(named) and any(
-            x.by_name(named, inside) for x in folders
-        ):
-            findings.add(
-                "JSON file that names another image than that of its own name, which is taken",
-                file,
-                f"{named!r} instead of {image.name!r}",
-            )
+        find_other_name("JSON file", image, file, inside, named, folders, findings)
         try:
             is_left_out = marks(_flags(content).items()).get("ignore")
         except ValueError as e:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from detectron2.structures import BoxMode
+
+from .boxes import corners
 
 _SHOWN_SIZES = 5
 _AREAS = {"small": 32**2, "medium": 96**2, "large": math.inf}  # COCO's, in pixels
@@ -86,7 +87,7 @@ def overview(records: Sequence[dict], classes: Sequence[str]) -> Overview:
         objects.update(names)
         images_with.update(set(names))
         for a in annotations:
-            x0, y0, x1, y1 = BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYXY_ABS)
+            x0, y0, x1, y1 = corners(a)
             areas.append((x1 - x0) * (y1 - y0))
     counts = list(map(len, of_images)) or [0]
     sizes = Counter((r["width"], r["height"]) for r in records if "width" in r)

@@ -15,7 +15,7 @@ from detectron2.structures import BoxMode
 from ..errors import InputError
 from .class_names import normalise
 from .fields import flag
-from .file_names import as_on_disk, composed
+from .file_names import as_on_disk
 from .findings import Findings
 from .image_files import (
     Described,
@@ -23,6 +23,7 @@ from .image_files import (
     base_name,
     files_below,
     find_image,
+    find_other_name,
     image_folders,
     is_image,
 )
@@ -88,14 +89,7 @@ def load_voc(
         if image is None:
             raise InputError(f"{file} exists, but there is no image for it in {_in_words(folders)}")
         described.add(image, str(file))
-        if composed(image.name) != composed(named) and any(
-            x.by_name(named, inside) for x in folders
-        ):
-            findings.add(
-                "XML that names another image than that of its own name, which is taken",
-                file,
-                f"{named!r} instead of {image.name!r}",
-            )
+        find_other_name("XML", image, file, inside, named, folders, findings)
         image_id = (inside / file.stem).as_posix()
         records.append(_load_image(root, file, image, image_id, first_pixel, findings))
     if split is None:
