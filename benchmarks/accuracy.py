@@ -423,8 +423,9 @@ def settings_of(cfg: CfgNode) -> dict[str, object]:
 
 def check_same_settings(result: dict, cfg: CfgNode, file: Path) -> None:
     """
-    Make sure that a run was one of this config. A key of this project that was not there at the
-    time counts as its default, but for HARD_FRACTION: all of the budget went to hard examples.
+    Make sure that a run was one of this config, on any device. A key of this project that was not
+    there at the time counts as its default, but for HARD_FRACTION: all of the budget went to hard
+    examples.
 
     Raises:
         InputError: it was not.
@@ -433,7 +434,9 @@ def check_same_settings(result: dict, cfg: CfgNode, file: Path) -> None:
     add_ohem_config(default)
     default.MODEL.ROI_HEADS.OHEM.HARD_FRACTION = PAPERS_HARD_FRACTION
     now = settings_of(cfg)
-    for key, value in _flat(default).items():
+    known = _flat(default)
+    del known["MODEL.DEVICE"]  # "machine" has it
+    for key, value in known.items():
         found, expected = result["settings"].get(key, value), now.get(key, value)
         if found != expected:
             raise InputError(

@@ -258,6 +258,13 @@ def test_a_key_that_was_not_there_yet_counts_as_its_default(tmp_path):
     accuracy.check_same_settings(result, cfg, tmp_path)
 
 
+def test_runs_may_be_of_any_device(tmp_path):
+    cfg = configure("ohem")
+    result = {"settings": accuracy.settings_of(cfg), "data": "x", "variant": "y", "seed": 0}
+    cfg.MODEL.DEVICE = "cuda:1"
+    accuracy.check_same_settings(result, cfg, tmp_path)
+
+
 def test_a_run_from_before_hard_fraction_gave_all_of_the_budget_to_hard_examples(tmp_path):
     cfg = configure("ohem")
     result = {"settings": accuracy.settings_of(cfg), "data": "x", "variant": "y", "seed": 0}

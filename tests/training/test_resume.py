@@ -280,8 +280,13 @@ def train_lazily(folder, dataset, workers, kill_at=None, resume=False):
             "model.backbone.bottom_up.stem.norm=BN",
             "model.backbone.bottom_up.stages.norm=BN",
             "train.eval_period=0",
+            # A small model, whose checkpoints are quickly written.
+            "model.backbone.bottom_up.stages.depth=18",
+            "model.roi_heads.box_head.fc_dims=[64]",
+            "model.roi_heads.box_predictor.input_shape.channels=64",
         ],
     )
+    cfg.model.backbone.bottom_up.stages.pop("stride_in_1x1")  # ResNet-18 has no such blocks
     cfg.dataloader.pop("evaluator")
     seed_all_rng(5 if resume else 1)
     trainer, checkpointer = build_trainer(cfg, instantiate(cfg.model))
