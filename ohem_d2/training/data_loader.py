@@ -8,6 +8,7 @@ many images were taken, and of the random state in which each was augmented. Eac
 that state, so that the few which are held back, or which a worker augmented last, can be made anew.
 """
 
+import copy
 import logging
 import os
 import signal
@@ -83,8 +84,11 @@ class ResumableLoader:
         if not self._groups:
             yield from outputs
             return
-        self._loader.dataset = outputs  # type: ignore[attr-defined]
-        for batch in self._loader:
+        # A copy: were there a cycle of references, the queues of the workers would be closed before
+        # the workers are told to end, and that would be waited for.
+        groups = copy.copy(self._loader)
+        groups.dataset = outputs  # type: ignore[attr-defined]
+        for batch in groups:
             given = {id(x) for x in batch}
             self._waiting = [x for x in self._waiting if id(x[0]) not in given]
             yield batch

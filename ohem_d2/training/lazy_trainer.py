@@ -1,6 +1,7 @@
 """Training and evaluation of Detectron2's Python configs (LazyConfig)."""
 
 import logging
+import weakref
 from argparse import Namespace
 from contextlib import nullcontext
 from pathlib import Path
@@ -186,7 +187,8 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, Who
     trainer = trainer_class(model, loader, optimizer)
     trainer.max_iter = cfg.train.max_iter
     output_dir = cfg.train.output_dir
-    checkpointer = WholeCheckpointer(model, output_dir, trainer=trainer)
+    # A proxy, as in DefaultTrainer: in a cycle, the workers would be waited for at the end.
+    checkpointer = WholeCheckpointer(model, output_dir, trainer=weakref.proxy(trainer))
     checkpointer.class_names = class_names(data_sets_of(cfg, "train"))
 
     on_all: list[HookBase] = [

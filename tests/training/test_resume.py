@@ -160,6 +160,15 @@ def test_what_is_held_back_is_kept_in_the_order_of_its_coming(dataset):
     assert all(isinstance(index, int) for index, _ in waiting)
 
 
+@pytest.mark.parametrize("grouping", [True, False])
+def test_workers_end_with_their_loader(dataset, grouping):
+    iterator = iter(ResumableLoader(build_loader(dataset, 2, grouping)))
+    next(iterator)
+    assert len(multiprocessing.active_children()) == 2
+    del iterator
+    assert not multiprocessing.active_children()
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
@@ -295,6 +304,8 @@ def train_lazily(folder, dataset, workers, kill_at=None, resume=False):
     checkpointer.resume_or_load("", resume=resume)
     with suppress(Killed):
         trainer.train(trainer.iter + 1 if resume else 0, cfg.train.max_iter)
+    del trainer, checkpointer
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.slow
