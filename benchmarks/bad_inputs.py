@@ -180,6 +180,9 @@ KEYS = [
     key("TEST.AUG.MIN_SIZES", "()", TEST__AUG__ENABLED=True),
     key("SEED", 2**40),
     key("FLOAT32_PRECISION", "low"),
+    *(key("SOLVER.WARMUP_ITERS", v, SOLVER__RESCALE_INTERVAL=True) for v in (2, 1000)),
+    key("TEST.EXPECTED_RESULTS", "[['bbox', 'AP', 38.5, -1]]"),
+    key("TEST.EXPECTED_RESULTS", "[['bbox', 'AP', 385, 2]]"),
     key("VIS_PERIOD", -1),
     key(f"{HEADS}.OHEM.LOSS_WEIGHT_CLS", "1e308"),
     key(f"{HEADS}.OHEM.NMS_THRESH", -1.0),
@@ -828,6 +831,13 @@ CONFIGS = [
         plain=False),
     Bad("configs", "--dist-url without tcp://", ("--dist-url",), plain=False,
         arguments=("--num-machines", "2", "--dist-url", "127.0.0.1:29511")),
+    *(Bad("configs", f"--num-machines 2 {' '.join(x)}".rstrip(), ("--num-machines", "--dist-url"),
+          arguments=("--num-machines", "2", *x), plain=False)
+      for x in ((), ("--dist-url", "auto"), ("--dist-url", "tcp://10.0.0.1"))),
+    base("_base_ for _BASE_", "_base_: quick_start.yaml\n"),
+    Bad("configs", "--resume True", ("'True'",), arguments=("--resume", "True"), plain=False),
+    Bad("configs", "a key without a value", ("SEED",),
+        arguments=("SEED", "SOLVER.GAMMA", "0.1", "VIS_PERIOD")),
     Bad("configs", "KEY = VALUE", ("SOLVER.MAX_ITER",), arguments=("SOLVER.MAX_ITER", "=", "5")),
     Bad("configs", "a setting below a value", ("SEED.X",), {"SEED.X": 5}),
     *(python(name, text) for name, text in (

@@ -1,0 +1,97 @@
+"""
+The schedule of learning rates, tried over all steps before the first, and looked at to the end.
+
+After the last step, Detectron2 asks for the rate of one more. Its schedules are for progress in
+[0, 1) though, and some fail at 1: that of fixed gamma has no value there, and one behind a warm-up
+may be asked for more than 1, by rounding. No step has that rate, so the last one is as good.
+"""
+
+import copy
+import logging
+import math
+
+import numpy as np
+from detectron2.solver import LRMultiplier
+from fvcore.common.param_scheduler import ParamScheduler
+
+from ..errors import InputError, shown
+from .random_state import keep_random_state
+
+logger = logging.getLogger(__name__)
+
+# Of a longer training, so many steps are tried.
+_MOST_TRIED = 10_000
+
+
+class EndingSchedule(ParamScheduler):
+    """A schedule that has a value at the end of a training, too."""
+
+    def __init__(self, schedule: ParamScheduler) -> None:
+        """
+        Args:
+            schedule: it is as before wherever it has a value.
+        """
+        self._schedule = schedule
+
+    def __call__(self, where: float) -> float:
+        """See fvcore's `ParamScheduler`."""
+        try:
+            return self._schedule(where)
+        except Exception:  # a schedule of the user's own may raise anything
+            if where + self.WHERE_EPSILON < 1:
+                raise
+            return self._schedule(1 - 2 * self.WHERE_EPSILON)
+
+
+def with_an_end(scheduler: object, key: str, max_iter: int) -> object:
+    """
+    Let a schedule have a value at the end of a training, and try it.
+
+    Args:
+        scheduler: what Detectron2's hook of learning rates takes. Those of torch's own, which keep
+            a state, are left alone.
+        key: where the config names it.
+        max_iter: how many steps the training has.
+
+    Returns:
+        the scheduler to use.
+
+    Raises:
+        InputError: a rate is none.
+    """
+    if isinstance(scheduler, LRMultiplier):
+        scheduler._multiplier = EndingSchedule(scheduler._multiplier)
+        _try(scheduler._multiplier, key, max_iter)
+    elif isinstance(scheduler, ParamScheduler):
+        scheduler = EndingSchedule(scheduler)
+        factors = _try(scheduler, key, max_iter)
+        if (middle := factors[len(factors) // 2]) < factors[-1] <= 1:
+            logger.warning(
+                f"{key} has its learning rate lower in the middle of the training ({middle:g} of "
+                f"what is set) than at its end ({factors[-1]:g})"
+            )
+    return scheduler
+
+
+def _try(schedule: ParamScheduler, key: str, max_iter: int) -> list[float]:
+    """The factors of the learning rate that a schedule has in all steps, or in some of many."""
+    number = min(max_iter, _MOST_TRIED)
+    steps = [int(x) for x in np.linspace(0, max_iter - 1, number).round()]
+    with keep_random_state():
+        schedule = copy.deepcopy(schedule)  # one of the user's own may keep a state
+        factors = [schedule(step / max_iter) for step in steps]
+    for step, factor in zip(steps, factors):
+        if not math.isfinite(factor) or factor < 0:
+            raise InputError(
+                f"{key} makes {shown(factor)} of the learning rate in iteration {step}, expected a "
+                "factor of 0 or more"
+            )
+    largest = max(factors)
+    if largest == 0:
+        logger.warning(f"{key} makes all learning rates 0: nothing will be learned")
+    elif largest > 1 and not math.isclose(largest, 1):
+        logger.warning(
+            f"{key} makes the learning rate {largest:g} times as large as it is set, from "
+            f"iteration {steps[factors.index(largest)]} on"
+        )
+    return factors
