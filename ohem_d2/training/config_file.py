@@ -175,13 +175,11 @@ def _merge_settings(cfg: CfgNode, opts: list[str]) -> None:
             words = shown(opt)
             raise InputError(f"in the settings {words}: expected KEY VALUE, as for YAML configs")
         value = opts[2 * i + 1] if 2 * i + 1 < len(opts) else ""
-        # A whole key is no value, whereas a word such as MODEL may be.
-        if value in known and (opt not in known or "." in value):
-            expected = "its value" if opt in known else "KEY VALUE: nothing before a key, and no "
-            expected += "" if opt in known else "value after a switch, such as --resume"
-            raise InputError(
-                f"in the settings {shown(opt)} is followed by the key {value}, expected {expected}"
-            )
+        words = f"in the settings {shown(opt)} is followed by the key {value}, expected"
+        if opt not in known and value in known:
+            raise InputError(f"{words} KEY VALUE; a switch, such as --resume, has no value")
+        if value in known and "." in value:  # a word such as MODEL may be meant
+            raise InputError(f"{words} its value")
         if opts[2 * i + 1 : 2 * i + 2] in (["="], [":"]):
             raise InputError(
                 f"in the settings {opt!r} is followed by {opts[2 * i + 1]!r}, expected KEY VALUE"

@@ -19,8 +19,8 @@ from .random_state import keep_random_state
 
 logger = logging.getLogger(__name__)
 
-# Of a longer training, so many steps are tried.
-_MOST_TRIED = 10_000
+# Of a longer training, so many steps are tried; and in each training so many places.
+_MOST_TRIED, _PLACES = 10_000, 1000
 
 
 class EndingSchedule(ParamScheduler):
@@ -74,24 +74,31 @@ def with_an_end(scheduler: object, key: str, max_iter: int) -> object:
 
 
 def _try(schedule: ParamScheduler, key: str, max_iter: int) -> list[float]:
-    """The factors of the learning rate that a schedule has in all steps, or in some of many."""
+    """The factors of the learning rate that a schedule has, from the first step to the last."""
     number = min(max_iter, _MOST_TRIED)
-    steps = [int(x) for x in np.linspace(0, max_iter - 1, number).round()]
+    steps = {int(x) / max_iter for x in np.linspace(0, max_iter - 1, number).round()}
+    factors: dict[float, float] = {}
     with keep_random_state():
         schedule = copy.deepcopy(schedule)  # one of the user's own may keep a state
-        factors = [schedule(step / max_iter) for step in steps]
-    for step, factor in zip(steps, factors):
+        # A first try of two steps is to show what a long training would do: so also between steps.
+        for where in sorted({*steps, *(i / _PLACES for i in range(_PLACES))}):
+            try:
+                factors[where] = schedule(where)
+            except Exception:
+                if where in steps:
+                    raise
+    for where, factor in factors.items():
         if not math.isfinite(factor) or factor < 0:
             raise InputError(
-                f"{key} makes {shown(factor)} of the learning rate in iteration {step}, expected a "
-                "factor of 0 or more"
+                f"{key} makes {shown(factor)} times the learning rate that is set at {where:.0%} "
+                "of the training, expected a factor of 0 or more"
             )
-    largest = max(factors)
-    if largest == 0:
+    where = max(factors, key=lambda x: factors[x])
+    if factors[where] == 0:
         logger.warning(f"{key} makes all learning rates 0: nothing will be learned")
-    elif largest > 1 and not math.isclose(largest, 1):
+    elif factors[where] > 1 and not math.isclose(factors[where], 1):
         logger.warning(
-            f"{key} makes the learning rate {largest:g} times as large as it is set, from "
-            f"iteration {steps[factors.index(largest)]} on"
+            f"{key} makes the learning rate {factors[where]:g} times as large as it is set, at "
+            f"{where:.0%} of the training"
         )
-    return factors
+    return list(factors.values())

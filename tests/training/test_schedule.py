@@ -89,21 +89,32 @@ def test_what_fails_before_the_end():
 @pytest.mark.parametrize("factor", [-0.1, math.nan, math.inf])
 def test_what_is_no_rate(factor):
     schedule = StepParamScheduler(STEPS, [1.0, factor])
-    with pytest.raises(InputError, match=r"^KEY makes .* of the learning rate in iteration 4, exp"):
+    with pytest.raises(InputError, match=r"^KEY makes .* times the learning .* at 50% of the tr"):
         with_an_end(schedule, "KEY", STEPS)
 
 
+def test_what_fails_between_steps_is_never_asked_for():
+    def fails(where):
+        return {0: 1.0, 0.5: 0.1}[where]
+
+    with_an_end(Mine(fails), "KEY", 2)
+
+
+@pytest.mark.parametrize("max_iter", [2, STEPS])
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        (StepParamScheduler(STEPS, [1.0, 10.0, 100.0]), "100 times as large .* from iteration 5"),
+        (
+            StepParamScheduler(STEPS, [1.0, 10.0, 100.0]),
+            "100 times as large .* at 67% of the training",
+        ),
         (StepParamScheduler(STEPS, [0.01, 0.1, 1.0]), r"lower in the middle .*\(0.1 .* \(1\)"),
         (LinearParamScheduler(0.0, 1.0), "lower in the middle"),
         (ConstantParamScheduler(0.0), "makes all learning rates 0"),
     ],
 )
-def test_what_is_strange(schedule, message, caplog):
-    with_an_end(schedule, "KEY", STEPS)
+def test_what_is_strange(schedule, message, max_iter, caplog):
+    with_an_end(schedule, "KEY", max_iter)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage().startswith("KEY ")
