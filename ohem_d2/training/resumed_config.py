@@ -8,9 +8,11 @@ well, and would go on as if nothing were wrong.
 """
 
 import logging
+import os
 import re
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,7 +36,6 @@ _MEANING = re.compile(
     INPUT\.FORMAT | MODEL\.PIXEL_(MEAN|STD) | MODEL\.ANCHOR_GENERATOR\..* | MODEL\.FPN\.FUSE_TYPE
     | MODEL\..*\.(IN_FEATURES|BBOX_REG_WEIGHTS|POOLER_TYPE|POOLER_RESOLUTION)
     | MODEL\..*\.(STRIDE_IN_1X1|RES5_DILATION|USE_SIGMOID_CE)
-    | SOLVER\.(BIAS_LR_FACTOR|WEIGHT_DECAY_NORM|WEIGHT_DECAY_BIAS)
     | dataloader\.train\.mapper\.image_format | model\.input_format | model\.pixel_(mean|std)
     | model\..*anchor_generator\..* | model\..*\.(fuse_type|stride_in_1x1|use_sigmoid_ce)
     | model\..*in_features | model\..*box2box_transforms?\..*weights
@@ -42,6 +43,8 @@ _MEANING = re.compile(
     """,
     re.VERBOSE,
 )
+# By what the optimizer groups the parameters, so that a checkpoint may not fit.
+_OF_GROUPS = re.compile(r"SOLVER\.(BIAS_LR_FACTOR|WEIGHT_DECAY_NORM|WEIGHT_DECAY_BIAS)")
 # What the optimizer takes from the checkpoint, whatever the config says.
 _OF_OPTIMIZER = re.compile(r"SOLVER\.(BASE_LR|MOMENTUM|NESTEROV|WEIGHT_DECAY)|optimizer\..*")
 # Where the run is, not what it does.
@@ -68,64 +71,118 @@ class _Loader(yaml.SafeLoader):
     }
 
 
-def check_resumed_config(cfg: CfgNode | DictConfig, output_dir: str) -> None:
+def check_resumed_config(cfg: CfgNode | DictConfig, output_dir: str, training: bool = True) -> None:
     """
-    Compare the config of a training that is to be resumed with that in its folder. Call this in all
-    processes, before the folder's is overwritten.
+    Compare the config of a run that takes a checkpoint from its folder with that which is there,
+    before it is overwritten. Call this in all processes.
 
     Args:
         cfg: the config, as it will be saved.
-        output_dir: the folder. If there is nothing to resume from in it, nothing is compared.
+        output_dir: the folder. Without a checkpoint in it, nothing is compared.
+        training: whether the checkpoint is to be trained further. Else much may differ.
 
     Raises:
         InputError: what its weights mean would be something else.
     """
-    error = _compare(cfg, Path(output_dir)) if comm.is_main_process() else None
+    error = None
+    if comm.is_main_process() and has_checkpoints(output_dir):
+        changes = _Changes.find(cfg, Path(output_dir))
+        error = changes.of_meaning(training)
+        if training and error is None:
+            changes.warn()
     error = comm.all_gather(error)[0]
     if error is not None:
-        raise InputError(error)
-
-
-def _compare(cfg: CfgNode | DictConfig, folder: Path) -> str | None:
-    """What to raise; the rest is warned of."""
-    file = folder / FILE
-    if not has_checkpoints(str(folder)) or not file.is_file():
-        return None
-    try:
-        before, now = dict(_leaves(_read(file))), dict(_leaves(_as_saved(cfg)))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as e:
-        logger.warning(
-            f"{file} cannot be read ({type(e).__name__}): whether the config is that of the "
-            "training so far is not known"
-        )
-        return None
-    changed = [
-        key
-        for key in {**before, **now}
-        if before.get(key, _ABSENT) != now.get(key, _ABSENT) and not _PLACES.fullmatch(key)
-        and not is_unused(cfg, key)
-    ]  # fmt: skip
-    if isinstance(cfg, CfgNode):
-        # Where a key is missing, it is another version of the project that has written the file.
-        changed = [key for key in changed if key in before and key in now]
-    meaning = [key for key in changed if _MEANING.fullmatch(key)]
-    if meaning:
-        found = _listed(f"{key} is {_value(now, key)}, expected {_value(before, key)}"
-                        for key in meaning)  # fmt: skip
         start = "MODEL.WEIGHTS" if isinstance(cfg, CfgNode) else "train.init_checkpoint"
-        return (
-            f"{found}, as {file} has it: the weights that --resume goes on with were trained for "
-            f"that. To start from the weights alone, leave --resume out, and name them in {start}"
+        raise InputError(
+            f"{error}: what --resume goes on with was trained with that. To start from the weights "
+            f"alone, leave --resume out, and name them in {start}"
         )
-    for what, is_of_optimizer in (
-        ("the config has changed since the training that --resume goes on with", False),
-        ("--resume goes on with the optimizer of the checkpoint, whatever the config says", True),
-    ):
-        keys = [key for key in changed if bool(_OF_OPTIMIZER.fullmatch(key)) == is_of_optimizer]
-        if keys:
-            found = _listed(f"{x} is {_value(now, x)}, and was {_value(before, x)}" for x in keys)
-            logger.warning(f"{what}: {found} ({file})")
-    return None
+
+
+def warn_of_other_config(cfg: CfgNode | DictConfig, weights: str) -> None:
+    """
+    Warn if weights that are to be evaluated lie beside the config of their training, and mean
+    something else by this one.
+
+    Args:
+        cfg: the config.
+        weights: a path or address.
+    """
+    if comm.is_main_process() and os.path.isfile(weights):
+        words = _Changes.find(cfg, Path(weights).parent).of_meaning(training=False)
+        if words:
+            logger.warning(f"{words}, which lies beside the weights {weights}")
+
+
+@dataclass(frozen=True)
+class _Changes:
+    """What differs between a config and that in a folder."""
+
+    file: Path
+    before: dict[str, Any]
+    now: dict[str, Any]
+    keys: list[str]
+
+    @classmethod
+    def find(cls, cfg: CfgNode | DictConfig, folder: Path) -> "_Changes":
+        """Compare them; there are no changes where there is no config in the folder."""
+        file = folder / FILE
+        if not file.is_file():
+            return cls(file, {}, {}, [])
+        try:
+            before, now = dict(_leaves(_read(file))), dict(_leaves(_as_saved(cfg)))
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as e:
+            logger.warning(
+                f"{file} cannot be read ({type(e).__name__}): whether the config is that of the "
+                "training so far is not known"
+            )
+            return cls(file, {}, {}, [])
+        # Where a key of a YAML config is missing, another version has written it; and a checkpoint
+        # of the other form of a config is refused when it is loaded.
+        is_yaml, has_none = isinstance(cfg, CfgNode), not before.keys() & now.keys()
+        all_keys = before.keys() & now.keys() if is_yaml or has_none else {**before, **now}.keys()
+        keys = [
+            key
+            for key in sorted(all_keys)
+            if before.get(key, _ABSENT) != now.get(key, _ABSENT)
+            and not _PLACES.fullmatch(key)
+            and not is_unused(cfg, key)
+        ]
+        return cls(file, before, now, keys)
+
+    def of_meaning(self, training: bool) -> str | None:
+        """What differs of what the weights mean, in words; ``training``: or the optimizer."""
+        keys = [
+            key
+            for key in self.keys
+            if (_MEANING.fullmatch(key) or (training and _OF_GROUPS.fullmatch(key)))
+            and key in self.before
+            and key in self.now
+        ]
+        if not keys:
+            return None
+        words = [f"{x} is {shown(self.now[x])}, expected {shown(self.before[x])}" for x in keys]
+        return f"{_listed(words)}, as in {self.file}"
+
+    def warn(self) -> None:
+        """Warn of what differs."""
+        for what, is_of_optimizer in (
+            ("the config has changed since the training that --resume goes on with", False),
+            (
+                "--resume goes on with the optimizer of the checkpoint, whatever the config says",
+                True,
+            ),
+        ):
+            words = [
+                f"{key} is {self._value(self.now, key)}, and was {self._value(self.before, key)}"
+                for key in self.keys
+                if bool(_OF_OPTIMIZER.fullmatch(key)) == is_of_optimizer
+            ]
+            if words:
+                logger.warning(f"{what}: {_listed(words)} ({self.file})")
+
+    def _value(self, leaves: dict[str, Any], key: str) -> str:
+        return shown(leaves[key]) if key in leaves else "missing"
 
 
 def _read(file: Path) -> Any:
@@ -167,12 +224,6 @@ def _leaves(node: Any, above: str = "") -> Iterator[tuple[str, Any]]:
         yield above, node
 
 
-def _value(leaves: dict[str, Any], key: str) -> str:
-    return shown(leaves[key]) if key in leaves else "missing"
-
-
-def _listed(words: Iterator[str]) -> str:
-    first, *others = words
-    told = [first, *others[: _MOST_TOLD - 1]]
-    more = len(others) + 1 - len(told)
-    return "; ".join(told) + (f"; and {more} more" if more else "")
+def _listed(words: list[str]) -> str:
+    more = len(words) - _MOST_TOLD
+    return "; ".join(words[:_MOST_TOLD]) + (f"; and {more} more" if more > 0 else "")

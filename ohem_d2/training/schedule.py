@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 # Of a longer training, so many steps are tried; and in each training so many places.
 _MOST_TRIED, _PLACES = 10_000, 1000
+# A part of the largest rate that is none beside it, in the precision of the weights.
+_NO_RATE = 1e-7
 
 
 class EndingSchedule(ParamScheduler):
@@ -101,4 +103,10 @@ def _try(schedule: ParamScheduler, key: str, max_iter: int) -> list[float]:
             f"{key} makes the learning rate {factors[where]:g} times as large as it is set, at "
             f"{where:.0%} of the training"
         )
-    return list(factors.values())
+    values = list(factors.values())
+    if (middle := values[len(values) // 2]) < _NO_RATE * factors[where]:
+        logger.warning(
+            f"{key} has the learning rate down to {middle:g} of what is set in the middle of the "
+            "training: nothing is learned then"
+        )
+    return values

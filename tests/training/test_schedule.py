@@ -110,6 +110,8 @@ def test_what_fails_between_steps_is_never_asked_for():
         ),
         (StepParamScheduler(STEPS, [0.01, 0.1, 1.0]), r"lower in the middle .*\(0.1 .* \(1\)"),
         (LinearParamScheduler(0.0, 1.0), "lower in the middle"),
+        (fixed_gamma(decays=30), "down to 1e-15 of what is set in the middle"),
+        (StepParamScheduler(STEPS, [1.0, 0.0, 0.0]), "down to 0 of what is set in the middle"),
         (ConstantParamScheduler(0.0), "makes all learning rates 0"),
     ],
 )
