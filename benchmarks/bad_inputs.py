@@ -257,6 +257,9 @@ KEYS = [
     lazy("optimizer.lr=-1"),
     lazy("optimizer.weight_decay=-1"),
     lazy("lr_multiplier.warmup_length=-1"),
+    Bad("keys", "lr_multiplier.warmup_length=1.0, rescaled", ("lr_multiplier.warmup_length",),
+        {"lr_multiplier.warmup_length": 1.0, "+lr_multiplier.rescale_interval": True}, config=LAZY,
+        plain=False),
     lazy("model.pixel_std=[0,1,1]"),
     lazy("model.roi_heads.batch_size_per_image=null"),
     lazy("model.proposal_generator.nms_thresh=-1"),
@@ -369,6 +372,20 @@ def resume(name: str, write: Callable[[Path], object]) -> Bad:
         Path("out/last_checkpoint").write_text("model_0000001.pth")
 
     return Bad("weights", f"--resume, {name}", ("model_0000001.pth",), {"SOLVER.MAX_ITER": 4},
+               prepare, ("--resume",))  # fmt: skip
+
+
+def resume_otherwise(key: str, value: object) -> Bad:
+    """A key that has changed since the training that is resumed."""
+
+    def prepare() -> None:
+        Path("out").mkdir()
+        cfg = load_config("quick_start.yaml", [str(x) for pair in TINY.items() for x in pair])
+        Path("out/config.yaml").write_text(cfg.dump())
+        shutil.copy("good.pth", "out/model_0000001.pth")
+        Path("out/last_checkpoint").write_text("model_0000001.pth")
+
+    return Bad("weights", f"--resume, {key} {value}", (key,), {"SOLVER.MAX_ITER": 4, key: value},
                prepare, ("--resume",))  # fmt: skip
 
 
@@ -559,6 +576,10 @@ WEIGHTS = [
     weights("NaN, to train", lambda f: with_value(math.nan, f), how="train"),
     weights("infinite", lambda f: with_value(math.inf, f)),
     resume("truncated", lose_end),
+    resume_otherwise("INPUT.FORMAT", "RGB"),
+    resume_otherwise("MODEL.ANCHOR_GENERATOR.SIZES", "[[32], [64], [96], [128], [192]]"),
+    resume_otherwise("MODEL.FPN.FUSE_TYPE", "avg"),
+    resume_otherwise("SOLVER.BIAS_LR_FACTOR", 2.0),
     resume("text", lambda f: f.write_text("no weights\n")),
     Bad("weights", "the report, without a head", ("bad.pth",), {"MODEL.WEIGHTS": "bad.pth"},
         lambda: without("roi_heads.box_predictor", Path("bad.pth")), command="report", plain=False),
