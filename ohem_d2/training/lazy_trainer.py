@@ -68,7 +68,7 @@ from .mining_logs import MiningLogs
 from .named_settings import named_settings
 from .output_folder import alone_in, check_output_files, check_space
 from .proposal_files import check_proposal_files
-from .resumed_config import check_resumed_config, warn_of_other_config
+from .resumed_config import check_config_of_weights
 from .schedule import with_an_end
 from .trial import name_first_step, try_augmentations, try_model
 
@@ -130,10 +130,7 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
         read_all_images(
             () if args.eval_only else read["train"], read["test"], unreadable_images(cfg)
         )
-    if args.resume:
-        check_resumed_config(cfg, output_dir, training=not args.eval_only)
-    elif args.eval_only:
-        warn_of_other_config(cfg, cfg.train.init_checkpoint)
+    check_config_of_weights(cfg, *run_of, training=not args.eval_only)
     default_setup(cfg, args)
     if not args.eval_only:
         use_ignore_regions_lazily(cfg, train)

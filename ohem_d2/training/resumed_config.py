@@ -71,47 +71,62 @@ class _Loader(yaml.SafeLoader):
     }
 
 
-def check_resumed_config(cfg: CfgNode | DictConfig, output_dir: str, training: bool = True) -> None:
+def check_config_of_weights(
+    cfg: CfgNode | DictConfig, weights: str, output_dir: str, resume: bool, training: bool
+) -> None:
     """
-    Compare the config of a run that takes a checkpoint from its folder with that which is there,
-    before it is overwritten. Call this in all processes.
+    Compare a config with that in the folder of the weights: for a training that is resumed, and for
+    an evaluation. Call this in all processes, before the config in the folder is overwritten.
 
     Args:
         cfg: the config, as it will be saved.
-        output_dir: the folder. Without a checkpoint in it, nothing is compared.
-        training: whether the checkpoint is to be trained further. Else much may differ.
+        weights: a path or address, or "".
+        output_dir: where ``resume`` finds a checkpoint, if there is one.
+        resume: as on the command line.
+        training: whether the weights are to be trained. A training that starts from them is free
+            to make something else of them.
 
     Raises:
-        InputError: what its weights mean would be something else.
+        InputError: the weights would mean something else. Of an evaluation that leaves the config
+            in their folder as it is, this is a warning.
     """
     error = None
-    if comm.is_main_process() and has_checkpoints(output_dir):
-        changes = _Changes.find(cfg, Path(output_dir))
-        error = changes.of_meaning(training)
-        if training and error is None:
-            changes.warn()
+    if comm.is_main_process():
+        error = _compare(cfg, weights, output_dir, resume, training)
     error = comm.all_gather(error)[0]
     if error is not None:
-        start = "MODEL.WEIGHTS" if isinstance(cfg, CfgNode) else "train.init_checkpoint"
-        raise InputError(
-            f"{error}: what --resume goes on with was trained with that. To start from the weights "
+        raise InputError(error)
+
+
+def _compare(
+    cfg: CfgNode | DictConfig, weights: str, output_dir: str, resume: bool, training: bool
+) -> str | None:
+    folder, goes_on = Path(output_dir), resume and has_checkpoints(output_dir)
+    if not goes_on:
+        if training or not os.path.isfile(weights):
+            return None
+        folder = Path(weights).parent
+    changes = _Changes.find(cfg, folder)
+    wrong = changes.of_meaning(training)
+    if wrong is None:
+        if training:
+            changes.warn()
+        return None
+    is_yaml = isinstance(cfg, CfgNode)
+    start = "MODEL.WEIGHTS" if is_yaml else "train.init_checkpoint"
+    if training:
+        return (
+            f"{wrong}: what --resume goes on with was trained with that. To start from the weights "
             f"alone, leave --resume out, and name them in {start}"
         )
-
-
-def warn_of_other_config(cfg: CfgNode | DictConfig, weights: str) -> None:
-    """
-    Warn if weights that are to be evaluated lie beside the config of their training, and mean
-    something else by this one.
-
-    Args:
-        cfg: the config.
-        weights: a path or address.
-    """
-    if comm.is_main_process() and os.path.isfile(weights):
-        words = _Changes.find(cfg, Path(weights).parent).of_meaning(training=False)
-        if words:
-            logger.warning(f"{words}, which lies beside the weights {weights}")
+    if folder.resolve() == Path(output_dir).resolve():
+        output = "OUTPUT_DIR" if is_yaml else "train.output_dir"
+        return (
+            f"{wrong}: the weights there were trained with that. To evaluate them otherwise, name "
+            f"them in {start}, and another folder in {output}"
+        )
+    logger.warning(f"{wrong}, which lies beside the weights")
+    return None
 
 
 @dataclass(frozen=True)

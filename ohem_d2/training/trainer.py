@@ -64,7 +64,7 @@ from .mining_logs import MiningLogs
 from .named_settings import named_settings
 from .output_folder import alone_in, check_output_files, check_space
 from .proposal_files import check_proposal_files
-from .resumed_config import check_resumed_config, warn_of_other_config
+from .resumed_config import check_config_of_weights
 from .schedule import with_an_end
 from .trial import name_first_step, try_augmentations, try_model
 
@@ -233,10 +233,8 @@ def _run(args, cfg: CfgNode) -> dict | None:
     train = () if args.eval_only else cfg.DATASETS.TRAIN
     with named_data_sets(keys), named_annotations():
         read_all_images(train, cfg.DATASETS.TEST, cfg.DATASETS.get("UNREADABLE_IMAGES", "error"))
-    if args.resume:
-        check_resumed_config(cfg, cfg.OUTPUT_DIR, training=not args.eval_only)
-    elif args.eval_only:
-        warn_of_other_config(cfg, cfg.MODEL.WEIGHTS)
+    run_of = cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR, args.resume
+    check_config_of_weights(cfg, *run_of, training=not args.eval_only)
     cfg.freeze()
     default_setup(cfg, args)
 

@@ -10,10 +10,19 @@ from omegaconf import OmegaConf
 
 from ohem_d2.errors import InputError
 from ohem_d2.training.config_file import CONFIGS, load_config
-from ohem_d2.training.resumed_config import FILE, check_resumed_config, warn_of_other_config
+from ohem_d2.training.resumed_config import FILE, check_config_of_weights
 
+CHECKPOINT = "model_0000001.pth"
 QUICK_START = str(CONFIGS / "quick_start.yaml")
 LAZY = "COCO-Detection/retinanet_R_50_FPN_1x.py"
+
+
+def resume(cfg, folder, training=True):
+    check_config_of_weights(cfg, "", str(folder), resume=True, training=training)
+
+
+def evaluate(cfg, weights, output_dir="elsewhere"):
+    check_config_of_weights(cfg, str(weights), str(output_dir), resume=False, training=False)
 
 
 @pytest.fixture
@@ -21,7 +30,7 @@ def folder(tmp_path):
     """That of a training by the quick start's config."""
     cfg = load_config(QUICK_START)
     (tmp_path / FILE).write_text(cfg.dump())
-    (tmp_path / "model_0000001.pth").touch()
+    (tmp_path / CHECKPOINT).touch()
     return tmp_path
 
 
@@ -47,11 +56,13 @@ def folder(tmp_path):
 def test_what_the_weights_mean_stays(folder, caplog, key, value, training):
     cfg = load_config(QUICK_START, [key, value])
     with pytest.raises(InputError, match=rf"^{key} is .*, expected .*, as in {folder}/{FILE}: "):
-        check_resumed_config(cfg, str(folder), training)
+        resume(cfg, folder, training)
     assert not caplog.records
-    warn_of_other_config(cfg, str(folder / "model_0000001.pth"))
+    evaluate(cfg, folder / CHECKPOINT)
     (record,) = caplog.records
     assert record.getMessage().startswith(f"{key} is ")
+    with pytest.raises(InputError, match=rf"^{key} is .* another folder in OUTPUT_DIR$"):
+        evaluate(cfg, folder / CHECKPOINT, folder)  # whose config would be overwritten
 
 
 @pytest.mark.parametrize(
@@ -72,10 +83,10 @@ def test_what_the_weights_mean_stays(folder, caplog, key, value, training):
 )
 def test_what_may_change_is_told(folder, caplog, opts, words):
     cfg = load_config(QUICK_START, opts)
-    check_resumed_config(cfg, str(folder), training=False)
-    warn_of_other_config(cfg, str(folder / "model_0000001.pth"))
+    resume(cfg, folder, training=False)
+    evaluate(cfg, folder / CHECKPOINT)
     assert not caplog.records
-    check_resumed_config(cfg, str(folder))
+    resume(cfg, folder)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert re.search(words, record.getMessage())
@@ -85,8 +96,8 @@ def test_what_may_change_is_told(folder, caplog, opts, words):
 def test_groups_of_parameters_stay(folder, key):
     cfg = load_config(QUICK_START, [f"SOLVER.{key}", "0.3"])
     with pytest.raises(InputError, match=f"^SOLVER.{key} is 0.3, expected .*, as in "):
-        check_resumed_config(cfg, str(folder))
-    check_resumed_config(cfg, str(folder), training=False)
+        resume(cfg, folder)
+    resume(cfg, folder, training=False)
 
 
 @pytest.mark.parametrize(
@@ -99,34 +110,43 @@ def test_groups_of_parameters_stay(folder, key):
     ],
 )
 def test_what_does_not_matter(folder, caplog, opts):
-    check_resumed_config(load_config(QUICK_START, opts), str(folder))
+    resume(load_config(QUICK_START, opts), folder)
+    assert not caplog.records
+
+
+def test_a_training_that_starts_anew(folder, caplog):
+    cfg = load_config(QUICK_START, ["INPUT.FORMAT", "RGB"])
+    weights = str(folder / CHECKPOINT)
+    for output_dir in (str(folder), "elsewhere"):
+        check_config_of_weights(cfg, weights, output_dir, resume=False, training=True)
+    check_config_of_weights(cfg, weights, "elsewhere", resume=True, training=True)
     assert not caplog.records
 
 
 def test_nothing_to_compare_with(folder, caplog):
     cfg = load_config(QUICK_START, ["INPUT.FORMAT", "RGB"])
-    warn_of_other_config(cfg, "detectron2://somewhere/model.pkl")
+    evaluate(cfg, "detectron2://somewhere/model.pkl")
     (folder / FILE).write_text("VERSION: 2\n")  # as of another version
-    check_resumed_config(cfg, str(folder))
+    resume(cfg, folder)
     (folder / FILE).unlink()
-    check_resumed_config(cfg, str(folder))
-    (folder / "model_0000001.pth").unlink()
+    resume(cfg, folder)
+    (folder / CHECKPOINT).unlink()
     (folder / FILE).write_text(load_config(QUICK_START).dump())
-    check_resumed_config(cfg, str(folder))
+    resume(cfg, folder)
     assert not caplog.records
 
 
 @pytest.mark.parametrize("text", ["a: [", "- a\n", "", "\x00"])
 def test_a_config_that_cannot_be_read(folder, caplog, text):
     (folder / FILE).write_text(text)
-    check_resumed_config(load_config(QUICK_START), str(folder))
+    resume(load_config(QUICK_START), folder)
     assert f"{folder / FILE} cannot be read" in caplog.text
 
 
 def test_a_config_runs_no_code(folder):
     ran = folder / "ran"
     (folder / FILE).write_text(f'SEED: !!python/object/apply:os.mkdir ["{ran}"]\n')
-    check_resumed_config(load_config(QUICK_START), str(folder))
+    resume(load_config(QUICK_START), folder)
     assert not ran.exists()
 
 
@@ -135,7 +155,7 @@ def saved(tmp_path_factory):
     """The folder of a training by a Python config."""
     folder = tmp_path_factory.mktemp("lazy")
     LazyConfig.save(model_zoo.get_config(LAZY), str(folder / FILE))
-    (folder / "model_0000001.pth").touch()
+    (folder / CHECKPOINT).touch()
     return folder
 
 
@@ -158,7 +178,7 @@ def test_what_the_weights_of_a_python_config_mean_stays(saved, key, value):
     OmegaConf.update(cfg, key, value)
     words = rf"^{key} is .*, expected .*, as in .*: .* name them in train.init_checkpoint$"
     with pytest.raises(InputError, match=words):
-        check_resumed_config(cfg, str(saved))
+        resume(cfg, saved)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +194,7 @@ def test_what_the_weights_of_a_python_config_mean_stays(saved, key, value):
 def test_what_may_change_of_a_python_config(saved, caplog, key, value, words):
     cfg = model_zoo.get_config(LAZY)
     OmegaConf.update(cfg, key, value, force_add=True)
-    check_resumed_config(cfg, str(saved))
+    resume(cfg, saved)
     (record,) = caplog.records
     assert re.search(words, record.getMessage())
 
@@ -183,7 +203,7 @@ def test_what_does_not_matter_of_a_python_config(saved, folder, caplog):
     cfg = model_zoo.get_config(LAZY)
     cfg.train.output_dir = "elsewhere"
     cfg.train.init_checkpoint = ""
-    check_resumed_config(cfg, str(saved))
-    check_resumed_config(cfg, str(folder))  # of a YAML config
-    check_resumed_config(load_config(QUICK_START), str(saved))
+    resume(cfg, saved)
+    resume(cfg, folder)  # of a YAML config
+    resume(load_config(QUICK_START), saved)
     assert not caplog.records
