@@ -9,8 +9,10 @@ may be asked for more than 1, by rounding. No step has that rate, so the last on
 import copy
 import logging
 import math
+from numbers import Real
 
 import numpy as np
+import torch
 from detectron2.solver import LRMultiplier
 from fvcore.common.param_scheduler import ParamScheduler
 
@@ -85,12 +87,14 @@ def _try(schedule: ParamScheduler, key: str, max_iter: int) -> list[float]:
         # A first try of two steps is to show what a long training would do: so also between steps.
         for where in sorted({*steps, *(i / _PLACES for i in range(_PLACES))}):
             try:
-                factors[where] = schedule(where)
+                factor = schedule(where)
             except Exception:
                 if where in steps:
                     raise
+                continue
+            factors[where] = factor.item() if isinstance(factor, torch.Tensor) else factor
     for where, factor in factors.items():
-        if not math.isfinite(factor) or factor < 0:
+        if not isinstance(factor, Real) or not math.isfinite(factor) or factor < 0:
             raise InputError(
                 f"{key} makes {shown(factor)} times the learning rate that is set at {where:.0%} "
                 "of the training, expected a factor of 0 or more"

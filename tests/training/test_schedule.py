@@ -86,9 +86,9 @@ def test_what_fails_before_the_end():
         with_an_end(Mine(fails), "KEY", STEPS)
 
 
-@pytest.mark.parametrize("factor", [-0.1, math.nan, math.inf])
+@pytest.mark.parametrize("factor", [-0.1, math.nan, math.inf, "0.1", None, torch.tensor(-1.0)])
 def test_what_is_no_rate(factor):
-    schedule = StepParamScheduler(STEPS, [1.0, factor])
+    schedule = StepParamScheduler(STEPS, [torch.tensor(1.0), factor])
     with pytest.raises(InputError, match=r"^KEY makes .* times the learning .* at 50% of the tr"):
         with_an_end(schedule, "KEY", STEPS)
 
