@@ -180,6 +180,9 @@ KEYS = [
     key("TEST.AUG.MIN_SIZES", "()", TEST__AUG__ENABLED=True),
     key("SEED", 2**40),
     key("FLOAT32_PRECISION", "low"),
+    *(key("SOLVER.WARMUP_ITERS", v, SOLVER__RESCALE_INTERVAL=True) for v in (2, 1000)),
+    key("TEST.EXPECTED_RESULTS", "[['bbox', 'AP', 38.5, -1]]"),
+    key("TEST.EXPECTED_RESULTS", "[['bbox', 'AP', 385, 2]]"),
     key("VIS_PERIOD", -1),
     key(f"{HEADS}.OHEM.LOSS_WEIGHT_CLS", "1e308"),
     key(f"{HEADS}.OHEM.NMS_THRESH", -1.0),
@@ -254,6 +257,9 @@ KEYS = [
     lazy("optimizer.lr=-1"),
     lazy("optimizer.weight_decay=-1"),
     lazy("lr_multiplier.warmup_length=-1"),
+    Bad("keys", "lr_multiplier.warmup_length=1.0, rescaled", ("lr_multiplier.warmup_length",),
+        {"lr_multiplier.warmup_length": 1.0, "+lr_multiplier.rescale_interval": True}, config=LAZY,
+        plain=False),
     lazy("model.pixel_std=[0,1,1]"),
     lazy("model.roi_heads.batch_size_per_image=null"),
     lazy("model.proposal_generator.nms_thresh=-1"),
@@ -366,6 +372,20 @@ def resume(name: str, write: Callable[[Path], object]) -> Bad:
         Path("out/last_checkpoint").write_text("model_0000001.pth")
 
     return Bad("weights", f"--resume, {name}", ("model_0000001.pth",), {"SOLVER.MAX_ITER": 4},
+               prepare, ("--resume",))  # fmt: skip
+
+
+def resume_otherwise(key: str, value: object) -> Bad:
+    """A key that has changed since the training that is resumed."""
+
+    def prepare() -> None:
+        Path("out").mkdir()
+        cfg = load_config("quick_start.yaml", [str(x) for pair in TINY.items() for x in pair])
+        Path("out/config.yaml").write_text(cfg.dump())
+        shutil.copy("good.pth", "out/model_0000001.pth")
+        Path("out/last_checkpoint").write_text("model_0000001.pth")
+
+    return Bad("weights", f"--resume, {key} {value}", (key,), {"SOLVER.MAX_ITER": 4, key: value},
                prepare, ("--resume",))  # fmt: skip
 
 
@@ -556,6 +576,10 @@ WEIGHTS = [
     weights("NaN, to train", lambda f: with_value(math.nan, f), how="train"),
     weights("infinite", lambda f: with_value(math.inf, f)),
     resume("truncated", lose_end),
+    resume_otherwise("INPUT.FORMAT", "RGB"),
+    resume_otherwise("MODEL.ANCHOR_GENERATOR.SIZES", "[[32], [64], [96], [128], [192]]"),
+    resume_otherwise("MODEL.FPN.FUSE_TYPE", "avg"),
+    resume_otherwise("SOLVER.BIAS_LR_FACTOR", 2.0),
     resume("text", lambda f: f.write_text("no weights\n")),
     Bad("weights", "the report, without a head", ("bad.pth",), {"MODEL.WEIGHTS": "bad.pth"},
         lambda: without("roi_heads.box_predictor", Path("bad.pth")), command="report", plain=False),
@@ -828,6 +852,13 @@ CONFIGS = [
         plain=False),
     Bad("configs", "--dist-url without tcp://", ("--dist-url",), plain=False,
         arguments=("--num-machines", "2", "--dist-url", "127.0.0.1:29511")),
+    *(Bad("configs", f"--num-machines 2 {' '.join(x)}".rstrip(), ("--num-machines", "--dist-url"),
+          arguments=("--num-machines", "2", *x), plain=False)
+      for x in ((), ("--dist-url", "auto"), ("--dist-url", "tcp://10.0.0.1"))),
+    base("_base_ for _BASE_", "_base_: quick_start.yaml\n"),
+    Bad("configs", "--resume True", ("'True'",), arguments=("--resume", "True"), plain=False),
+    Bad("configs", "a key without a value", ("SEED",),
+        arguments=("SEED", "SOLVER.GAMMA", "0.1", "VIS_PERIOD")),
     Bad("configs", "KEY = VALUE", ("SOLVER.MAX_ITER",), arguments=("SOLVER.MAX_ITER", "=", "5")),
     Bad("configs", "a setting below a value", ("SEED.X",), {"SEED.X": 5}),
     *(python(name, text) for name, text in (

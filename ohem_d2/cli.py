@@ -89,11 +89,8 @@ examples:
     _find_own_modules()
     try:
         check_processes(args.num_gpus, args.num_machines, args.machine_rank)
-        if not re.match("(tcp|file|env)://|auto$", args.dist_url):
-            raise InputError(
-                f"--dist-url is {args.dist_url!r}, expected 'auto' or an address such as "
-                "'tcp://127.0.0.1:29500'"
-            )
+        given = args.dist_url != parser.get_default("dist_url")
+        check_dist_url(args.dist_url if given else None, args.num_gpus, args.num_machines)
     except InputError as e:
         sys.exit(f"error: {e}")
     errors = multiprocessing.get_context("spawn").SimpleQueue()  # as launch starts processes
@@ -160,6 +157,34 @@ def check_processes(num_gpus: int, num_machines: int, machine_rank: int) -> None
             raise InputError(f"{name} is {value}, expected {limit}")
         if high is not None and value > high:
             raise InputError(f"{name} is {value}, expected {low} to {high}{reason}")
+
+
+def check_dist_url(url: str | None, num_gpus: int, num_machines: int) -> None:
+    """
+    Make sure that processes can meet at an address: they wait half an hour for each other.
+
+    Args:
+        url: as on the command line; None if it is not there.
+        num_gpus: how many processes each machine has.
+        num_machines: how many machines there are.
+
+    Raises:
+        InputError: they cannot.
+    """
+    example = "an address of the first machine, such as 'tcp://10.0.0.1:29500'"
+    if num_machines > 1 and url in (None, "auto"):
+        found = "there is no --dist-url" if url is None else f"--dist-url is {url!r}"
+        raise InputError(f"--num-machines is {num_machines}, but {found}: expected {example}")
+    if url is None:
+        return
+    if not re.fullmatch(r"tcp://.+:\d+(/.*)?|file://.+|env://.*|auto", url):
+        raise InputError(f"--dist-url is {url!r}, expected 'auto' or {example}")
+    if url.startswith("env://") and num_gpus * num_machines > 1:
+        missing = [x for x in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(x)]
+        if missing:
+            raise InputError(
+                f"--dist-url is {url!r}, expected {' and '.join(missing)} in the environment, too"
+            )
 
 
 def _run(args: argparse.Namespace, errors: SimpleQueue, resume: str) -> None:

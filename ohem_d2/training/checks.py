@@ -14,6 +14,7 @@ from detectron2.utils.file_io import PathManager
 from ..errors import InputError
 from ..paths import wrong_file, wrong_folder, wrong_name
 from .checkpoint import has_checkpoints
+from .key_rules import LARGEST_SEED
 
 _KEYPOINTS_OF_COCO = 17
 
@@ -69,6 +70,25 @@ def check_batch_size(key: str, batch_size: int) -> None:
     if batch_size < 1 or batch_size % processes:
         raise InputError(
             f"{key} is {batch_size}, expected a multiple of {processes}, the number of processes"
+        )
+
+
+def check_seed(key: str, seed: int) -> None:
+    """
+    Make sure that each process gets a seed: Detectron2 adds the number of the process.
+
+    Args:
+        key: where the config says it.
+        seed: it keeps the rule of its key; a negative one stands for any.
+
+    Raises:
+        InputError: that of the last process would be larger than numpy's can be.
+    """
+    most = LARGEST_SEED - (comm.get_world_size() - 1)
+    if seed > most:
+        raise InputError(
+            f"{key} is {seed}, expected {most} at most: each of {comm.get_world_size()} processes "
+            f"adds its number, and numpy takes seeds up to {LARGEST_SEED}"
         )
 
 

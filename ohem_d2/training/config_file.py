@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from ast import literal_eval
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
+from fvcore.common.config import BASE_KEY
 
 from ..config import add_ohem_config
 from ..errors import InputError, shown
@@ -139,7 +140,7 @@ def _merge_file(cfg: CfgNode, path: str, contents: dict[str, dict]) -> None:
             "hundred levels"
         ) from None
     except (OSError, *_REFUSED) as e:
-        text = _text(e, cfg)
+        text = _text(e, [*all_keys(cfg), BASE_KEY])
         # Each of these messages begins with the key, or has it as its first word that is one.
         files = (file_of(contents, key) for key in re.findall(r"[A-Z]\w*(?:\.\w+)*", text))
         file = next(filter(None, files), path)
@@ -166,12 +167,19 @@ def _never(_: logging.LogRecord) -> bool:
 
 
 def _merge_settings(cfg: CfgNode, opts: list[str]) -> None:
+    known = set(all_keys(cfg))
     for i, opt in enumerate(opts[::2]):
         if opt.startswith("--"):
             raise InputError(f"{opt} comes after the settings, expected it before them")
         if "=" in opt or not re.fullmatch(r"\w+(\.\w+)*", opt):
             words = shown(opt)
             raise InputError(f"in the settings {words}: expected KEY VALUE, as for YAML configs")
+        value = opts[2 * i + 1] if 2 * i + 1 < len(opts) else ""
+        words = f"in the settings {shown(opt)} is followed by the key {value}, expected"
+        if opt not in known and value in known:
+            raise InputError(f"{words} KEY VALUE; a switch, such as --resume, has no value")
+        if value in known and "." in value:  # a word such as MODEL may be meant
+            raise InputError(f"{words} its value")
         if opts[2 * i + 1 : 2 * i + 2] in (["="], [":"]):
             raise InputError(
                 f"in the settings {opt!r} is followed by {opts[2 * i + 1]!r}, expected KEY VALUE"
@@ -182,7 +190,9 @@ def _merge_settings(cfg: CfgNode, opts: list[str]) -> None:
         try:
             cfg.merge_from_list([key, _fit(cfg, key, text)])
         except _REFUSED as e:
-            raise InputError(f"in the settings {shown(f'{key} {text}')}: {_text(e, cfg)}") from None
+            raise InputError(
+                f"in the settings {shown(f'{key} {text}')}: {_text(e, all_keys(cfg))}"
+            ) from None
 
 
 def _named_heads(contents: dict[str, dict]) -> set[str]:
@@ -222,7 +232,7 @@ def _fit(cfg: CfgNode, key: str, text: str) -> str:
     return text
 
 
-def _text(error: Exception, cfg: CfgNode) -> str:
+def _text(error: Exception, known: Iterable[str]) -> str:
     """What yacs says, without the quotes that KeyError puts around it, and without all that a node
     holds; and which key of a config may be meant."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
@@ -234,7 +244,7 @@ def _text(error: Exception, cfg: CfgNode) -> str:
         expected = "keys below it" if expected.endswith("CfgNode") else f"{expected}, as by default"
         return f"{key} is {shown(value)}, of {found}, expected {expected}"
     if unknown := re.fullmatch(r"Non-existent (?:config )?key: (\S+)", text):
-        return f"{text}{hint(unknown[1], all_keys(cfg))}"
+        return f"{text}{hint(unknown[1], known)}"
     no_value = r"Key (\S+) with value <class '(.*?)'> is not a valid type; valid types.*"
     if invalid := re.fullmatch(no_value, text, re.DOTALL):
         key, found = invalid.groups()

@@ -126,6 +126,11 @@ def check_lazy_keys(cfg: DictConfig, training: bool = True) -> None:
             f"model.pixel_std has {len(stds)} numbers, expected {len(means)}, as many as "
             "model.pixel_mean has"
         )
+    if training and OmegaConf.select(cfg, "lr_multiplier.rescale_interval"):
+        key = "lr_multiplier.warmup_length"
+        if (length := OmegaConf.select(cfg, key)) == 1:
+            words = "less than 1, since lr_multiplier.rescale_interval is True: nothing is left to"
+            raise _wrong(key, length, f"{words} rescale")
     for key in ("model.backbone", "model.backbone.bottom_up"):
         node = OmegaConf.select(cfg, key)
         is_resnet = OmegaConf.is_dict(node) and target_of(node) in (ResNet, RegNet)
@@ -374,6 +379,10 @@ def _relations_in_training(cfg: CfgNode) -> Iterator[_Relation]:
     if solver.LR_SCHEDULER_NAME == "WarmupCosineLR":
         fits = solver.BASE_LR_END <= solver.BASE_LR
         yield "SOLVER.BASE_LR_END", fits, f"SOLVER.BASE_LR, {solver.BASE_LR}, at most"
+    if solver.RESCALE_INTERVAL:
+        words = f"less than SOLVER.MAX_ITER, {solver.MAX_ITER}, since SOLVER.RESCALE_INTERVAL is "
+        fits = solver.WARMUP_ITERS < solver.MAX_ITER
+        yield "SOLVER.WARMUP_ITERS", fits, f"{words}True: nothing is left to rescale"
     if solver.NESTEROV:
         words = "a number above 0, since SOLVER.NESTEROV is True"
         yield "SOLVER.MOMENTUM", solver.MOMENTUM > 0, words

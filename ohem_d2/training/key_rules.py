@@ -30,6 +30,7 @@ class Rule(NamedTuple):
 
 
 LARGEST = 2**31 - 1
+LARGEST_SEED = 2**32 - 1  # as numpy has it
 _SCALARS = (bool, int, float, str)
 
 
@@ -157,7 +158,7 @@ def _below(node: str, rules: dict[str, Rule]) -> dict[str, Rule]:
 RULES: dict[str, Rule] = {
     "CUDNN_BENCHMARK": _BOOL,
     "FLOAT32_PRECISION": _one_of("", "highest", "high", "medium"),
-    "SEED": _whole(-LARGEST, 2**32 - 1),  # as numpy has it
+    "SEED": _whole(-LARGEST, LARGEST_SEED),
     "VIS_PERIOD": _COUNT_OR_0,
     "MODEL.DEVICE": _DEVICE,
     "MODEL.META_ARCHITECTURE": _registered(META_ARCH_REGISTRY),
@@ -346,9 +347,9 @@ RULES: dict[str, Rule] = {
     "TEST.EXPECTED_RESULTS": Rule(
         lambda v: is_list(v) and all(
             is_list(x) and len(x) == 4 and all(isinstance(y, str) for y in x[:2])
-            and all(map(is_number, x[2:])) for x in v
+            and all(map(is_number, x[2:])) and x[3] >= 0 for x in v
         ),
-        "a list of results, each [task, metric, value, tolerance]",
+        "a list of results, each [task, metric, value, tolerance], the tolerance 0 or more",
     ),
     "TEST.EVAL_PERIOD": _COUNT_OR_0,
     "TEST.KEYPOINT_OKS_SIGMAS": _list_of(_above_0(1e6), at_least=0),

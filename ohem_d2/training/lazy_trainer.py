@@ -39,6 +39,7 @@ from .checkpoint import WholeCheckpointer, classes_of_weights
 from .checks import (
     check_batch_size,
     check_output_dir,
+    check_seed,
     check_weights,
 )
 from .data_checks import (
@@ -68,6 +69,8 @@ from .mining_logs import MiningLogs
 from .named_settings import named_settings
 from .output_folder import alone_in, check_output_files, check_space
 from .proposal_files import check_proposal_files
+from .resumed_config import check_config_of_weights
+from .schedule import with_an_end
 from .trial import name_first_step, try_augmentations, try_model
 
 logger = logging.getLogger(__name__)
@@ -118,6 +121,8 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
         batch_size = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
         if batch_size is not None:
             check_batch_size("dataloader.train.total_batch_size", batch_size)
+    if isinstance(seed := OmegaConf.select(cfg, "train.seed"), int):
+        check_seed("train.seed", seed)
     check_lazy_needs(cfg, train)
     weights = ("train.init_checkpoint", cfg.train.init_checkpoint, output_dir)
     check_weights(*weights, resume=args.resume, training=not args.eval_only)
@@ -126,6 +131,7 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
         read_all_images(
             () if args.eval_only else read["train"], read["test"], unreadable_images(cfg)
         )
+    check_config_of_weights(cfg, *run_of, training=not args.eval_only)
     default_setup(cfg, args)
     if not args.eval_only:
         use_ignore_regions_lazily(cfg, train)
@@ -191,9 +197,10 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, Who
     checkpointer = WholeCheckpointer(model, output_dir, trainer=weakref.proxy(trainer))
     checkpointer.class_names = class_names(data_sets_of(cfg, "train"))
 
+    scheduler = with_an_end(make(cfg, "lr_multiplier"), "lr_multiplier", cfg.train.max_iter)
     on_all: list[HookBase] = [
         hooks.IterationTimer(),
-        hooks.LRScheduler(scheduler=make(cfg, "lr_multiplier")),
+        hooks.LRScheduler(scheduler=scheduler),
         MiningLogs(cfg.train.log_period),
         ResumeHook(checkpointer, **cfg.train.checkpointer, eval_period=cfg.train.eval_period),
     ]

@@ -140,7 +140,8 @@ def _names_beside(frame: FrameType, error: KeyError) -> list[str]:
 def _quoted(cfg: Any, error: Exception) -> list[str]:
     """The keys that hold what an error quotes, or whose name it quotes, and their values."""
     texts = [x for x in error.args if isinstance(x, str)]  # a KeyError is the name alone
-    quoted = {*texts, *(part for x in texts for part in x.split("'")[1::2])}
+    # Not from an apostrophe on, as in "can't".
+    quoted = {*texts, *(part for x in texts for part in re.findall(r"(?<!\w)'([^']+)'", x))}
     called = {name for x in texts for name in re.findall(r"(\w+)\.__init__\(\)", x)}
     leaves = list(leaves_of(cfg))
     # A class where a call is meant: then what it lacks is nobody else's.

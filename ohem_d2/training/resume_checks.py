@@ -46,12 +46,12 @@ class _Entry:
         is_missing = isinstance(self.value, Mapping) and name not in self.value
         return None if is_missing else self[name]
 
-    def items(self, length: int | None = None) -> list["_Entry"]:
-        """Those of a list, of as many as there have to be."""
+    def items(self, length: int | None = None, why: str = "") -> list["_Entry"]:
+        """Those of a list, of as many as there have to be; ``why``: so many."""
         if not isinstance(self.value, (list, tuple)):
             raise self.wrong("a list")
         if length is not None and len(self.value) != length:
-            raise self.wrong(f"{length} of them", f"is of length {len(self.value)}")
+            raise self.wrong(f"{length} of them{why}", f"is of length {len(self.value)}")
         return [_Entry(self.file, f"{self.place}[{i}]", x) for i, x in enumerate(self.value)]
 
     def count(self) -> int:
@@ -139,12 +139,13 @@ def check_training_state(
         raise InputError(
             f"{file!r}: {key}.iteration is {iteration}, expected less than {name}, which is {most}"
         )
+    why = _groups_expected(trainer)
     schedulers = [h for h in trainer._hooks if isinstance(h, hooks.LRScheduler)]
     needs_initial_lr = False
     for hook in schedulers:
         name = type(hook).__qualname__
         if fresh := hook.state_dict():
-            _check_scheduler(state["hooks"][name], hook.scheduler, fresh, iteration)
+            _check_scheduler(state["hooks"][name], hook.scheduler, fresh, iteration, why)
         else:
             needs_initial_lr = True  # from which the scheduler will be built
     stored = state.get("hooks")
@@ -163,16 +164,26 @@ def check_training_state(
         inner, state = trainer._trainer, state["_trainer"]
         state["iteration"].count()
     if isinstance(optimizer := getattr(inner, "optimizer", None), Optimizer):
-        _check_optimizer(state["optimizer"], optimizer, needs_initial_lr)
+        _check_optimizer(state["optimizer"], optimizer, needs_initial_lr, why)
     if (scaler := getattr(inner, "grad_scaler", None)) is not None:
         for name, value in scaler.state_dict().items():
             state["grad_scaler"][name].check_like(value)
 
 
+def _groups_expected(trainer: TrainerBase) -> str:
+    """Why an optimizer has as many groups of parameters as it has: by which settings."""
+    if (cfg := getattr(trainer, "cfg", None)) is None:
+        return ", as many as the optimizer has groups of parameters by optimizer.params"
+    keys = "BIAS_LR_FACTOR", "WEIGHT_DECAY", "WEIGHT_DECAY_BIAS", "WEIGHT_DECAY_NORM"
+    settings = ", ".join(f"SOLVER.{x} {cfg.SOLVER[x]}" for x in keys)
+    return f", as many as the optimizer has groups of parameters by {settings}"
+
+
 def _check_scheduler(
-    entry: _Entry, scheduler: object, fresh: Mapping[str, Any], iteration: int
+    entry: _Entry, scheduler: object, fresh: Mapping[str, Any], iteration: int, why: str
 ) -> None:
     if "base_lrs" in fresh:
+        entry["base_lrs"].items(len(fresh["base_lrs"]), why)
         entry["base_lrs"].check_like(fresh["base_lrs"])
     if "last_epoch" in fresh:
         last = entry["last_epoch"]
@@ -184,10 +195,10 @@ def _check_scheduler(
         raise entry.wrong("a mapping")
 
 
-def _check_optimizer(entry: _Entry, optimizer: Optimizer, needs_initial_lr: bool) -> None:
+def _check_optimizer(entry: _Entry, optimizer: Optimizer, needs_initial_lr: bool, why: str) -> None:
     """Compare it with an optimizer that has not made a step."""
     params: dict[Any, tuple[Tensor, Mapping[str, Any]]] = {}
-    saved = entry["param_groups"].items(len(optimizer.param_groups))
+    saved = entry["param_groups"].items(len(optimizer.param_groups), why)
     for x, group in zip(saved, optimizer.param_groups):
         for name, value in group.items():
             # Switches come with new versions of torch, which sets those that are missing.

@@ -44,6 +44,7 @@ from .checks import (
     check_batch_size,
     check_keypoint_sigmas,
     check_output_dir,
+    check_seed,
     check_weights,
 )
 from .config_file import find_config, load_config
@@ -63,6 +64,8 @@ from .mining_logs import MiningLogs
 from .named_settings import named_settings
 from .output_folder import alone_in, check_output_files, check_space
 from .proposal_files import check_proposal_files
+from .resumed_config import check_config_of_weights
+from .schedule import with_an_end
 from .trial import name_first_step, try_augmentations, try_model
 
 logger = logging.getLogger(__name__)
@@ -103,7 +106,8 @@ class Trainer(DefaultTrainer):
         model = wrap_ddp(model, broadcast_buffers=False)
         step = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
         self._trainer = step(model, data_loader, optimizer)
-        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.scheduler = with_an_end(scheduler, "SOLVER.LR_SCHEDULER_NAME", cfg.SOLVER.MAX_ITER)
         # By a weak reference, since the trainer holds its checkpointer.
         this = weakref.proxy(self)
         self.checkpointer = WholeCheckpointer(model, cfg.OUTPUT_DIR, trainer=this)
@@ -223,11 +227,14 @@ def _run(args, cfg: CfgNode) -> dict | None:
         check_batch_size("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH)
         warn_of_long_warmup(cfg)
         warn_of_unused_mining(cfg)
+    check_seed("SEED", cfg.SEED)
     weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
     check_weights(*weights, resume=args.resume, training=not args.eval_only)
     train = () if args.eval_only else cfg.DATASETS.TRAIN
     with named_data_sets(keys), named_annotations():
         read_all_images(train, cfg.DATASETS.TEST, cfg.DATASETS.get("UNREADABLE_IMAGES", "error"))
+    run_of = cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR, args.resume
+    check_config_of_weights(cfg, *run_of, training=not args.eval_only)
     cfg.freeze()
     default_setup(cfg, args)
 
@@ -321,7 +328,7 @@ def _check_expected_results(cfg: CfgNode) -> None:
         known = [task for task in known if heads.get(task, True)]
     if cfg.TEST.AUG.ENABLED:
         known += [f"{task}_TTA" for task in known]
-    for task, metric, *_ in results:
+    for task, metric, value, tolerance in results:
         if task not in known:
             raise InputError(
                 f"{key} is {shown(results)}, expected results of {', '.join(known) or 'nothing'}, "
@@ -331,6 +338,11 @@ def _check_expected_results(cfg: CfgNode) -> None:
             raise InputError(
                 f"{key} is {shown(results)}, expected a metric of {task} such as AP or AP50 in the "
                 f"place of {metric!r}"
+            )
+        if metric.startswith("AP") and not (value - tolerance <= 100 and value + tolerance >= 0):
+            raise InputError(
+                f"{key} is {shown(results)}, expected {metric} in percent, from 0 to 100, in the "
+                f"place of {value}"
             )
 
 

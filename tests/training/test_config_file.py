@@ -232,6 +232,13 @@ def test_a_key_with_points(tmp_path, text, key, nested):
         load_config(str(tmp_path / "b.yaml"))
 
 
+@pytest.mark.parametrize("key", ["_base_", "_BASE", "BASE", "__BASE__", "_BASES_"])
+def test_a_base_in_other_letters(tmp_path, key):
+    (tmp_path / "bad.yaml").write_text(f"{key}: quick_start.yaml\n")
+    with pytest.raises(InputError, match=f"config key: {key}, the nearest is _BASE_$"):
+        load_config(str(tmp_path / "bad.yaml"))
+
+
 def test_nothing_is_said_before_the_error(tmp_path, caplog):
     (tmp_path / "bad.yaml").write_text("_base_: quick_start.yaml\n")
     with pytest.raises(InputError, match="Non-existent config key: _base_"):
@@ -368,6 +375,12 @@ def test_an_old_name_is_answered_by_the_new_one(tmp_path, old, new):
         (["SEED:", "1"], "in the settings 'SEED:': expected KEY VALUE"),
         (["OUTPUT_DIR", "a", "SEED.X", "5"], "in the settings 'SEED.X 5': .* since SEED is 1, and"),
         (["OUTPUT_DIR", "a", "SEED"], "in the settings 'SEED': expected a value after the key"),
+        (["True", "SEED", "1", "OUTPUT_DIR", "a"], "'True' is followed by the key SEED, .* switch"),
+        (["SEED", "1", "2", "SOLVER.MAX_ITER", "5"], "'2' is followed by the key SOLVER.MAX_ITER"),
+        (
+            ["SEED", "SOLVER.MAX_ITER", "5"],
+            "'SEED' is followed by the key SOL.* expected its value",
+        ),
         (["MODEL.RPN", "5"], "MODEL.RPN is a node, expected a key below it: .*NMS_THRESH"),
         (["SOLVER", "{'MAX_ITER': 5}"], "SOLVER is a node, expected a key below it"),
         (

@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 
 from ohem_d2.config import BoxVotingOptions, OHEMOptions
 from ohem_d2.errors import InputError
-from ohem_d2.training.checks import check_output_dir
+from ohem_d2.training import checks
+from ohem_d2.training.checks import check_output_dir, check_seed
 from ohem_d2.training.config_file import _ZOO, CONFIGS, load_config
 from ohem_d2.training.data_checks import check_num_classes
 from ohem_d2.training.key_checks import (
@@ -103,6 +104,7 @@ def test_detectron2s_defaults_keep_the_rules():
         ("DATALOADER.SAMPLER_TRAIN", "WeightedCategoryTrainingSampler"),
         ("TEST.EXPECTED_RESULTS", [["bbox", 5, 1.0, 1.0]]),
         ("TEST.EXPECTED_RESULTS", [["bbox", "AP", 1.0, float("nan")]]),
+        ("TEST.EXPECTED_RESULTS", [["bbox", "AP", 1.0, -1]]),
     ],
 )
 def test_a_value_that_cannot_work(key, value):
@@ -141,6 +143,9 @@ def test_a_value_that_cannot_work(key, value):
         (["MODEL.ROI_HEADS.NAME", "OHEMRes5ROIHeads"], "but .*FCHead: expected OHEMROIHeads$"),
         (["MODEL.ROI_HEADS.NAME", "OHEMRROIHeads"], "but .*FCHead: expected OHEMROIHeads$"),
         (["MODEL.ROI_HEADS.NAME", "CascadeROIHeads"], "CLS_AGNOSTIC_BBOX_REG is False, expected T"),
+        *((["SOLVER.RESCALE_INTERVAL", "True", "SOLVER.MAX_ITER", "9", "SOLVER.WARMUP_ITERS", x],
+           f"^SOLVER.WARMUP_ITERS is {x}, expected less than SOLVER.MAX_ITER, 9, since .* is True")
+          for x in ("9", "1000")),
     ],
 )  # fmt: skip
 def test_keys_that_have_to_go_together(opts, expected):
@@ -172,6 +177,10 @@ def test_a_warmup_that_is_longer_than_the_training(caplog):
         ([["segm", "AP", 38.5, 0.2]], [], "expected results of bbox, box_proposals, as"),
         ([["bbox", "mAP", 38.5, 0.2]], [], "expected a metric of bbox such as AP .* of 'mAP'"),
         ([["bbox_TTA", "AP", 38.5, 0.2]], [], "expected results of bbox, box_proposals, as"),
+        ([["bbox", "AP", 385, 2]], [], "expected AP in percent, from 0 to 100, in the pl"),
+        ([["bbox", "AP50", -5, 2]], [], "expected AP50 in percent, .* in the place of -5"),
+        ([["bbox", "AP", 101, 1]], [], None),
+        ([["box_proposals", "AR@100", 0.5, 0.1]], [], None),
         ([["bbox", "AP", 38.5, 0.2]], ["DATASETS.TEST", "()"], "has 0 data sets"),
         ([["bbox", "AP", 38.5, 0.2]],
          ["DATASETS.TEST", "('coco_2017_val', 'coco_2014_val')"], "has 2 data sets"),
@@ -319,6 +328,25 @@ def test_python_configs(setting):
     key = setting.partition("=")[0]
     with pytest.raises(InputError, match=rf"^{key} is .*, expected "):
         check_lazy_keys(OmegaConf.from_dotlist(["model.x=1", setting]))
+
+
+def test_a_warmup_that_leaves_nothing_to_rescale():
+    opts = ["model.x=1", "lr_multiplier.rescale_interval=true", "lr_multiplier.warmup_length="]
+    check_lazy_keys(OmegaConf.from_dotlist([*opts[:-1], f"{opts[-1]}0.9"]))
+    cfg = OmegaConf.from_dotlist([*opts[:-1], f"{opts[-1]}1.0"])
+    check_lazy_keys(cfg, training=False)
+    with pytest.raises(
+        InputError, match=r"^lr_multiplier.warmup_length is 1.0, expected less than"
+    ):
+        check_lazy_keys(cfg)
+
+
+@pytest.mark.parametrize(("processes", "seed"), [(1, 2**32 - 1), (2, 2**32 - 2), (8, -1), (8, 7)])
+def test_each_process_gets_a_seed(monkeypatch, processes, seed):
+    monkeypatch.setattr(checks.comm, "get_world_size", lambda: processes)
+    check_seed("SEED", seed)
+    with pytest.raises(InputError, match=rf"^SEED is {2**32}, expected {2**32 - processes} at mo"):
+        check_seed("SEED", 2**32)
 
 
 @pytest.mark.parametrize("name", ["mask_rcnn_fpn", "fcos", "retinanet", "mask_rcnn_c4"])

@@ -82,6 +82,14 @@ def test_what_the_standard_library_refuses_on_the_way_is_no_code_of_the_users():
         shutil.copyfile("no such file", "x")
 
 
+def test_an_apostrophe_is_no_quote():
+    cfg = load_lazy_config(PYTHON, opt := ["lr_multiplier.scheduler.values=[a,b,c]"])
+    cfg.train.init_checkpoint = ""
+    words = r"^lr_multiplier.scheduler.values is \['a', 'b', 'c'\] in .* TypeError: can't multiply"
+    with pytest.raises(InputError, match=words), named_settings("x.py", cfg, opt):
+        instantiate(cfg.lr_multiplier)
+
+
 def test_errors_of_the_users_own_code_keep_their_traceback():
     def head_of_mine():
         raise KeyError("mine")

@@ -36,11 +36,13 @@ from small_training import (
     weights,
 )
 
+from ohem_d2.errors import InputError
 from ohem_d2.training.config_file import CONFIGS
 from ohem_d2.training.data_loader import ResumableLoader
 from ohem_d2.training.lazy_config import load_lazy_config
 from ohem_d2.training.lazy_trainer import build_trainer
 from ohem_d2.training.random_state import keep_random_state, random_state, set_random_state
+from ohem_d2.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -252,6 +254,17 @@ def test_a_checkpoint_without_states(tmp_path, dataset, caplog):
     with caplog.at_level(logging.WARNING):
         train(cfg, resume=True)
     assert "neither random states nor a place in the training images" in caplog.text
+
+
+def test_the_optimizer_is_that_of_the_checkpoint(tmp_path, dataset):
+    train(config(tmp_path, dataset), kill_at=3)
+    trainer = Trainer(config(tmp_path, dataset, "SOLVER.BASE_LR", 0.5, "SOLVER.MOMENTUM", 0.1))
+    trainer.resume_or_load(resume=True)
+    assert set(trainer.scheduler.base_lrs) == {0.002}
+    assert {group["momentum"] for group in trainer.optimizer.param_groups} == {0.9}
+    words = "base_lrs is of length 2, expected 4 of them, .* by SOLVER.BIAS_LR_FACTOR 2.0, "
+    with pytest.raises(InputError, match=words):
+        Trainer(config(tmp_path, dataset, "SOLVER.BIAS_LR_FACTOR", 2.0)).resume_or_load(resume=True)
 
 
 def test_detectron2_resumes_from_it_too(tmp_path, dataset):

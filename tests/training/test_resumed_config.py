@@ -1,0 +1,209 @@
+"""The config of a training that is resumed, beside the one that it has had so far."""
+
+import logging
+import re
+
+import pytest
+from detectron2 import model_zoo
+from detectron2.config import LazyConfig
+from omegaconf import OmegaConf
+
+from ohem_d2.errors import InputError
+from ohem_d2.training.config_file import CONFIGS, load_config
+from ohem_d2.training.resumed_config import FILE, check_config_of_weights
+
+CHECKPOINT = "model_0000001.pth"
+QUICK_START = str(CONFIGS / "quick_start.yaml")
+LAZY = "COCO-Detection/retinanet_R_50_FPN_1x.py"
+
+
+def resume(cfg, folder, training=True):
+    check_config_of_weights(cfg, "", str(folder), resume=True, training=training)
+
+
+def evaluate(cfg, weights, output_dir="elsewhere"):
+    check_config_of_weights(cfg, str(weights), str(output_dir), resume=False, training=False)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """That of a training by the quick start's config."""
+    cfg = load_config(QUICK_START)
+    (tmp_path / FILE).write_text(cfg.dump())
+    (tmp_path / CHECKPOINT).touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("INPUT.FORMAT", "RGB"),
+        ("MODEL.PIXEL_MEAN", "[1.0, 2.0, 3.0]"),
+        ("MODEL.PIXEL_STD", "[1.0, 2.0, 3.0]"),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", "[[32], [64], [96], [128], [192]]"),
+        ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[[1.0, 2.0, 3.0]]"),
+        ("MODEL.ANCHOR_GENERATOR.OFFSET", "0.5"),
+        ("MODEL.FPN.FUSE_TYPE", "avg"),
+        ("MODEL.RESNETS.STRIDE_IN_1X1", "False"),
+        ("MODEL.RPN.BBOX_REG_WEIGHTS", "(1.0, 1.0, 2.0, 2.0)"),
+        ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", "(1.0, 1.0, 2.0, 2.0)"),
+        ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIPool"),
+        ("MODEL.ROI_HEADS.IN_FEATURES", "['p2']"),
+        ("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", "True"),
+    ],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_what_the_weights_mean_stays(folder, caplog, key, value, training):
+    cfg = load_config(QUICK_START, [key, value])
+    with pytest.raises(InputError, match=rf"^{key} is .*, expected .*, as in {folder}/{FILE}: "):
+        resume(cfg, folder, training)
+    assert not caplog.records
+    evaluate(cfg, folder / CHECKPOINT)
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{key} is ")
+    with pytest.raises(InputError, match=rf"^{key} is .* another folder in OUTPUT_DIR$"):
+        evaluate(cfg, folder / CHECKPOINT, folder)  # whose config would be overwritten
+
+
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        (["SOLVER.MAX_ITER", "70"], r"SOLVER.MAX_ITER is 70, and was \d+ \("),
+        (
+            ["SOLVER.BASE_LR", "0.5"],
+            r"optimizer of the checkpoint, .*SOLVER.BASE_LR is 0.5, and was",
+        ),
+        (["SOLVER.MOMENTUM", "0.5"], "optimizer of the checkpoint, .*SOLVER.MOMENTUM is 0.5, and"),
+        (["TEST.EVAL_PERIOD", "7"], "TEST.EVAL_PERIOD is 7, and was"),
+        (["DATASETS.TRAIN", "mine"], r"DATASETS.TRAIN is \['mine'\], and was \["),
+        (["SEED", "8", "VIS_PERIOD", "9"], "SEED is 8, and was 1; VIS_PERIOD is 9, and was"),
+        (["MODEL.ROI_HEADS.OHEM.HARD_FRACTION", "1.0"], "HARD_FRACTION is 1.0, and was 0.5"),
+        (["MODEL.ROI_HEADS.NAME", "StandardROIHeads"], "NAME is 'StandardROIHeads', and was 'OHEM"),
+    ],
+)
+def test_what_may_change_is_told(folder, caplog, opts, words):
+    cfg = load_config(QUICK_START, opts)
+    resume(cfg, folder, training=False)
+    evaluate(cfg, folder / CHECKPOINT)
+    assert not caplog.records
+    resume(cfg, folder)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert re.search(words, record.getMessage())
+
+
+@pytest.mark.parametrize("key", ["BIAS_LR_FACTOR", "WEIGHT_DECAY_NORM", "WEIGHT_DECAY_BIAS"])
+def test_groups_of_parameters_stay(folder, key):
+    cfg = load_config(QUICK_START, [f"SOLVER.{key}", "0.3"])
+    with pytest.raises(InputError, match=f"^SOLVER.{key} is 0.3, expected .*, as in "):
+        resume(cfg, folder)
+    resume(cfg, folder, training=False)
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        [],
+        ["OUTPUT_DIR", "elsewhere"],
+        ["MODEL.WEIGHTS", "other.pth"],
+        ["MODEL.RETINANET.IN_FEATURES", "['p3']"],  # which nothing looks at
+    ],
+)
+def test_what_does_not_matter(folder, caplog, opts):
+    resume(load_config(QUICK_START, opts), folder)
+    assert not caplog.records
+
+
+def test_a_training_that_starts_anew(folder, caplog):
+    cfg = load_config(QUICK_START, ["INPUT.FORMAT", "RGB"])
+    weights = str(folder / CHECKPOINT)
+    for output_dir in (str(folder), "elsewhere"):
+        check_config_of_weights(cfg, weights, output_dir, resume=False, training=True)
+    check_config_of_weights(cfg, weights, "elsewhere", resume=True, training=True)
+    assert not caplog.records
+
+
+def test_nothing_to_compare_with(folder, caplog):
+    cfg = load_config(QUICK_START, ["INPUT.FORMAT", "RGB"])
+    evaluate(cfg, "detectron2://somewhere/model.pkl")
+    (folder / FILE).write_text("VERSION: 2\n")  # as of another version
+    resume(cfg, folder)
+    (folder / FILE).unlink()
+    resume(cfg, folder)
+    (folder / CHECKPOINT).unlink()
+    (folder / FILE).write_text(load_config(QUICK_START).dump())
+    resume(cfg, folder)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a\n", "", "\x00"])
+def test_a_config_that_cannot_be_read(folder, caplog, text):
+    (folder / FILE).write_text(text)
+    resume(load_config(QUICK_START), folder)
+    assert f"{folder / FILE} cannot be read" in caplog.text
+
+
+def test_a_config_runs_no_code(folder):
+    ran = folder / "ran"
+    (folder / FILE).write_text(f'SEED: !!python/object/apply:os.mkdir ["{ran}"]\n')
+    resume(load_config(QUICK_START), folder)
+    assert not ran.exists()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """The folder of a training by a Python config."""
+    folder = tmp_path_factory.mktemp("lazy")
+    LazyConfig.save(model_zoo.get_config(LAZY), str(folder / FILE))
+    (folder / CHECKPOINT).touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("dataloader.train.mapper.image_format", "RGB"),
+        ("model.input_format", "RGB"),
+        ("model.pixel_mean", [1.0, 2.0, 3.0]),
+        ("model.anchor_generator.offset", 0.5),
+        ("model.anchor_generator.aspect_ratios", [1.0]),
+        ("model.box2box_transform.weights", [2.0, 1.0, 1.0, 1.0]),
+        ("model.head_in_features", ["p3"]),
+        ("model.backbone.bottom_up.stages.stride_in_1x1", False),
+    ],
+)
+def test_what_the_weights_of_a_python_config_mean_stays(saved, key, value):
+    cfg = model_zoo.get_config(LAZY)
+    assert OmegaConf.select(cfg, key) is not None
+    OmegaConf.update(cfg, key, value)
+    words = rf"^{key} is .*, expected .*, as in .*: .* name them in train.init_checkpoint$"
+    with pytest.raises(InputError, match=words):
+        resume(cfg, saved)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("train.max_iter", 7, "train.max_iter is 7, and was 90000"),
+        ("optimizer.lr", 0.5, "optimizer of the checkpoint, .*: optimizer.lr is 0.5, and was 0.01"),
+        ("model.focal_loss_alpha", 0.5, "model.focal_loss_alpha is 0.5, and was 0.25"),
+        ("train.mine", 1, "train.mine is 1, and was missing"),
+        ("model.backbone.mine", "${train.max_iter}", "model.backbone.mine is .*, and was missing"),
+    ],
+)
+def test_what_may_change_of_a_python_config(saved, caplog, key, value, words):
+    cfg = model_zoo.get_config(LAZY)
+    OmegaConf.update(cfg, key, value, force_add=True)
+    resume(cfg, saved)
+    (record,) = caplog.records
+    assert re.search(words, record.getMessage())
+
+
+def test_what_does_not_matter_of_a_python_config(saved, folder, caplog):
+    cfg = model_zoo.get_config(LAZY)
+    cfg.train.output_dir = "elsewhere"
+    cfg.train.init_checkpoint = ""
+    resume(cfg, saved)
+    resume(cfg, folder)  # of a YAML config
+    resume(load_config(QUICK_START), saved)
+    assert not caplog.records
