@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from ..config import config_key
 from ..errors import InputError
 from ..mining.candidates import Candidates, Selection, check_selection, name_of
 from ..mining.samplers import Sampler
@@ -35,30 +36,24 @@ def choose(
     Raises:
         InputError: it does what no sampler may.
     """
-    name = name_of(sampler)
+    name = f"{config_key('sampler')}: the sampler {name_of(sampler)}"
     before = {k: x.clone() for k, x in _tensors(candidates)} if is_checked else {}
     try:
         selection = sampler(candidates, num_samples)
     except SystemExit as e:  # which would end the training as if it were done
-        raise InputError(
-            f"the sampler {name} ended the program (SystemExit: {e}), expected a Selection"
-        ) from e
+        raise InputError(f"{name} ended the program (SystemExit: {e}), expected a Selection") from e
     chosen = check_selection(selection, candidates, sampler, waits=is_checked)
     after = dict(_tensors(candidates))
     if changed := [k for k, x in before.items() if not _are_same(x, after.get(k))]:
         raise InputError(
-            f"the sampler {name} changed {', '.join(changed)} of the candidates, which logs and "
+            f"{name} changed {', '.join(changed)} of the candidates, which logs and "
             "training use too: expected it to leave them as they are, and change copies"
         )
+    # Always in the same words, which are told once.
     if is_checked and len(candidates) and not len(chosen.indices):
-        warn(
-            f"the sampler {name} chose none of {len(candidates)} RoIs: the box head is not trained"
-        )
+        warn(f"{name} chose none of the RoIs of a step, which does not train the box head")
     elif is_checked and chosen.weights is not None and not chosen.weights.any():
-        warn(
-            f"the sampler {name} gave all of {len(chosen.indices)} RoIs the weight 0: the box head "
-            "is not trained"
-        )
+        warn(f"{name} gave all RoIs of a step the weight 0, which does not train the box head")
     return chosen
 
 

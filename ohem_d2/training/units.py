@@ -168,8 +168,8 @@ def _short_sides(cfg: CfgNode | DictConfig, split: str) -> tuple[str, list[int]]
     """What Detectron2 makes the shorter sides of images, and the key; nothing if it does not."""
     if isinstance(cfg, CfgNode):
         key = f"INPUT.MIN_SIZE_{split.upper()}"
-        sizes = cfg.INPUT[f"MIN_SIZE_{split.upper()}"] if cfg.DATASETS[split.upper()] else 0
-        return key, [x for x in (sizes if is_list(sizes) else [sizes]) if x > 0]
+        found: Any = cfg.INPUT[f"MIN_SIZE_{split.upper()}"] if cfg.DATASETS[split.upper()] else 0
+        return key, [x for x in (found if is_list(found) else [found]) if x > 0]
     key = f"dataloader.{split}.mapper.augmentations"
     augmentations = OmegaConf.select(cfg, key)
     augmentations = augmentations if is_list(augmentations) else []

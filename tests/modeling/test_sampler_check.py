@@ -11,6 +11,7 @@ from torch import nn
 from ohem_d2 import OHEMOptions, Selection
 from ohem_d2.errors import InputError
 from ohem_d2.modeling.build_sampler import build_sampler
+from ohem_d2.modeling.metrics import PERIOD
 
 BATCH = make_batch(2, [(3, 40), (1, 20)])
 HERE = __name__
@@ -120,16 +121,16 @@ def weight_0_for_most(candidates, num_samples):
 @pytest.mark.parametrize(
     ("sampler", "words"),
     [
-        (nothing, "the sampler nothing chose none of 64 RoIs: the box head is not trained"),
-        (weight_0, "the sampler weight_0 gave all of 4 RoIs the weight 0"),
+        (nothing, "OHEM.SAMPLER: the sampler nothing chose none of the RoIs of a step"),
+        (weight_0, "the sampler weight_0 gave all RoIs of a step the weight 0"),
         (weight_0_for_most, None),
     ],
 )
 def test_a_step_that_trains_on_nothing_is_told_once(caplog, sampler, words):
     heads = make_heads()
     heads.sampler = sampler
-    for _ in range(2):
-        train_step(heads, *BATCH)
+    for seed in range(PERIOD + 1):
+        train_step(heads, *make_batch(seed, [(3, 40 + seed)]))
     told = [x for x in caplog.messages if "the sampler" in x]
     assert len(told) == (words is not None)
     if words:
