@@ -144,7 +144,7 @@ class Selection(NamedTuple):
     Attributes:
         indices: (S,) int64 into the R candidates. The heads sort them by image, with hard examples
             first, and otherwise keep this order.
-        weights: (S,) of a float type, 0 or more: the classification and box loss of each RoI is
+        weights: (S,) of a float type, from 0 to 1e6: the classification and box loss of each RoI is
             multiplied by it in training. None: 1 each.
         is_hard: (S,) bool, which of them are hard examples, for logs and pictures. None: all.
     """

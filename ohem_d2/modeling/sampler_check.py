@@ -10,6 +10,7 @@ from ..errors import InputError
 from ..mining.candidates import Candidates, Selection, check_selection, name_of
 from ..mining.samplers import Sampler
 
+_KEY = config_key("sampler")
 _FIELDS = ("boxes", "labels", "image_ids", "loss_cls", "loss_box_reg")
 
 
@@ -36,13 +37,16 @@ def choose(
     Raises:
         InputError: it does what no sampler may.
     """
-    name = f"{config_key('sampler')}: the sampler {name_of(sampler)}"
+    name = f"{_KEY}: the sampler {name_of(sampler)}"
     before = {k: x.clone() for k, x in _tensors(candidates)} if is_checked else {}
     try:
         selection = sampler(candidates, num_samples)
     except SystemExit as e:  # which would end the training as if it were done
         raise InputError(f"{name} ended the program (SystemExit: {e}), expected a Selection") from e
-    chosen = check_selection(selection, candidates, sampler, waits=is_checked)
+    try:
+        chosen = check_selection(selection, candidates, sampler, waits=is_checked)
+    except InputError as e:
+        raise InputError(f"{_KEY}: {e}") from e
     after = dict(_tensors(candidates))
     if changed := [k for k, x in before.items() if not _are_same(x, after.get(k))]:
         raise InputError(
