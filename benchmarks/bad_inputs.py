@@ -110,6 +110,23 @@ def lazy(setting: str) -> Bad:
     return Bad("keys", f"{name}={value}", (name,), {name: value}, config=LAZY, plain=False)
 
 
+def sampler(name: str, step: str = "pass", weights: str = "None", start: str = "") -> Bad:
+    """A sampler of the user's own that is none; ``start``: what its module does."""
+    lines = [
+        "import torch",
+        "from ohem_d2 import Selection",
+        start,
+        "def choose(candidates, num_samples):",
+        f"    {step}",
+        f"    return Selection(torch.arange(4), {weights})",
+    ]
+    return Bad(
+        "keys", f"a sampler that {name}", (f"{HEADS}.OHEM.SAMPLER",),
+        {f"{HEADS}.OHEM.SAMPLER": "mine.choose"},
+        lambda: Path("mine.py").write_text("\n".join(lines)), plain=False,
+    )  # fmt: skip
+
+
 # ------------------------------------------------------------------------------------------- keys
 
 HEADS, RPN = "MODEL.ROI_HEADS", "MODEL.RPN"
@@ -289,6 +306,20 @@ KEYS = [
     lazy("lr_multiplier._target_=builtins.dict"),
     lazy("dataloader.train.mapper.augmentations=[RandomFlip]"),
     lazy("dataloader.train.mapper.augmentations.9.prob=1"),
+    key("MODEL.PIXEL_MEAN", "[0.485, 0.456, 0.406]"),
+    key("MODEL.PIXEL_STD", "[0.229, 0.224, 0.225]"),
+    key("MODEL.ANCHOR_GENERATOR.SIZES", "[[0.05], [0.1], [0.2], [0.4], [0.8]]"),
+    key("MODEL.PROPOSAL_GENERATOR.MIN_SIZE", 256),
+    key("MODEL.LOAD_PROPOSALS", True),
+    lazy("model.pixel_mean=[0.485,0.456,0.406]"),
+    lazy("model.pixel_std=[0.229,0.224,0.225]"),
+    lazy("model.proposal_generator.anchor_generator.sizes=[[0.05],[0.1],[0.2],[0.4],[0.8]]"),
+    Bad("keys", "files of proposals for a model that makes its own", ("proposal_files",),
+        {"+dataloader.train.dataset.proposal_files": "[p.pkl]"}, config=LAZY, plain=False),
+    sampler("changes its candidates", "candidates.loss_cls.mul_(0)"),
+    sampler("ends the program", "raise SystemExit(0)"),
+    sampler("returns weights that overflow", weights="torch.full((4,), 1e38)"),
+    sampler("cannot be imported", start="raise SystemExit(0)"),
 ]  # fmt: skip
 
 # ---------------------------------------------------------------------------------------- weights
@@ -352,6 +383,11 @@ def with_value(value: float, file: Path) -> None:
     content = good()
     content["roi_heads.box_predictor.cls_score.bias"][0] = value
     torch.save({"model": content}, file)
+
+
+def all_zero(file: Path) -> None:
+    """Save a 0 for each of their numbers."""
+    torch.save({"model": {k: torch.zeros_like(x) for k, x in good().items()}}, file)
 
 
 def other_classes(file: Path) -> None:
@@ -495,6 +531,8 @@ WEIGHTS = [
     weights("tensors without numbers", lambda f: torch.save({"model": {
         k: x.to("meta") for k, x in good().items()}}, f)),
     weights("a flipped bit", flip_bit),
+    *(weights(f"nothing but zeros, {how or 'evaluated'}", all_zero, how=how)
+      for how in ("", "train")),
     weights("a flipped bit, to train", flip_bit, how="train"),
     resume("a flipped bit", flip_bit),
     weights("a pipe", lambda f: os.mkfifo(f)),

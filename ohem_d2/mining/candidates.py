@@ -10,6 +10,7 @@ from ..errors import InputError
 from .select import describe
 
 _Value = Tensor | Callable[[], Tensor] | None
+_LARGEST_WEIGHT = 1e6  # as of a loss: its product with one is a number
 
 
 class Candidates:
@@ -120,6 +121,10 @@ class Candidates:
         """(R,) the IoU of that box with the object that it overlaps most; 0 without objects."""
         return self._get("pred_ious")
 
+    def computed(self) -> list[tuple[str, Tensor]]:
+        """Which of the properties above have been read, or were given, and their values."""
+        return [(name, x) for name, x in self._optional.items() if isinstance(x, Tensor)]
+
     def _get(self, name: str) -> Tensor:
         value = self._optional[name]
         if value is None:
@@ -139,7 +144,7 @@ class Selection(NamedTuple):
     Attributes:
         indices: (S,) int64 into the R candidates. The heads sort them by image, with hard examples
             first, and otherwise keep this order.
-        weights: (S,) of a float type, 0 or more: the classification and box loss of each RoI is
+        weights: (S,) of a float type, from 0 to 1e6: the classification and box loss of each RoI is
             multiplied by it in training. None: 1 each.
         is_hard: (S,) bool, which of them are hard examples, for logs and pictures. None: all.
     """
@@ -149,46 +154,65 @@ class Selection(NamedTuple):
     is_hard: Tensor | None = None
 
 
-def check_selection(selection: object, candidates: Candidates, sampler: object) -> Selection:
+def name_of(sampler: object) -> str:
+    """What messages call a sampler."""
+    return getattr(sampler, "__name__", type(sampler).__name__)
+
+
+def check_selection(
+    selection: object, candidates: Candidates, sampler: object, waits: bool = False
+) -> Selection:
     """
     Check that a sampler returned a valid selection.
 
-    The ranges of indices and weights are checked on the CPU only, where it costs nothing.
+    The ranges of indices and weights are checked on the CPU, where it costs nothing.
+
+    Args:
+        selection: what it returned.
+        candidates: what it was given.
+        sampler: itself.
+        waits: whether the ranges are checked on a GPU, too, which has to be waited for.
 
     Raises:
         InputError: it did not.
     """
-    name = getattr(sampler, "__name__", type(sampler).__name__)
+    name = name_of(sampler)
     if not isinstance(selection, Selection):
         raise InputError(
             f"the sampler {name} returned a {type(selection).__name__}, expected a Selection"
         )
     indices, weights, is_hard = selection
-    if indices.dim() != 1 or indices.dtype != torch.int64:
+    if not _is_vector(indices) or indices.dtype != torch.int64:
         raise InputError(
             f"the sampler {name} returned indices {describe(indices)}, expected a vector of int64"
         )
     number = len(indices)
-    if weights is not None and (weights.shape != (number,) or not weights.is_floating_point()):
+    if weights is not None and not (_is_vector(weights, number) and weights.is_floating_point()):
         raise InputError(
             f"the sampler {name} returned weights {describe(weights)}, expected ({number},) of a "
             "float type, one for each index"
         )
-    if is_hard is not None and (is_hard.shape != (number,) or is_hard.dtype != torch.bool):
+    if is_hard is not None and not (_is_vector(is_hard, number) and is_hard.dtype == torch.bool):
         raise InputError(
             f"the sampler {name} returned is_hard {describe(is_hard)}, expected ({number},) of "
             "torch.bool, one for each index"
         )
-    if indices.is_cpu and number:
+    if (waits or indices.is_cpu) and number:
         low, high = torch.stack(indices.aminmax()).tolist()
         if low < 0 or high >= len(candidates):
             raise InputError(
                 f"the sampler {name} returned indices in [{low}, {high}], expected them in "
                 f"[0, {len(candidates)}), the indices of the candidates"
             )
-    if weights is not None and weights.is_cpu and not (weights.isfinite() & (weights >= 0)).all():
-        raise InputError(
-            f"the sampler {name} returned weights that are negative, NaN or infinite, expected "
-            "finite values of 0 or more"
-        )
+    if weights is not None and (waits or weights.is_cpu) and number:
+        low_weight, high_weight = torch.stack(weights.aminmax()).tolist()
+        if not 0 <= low_weight <= high_weight <= _LARGEST_WEIGHT:  # NaN is neither
+            raise InputError(
+                f"the sampler {name} returned weights in [{low_weight:g}, {high_weight:g}], "
+                f"expected finite values from 0 to {_LARGEST_WEIGHT:g}"
+            )
     return selection
+
+
+def _is_vector(x: object, length: int | None = None) -> bool:
+    return isinstance(x, Tensor) and x.dim() == 1 and length in (None, len(x))

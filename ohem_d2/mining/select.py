@@ -184,6 +184,8 @@ def _check_tensors(
                 raise ValueError(f"{name} spans [{low}, {high}], expected [0, {end})")
 
 
-def describe(tensor: Tensor) -> str:
-    """The shape and type of a tensor, for messages."""
+def describe(tensor: object) -> str:
+    """The shape and type of a tensor, for messages; the type of what is none."""
+    if not isinstance(tensor, Tensor):
+        return f"of {type(tensor).__name__}"
     return f"{tuple(tensor.shape)} of {tensor.dtype}"

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
@@ -12,6 +13,9 @@ from detectron2.config import instantiate
 from ..config import SAMPLER_OPTIONS, OHEMOptions, config_key
 from ..errors import InputError, shown
 from ..mining.samplers import SAMPLERS, Sampler
+from .sampler_check import untrained_parameters
+
+logger = logging.getLogger(__name__)
 
 _KEY = config_key("sampler")
 
@@ -62,12 +66,22 @@ def build_sampler(options: OHEMOptions, positive_fraction: float) -> Sampler:
             )
     if "positive_fraction" in known and "positive_fraction" not in arguments:
         settings["positive_fraction"] = positive_fraction
-    if not is_class:
-        return found
+    sampler = _build(found, {**settings, **arguments}, options.sampler) if is_class else found
+    if parameters := untrained_parameters(sampler):
+        logger.warning(
+            f"{_KEY} is {shown(options.sampler)}, which has parameters ({', '.join(parameters)}) "
+            "that are not learned: what a sampler returns carries no gradients. If it does not "
+            "train them itself, set their requires_grad to False"
+        )
+    return sampler
+
+
+def _build(found: Any, arguments: Mapping[str, Any], sampler: object) -> Sampler:
     try:
-        return found(**settings, **arguments)
-    except (TypeError, ValueError) as e:
-        raise InputError(f"{_KEY} is {shown(options.sampler)}, which cannot be built: {e}") from e
+        return found(**arguments)
+    except (Exception, SystemExit) as e:  # it may raise anything, and even end the program
+        reason = str(e) if isinstance(e, (TypeError, ValueError)) else f"{type(e).__name__}: {e}"
+        raise InputError(f"{_KEY} is {shown(sampler)}, which cannot be built: {reason}") from e
 
 
 def _is_sampler(found: Any, is_named: bool) -> bool:
@@ -138,7 +152,9 @@ def _find_by_name(name: str) -> Callable[..., Any]:
         raise InputError(f"{_KEY} is {shown(name)}, {expected}")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, SyntaxError, ValueError) as e:
+    except (Exception, SystemExit) as e:  # a module may raise anything, and even end the program
+        is_plain = isinstance(e, (ImportError, AttributeError, SyntaxError, ValueError))
+        reason = str(e) if is_plain else f"{type(e).__name__}: {e}"
         raise InputError(
-            f"{_KEY} is {shown(name)}, which cannot be imported ({e}): {expected}"
+            f"{_KEY} is {shown(name)}, which cannot be imported ({reason}): {expected}"
         ) from e

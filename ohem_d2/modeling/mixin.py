@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..config import OHEMOptions, ohem_options, options_by_name
 from ..errors import InputError
-from ..mining.candidates import Candidates, check_selection
+from ..mining.candidates import Candidates
 from ..mining.losses import check_predictor
 from .box_branch import config_of, is_configured_above, own_names
 from .box_voting import BoxVotingMixin
@@ -25,6 +25,7 @@ from .head_checks import check_class, check_classes_of_heads, check_stages
 from .labelling import LabellingMixin, ignore_below, with_ground_truth, within_limit
 from .metrics import MiningMetrics, add_up
 from .reading import Reading, features_of_forward, read_rois
+from .sampler_check import choose
 from .self_check import SelfCheck, learns_statistics
 from .weighted_losses import use_weights
 
@@ -300,8 +301,13 @@ class OHEMMixin(ForegroundBudgetMixin, LabellingMixin, BoxVotingMixin):
         Return the RoIs that the sampler chooses: for each image the hard examples, then the others.
         In a training step, they are logged, and observers get the hard examples.
         """
-        selection = self.sampler(candidates, self.batch_size_per_image)
-        indices, weights, is_hard = check_selection(selection, candidates, self.sampler)
+        indices, weights, is_hard = choose(
+            self.sampler,
+            candidates,
+            self.batch_size_per_image,
+            is_checked=is_step and self._check.is_due,
+            warn=self._check.warn_once,
+        )
         if is_hard is None:
             is_hard = torch.ones_like(indices, dtype=torch.bool)
         # Sort by image, hard examples first. A part holds the RoIs that are equal in both.

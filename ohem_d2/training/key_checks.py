@@ -266,9 +266,13 @@ def _relations(cfg: CfgNode) -> Iterator[_Relation]:
         yield from _relations_of_resnet(cfg)
     if architecture in ("GeneralizedRCNN", "PanopticFPN", "ProposalNetwork"):
         yield from _relations_of_proposals(cfg)
-    elif architecture in ("RetinaNet", "FCOS"):
+    else:
         words = f"since MODEL.META_ARCHITECTURE is {architecture!r}"
-        yield from _relation_of_anchors(cfg, False, words)
+        if architecture in ("RetinaNet", "FCOS"):
+            yield from _relation_of_anchors(cfg, False, words)
+        if architecture in _WITHOUT_ROI_HEADS:
+            fits = not model.LOAD_PROPOSALS
+            yield "MODEL.LOAD_PROPOSALS", fits, f"False, {words}, which takes no proposals"
     if architecture in ("GeneralizedRCNN", "PanopticFPN"):
         yield from _relations_of_heads(cfg)
 
@@ -316,7 +320,13 @@ def _relations_of_proposals(cfg: CfgNode) -> Iterator[_Relation]:
         is_rotated = model.PROPOSAL_GENERATOR.NAME.endswith("RRPN")
         words = f"since MODEL.PROPOSAL_GENERATOR.NAME is {model.PROPOSAL_GENERATOR.NAME!r}"
         yield from _relation_of_anchors(cfg, is_rotated, words)
-    else:
+        words = f"False, {words}, which makes proposals itself: loaded ones need "
+        fits = not model.LOAD_PROPOSALS
+        yield "MODEL.LOAD_PROPOSALS", fits, f"{words}'PrecomputedProposals' in its place"
+    elif model.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals":
+        words = f"MODEL.META_ARCHITECTURE is {model.META_ARCHITECTURE!r}, which makes proposals"
+        fits = model.META_ARCHITECTURE == "GeneralizedRCNN"
+        yield "MODEL.PROPOSAL_GENERATOR.NAME", fits, f"one such as 'RPN', since {words}"
         words = f"True, since MODEL.PROPOSAL_GENERATOR.NAME is {model.PROPOSAL_GENERATOR.NAME!r}"
         yield "MODEL.LOAD_PROPOSALS", bool(model.LOAD_PROPOSALS), words
 

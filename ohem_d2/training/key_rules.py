@@ -132,6 +132,7 @@ _NORM = _one_of(
 # Formats of images, and how many channels they have.
 FORMATS = {"BGR": 3, "RGB": 3, "L": 1, "YUV-BT.601": 3, "HSV": 3, "YCbCr": 3, "CMYK": 4, "RGBA": 4}
 _FORMAT = _one_of(*FORMATS)
+_ANCHORS = _nested(Rule(_number(1, 1e6).holds, "a number of pixels, from 1 to 1e+06"))
 _DEVICE = Rule(_is_device, "'cpu', or a device that torch has here, such as 'cuda'")
 _SCHEDULE = _one_of("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
 _ROI_POOLER = _one_of("ROIAlign", "ROIAlignV2", "ROIPool", "ROIAlignRotated")
@@ -172,7 +173,7 @@ RULES: dict[str, Rule] = {
     ),
     "MODEL.PROPOSAL_GENERATOR.MIN_SIZE": _COUNT_OR_0,
     "MODEL.ANCHOR_GENERATOR.NAME": _registered(ANCHOR_GENERATOR_REGISTRY),
-    "MODEL.ANCHOR_GENERATOR.SIZES": _nested(_above_0(1e6)),
+    "MODEL.ANCHOR_GENERATOR.SIZES": _ANCHORS,
     "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": _nested(_above_0(1e6)),
     "MODEL.ANCHOR_GENERATOR.ANGLES": _nested(_number(-360, 360)),
     "MODEL.ANCHOR_GENERATOR.OFFSET": Rule(
@@ -436,6 +437,8 @@ LAZY_RULES: dict[str, Rule] = {
     "model.vis_period": _COUNT_OR_0,
     "model.pixel_mean": RULES["MODEL.PIXEL_MEAN"],
     "model.pixel_std": RULES["MODEL.PIXEL_STD"],
+    "model.anchor_generator.sizes": _ANCHORS,
+    "model.proposal_generator.anchor_generator.sizes": _ANCHORS,
     **_below("model.roi_heads", _LAZY_HEADS),
     **_below("model.proposal_generator", _LAZY_RPN),
 }

@@ -42,6 +42,7 @@ from .checks import (
     check_seed,
     check_weights,
 )
+from .choice import LAZY_KEYS, warn_without_choice
 from .data_checks import (
     check_datasets,
     check_num_classes,
@@ -68,10 +69,11 @@ from .lazy_targets import make
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
 from .output_folder import alone_in, check_output_files, check_space
-from .proposal_files import check_proposal_files
+from .proposal_files import check_lazy_use, check_proposal_files
 from .resumed_config import check_config_of_weights
 from .schedule import with_an_end
 from .trial import name_first_step, try_augmentations, try_model
+from .units import check_units
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +105,7 @@ def run(args: Namespace) -> dict | None:
 
 def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     setup_logger(output_dir, distributed_rank=comm.get_rank(), name="ohem_d2")
+    check_units(cfg, training=not args.eval_only)
     keys = {key_of_names(split): data_sets_of(cfg, split) for split in ("train", "test")}
     with named_data_sets(keys), named_annotations():
         run_of = cfg.train.init_checkpoint, output_dir, args.resume
@@ -112,6 +115,7 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
         check_datasets(*names)
         for split in ("test",) if args.eval_only else ("train", "test"):
             key = f"dataloader.{split}.dataset.proposal_files"
+            check_lazy_use(cfg, split, key)
             if (files := OmegaConf.select(cfg, key)) is not None:
                 check_proposal_files(key, files, data_sets_of(cfg, split), "it")
         num_classes = OmegaConf.select(cfg, "model.roi_heads.num_classes")
@@ -161,6 +165,7 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
         build_lazy_evaluators(cfg)  # which fail before the training rather than after it
     if isinstance(heads := getattr(model, "roi_heads", None), OHEMMixin):
         check_start_iter(heads.ohem, "model.roi_heads.ohem.start_iter", cfg.train.max_iter)
+    warn_without_choice(model, LAZY_KEYS)
     with named_settings(*settings):
         trainer, checkpointer = build_trainer(cfg, model)
     check_space("train.output_dir", output_dir, model)

@@ -8,13 +8,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from detectron2.data import DatasetMapper
+from detectron2.modeling import GeneralizedRCNN
+from detectron2.modeling.proposal_generator import RPN
+from detectron2.modeling.proposal_generator.rrpn import RRPN
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
+from omegaconf import DictConfig, OmegaConf
 
 from ..data import records_of
 from ..data.pickles import read_pickle
 from ..errors import InputError, shown
 from .checks import missing_file
+from .lazy_targets import target_of
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +75,42 @@ def check_number_of_proposal_files(
         raise InputError(
             f"{key} has {len(files)} files, expected {len(names)}: with {switch}, one for each of "
             f"{', '.join(names)}"
+        )
+
+
+def check_lazy_use(cfg: DictConfig, split: str, key: str) -> None:
+    """
+    Make sure that a Python config has files of proposals where Detectron2's model takes them, and
+    nowhere else.
+
+    Args:
+        cfg: the config.
+        split: "train" or "test".
+        key: where it names the files.
+
+    Raises:
+        InputError: they would not be used, or are missing.
+    """
+    if target_of(cfg.model) is not GeneralizedRCNN or "proposal_generator" not in cfg.model:
+        return
+    files, generator = OmegaConf.select(cfg, key), cfg.model.proposal_generator
+    if files is not None and target_of(generator) in (RPN, RRPN):
+        raise InputError(
+            f"{key} is {shown(OmegaConf.to_object(files))}, expected null, since "
+            "model.proposal_generator makes proposals itself: to use those of files, set it to null"
+        )
+    mapper = OmegaConf.select(cfg, f"dataloader.{split}.mapper")
+    if generator is not None or target_of(mapper) is not DatasetMapper:
+        return
+    if files is None:
+        raise InputError(
+            f"{key} is null, expected a file for each data set, since model.proposal_generator is "
+            "null"
+        )
+    topk = f"dataloader.{split}.mapper.precomputed_proposal_topk"
+    if OmegaConf.select(cfg, topk) is None:
+        raise InputError(
+            f"{topk} is null, expected how many proposals of an image to take, since {key} is set"
         )
 
 

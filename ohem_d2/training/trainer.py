@@ -47,6 +47,7 @@ from .checks import (
     check_seed,
     check_weights,
 )
+from .choice import KEYS, warn_without_choice
 from .config_file import find_config, load_config
 from .data_checks import (
     check_datasets,
@@ -67,6 +68,8 @@ from .proposal_files import check_proposal_files
 from .resumed_config import check_config_of_weights
 from .schedule import with_an_end
 from .trial import name_first_step, try_augmentations, try_model
+from .units import check_units
+from .unread_keys import warn_of_unread_keys
 
 logger = logging.getLogger(__name__)
 
@@ -220,6 +223,8 @@ def run(args) -> dict | None:
 
 def _run(args, cfg: CfgNode) -> dict | None:
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ohem_d2")
+    check_units(cfg, training=not args.eval_only)
+    warn_of_unread_keys(cfg, not args.eval_only, args.opts)
     keys = {f"DATASETS.{x}": cfg.DATASETS[x] for x in ("TRAIN", "TEST")}
     with named_data_sets(keys), named_annotations():
         _check_datasets(args, cfg)
@@ -258,6 +263,7 @@ def _run(args, cfg: CfgNode) -> dict | None:
     with named_settings(*settings):
         trainer = Trainer(cfg)
     check_space("OUTPUT_DIR", cfg.OUTPUT_DIR, trainer.model)
+    warn_without_choice(trainer.model, KEYS)
     name_first_step(trainer, named_settings(*settings, verb="trained"))
     trainer.resume_or_load(resume=args.resume)
     results = trainer.train()

@@ -26,6 +26,8 @@ _MAY_BE_MISSING = ("pixel_mean", "pixel_std", "num_batches_tracked")
 _WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module")
 # Names that a message lists, of a weight each.
 _NAMES = 3
+# So many layers or more that are all of one number each are no coincidence.
+_FEW = 3
 # How much of an error of torch a message quotes: it may repeat itself for every weight.
 _QUOTED = 200
 
@@ -110,7 +112,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         )
         self._check_norms(incompatible.unexpected_keys)
         state = self.model.state_dict()
-        check_finite(self._path, {n: x for n, x in state.items() if n not in names})
+        loaded = {n: x for n, x in state.items() if n not in names}
+        check_finite(self._path, loaded)
+        check_varied(self._path, {n: x for n, x in self.model.named_parameters() if n in loaded})
         return incompatible
 
     def _check_class_names(self, of_weights: object) -> None:
@@ -363,6 +367,27 @@ def check_finite(name: str, weights: Mapping[str, Tensor]) -> None:
             f"{name!r} has {len(bad)} weights that are NaN or infinite: {_list(bad)}. Expected "
             "those of a training that did not diverge"
         )
+
+
+def check_varied(name: str, weights: Mapping[str, Tensor]) -> None:
+    """
+    Make sure that the layers of a model are not all of one number each, such as 0: what they make
+    of an image is the same whatever it shows. Some of them may be, as where they begin at 0.
+
+    Raises:
+        InputError: they are.
+    """
+    layers = {k: x for k, x in weights.items()
+              if x.is_floating_point() and x.dim() > 1 and x.numel() > 1}  # fmt: skip
+    constant = [k for k, x in layers.items() if x.amin() == x.amax()]
+    if len(layers) < _FEW or 2 * len(constant) <= len(layers):
+        return
+    first = layers[constant[0]].flatten()[0].item()
+    found = f"{name!r} has {len(constant)} of {len(layers)} weights of layers that are one number"
+    found = f"{found} throughout, such as {constant[0]}, which is {first:g}"
+    if len(constant) == len(layers):
+        raise InputError(f"{found}: expected those of a model that was trained")
+    logger.warning(found)
 
 
 def missing_weights(model: nn.Module, names: set[str]) -> list[str]:

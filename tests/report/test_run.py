@@ -91,6 +91,14 @@ def test_writes_what_pycocotools_reads(trained, capsys):
     assert sorted(crops) == sorted((trained / "report/crops/1").iterdir())
 
 
+PRECOMPUTED = [
+    "MODEL.LOAD_PROPOSALS",
+    True,
+    "MODEL.PROPOSAL_GENERATOR.NAME",
+    "PrecomputedProposals",
+]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
@@ -104,9 +112,10 @@ def test_writes_what_pycocotools_reads(trained, capsys):
         (["MODEL.META_ARCHITECTURE", "RetinaNet"], "is RetinaNet, expected GeneralizedRCNN"),
         (["MODEL.META_ARCHITECTURE", "Retina"], "META_ARCHITECTURE is 'Retina', expected one of"),
         (["--dataset", "coco://none.json?images=voc"], "none.json: it has no images"),
-        (["MODEL.LOAD_PROPOSALS", True], "DATASETS.PROPOSAL_FILES_TEST has 0 files, expected 1"),
+        (["MODEL.LOAD_PROPOSALS", True], "expected False, since MODEL.PROPOSAL_GENERATOR.NAME is"),
+        (PRECOMPUTED, "DATASETS.PROPOSAL_FILES_TEST has 0 files, expected 1"),
         (
-            ["MODEL.LOAD_PROPOSALS", True, "DATASETS.TEST", "('ohem_shapes_test',)"],
+            [*PRECOMPUTED, "DATASETS.TEST", "('ohem_shapes_test',)"],
             "expected one of DATASETS.TEST or DATASETS.TRAIN",
         ),
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from detectron2 import model_zoo
 from detectron2.config import get_cfg
-from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.modeling import BACKBONE_REGISTRY, PROPOSAL_GENERATOR_REGISTRY
 from omegaconf import OmegaConf
 
 from ohem_d2.config import BoxVotingOptions, OHEMOptions
@@ -26,6 +26,8 @@ from ohem_d2.training.key_rules import RULES, TRAINING_RULES
 from ohem_d2.training.trainer import _check_expected_results
 
 QUICK_START = str(CONFIGS / "quick_start.yaml")
+PRECOMPUTED = ["MODEL.LOAD_PROPOSALS", "True",
+               "MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"]  # fmt: skip
 # What any value goes with, or what another check is for.
 FREE = {"VERSION", "OUTPUT_DIR", "GLOBAL.HACK", "MODEL.ROI_BOX_HEAD.NAME"}
 
@@ -138,6 +140,12 @@ def test_a_value_that_cannot_work(key, value):
         (["MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.ROI_HEADS.NAME", "StandardROIHeads",
           "MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"],
          "expected 'DefaultAnchorGenerator', since MODEL.META_ARCHITECTURE is 'RetinaNet'"),
+        (["MODEL.LOAD_PROPOSALS", "True"], "PROPOSALS is True, expected False, since .* 'RPN'"),
+        (["MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.LOAD_PROPOSALS", "True",
+          "MODEL.ROI_HEADS.NAME", "StandardROIHeads"], "'RetinaNet', which takes no proposals"),
+        (["MODEL.META_ARCHITECTURE", "PanopticFPN", "MODEL.MASK_ON", "True", *PRECOMPUTED],
+         "NAME is 'PrecomputedProposals', expected one such as 'RPN', since .* is 'PanopticFPN'"),
+        (PRECOMPUTED[2:], "MODEL.LOAD_PROPOSALS is False, expected True, since MODEL.PROPOSAL_GEN"),
         (["MODEL.ROI_HEADS.NAME", "OHEMCascadeROIHeads"],
          "is OHEMCascadeROIHeads, but this is not the config of a Cascade R-CNN .* OHEMROIHeads$"),
         (["MODEL.ROI_HEADS.NAME", "OHEMRes5ROIHeads"], "but .*FCHead: expected OHEMROIHeads$"),
@@ -293,6 +301,16 @@ def test_a_key_without_a_value(tmp_path):
     (tmp_path / "bad.yaml").write_text("MODEL:\n  MASK_ON:\nVERSION: 2\n")
     with pytest.raises(InputError, match="MODEL.MASK_ON is None, expected a value, such as False"):
         load_config(str(tmp_path / "bad.yaml"))
+
+
+def test_proposals_of_ones_own():
+    @PROPOSAL_GENERATOR_REGISTRY.register()
+    class ProposalsOfMyOwn:
+        pass
+
+    for loads in ("True", "False"):
+        opts = ["MODEL.PROPOSAL_GENERATOR.NAME", "ProposalsOfMyOwn", "MODEL.LOAD_PROPOSALS", loads]
+        check_keys(load_config(QUICK_START, opts))
 
 
 def test_names_that_are_registered_later_are_known():

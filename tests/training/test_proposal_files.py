@@ -5,11 +5,13 @@ import pickle
 
 import numpy as np
 import pytest
+from detectron2 import model_zoo
 from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
+from omegaconf import OmegaConf
 
 from ohem_d2.errors import InputError
-from ohem_d2.training.proposal_files import check_proposal_files
+from ohem_d2.training.proposal_files import check_lazy_use, check_proposal_files
 
 NAME = "images_of_proposals"
 BOXES = np.array([[1, 2, 30, 40], [5, 5, 5, 9]], np.float32)  # the second has no area
@@ -137,3 +139,33 @@ def test_files_and_data_sets(data):
 def test_a_warning_of_boxes_out_of_their_images(caplog):
     check(of_all([[30, 30, 80, 90], [1, 1, 9, 9], [0, 0, 61.5, 9]]))
     assert "has 6 of 9 boxes that reach out of their images" in caplog.text
+
+
+SOME = "dataloader.train.dataset.proposal_files"
+TOPK = "dataloader.train.mapper.precomputed_proposal_topk"
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({SOME: ["p.pkl"]}, rf"^{SOME} is \['p.pkl'\], expected null, since model.proposal_gen"),
+        ({"model.proposal_generator": None}, f"^{SOME} is null, expected a file for each data set"),
+        (
+            {"model.proposal_generator": None, SOME: ["p.pkl"]},
+            f"^{TOPK} is null, expected how many",
+        ),
+        ({"model.proposal_generator": None, SOME: ["p.pkl"], TOPK: 100}, None),
+        ({"model.proposal_generator._target_": "my.Proposals", SOME: ["p.pkl"]}, None),
+        ({"model._target_": "my.Model", SOME: ["p.pkl"]}, None),
+        ({"model.proposal_generator": None, "dataloader.train.mapper._target_": "my.Mapper"}, None),
+        ({}, None),
+    ],
+)
+def test_files_in_a_python_config_are_used(settings, error):
+    cfg = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py")
+    for key, value in settings.items():
+        OmegaConf.update(cfg, key, value, force_add=True)
+    if error is None:
+        return check_lazy_use(cfg, "train", SOME)
+    with pytest.raises(InputError, match=error):
+        check_lazy_use(cfg, "train", SOME)

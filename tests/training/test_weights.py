@@ -348,3 +348,28 @@ def test_what_a_training_keeps_is_loaded(here):
     SafeCheckpointer(Model(), str(here), trainer=stateful).resume_or_load("", resume=True)
     assert stateful.state["best"] == 0.5
     assert stateful.state["random"][1].tolist() == [0, 1, 2, 3]
+
+
+def layers(*values):
+    """A model of a few layers, each of one number, or of any."""
+    model = nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in values))
+    for layer, value in zip(model, values):
+        if value is not None:
+            nn.init.constant_(layer.weight, value)
+    return model
+
+
+@pytest.mark.parametrize("how", [evaluate, train])
+@pytest.mark.parametrize("value", [0, 1])
+def test_weights_of_one_number(here, how, value):
+    torch.save({"model": layers(value, value, value).state_dict()}, "x.pth")
+    error = f"'x.pth' has 3 of 3 weights of layers .*, such as 0.weight, which is {value}: expected"
+    with pytest.raises(InputError, match=error):
+        how("x.pth", layers(None, None, None))
+
+
+@pytest.mark.parametrize(("values", "told"), [((0, 0, None), True), ((0, None, None), False)])
+def test_some_weights_of_one_number(here, caplog, values, told):
+    torch.save({"model": layers(*values).state_dict()}, "x.pth")
+    evaluate("x.pth", layers(None, None, None))
+    assert ("has 2 of 3 weights of layers that are one number" in caplog.text) == told

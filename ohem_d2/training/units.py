@@ -1,0 +1,182 @@
+"""Numbers that are in another unit than the one Detectron2 takes them in."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetMapper
+from detectron2.data import transforms as T
+from detectron2.modeling import META_ARCH_REGISTRY
+from omegaconf import DictConfig, OmegaConf
+
+from ..errors import InputError, shown
+from .key_rules import is_list
+from .lazy_targets import target_of
+
+logger = logging.getLogger(__name__)
+
+# Those whose values Detectron2 reads on a scale of 0 to 1; of all others, on that of 0 to 255.
+_FORMATS_OF_1 = ("YUV-BT.601",)
+# Anchors that are all smaller than this many pixels are rather multiples of something.
+_SMALLEST_ANCHOR = 8
+# Of a side of an image, the smallest box that is kept is a large part from one over this on.
+_LARGE_PART = 4
+_WITH_PROPOSALS = ("GeneralizedRCNN", "PanopticFPN", "ProposalNetwork")
+# The first decides what an image is resized to, which the others leave as it is.
+_KEEP_SIZE = (T.ResizeShortestEdge, T.RandomFlip, T.RandomBrightness, T.RandomContrast,
+              T.RandomSaturation, T.RandomLighting)  # fmt: skip
+_BOX_WEIGHTS = (
+    "MODEL.RPN.BBOX_REG_WEIGHTS",
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS",
+    "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS",
+    "MODEL.RETINANET.BBOX_REG_WEIGHTS",
+)
+
+
+def check_units(cfg: CfgNode | DictConfig, training: bool) -> None:
+    """
+    Refuse or warn of numbers that are taken for something else than they seem to be.
+
+    Args:
+        cfg: a config in either form, whose keys hold what they may.
+        training: whether it is to be trained, not only evaluated: weights that were trained with
+            such numbers are evaluated with the same.
+
+    Raises:
+        InputError: what is trained would be of no use.
+    """
+    for fault in _of_pixels(cfg, training):
+        if training:
+            raise InputError(fault)
+        logger.warning(fault)
+    _check_smallest_box(cfg, training)
+    key, sizes = _anchors(cfg)
+    if sizes and max(sizes) < _SMALLEST_ANCHOR:
+        logger.warning(
+            f"{key} has anchors of {max(sizes):g} pixels at most: they are sides in pixels of the "
+            "image as the model sees it, not multiples of a stride"
+        )
+    for key, weights in _box_weights(cfg):
+        if all(x < 1 for x in weights):
+            logger.warning(
+                f"{key} is {shown(weights)}, numbers below 1, by which the differences between "
+                "boxes are multiplied: they may be standard deviations, of which Detectron2 takes "
+                "one over each, such as 10 for 0.1"
+            )
+
+
+def _at(cfg: CfgNode | DictConfig, key: str) -> Any:
+    """What a config in either form has there, or None."""
+    if not isinstance(cfg, CfgNode):
+        return OmegaConf.select(cfg, key)
+    node: Any = cfg
+    for name in key.split("."):
+        node = node[name]
+    return node
+
+
+def _of_pixels(cfg: CfgNode | DictConfig, training: bool) -> Iterator[str]:
+    """What does not go with the values of images, where Detectron2 itself reads and takes them."""
+    if isinstance(cfg, CfgNode):
+        keys = "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"
+        is_read, form = True, cfg.INPUT.FORMAT
+        architecture: Any = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+    else:
+        keys = "model.pixel_mean", "model.pixel_std"
+        mapper = OmegaConf.select(cfg, f"dataloader.{'train' if training else 'test'}.mapper")
+        is_read = target_of(mapper) is DatasetMapper
+        form, architecture = mapper.get("image_format") if is_read else None, target_of(cfg.model)
+    module = getattr(architecture, "__module__", "")
+    means, stds = ([*x] if is_list(x) else [] for x in (_at(cfg, key) for key in keys))
+    if not is_read or not module.startswith("detectron2.") or not (means and stds):
+        return
+    if form in _FORMATS_OF_1:
+        for key, found in zip(keys, (means, stds)):
+            if max(found) > 1 and not all(x == 1 for x in stds):
+                yield f"{key} is {shown(found)}, expected numbers from 0 to 1, as {form} has them"
+        return
+    words = "since the values of an image are from 0 to 255: those of a scale of 0 to 1, times 255"
+    if all(0 < x < 1 for x in means):
+        expected = [round(255 * x, 3) for x in means]
+        yield f"{keys[0]} is {shown(means)}, expected numbers such as {expected}, {words}"
+    if all(x < 1 for x in stds):
+        expected = [round(255 * x, 3) for x in stds]
+        yield f"{keys[1]} is {shown(stds)}, expected numbers such as {expected}, {words}"
+
+
+def _anchors(cfg: CfgNode | DictConfig) -> tuple[str, list[float]]:
+    """The sides of all anchors, if the model has any, and where they are."""
+    keys = (
+        ["MODEL.ANCHOR_GENERATOR.SIZES"]
+        if isinstance(cfg, CfgNode)
+        else ["model.proposal_generator.anchor_generator.sizes", "model.anchor_generator.sizes"]
+    )
+    for key in keys:
+        if is_list(sizes := _at(cfg, key)):
+            return key, [y for x in sizes for y in (x if is_list(x) else [x])]
+    return "", []
+
+
+def _box_weights(cfg: CfgNode | DictConfig) -> Iterator[tuple[str, Sequence[float]]]:
+    keys = _BOX_WEIGHTS if isinstance(cfg, CfgNode) else _lazy_box_weights(cfg)
+    for key in keys:
+        weights = _at(cfg, key)
+        for x in weights if weights and is_list(weights[0]) else [weights]:
+            if is_list(x) and len(x) and all(isinstance(y, (int, float)) for y in x):
+                yield key, [*x]
+
+
+def _lazy_box_weights(cfg: DictConfig) -> list[str]:
+    predictors = OmegaConf.select(cfg, "model.roi_heads.box_predictors")
+    number = len(predictors) if is_list(predictors) else 0
+    nodes = [
+        "model",
+        "model.proposal_generator",
+        "model.roi_heads.box_predictor",
+        *(f"model.roi_heads.box_predictors[{i}]" for i in range(number)),
+    ]
+    return [f"{node}.box2box_transform.weights" for node in nodes]
+
+
+def _check_smallest_box(cfg: CfgNode | DictConfig, training: bool) -> None:
+    """Make sure that images are larger than the smallest proposals that are kept."""
+    is_yaml = isinstance(cfg, CfgNode)
+    if is_yaml and cfg.MODEL.META_ARCHITECTURE not in _WITH_PROPOSALS:
+        return
+    key = (
+        "MODEL.PROPOSAL_GENERATOR.MIN_SIZE" if is_yaml else "model.proposal_generator.min_box_size"
+    )
+    smallest = _at(cfg, key)
+    if not smallest:
+        return
+    for split in ("train", "test") if training else ("test",):
+        where, sides = _short_sides(cfg, split)
+        if sides and min(sides) <= smallest:
+            raise InputError(
+                f"{key} is {smallest}, expected less than {min(sides)}, the shorter side of images "
+                f"by {where}: they would have no proposals"
+            )
+        if sides and min(sides) <= _LARGE_PART * smallest:
+            logger.warning(
+                f"{key} is {smallest}, a large part of {min(sides)}, the shorter side of images by "
+                f"{where}: proposals of which a side is not longer are dropped"
+            )
+
+
+def _short_sides(cfg: CfgNode | DictConfig, split: str) -> tuple[str, list[int]]:
+    """What Detectron2 makes the shorter sides of images, and the key; nothing if it does not."""
+    if isinstance(cfg, CfgNode):
+        key = f"INPUT.MIN_SIZE_{split.upper()}"
+        found: Any = cfg.INPUT[f"MIN_SIZE_{split.upper()}"] if cfg.DATASETS[split.upper()] else 0
+        return key, [x for x in (found if is_list(found) else [found]) if x > 0]
+    key = f"dataloader.{split}.mapper.augmentations"
+    augmentations = OmegaConf.select(cfg, key)
+    augmentations = augmentations if is_list(augmentations) else []
+    sizes = [
+        x.get("short_edge_length") for x in augmentations if target_of(x) is T.ResizeShortestEdge
+    ]
+    if len(sizes) != 1 or not all(target_of(x) in _KEEP_SIZE for x in augmentations):
+        return key, []
+    of_one = [*sizes[0]] if is_list(sizes[0]) else sizes
+    return key, of_one if all(type(x) is int and x > 0 for x in of_one) else []
