@@ -19,10 +19,11 @@ from itertools import islice
 from typing import Any
 
 import torch
-from detectron2.data.common import AspectRatioGroupedDataset, ToIterableDataset
+from detectron2.data.common import AspectRatioGroupedDataset, MapDataset, ToIterableDataset
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from .named_settings import is_known
 from .random_state import keep_random_state, random_state, set_random_state
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,28 @@ class ResumableLoader:
         stream.sampler, stream.shard_sampler = self._sampler, False
         if not self._groups:
             source.collate_fn = _TracedBatch(source.collate_fn)
+
+    def a_batch(self) -> list[Any] | None:
+        """
+        Make a batch of the first images, in this process. The stream stays where it is, and so do
+        the random states.
+
+        Returns:
+            what the mapper makes of the images, without those that it leaves out. None if the
+            loader is none of Detectron2's, or if code of the user's own reads the images: it may
+            count its calls.
+        """
+        if self._source is None or not isinstance(self._dataset, MapDataset):
+            return None
+        records, mapper = self._dataset._dataset, self._dataset._map_func._obj
+        called = (getattr(mapper, "func", mapper), self._sampler.sampler)  # func: of a partial
+        if not all(is_known(str(getattr(x, "__module__", ""))) for x in called):
+            return None
+        loader: Any = self._loader if self._groups else self._source
+        with keep_random_state():
+            indices = islice(self._sampler.sampler, loader.batch_size)
+            made = [mapper(records[i]) for i in indices]
+        return [x for x in made if x is not None]
 
     def __iter__(self) -> Iterator:
         """Yield batches without end, from where `load_state_dict` said."""

@@ -67,7 +67,7 @@ from .mining_logs import MiningLogs
 from .named_settings import named_settings
 from .output_folder import alone_in, check_output_files, check_space
 from .proposal_files import check_proposal_files
-from .trial import name_first_step, try_augmentations, try_model
+from .trial import name_first_step, try_augmentations, try_losses, try_model
 
 logger = logging.getLogger(__name__)
 
@@ -160,6 +160,8 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     name_first_step(trainer, named_settings(*settings, verb="trained"))
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
     resumed = args.resume and checkpointer.has_checkpoint()
+    if not resumed:
+        try_losses(trainer, named_settings(*settings, verb="trained"))
     trainer.train(trainer.iter + 1 if resumed else 0, cfg.train.max_iter)
     logger.info(f"Done: weights, logs and pictures are in {output_dir}")
     return None

@@ -63,7 +63,7 @@ from .mining_logs import MiningLogs
 from .named_settings import named_settings
 from .output_folder import alone_in, check_output_files, check_space
 from .proposal_files import check_proposal_files
-from .trial import name_first_step, try_augmentations, try_model
+from .trial import name_first_step, try_augmentations, try_losses, try_model
 
 logger = logging.getLogger(__name__)
 
@@ -253,6 +253,8 @@ def _run(args, cfg: CfgNode) -> dict | None:
     check_space("OUTPUT_DIR", cfg.OUTPUT_DIR, trainer.model)
     name_first_step(trainer, named_settings(*settings, verb="trained"))
     trainer.resume_or_load(resume=args.resume)
+    if trainer.start_iter == 0:
+        try_losses(trainer, named_settings(*settings, verb="trained"))
     results = trainer.train()
     logger.info(f"Done: weights, logs and pictures are in {cfg.OUTPUT_DIR}")
     return results
