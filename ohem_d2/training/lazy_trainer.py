@@ -62,6 +62,7 @@ from .lazy_data import (
     register_lazy_datasets,
     unreadable_images,
 )
+from .lazy_shapes import check_shapes
 from .lazy_targets import make
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
@@ -143,6 +144,7 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
         raise InputError(f"the model cannot be built: {e}") from e
     if hasattr(model, "roi_heads"):
         check_classes_of_heads(model.roi_heads)
+    check_shapes(model)
     if args.eval_only:
         checkpointer = WholeCheckpointer(model, output_dir)
         checkpointer.class_names = class_names(data_sets_of(cfg, "test"))
