@@ -85,17 +85,10 @@ class ResumableLoader:
             loader is none of Detectron2's, or if code of the user's own reads the images: it may
             count its calls.
         """
-        if self._source is None or not isinstance(self._dataset, MapDataset):
-            return None
-        records, mapper = self._dataset._dataset, self._dataset._map_func._obj
-        called = (getattr(mapper, "func", mapper), self._sampler.sampler)  # func: of a partial
-        if not all(is_known(str(getattr(x, "__module__", ""))) for x in called):
+        if self._source is None or not is_known(type(self._sampler.sampler).__module__):
             return None
         loader: Any = self._loader if self._groups else self._source
-        with keep_random_state():
-            indices = islice(self._sampler.sampler, loader.batch_size)
-            made = [mapper(records[i]) for i in indices]
-        return [x for x in made if x is not None]
+        return make_images(self._dataset, islice(self._sampler.sampler, loader.batch_size))
 
     def __iter__(self) -> Iterator:
         """Yield batches without end, from where `load_state_dict` said."""
@@ -302,6 +295,44 @@ class _TracedBatch:
 
     def __call__(self, images: list[tuple[Any, int, dict]]) -> tuple[Any, None, dict]:
         return self._collate([x for x, *_ in images]), None, images[0][2]
+
+
+def make_images(dataset: Dataset, indices: Iterable[int]) -> list[Any] | None:
+    """
+    Let the mapper of one of Detectron2's data sets make images, and leave no trace.
+
+    Args:
+        dataset: that of a loader.
+        indices: of the images. Those beyond the end are left out.
+
+    Returns:
+        what the mapper makes, but for what it leaves out. None if the data set is none of
+        Detectron2's, or if the mapper is the user's own: it may count its calls.
+    """
+    if not isinstance(dataset, MapDataset):
+        return None
+    records, mapper = dataset._dataset, dataset._map_func._obj
+    mapper_itself = getattr(mapper, "func", mapper)  # of a partial
+    if not is_known(str(getattr(mapper_itself, "__module__", ""))):
+        return None
+    with keep_random_state():
+        made = [mapper(records[i]) for i in indices if i < len(records)]
+    return [x for x in made if x is not None]
+
+
+def try_batch(loader: DataLoader) -> None:
+    """
+    Make the first batch of a loader of images to evaluate with, in this process, unless code of the
+    user's own makes the images.
+
+    Args:
+        loader: it is changed, and not to be used any more.
+    """
+    if make_images(loader.dataset, []) is None:
+        return
+    loader.num_workers = 0
+    with keep_random_state():
+        next(iter(loader), None)
 
 
 @contextmanager

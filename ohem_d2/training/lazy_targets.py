@@ -86,7 +86,8 @@ def make(cfg: DictConfig, part: str) -> Any:
     Raises:
         InputError: its `_target_` makes something else.
     """
-    made = instantiate(cfg[part])
+    node = cfg[part]
+    made = instantiate(node)
     what, used = _PARTS[part]
     # A scheduler of torch's has a step in place of being called.
     if not used.issubset(dir(made)) and not (part == "lr_multiplier" and hasattr(made, "step")):

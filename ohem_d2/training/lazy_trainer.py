@@ -24,6 +24,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ..config import check_start_iter
 from ..data import (
@@ -47,10 +48,11 @@ from .data_checks import (
     named_annotations,
     named_data_sets,
 )
-from .data_loader import ResumableLoader, shield_workers
+from .data_loader import ResumableLoader, shield_workers, try_batch
 from .distributed import wrap_ddp
 from .ignore_regions import use_ignore_regions_lazily
 from .interruption import ResumeHook
+from .lazy_agreement import check_evaluated, check_mappers
 from .lazy_config import keys_of_python_configs, load_lazy_config
 from .lazy_data import (
     check_lazy_needs,
@@ -119,6 +121,9 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
         if batch_size is not None:
             check_batch_size("dataloader.train.total_batch_size", batch_size)
     check_lazy_needs(cfg, train)
+    check_mappers(cfg, training=not args.eval_only)
+    with named_annotations():
+        check_evaluated(cfg)
     weights = ("train.init_checkpoint", cfg.train.init_checkpoint, output_dir)
     check_weights(*weights, resume=args.resume, training=not args.eval_only)
     with named_data_sets(keys), named_annotations():
@@ -153,7 +158,9 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
         return evaluate(cfg, model)
 
     with named_settings(*settings):
-        build_lazy_evaluators(cfg)  # which fail before the training rather than after it
+        # Which fail before the training rather than after it.
+        if build_lazy_evaluators(cfg):
+            try_batch(_test_loader(cfg))
     if isinstance(heads := getattr(model, "roi_heads", None), OHEMMixin):
         check_start_iter(heads.ohem, "model.roi_heads.ohem.start_iter", cfg.train.max_iter)
     with named_settings(*settings):
@@ -226,12 +233,21 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict | None:
     if not evaluators:
         logger.warning("Nothing is evaluated: the config has no dataloader.evaluator")
         return None
-    with named_annotations():
-        loader = shield_workers(instantiate(cfg.dataloader.test))
-    results = inference_on_dataset(model, loader, evaluators)
+    results = inference_on_dataset(model, _test_loader(cfg), evaluators)
     if comm.is_main_process():
         print_csv_format(results)
     return results
+
+
+def _test_loader(cfg: DictConfig) -> DataLoader:
+    with named_annotations():
+        loader = instantiate(cfg.dataloader.test)
+    if not isinstance(loader, DataLoader):
+        raise InputError(
+            f"dataloader.test makes a {type(loader).__name__}, expected a torch.utils.data."
+            "DataLoader, such as build_detection_test_loader makes"
+        )
+    return shield_workers(loader)
 
 
 def build_lazy_evaluators(cfg: DictConfig) -> list[DatasetEvaluator]:

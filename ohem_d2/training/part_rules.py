@@ -1,11 +1,13 @@
 """
-What the arguments of Detectron2's classes may be, wherever a Python config makes one: of the RPN's
-matcher, and of that of each stage of a cascade.
+What the arguments of Detectron2's classes and functions may be, wherever a Python config calls one:
+the RPN's matcher, and that of each stage of a cascade.
 """
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone import FPN
 from detectron2.modeling.box_regression import Box2BoxTransform, Box2BoxTransformRotated
@@ -17,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..errors import InputError, shown
 from .key_rules import LAZY_RULES, RULES, Rule, is_list
 from .lazy_targets import parts_of, target_of
+from .named_settings import is_known
 
 
 def _weights(number: int) -> Rule:
@@ -25,8 +28,9 @@ def _weights(number: int) -> Rule:
     return Rule(lambda v: rule.holds(v) and len(v) == number, f"{number} numbers above 0")
 
 
+_FUNCTION = Rule(lambda v: v is None or callable(v), "a function, or null")
 _PREDICTOR = "model.roi_heads.box_predictor"
-# By the class: what each argument may be.
+# By what is called: what each argument may be.
 _RULES: dict[Any, dict[str, Rule]] = {
     Matcher: {
         "thresholds": RULES["MODEL.RPN.IOU_THRESHOLDS"],
@@ -39,6 +43,8 @@ _RULES: dict[Any, dict[str, Rule]] = {
         "aspect_ratios": RULES["MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"],
         "offset": RULES["MODEL.ANCHOR_GENERATOR.OFFSET"],
     },
+    build_detection_train_loader: {"collate_fn": _FUNCTION},
+    build_detection_test_loader: {"collate_fn": _FUNCTION},
     FPN: {"fuse_type": RULES["MODEL.FPN.FUSE_TYPE"], "in_features": RULES["MODEL.FPN.IN_FEATURES"]},
     ROIPooler: {"sampling_ratio": RULES["MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO"]},
     FastRCNNOutputLayers: {
@@ -62,7 +68,8 @@ def check_parts(cfg: DictConfig, keys: Sequence[str]) -> None:
     for above in keys:
         for key, part in parts_of(OmegaConf.select(cfg, above), above):
             target = target_of(part)
-            rules = _RULES.get(target, {}) if isinstance(target, type) else {}
+            _check_switches(key, part, target)
+            rules = _RULES.get(target, {}) if callable(target) else {}
             for name, rule in rules.items():
                 if name not in part or OmegaConf.is_missing(part, name):
                     continue
@@ -74,6 +81,22 @@ def check_parts(cfg: DictConfig, keys: Sequence[str]) -> None:
                 if len(part.labels) != number:
                     words = f"{number} labels, one more than {key}.thresholds has"
                     raise _wrong(f"{key}.labels", part.labels, words)
+
+
+def _check_switches(key: str, part: DictConfig, target: Any) -> None:
+    """Arguments that are on or off, of what is not the user's own: any text would be on."""
+    if not is_known(str(getattr(target, "__module__", ""))):
+        return
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):  # of what is not written in Python
+        return
+    for name, parameter in parameters.items():
+        is_switch = isinstance(parameter.default, bool) or parameter.annotation is bool
+        if not is_switch or name not in part or OmegaConf.is_missing(part, name):
+            continue
+        if part[name] not in (True, False, None):
+            raise _wrong(f"{key}.{name}", part[name], "True or False")
 
 
 def _wrong(key: str, value: Any, expected: str) -> InputError:

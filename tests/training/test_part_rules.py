@@ -2,6 +2,7 @@
 
 import pytest
 from detectron2 import model_zoo
+from omegaconf import OmegaConf
 
 from ohem_d2.errors import InputError
 from ohem_d2.training.part_rules import check_parts
@@ -52,3 +53,30 @@ def test_what_is_made_by_the_users_own_is_left_alone():
     matcher = cfg.model.roi_heads.proposal_matcher
     matcher._target_, matcher.labels = "mine.Matcher", "mine"
     check_parts(cfg, ["model"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("dataloader.test.dataset.filter_empty", "maybe"), ("optimizer.nesterov", "False"),
+     ("dataloader.train.mapper.use_instance_mask", 5), ("model.backbone.square_pad", 0),
+     ("model.roi_heads.proposal_matcher.allow_low_quality_matches", "no"),
+     ("dataloader.train.mapper.augmentations.1.horizontal", "left")],
+)  # fmt: skip
+def test_what_is_on_or_off(key, value):
+    cfg = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py")
+    OmegaConf.update(cfg, key, value, force_add=True)
+    parts = ["model", "dataloader.train", "dataloader.test", "optimizer"]
+    if key == "model.backbone.square_pad":  # which is a number
+        return check_parts(cfg, parts)
+    with pytest.raises(InputError, match=f"^{key} is {value!r}, expected True or False$"):
+        check_parts(cfg, parts)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_what_is_no_function(split):
+    cfg = model_zoo.get_config("common/data/coco.py")
+    cfg.dataloader[split].collate_fn = None
+    check_parts(cfg, [f"dataloader.{split}"])
+    cfg.dataloader[split].collate_fn = 7
+    with pytest.raises(InputError, match="collate_fn is 7, expected a function, or null"):
+        check_parts(cfg, [f"dataloader.{split}"])
