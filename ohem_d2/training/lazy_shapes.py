@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import Backbone, RetinaNet
+from detectron2.modeling import FPN, Backbone, RetinaNet
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.proposal_generator import RPN, StandardRPNHead
 from detectron2.modeling.roi_heads import (
@@ -45,7 +45,7 @@ def check_shapes(model: nn.Module) -> None:
         key = "model.proposal_generator"
         maps = _maps(backbone, f"{key}.in_features", rpn.in_features)
         _check_strides(f"{key}.{_ANCHORS}", rpn.anchor_generator, maps, f"{key}.in_features")
-        _check_rpn_head(f"{key}.head", rpn.rpn_head, rpn.anchor_generator, maps)
+        _check_rpn_head(f"{key}.head", rpn.rpn_head, rpn.anchor_generator, maps, backbone)
     if isinstance(model, RetinaNet) and is_known(type(model).__module__):
         key = "model.head_in_features"
         maps = _maps(backbone, key, model.head_in_features)
@@ -67,8 +67,8 @@ def check_shapes(model: nn.Module) -> None:
 def _maps(backbone: Backbone, key: str, names: Sequence[str]) -> list[ShapeSpec]:
     known = backbone.output_shape()
     if not known.keys() >= set(names):
-        used = getattr(backbone, "in_features", None)
-        of = f" of its in_features, {', '.join(used)}" if isinstance(used, (list, tuple)) else ""
+        used = getattr(backbone, "in_features", ())
+        of = f" (model.backbone.in_features is {[*used]})" if isinstance(backbone, FPN) else ""
         raise InputError(
             f"{key} is {[*names]}, expected some of {', '.join(known)}, which model.backbone makes"
             f"{of}"
@@ -99,24 +99,27 @@ def _check_scales(key: str, pooler: Any, maps: list[ShapeSpec], of: str) -> None
         )
 
 
-def _check_rpn_head(key: str, head: Any, anchors: Any, maps: list[ShapeSpec]) -> None:
+def _check_rpn_head(
+    key: str, head: Any, anchors: Any, maps: list[ShapeSpec], backbone: Backbone
+) -> None:
     if not isinstance(head, StandardRPNHead):
         return
+    beside = "model.proposal_generator.anchor_generator"
     number, boxes = head.objectness_logits.out_channels, head.anchor_deltas.out_channels
     if (expected := anchors.num_anchors[0]) != number:
         raise InputError(
-            f"{key}.num_anchors is {number}, expected {expected}, as many as the sizes and aspect "
-            "ratios of model.proposal_generator.anchor_generator make"
+            f"{key}.num_anchors is {number}, expected {expected}, as many as {beside}.sizes and "
+            f"{beside}.aspect_ratios make"
         )
     if boxes != number * anchors.box_dim:
         found = boxes // number
         raise InputError(f"{key}.box_dim is {found}, expected {anchors.box_dim}, as of the anchors")
-    channels = _layers(head)[0].in_channels
+    channels, of = _layers(head)[0].in_channels, "as the feature maps of model.backbone have"
+    if isinstance(backbone, FPN):
+        of = "as model.backbone.out_channels is"
     for x in maps:
         if x.channels not in (None, channels):
-            raise InputError(
-                f"{key}.in_channels is {channels}, expected {x.channels}, as the feature maps have"
-            )
+            raise InputError(f"{key}.in_channels is {channels}, expected {x.channels}, {of}")
 
 
 def _check_box_heads(heads: StandardROIHeads, maps: list[ShapeSpec]) -> None:
@@ -137,16 +140,18 @@ def _check_box_heads(heads: StandardROIHeads, maps: list[ShapeSpec]) -> None:
                 found, expected = first.in_channels, channels
             if found != expected:
                 raise InputError(
-                    f"{key}.{part}.input_shape is for {found} inputs, expected {expected}: "
+                    f"{key}.{part}.input_shape.channels, .height and .width make {found} inputs, "
+                    f"expected {expected}: "
                     f"{key}.box_pooler.output_size is {height} x {width}, of {channels} channels"
                 )
         if isinstance(predictor, FastRCNNOutputLayers):
-            size = head.output_shape
+            size, dims = head.output_shape, [x.out_features for x in head.fcs]
             expected = size.channels * (size.height or 1) * (size.width or 1)
             if (found := predictor.cls_score.in_features) != expected:
                 raise InputError(
-                    f"{key}.{last}.input_shape is for {found} inputs, expected {expected}, as many "
-                    f"as {key}.{part} has outputs"
+                    f"{key}.{last}.input_shape.channels is for {found} inputs, expected "
+                    f"{expected}, as many as {key}.{part} has outputs ({key}.{part}.fc_dims is "
+                    f"{dims})"
                 )
 
 

@@ -103,8 +103,8 @@ def _is_detectron2s(model: nn.Module) -> bool:
 def try_losses(trainer: TrainerBase, naming: AbstractContextManager[None]) -> None:
     """
     Compute the losses of the first images of a training, in a copy of the model: neither the model
-    nor the stream of images nor the random state knows of it. It takes less memory than a step,
-    which needs the gradients in the place of the copy.
+    nor the stream of images nor the random state knows of it. It takes less memory than a step
+    later on, which has gradients and the optimizer's state in the place of the copy.
 
     What is not wholly Detectron2's may keep something between steps, and is left alone.
 
@@ -126,7 +126,8 @@ def try_losses(trainer: TrainerBase, naming: AbstractContextManager[None]) -> No
             return
         precision = getattr(steps, "precision", None)  # of AMPTrainer
         mixed = nullcontext() if precision is None else torch.autocast("cuda", precision)
-        with torch.no_grad(), keep_random_state(), EventStorage(), _quiet(), mixed:
+        # With gradients, since a pass without any mines nothing.
+        with keep_random_state(), EventStorage(), _quiet(), mixed:
             losses = model(batch)
             if isinstance(losses, dict):
                 SimpleTrainer.write_metrics(losses, 0.0, 0)

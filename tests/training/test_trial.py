@@ -133,19 +133,22 @@ def test_nothing_is_evaluated_if_the_only_step_fails(tmp_path, monkeypatch):
         trainer.train()
 
 
-def test_losses_are_tried_without_a_trace(tmp_path):
-    names = register_images(tmp_path)
-    for opts in ((), ("DATALOADER.ASPECT_RATIO_GROUPING", False)):
-        cfg = config(tmp_path, names, *opts)
-        trainer = Trainer(cfg)
-        before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
-        state, stream = random_state(), trainer.data_loader.state_dict()
-        assert len(trainer.data_loader.a_batch()) == cfg.SOLVER.IMS_PER_BATCH
-        try_losses(trainer, named_settings("x.yaml", cfg))
-        assert random_state() == state
-        assert trainer.data_loader.state_dict() == stream
-        assert all(v.equal(before[k]) for k, v in trainer.model.state_dict().items())
-        assert trainer.model.roi_heads._check._num_steps == 0
+@pytest.mark.parametrize("groups", [True, False])
+def test_losses_are_tried_without_a_trace(tmp_path, groups):
+    opts = ("DATALOADER.ASPECT_RATIO_GROUPING", groups)
+    cfg = config(tmp_path, register_images(tmp_path), *opts)
+    trainer = Trainer(cfg)
+    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    state, stream = random_state(), trainer.data_loader.state_dict()
+    mines = []
+    trainer.model.register_forward_pre_hook(lambda *_: mines.append(torch.is_grad_enabled()))
+    assert len(trainer.data_loader.a_batch()) == cfg.SOLVER.IMS_PER_BATCH
+    try_losses(trainer, named_settings("x.yaml", cfg))
+    assert mines == [True]
+    assert random_state() == state
+    assert trainer.data_loader.state_dict() == stream
+    assert all(v.equal(before[k]) for k, v in trainer.model.state_dict().items())
+    assert trainer.model.roi_heads._check._num_steps == 0
 
 
 def test_losses_that_cannot_be_computed_name_their_settings(tmp_path):
