@@ -1,7 +1,7 @@
 """Whether what a Python config says twice of its images is the same: how and which are read."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from detectron2.data import DatasetCatalog, DatasetMapper
 from omegaconf import DictConfig, OmegaConf
@@ -62,40 +62,49 @@ def _is_plain(cfg: DictConfig, split: str) -> bool:
     return target_of(OmegaConf.select(cfg, f"dataloader.{split}.mapper")) is DatasetMapper
 
 
-def check_evaluated(cfg: DictConfig) -> None:
+def check_evaluated(cfg: DictConfig, opts: Sequence[str] = ()) -> None:
     """
-    Make sure that Detectron2's evaluators look at the data set that is read.
+    Make sure that Detectron2's evaluators look at the data set that is read, and warn of settings
+    of an evaluator where the address of a data set decides.
 
     Args:
         cfg: the config, with its data sets registered.
+        opts: the settings of the command line.
 
     Raises:
         InputError: one is not known, or lacks an image that is read.
     """
-    names = data_sets_of(cfg, "test")
-    for above, part in parts_of(OmegaConf.select(cfg, _EVALUATOR), _EVALUATOR):
+    names, key = data_sets_of(cfg, "test"), key_of_names("test")
+    parts = [*parts_of(OmegaConf.select(cfg, _EVALUATOR), _EVALUATOR)]
+    if by_address(names):
+        given = [x.lstrip("+~") for x in opts if x.lstrip("+~").startswith(f"{_EVALUATOR}.")]
+        unused = [x for x in given if not x.startswith(f"{_EVALUATOR}.kpt_oks_sigmas")]
+        unused = unused or [
+            f"{above}.dataset_name={part.dataset_name}"
+            for above, part in parts
+            if part.get("dataset_name", names[0]) not in (*names, [*names])
+        ]
+        if unused:
+            logger.warning(
+                f"{' and '.join(unused)} is not used: {key} is {names[0]!r}, an address, which is "
+                "evaluated with the evaluator that goes with it"
+            )
+        return
+    for above, part in parts:
         name, target = part.get("dataset_name"), target_of(part)
         is_plain = is_known(str(getattr(target, "__module__", "")))
         if not names or not is_plain or not isinstance(name, str) or [*names] == [name]:
             continue
         found = f"{above}.dataset_name is {name!r}"
-        if by_address(names):
-            logger.warning(
-                f"{found}, but {key_of_names('test')} is {names[0]!r}, an address: what that "
-                "has is evaluated, with the evaluator that goes with it"
-            )
-            return
         if name not in DatasetCatalog:
             raise InputError(f"{above}.dataset_name: {unknown_dataset(name)}")
         read, known = (_image_ids(x) for x in (names, [name]))
         if missing := [x for x in read if x not in known]:
             raise InputError(
                 f"{found}, which has no image {missing[0]!r}, expected the data set that is read: "
-                f"{key_of_names('test')} is {[*names]}"
+                f"{key} is {[*names]}"
             )
-        logger.warning(
-            f"{found}, but {key_of_names('test')} is {[*names]}: other objects may count"
-        )
+        logger.warning(f"{found}, but {key} is {[*names]}: other objects may count")
 
 
 def _image_ids(names: list[str] | tuple[str, ...]) -> dict[object, None]:

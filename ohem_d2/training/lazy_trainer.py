@@ -123,7 +123,7 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     check_lazy_needs(cfg, train)
     check_mappers(cfg, training=not args.eval_only)
     with named_annotations():
-        check_evaluated(cfg)
+        check_evaluated(cfg, args.opts)
     weights = ("train.init_checkpoint", cfg.train.init_checkpoint, output_dir)
     check_weights(*weights, resume=args.resume, training=not args.eval_only)
     with named_data_sets(keys), named_annotations():

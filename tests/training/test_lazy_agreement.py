@@ -72,7 +72,11 @@ def registered():
         ("agreement_all", "agreement_all", None),
         (["agreement_all"], "agreement_all", None),
         ("agreement_one", "agreement_all", "is 'agreement_all', but dataloader.test.dataset.names"),
-        ("coco://x", "agreement_all", "is 'coco://x', an address: what that has is evaluated"),
+        (
+            "coco://x",
+            "agreement_all",
+            "dataset_name=agreement_all is not used: dataloader.test.data",
+        ),
     ],
 )
 def test_data_sets_that_can_be_evaluated(registered, caplog, read, evaluated, message):
@@ -104,3 +108,25 @@ def test_data_sets_that_cannot_be_evaluated(registered, read, evaluated, message
         check_evaluated(cfg)
     cfg.dataloader.evaluator[1]._target_ = "mine.Evaluator"
     check_evaluated(cfg)
+
+
+@pytest.mark.parametrize(
+    ("opt", "is_used"),
+    [
+        ("+dataloader.evaluator.tasks=[bbox]", False),
+        ("dataloader.evaluator.kpt_oks_sigmas=[0.1]", True),
+        ("dataloader.test.num_workers=0", True),
+    ],
+)
+def test_settings_of_an_evaluator_that_an_address_replaces(caplog, opt, is_used):
+    cfg = config()
+    cfg.dataloader.test.dataset.names = "coco://x"
+    check_evaluated(cfg, [opt])
+    words = (
+        f"{opt.lstrip('+')} is not used: dataloader.test.dataset.names is 'coco://x', an address"
+    )
+    assert (words in caplog.text) == (not is_used)
+    cfg.dataloader.test.dataset.names = "x"
+    caplog.clear()
+    check_evaluated(cfg, [opt])
+    assert not caplog.text

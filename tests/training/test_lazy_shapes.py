@@ -37,7 +37,7 @@ def narrow(name):
         ("mask_rcnn_fpn", f"{HEADS}.box_pooler.output_size", 14,
          r"box_head.input_shape.channels, .* make .*box_pooler.output_size is 14 x 14, of \d+ ch"),
         ("mask_rcnn_fpn", f"{HEADS}.box_predictor.input_shape.channels", 512,
-         r"predictor.input_shape.channels is for 512 inputs, expected \d+, as many as .*box_head has"),
+         r"predictor.input_shape.channels is for 512 inputs, expected \d+, as .*box_head has"),
         ("mask_rcnn_fpn", "model.backbone.in_features", ["res2", "res3", "res4"],
          f"^{RPN}.in_features is .* some of p2, .*backbone.in_features is .'res2', 'res3', 'res4'"),
         ("mask_rcnn_c4", f"{HEADS}.pooler.scales", [0.25], r"pooler.scales is .*\[0.0625\]: 1 / s"),

@@ -2,14 +2,18 @@
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, DatasetMapper, build_detection_test_loader
 from detectron2.data import transforms as T
 from detectron2.engine import HookBase
 from detectron2.modeling import GeneralizedRCNN, build_model
+from omegaconf import OmegaConf
 from small_models import SHRINK_OPTS
 from small_training import config, register_images
 
 from ohem_d2.errors import InputError
 from ohem_d2.training.config_file import load_config
+from ohem_d2.training.data_loader import try_batch
+from ohem_d2.training.lazy_trainer import _test_loader
 from ohem_d2.training.named_settings import named_settings
 from ohem_d2.training.random_state import random_state
 from ohem_d2.training.trainer import Trainer
@@ -175,3 +179,36 @@ def test_losses_of_what_is_the_users_are_left_alone(tmp_path, part):
     else:
         trainer.data_loader._dataset._map_func._obj = Mine().forward
     try_losses(trainer, named_settings("x.yaml", {}))
+
+
+@pytest.mark.parametrize("collate_fn", [None, 7])
+def test_a_batch_to_evaluate_with(tmp_path, collate_fn):
+    cfg = config(tmp_path, register_images(tmp_path))
+    mapper, state = DatasetMapper(cfg, False), random_state()
+    loader = build_detection_test_loader(
+        DatasetCatalog.get(cfg.DATASETS.TRAIN[0]),
+        mapper=mapper,
+        num_workers=2,
+        collate_fn=collate_fn,
+    )
+    if collate_fn is not None:
+        with pytest.raises(TypeError, match="not callable"):
+            try_batch(loader)
+    else:
+        try_batch(loader)
+        assert loader.num_workers == 0  # they would load ahead
+    assert random_state() == state
+
+
+def test_a_batch_that_the_users_own_code_makes_is_left_alone():
+    def mine(record):
+        pytest.fail("it may count its calls")
+
+    try_batch(build_detection_test_loader([{}], mapper=mine))
+    try_batch(torch.utils.data.DataLoader([1]))
+
+
+def test_a_test_loader_of_another_kind():
+    cfg = OmegaConf.create({"dataloader": {"test": {"_target_": "builtins.dict"}}})
+    with pytest.raises(InputError, match="^dataloader.test makes a dict, expected a torch.utils.d"):
+        _test_loader(cfg)
