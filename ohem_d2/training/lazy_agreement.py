@@ -38,6 +38,11 @@ def check_mappers(cfg: DictConfig, training: bool = True) -> None:
             f"{key}.is_train is {OmegaConf.select(cfg, f'{key}.is_train')}, expected True: the "
             "mapper would leave out the annotations to learn from"
         )
+    key = "dataloader.test.mapper.is_train"
+    if _is_plain(cfg, "test") and OmegaConf.select(cfg, key):
+        logger.warning(
+            f"{key} is {OmegaConf.select(cfg, key)}: no annotations are used to evaluate"
+        )
     if len({*formats.values()}) > 1:
         (one, found), (other, expected) = reversed(formats.items())
         raise InputError(f"{one} is {found!r}, expected {expected!r}, as {other} is")

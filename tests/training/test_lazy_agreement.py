@@ -23,10 +23,11 @@ def config():
         ({"model.input_format": "RGB", TRAIN: "RGB"}, None),
         ({TRAIN: "RGB"}, f"{TRAIN} is 'RGB', but model.input_format is 'BGR'"),
         ({"model.input_format": "RGB"}, f"{TRAIN} is 'BGR', but model.input_format is 'RGB'"),
+        ({"dataloader.test.mapper.is_train": True}, "dataloader.test.mapper.is_train is True: no"),
         ({TEST: "RGB", "dataloader.test.mapper._target_": "mine.Mapper"}, None),
     ],
 )
-def test_formats_that_can_be_read(caplog, changes, warning):
+def test_what_can_be_read(caplog, changes, warning):
     cfg = config()
     for key, value in changes.items():
         OmegaConf.update(cfg, key, value)
