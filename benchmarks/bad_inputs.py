@@ -320,6 +320,22 @@ KEYS = [
     sampler("ends the program", "raise SystemExit(0)"),
     sampler("returns weights that overflow", weights="torch.full((4,), 1e38)"),
     sampler("cannot be imported", start="raise SystemExit(0)"),
+    lazy("dataloader.test.mapper.image_format=RGB"),
+    lazy("dataloader.train.mapper.is_train=False"),
+    lazy("dataloader.test.dataset.filter_empty=maybe"),
+    lazy("model.proposal_generator.anchor_generator.strides=[8,16,32,64,128]"),
+    lazy("model.proposal_generator.anchor_matcher.labels=[0,1]"),
+    lazy("model.proposal_generator.box2box_transform.weights=[0,0,1,1]"),
+    lazy("model.proposal_generator.head.num_anchors=9"),
+    lazy("model.backbone.in_features=[res2,res3,res4]"),
+    lazy("model.roi_heads.box_in_features=[p2,p3,p4,p5,p6]"),
+    lazy("model.roi_heads.box_pooler.output_size=14"),
+    lazy("model.roi_heads.box_pooler.scales=[0.125,0.0625,0.03125,0.015625]"),
+    lazy("model.roi_heads.box_pooler.scales=[0.25,0.125,0.0625]"),
+    lazy("model.roi_heads.box_predictor.box2box_transform.weights=[10,10,5]"),
+    lazy("model.roi_heads.box_predictor.input_shape.channels=512"),
+    lazy("model.roi_heads.proposal_matcher.thresholds=[0.5,0.4]"),
+    lazy("train.checkpointer.max_to_keep=some"),
 ]  # fmt: skip
 
 # ---------------------------------------------------------------------------------------- weights

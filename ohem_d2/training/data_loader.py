@@ -20,10 +20,11 @@ from itertools import islice
 from typing import Any
 
 import torch
-from detectron2.data.common import AspectRatioGroupedDataset, ToIterableDataset
+from detectron2.data.common import AspectRatioGroupedDataset, MapDataset, ToIterableDataset
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from .named_settings import is_known
 from .random_state import keep_random_state, random_state, set_random_state
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,21 @@ class ResumableLoader:
         stream.sampler, stream.shard_sampler = self._sampler, False
         if not self._groups:
             source.collate_fn = _TracedBatch(source.collate_fn)
+
+    def a_batch(self) -> list[Any] | None:
+        """
+        Make a batch of the first images, in this process. The stream stays where it is, and so do
+        the random states.
+
+        Returns:
+            what the mapper makes of the images, without those that it leaves out. None if the
+            loader is none of Detectron2's, or if code of the user's own reads the images: it may
+            count its calls.
+        """
+        if self._source is None or not is_known(type(self._sampler.sampler).__module__):
+            return None
+        loader: Any = self._loader if self._groups else self._source
+        return make_images(self._dataset, islice(self._sampler.sampler, loader.batch_size))
 
     def __iter__(self) -> Iterator:
         """Yield batches without end, from where `load_state_dict` said."""
@@ -283,6 +299,44 @@ class _TracedBatch:
 
     def __call__(self, images: list[tuple[Any, int, dict]]) -> tuple[Any, None, dict]:
         return self._collate([x for x, *_ in images]), None, images[0][2]
+
+
+def make_images(dataset: Dataset, indices: Iterable[int]) -> list[Any] | None:
+    """
+    Let the mapper of one of Detectron2's data sets make images, and leave no trace.
+
+    Args:
+        dataset: that of a loader.
+        indices: of the images. Those beyond the end are left out.
+
+    Returns:
+        what the mapper makes, but for what it leaves out. None if the data set is none of
+        Detectron2's, or if the mapper is the user's own: it may count its calls.
+    """
+    if not isinstance(dataset, MapDataset):
+        return None
+    records, mapper = dataset._dataset, dataset._map_func._obj
+    mapper_itself = getattr(mapper, "func", mapper)  # of a partial
+    if not is_known(str(getattr(mapper_itself, "__module__", ""))):
+        return None
+    with keep_random_state():
+        made = [mapper(records[i]) for i in indices if i < len(records)]
+    return [x for x in made if x is not None]
+
+
+def try_batch(loader: DataLoader) -> None:
+    """
+    Make the first batch of a loader of images to evaluate with, in this process, unless code of the
+    user's own makes the images.
+
+    Args:
+        loader: it is changed, and not to be used any more.
+    """
+    if make_images(loader.dataset, []) is None:
+        return
+    loader.num_workers = 0
+    with keep_random_state():
+        next(iter(loader), None)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from .key_checks import all_keys, check_lazy_keys, lazy_interpolations
 from .lazy_data import data_sets_of
 from .lazy_targets import check_targets
 from .nearest_keys import hint
+from .part_rules import check_parts
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,9 @@ def load_lazy_config(
             cfg.train.device = usable_device("train.device", device)
         check_lazy_keys(cfg, training)
         _check_complete(cfg, config_file, training)
-        check_targets(cfg, _made(cfg, training))
+        made = _made(cfg, training)
+        check_targets(cfg, made)
+        check_parts(cfg, made)
         if training and cfg.train.device == "cpu" and cfg.train.amp.enabled:
             logger.warning("train.amp.enabled is turned off: Detectron2 needs a GPU for it")
             cfg.train.amp.enabled = False

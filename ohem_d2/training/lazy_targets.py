@@ -42,15 +42,25 @@ def check_targets(cfg: DictConfig, parts: Sequence[str]) -> None:
 
 
 def _targets(node: Any, key: str) -> Iterator[tuple[str, str]]:
+    for name, part in parts_of(node, key):
+        if OmegaConf.is_interpolation(part, "_target_") or OmegaConf.is_missing(part, "_target_"):
+            continue
+        if isinstance(part["_target_"], str):
+            yield name, part["_target_"]
+
+
+def parts_of(node: Any, key: str) -> Iterator[tuple[str, DictConfig]]:
+    """
+    All that something is made of, in a node of a config and below, by the key. What only refers to
+    another key is left to that one.
+    """
     if not isinstance(node, (DictConfig, ListConfig)):
         return
+    if isinstance(node, DictConfig) and "_target_" in node:
+        yield key, node
     for name in range(len(node)) if isinstance(node, ListConfig) else list(node):
-        if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name):
-            continue
-        if name == "_target_" and isinstance(node[name], str):
-            yield key, node[name]
-        else:
-            yield from _targets(node[name], f"{key}.{name}")
+        if not OmegaConf.is_missing(node, name) and not OmegaConf.is_interpolation(node, name):
+            yield from parts_of(node[name], f"{key}.{name}")
 
 
 def target_of(node: Any) -> Any:
@@ -76,7 +86,8 @@ def make(cfg: DictConfig, part: str) -> Any:
     Raises:
         InputError: its `_target_` makes something else.
     """
-    made = instantiate(cfg[part])
+    node = cfg[part]
+    made = instantiate(node)
     what, used = _PARTS[part]
     # A scheduler of torch's has a step in place of being called.
     if not used.issubset(dir(made)) and not (part == "lr_multiplier" and hasattr(made, "step")):

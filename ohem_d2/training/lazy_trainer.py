@@ -25,6 +25,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ..config import check_start_iter
 from ..data import (
@@ -50,10 +51,11 @@ from .data_checks import (
     named_annotations,
     named_data_sets,
 )
-from .data_loader import ResumableLoader, shield_workers
+from .data_loader import ResumableLoader, shield_workers, try_batch
 from .distributed import wrap_ddp
 from .ignore_regions import use_ignore_regions_lazily
 from .interruption import ResumeHook
+from .lazy_agreement import check_evaluated, check_mappers
 from .lazy_config import keys_of_python_configs, load_lazy_config
 from .lazy_data import (
     check_lazy_needs,
@@ -65,6 +67,7 @@ from .lazy_data import (
     register_lazy_datasets,
     unreadable_images,
 )
+from .lazy_shapes import check_shapes
 from .lazy_targets import make
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
@@ -72,7 +75,7 @@ from .output_folder import alone_in, check_output_files, check_space
 from .proposal_files import check_lazy_use, check_proposal_files
 from .resumed_config import check_config_of_weights
 from .schedule import with_an_end
-from .trial import name_first_step, try_augmentations, try_model
+from .trial import name_first_step, try_augmentations, try_losses, try_model
 from .units import check_units
 
 logger = logging.getLogger(__name__)
@@ -128,6 +131,9 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     if isinstance(seed := OmegaConf.select(cfg, "train.seed"), int):
         check_seed("train.seed", seed)
     check_lazy_needs(cfg, train)
+    check_mappers(cfg, training=not args.eval_only)
+    with named_annotations():
+        check_evaluated(cfg, args.opts)
     weights = ("train.init_checkpoint", cfg.train.init_checkpoint, output_dir)
     check_weights(*weights, resume=args.resume, training=not args.eval_only)
     with named_data_sets(keys), named_annotations():
@@ -154,6 +160,7 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
         raise InputError(f"the model cannot be built: {e}") from e
     if hasattr(model, "roi_heads"):
         check_classes_of_heads(model.roi_heads)
+    check_shapes(model)
     if args.eval_only:
         checkpointer = WholeCheckpointer(model, output_dir)
         checkpointer.class_names = class_names(data_sets_of(cfg, "test"))
@@ -162,7 +169,9 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
         return evaluate(cfg, model)
 
     with named_settings(*settings):
-        build_lazy_evaluators(cfg)  # which fail before the training rather than after it
+        # Which fail before the training rather than after it.
+        if build_lazy_evaluators(cfg):
+            try_batch(_test_loader(cfg))
     if isinstance(heads := getattr(model, "roi_heads", None), OHEMMixin):
         check_start_iter(heads.ohem, "model.roi_heads.ohem.start_iter", cfg.train.max_iter)
     warn_without_choice(model, LAZY_KEYS)
@@ -172,6 +181,8 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     name_first_step(trainer, named_settings(*settings, verb="trained"))
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
     resumed = args.resume and checkpointer.has_checkpoint()
+    if not resumed:
+        try_losses(trainer, named_settings(*settings, verb="trained"))
     trainer.train(trainer.iter + 1 if resumed else 0, cfg.train.max_iter)
     logger.info(f"Done: weights, logs and pictures are in {output_dir}")
     return None
@@ -236,12 +247,21 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict | None:
     if not evaluators:
         logger.warning("Nothing is evaluated: the config has no dataloader.evaluator")
         return None
-    with named_annotations():
-        loader = shield_workers(instantiate(cfg.dataloader.test))
-    results = inference_on_dataset(model, loader, evaluators)
+    results = inference_on_dataset(model, _test_loader(cfg), evaluators)
     if comm.is_main_process():
         print_csv_format(results)
     return results
+
+
+def _test_loader(cfg: DictConfig) -> DataLoader:
+    with named_annotations():
+        loader = instantiate(cfg.dataloader.test)
+    if not isinstance(loader, DataLoader):
+        raise InputError(
+            f"dataloader.test makes a {type(loader).__name__}, expected a torch.utils.data."
+            "DataLoader, such as build_detection_test_loader makes"
+        )
+    return shield_workers(loader)
 
 
 def build_lazy_evaluators(cfg: DictConfig) -> list[DatasetEvaluator]:

@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode, get_cfg, instantiate
+from omegaconf import OmegaConf
 
 from ..errors import InputError, shown
 from .data_checks import named_annotations
 from .key_checks import is_unused, leaves_of
 from .key_rules import is_list
+from .lazy_targets import make
 
 # Whose code it is that raises an error which the settings are to blame for.
 _NOT_OF_USERS = sys.stdlib_module_names | {
@@ -55,6 +57,7 @@ _KEYS_OF_MODULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "detectron2.data": (("INPUT.",), ("dataloader.",)),
     "detectron2.data.build": (("DATALOADER.", "DATASETS."), ("dataloader.",)),
     "detectron2.data.samplers": (("DATALOADER.",), ("dataloader.",)),
+    "torch.utils.data": (("DATALOADER.",), ("dataloader.",)),
     "detectron2.solver": (("SOLVER.",), ("optimizer.", "lr_multiplier.")),
     "fvcore.common.param_scheduler": (("SOLVER.",), ("lr_multiplier.",)),
     "ohem_d2.modeling": (("MODEL.ROI_HEADS.",), ("model.roi_heads.",)),
@@ -97,7 +100,9 @@ def named_settings(
         if isinstance(e, KeyError) and (names := _names_beside(frame, e)):
             reason += f", expected one of {', '.join(names)}"
         where = f"{config_file}, or the settings that change it,"
-        found = " and ".join(_quoted(cfg, e) or _worked_with(cfg, frames, opts))
+        found = " and ".join(
+            _quoted(cfg, e) or _made(frames, opts) or _worked_with(cfg, frames, opts)
+        )
         raise InputError(
             f"{f'{found} in {where} and' if found else where} cannot be {verb}: {reason} "
             f"({_module(frame)}, line {line})"
@@ -155,6 +160,26 @@ def _quoted(cfg: Any, error: Exception) -> list[str]:
         if is_named or any(isinstance(x, str) and x in quoted for x in values):
             found.append((key, value))
     return _with_values(cfg, found)
+
+
+def _made(frames: list[FrameType], opts: Sequence[str]) -> list[str]:
+    """
+    The part of a Python config that was being made, by its place: what of it the command line has,
+    or else all of its values.
+    """
+    # Where Detectron2 goes through the entries of a node it calls each of them v, or x in a list.
+    rooms = {instantiate.__module__: ("v", "x"), make.__module__: ("node",)}
+    nodes: list[Any] = [x.f_locals.get(name) for x in frames for name in rooms.get(_module(x), ())]
+    parts = [x for x in nodes if OmegaConf.is_dict(x) and "_target_" in x]
+    if not parts:
+        return []
+    part, place = parts[-1], parts[-1]._get_full_key(None)
+    names = [k for k in part if k != "_target_" and not OmegaConf.is_missing(part, k)]
+    values = {f"{place}.{k}": part[k] for k in names if not OmegaConf.is_dict(part[k])}
+    given = {x.partition("=")[0].lstrip("+") for x in opts}
+    chosen = {k: v for k, v in values.items() if k in given} or values
+    words = [f"{k} is {shown([*v] if is_list(v) else v)}" for k, v in chosen.items()]
+    return words[:_MOST_NAMED] or [place]
 
 
 def _worked_with(cfg: Any, frames: list[FrameType], opts: Sequence[str]) -> list[str]:

@@ -67,7 +67,7 @@ from .output_folder import alone_in, check_output_files, check_space
 from .proposal_files import check_proposal_files
 from .resumed_config import check_config_of_weights
 from .schedule import with_an_end
-from .trial import name_first_step, try_augmentations, try_model
+from .trial import name_first_step, try_augmentations, try_losses, try_model
 from .units import check_units
 from .unread_keys import warn_of_unread_keys
 
@@ -266,6 +266,8 @@ def _run(args, cfg: CfgNode) -> dict | None:
     warn_without_choice(trainer.model, KEYS)
     name_first_step(trainer, named_settings(*settings, verb="trained"))
     trainer.resume_or_load(resume=args.resume)
+    if trainer.start_iter == 0:
+        try_losses(trainer, named_settings(*settings, verb="trained"))
     results = trainer.train()
     logger.info(f"Done: weights, logs and pictures are in {cfg.OUTPUT_DIR}")
     return results

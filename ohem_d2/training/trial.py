@@ -1,24 +1,27 @@
 """
 What is tried before a run, rather than found out in it: augmentations, on an image that is made up;
-before an evaluation the model, too; and of a training the first step.
+before an evaluation the model, too; and before a training the losses, on its first images.
 
-A step is not tried on made-up images. It would have to leave no trace in the model, and be refused
-whenever the real one would, and only then: batch normalization alone needs several images of a real
-size. So the first step itself says which settings it fails of. Nothing has been trained then.
+Losses are not tried on made-up images: they have to be refused whenever the first step would, and
+only then, and batch normalization alone needs several images of a real size. What only the first
+step itself can fail of, it says itself. Nothing has been trained then.
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
 
 import numpy as np
 import torch
 from detectron2.data import transforms as T
-from detectron2.engine import TrainerBase
+from detectron2.engine import SimpleTrainer, TrainerBase
 from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
 from torch import nn
 
 from ..errors import InputError, shown
+from .data_loader import ResumableLoader
 from .named_settings import is_known
 from .random_state import keep_random_state
 
@@ -76,8 +79,7 @@ def try_model(model: nn.Module, naming: AbstractContextManager[None]) -> None:
         naming: says which settings are to blame for an error.
     """
     means = getattr(model, "pixel_mean", None)
-    is_detectron2s = all(is_known(type(m).__module__) for m in model.modules())
-    if not isinstance(means, torch.Tensor) or not is_detectron2s:
+    if not isinstance(means, torch.Tensor) or not _is_detectron2s(model):
         return
     image = torch.zeros(len(means), *_SIZE)
     proposals = Instances(_SIZE)
@@ -92,6 +94,54 @@ def try_model(model: nn.Module, naming: AbstractContextManager[None]) -> None:
     finally:
         for m in learning:
             m.training = True
+
+
+def _is_detectron2s(model: nn.Module) -> bool:
+    return all(is_known(type(m).__module__) for m in model.modules())
+
+
+def try_losses(trainer: TrainerBase, naming: AbstractContextManager[None]) -> None:
+    """
+    Compute the losses of the first images of a training, in a copy of the model: neither the model
+    nor the stream of images nor the random state knows of it. It takes less memory than a step
+    later on, which has gradients and the optimizer's state in the place of the copy.
+
+    What is not wholly Detectron2's may keep something between steps, and is left alone.
+
+    Args:
+        trainer: one of Detectron2's, which has not begun.
+        naming: says which settings are to blame for an error.
+    """
+    steps = getattr(trainer, "_trainer", trainer)
+    model, loader = getattr(steps.model, "module", steps.model), steps.data_loader
+    if not isinstance(loader, ResumableLoader) or not _is_detectron2s(model):
+        return
+    try:
+        model = deepcopy(model)
+    except Exception:  # of tensors that are computed from parameters
+        return
+    with naming:
+        batch = loader.a_batch()
+        if not batch:
+            return
+        precision = getattr(steps, "precision", None)  # of AMPTrainer
+        mixed = nullcontext() if precision is None else torch.autocast("cuda", precision)
+        # With gradients, since a pass without any mines nothing.
+        with keep_random_state(), EventStorage(), _quiet(), mixed:
+            losses = model(batch)
+            if isinstance(losses, dict):
+                SimpleTrainer.write_metrics(losses, 0.0, 0)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave warnings to the first step, which gives the same."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def name_first_step(trainer: TrainerBase, naming: AbstractContextManager[None]) -> None:

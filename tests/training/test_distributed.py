@@ -17,6 +17,7 @@ from small_heads import FAMILIES, make_batch, make_heads, rotated, train_step
 from small_models import NARROW_OPTS, SHRINK_OPTS
 
 from ohem_d2.data import register_datasets
+from ohem_d2.errors import InputError
 from ohem_d2.training.config_file import load_config
 from ohem_d2.training.distributed import wrap_ddp
 from ohem_d2.training.mining_logs import MiningLogs
@@ -249,3 +250,12 @@ def test_mistakes_are_answered_by_one_line(tmp_path):
     assert run.stderr.splitlines()[-1].startswith(
         "error: DATASETS.TRAIN: the data set 'my_data' is not known"
     )
+
+
+def test_arguments_that_nothing_takes():
+    model = torch.nn.Linear(1, 1)
+    assert wrap_ddp(model, broadcast_buffers=False, fp16_compression=True) is model
+    with pytest.raises(
+        InputError, match="^train.ddp.find_unused is True, expected .* nearest is find_unused_param"
+    ):
+        wrap_ddp(model, find_unused=True)

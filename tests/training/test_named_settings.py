@@ -1,9 +1,11 @@
 """Which settings an error of Detectron2's or torch's is blamed on."""
 
+import re
 import shutil
 
 import pytest
-from detectron2.config import get_cfg, instantiate
+import torch
+from detectron2.config import LazyConfig, get_cfg, instantiate
 from detectron2.data.datasets import load_coco_json
 from detectron2.engine import DefaultTrainer
 from detectron2.modeling.roi_heads import FastRCNNConvFCHead
@@ -11,6 +13,7 @@ from detectron2.modeling.roi_heads import FastRCNNConvFCHead
 from ohem_d2.errors import InputError
 from ohem_d2.training.config_file import CONFIGS, load_config
 from ohem_d2.training.lazy_config import load_lazy_config
+from ohem_d2.training.lazy_targets import make
 from ohem_d2.training.named_settings import named_settings
 
 QUICK_START = str(CONFIGS / "quick_start.yaml")
@@ -125,3 +128,27 @@ def test_a_class_that_was_not_called_is_named():
         named_settings("x.py", cfg, verb="trained"),
     ):
         instantiate(cfg.model).roi_heads.box_head(None)
+
+
+@pytest.mark.parametrize(
+    ("opt", "message"),
+    [
+        ("model.roi_heads.proposal_matcher.thresholds=[0]",
+         r"^model.roi_heads.proposal_matcher.thresholds is \[0\] in .* expected thresholds"),
+        ("model.roi_heads.box_pooler.output_size=[1,2,3]",
+         r"^model.roi_heads.box_pooler.output_size is \[1, 2, 3\] in .*, expected len.output_size"),
+        ("optimizer.momentum=-1", "^optimizer.momentum is -1 in .* cannot be built: ValueError"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("is_of_command_line", [True, False])
+def test_a_part_that_cannot_be_made_is_named_by_its_place(opt, message, is_of_command_line):
+    cfg = LazyConfig.apply_overrides(LazyConfig.load(PYTHON), [opt])
+    cfg.optimizer.params = [torch.nn.Parameter(torch.zeros(1))]
+    if not is_of_command_line:  # then all of the part is named
+        key = re.escape(opt.partition("=")[0])
+        message = f"(^| and ){key} is .* cannot be built"
+    with (
+        pytest.raises(InputError, match=message),
+        named_settings("x.py", cfg, [opt] * is_of_command_line),
+    ):
+        make(cfg, opt.partition(".")[0])

@@ -1,18 +1,23 @@
 """What is tried before a run: augmentations, an image, the first step."""
 
 import pytest
+import torch
+from detectron2.data import DatasetCatalog, DatasetMapper, build_detection_test_loader
 from detectron2.data import transforms as T
 from detectron2.engine import HookBase
 from detectron2.modeling import GeneralizedRCNN, build_model
+from omegaconf import OmegaConf
 from small_models import SHRINK_OPTS
 from small_training import config, register_images
 
 from ohem_d2.errors import InputError
 from ohem_d2.training.config_file import load_config
+from ohem_d2.training.data_loader import try_batch
+from ohem_d2.training.lazy_trainer import _test_loader
 from ohem_d2.training.named_settings import named_settings
 from ohem_d2.training.random_state import random_state
 from ohem_d2.training.trainer import Trainer
-from ohem_d2.training.trial import name_first_step, try_augmentations, try_model
+from ohem_d2.training.trial import name_first_step, try_augmentations, try_losses, try_model
 
 FPN = "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
 
@@ -130,3 +135,80 @@ def test_nothing_is_evaluated_if_the_only_step_fails(tmp_path, monkeypatch):
     name_first_step(trainer, named_settings("x.yaml", cfg, verb="trained"))
     with pytest.raises(InputError, match="cannot be trained"):
         trainer.train()
+
+
+@pytest.mark.parametrize("groups", [True, False])
+def test_losses_are_tried_without_a_trace(tmp_path, groups):
+    opts = ("DATALOADER.ASPECT_RATIO_GROUPING", groups)
+    cfg = config(tmp_path, register_images(tmp_path), *opts)
+    trainer = Trainer(cfg)
+    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    state, stream = random_state(), trainer.data_loader.state_dict()
+    mines = []
+    trainer.model.register_forward_pre_hook(lambda *_: mines.append(torch.is_grad_enabled()))
+    assert len(trainer.data_loader.a_batch()) == cfg.SOLVER.IMS_PER_BATCH
+    try_losses(trainer, named_settings("x.yaml", cfg))
+    assert mines == [True]
+    assert random_state() == state
+    assert trainer.data_loader.state_dict() == stream
+    assert all(v.equal(before[k]) for k, v in trainer.model.state_dict().items())
+    assert trainer.model.roi_heads._check._num_steps == 0
+
+
+def test_losses_that_cannot_be_computed_name_their_settings(tmp_path):
+    cfg = config(tmp_path, register_images(tmp_path))
+    trainer = Trainer(cfg)
+    trainer.model.roi_heads.box_head.fc1 = torch.nn.Linear(2, 2)
+    with pytest.raises(
+        InputError, match="^MODEL.ROI.* in x.yaml, .* cannot be trained: RuntimeErr"
+    ):
+        try_losses(trainer, named_settings("x.yaml", cfg, verb="trained"))
+
+
+@pytest.mark.parametrize("part", ["model", "mapper", "layer"])
+def test_losses_of_what_is_the_users_are_left_alone(tmp_path, part):
+    class Mine(torch.nn.Module):
+        def forward(self, *args):
+            pytest.fail("it may count its calls")
+
+    trainer = Trainer(config(tmp_path, register_images(tmp_path)))
+    if part == "model":
+        trainer._trainer.model = Mine()
+    elif part == "layer":
+        trainer.model.roi_heads.box_head.fc1 = Mine()
+    else:
+        trainer.data_loader._dataset._map_func._obj = Mine().forward
+    try_losses(trainer, named_settings("x.yaml", {}))
+
+
+@pytest.mark.parametrize("collate_fn", [None, 7])
+def test_a_batch_to_evaluate_with(tmp_path, collate_fn):
+    cfg = config(tmp_path, register_images(tmp_path))
+    mapper, state = DatasetMapper(cfg, False), random_state()
+    loader = build_detection_test_loader(
+        DatasetCatalog.get(cfg.DATASETS.TRAIN[0]),
+        mapper=mapper,
+        num_workers=2,
+        collate_fn=collate_fn,
+    )
+    if collate_fn is not None:
+        with pytest.raises(TypeError, match="not callable"):
+            try_batch(loader)
+    else:
+        try_batch(loader)
+        assert loader.num_workers == 0  # they would load ahead
+    assert random_state() == state
+
+
+def test_a_batch_that_the_users_own_code_makes_is_left_alone():
+    def mine(record):
+        pytest.fail("it may count its calls")
+
+    try_batch(build_detection_test_loader([{}], mapper=mine))
+    try_batch(torch.utils.data.DataLoader([1]))
+
+
+def test_a_test_loader_of_another_kind():
+    cfg = OmegaConf.create({"dataloader": {"test": {"_target_": "builtins.dict"}}})
+    with pytest.raises(InputError, match="^dataloader.test makes a dict, expected a torch.utils.d"):
+        _test_loader(cfg)
