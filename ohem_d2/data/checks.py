@@ -20,6 +20,7 @@ from .fields import runs_fault
 from .findings import Findings
 from .image_reading import EIGHT_BIT, ImageCache, ImageFile, plain_path
 from .orientation import SIDEWAYS, turn_annotation
+from .shared_boxes import find_shared_boxes
 
 UNREADABLE = ("error", "skip", "keep")
 
@@ -60,6 +61,7 @@ def look_over(
     check_areas(name, records, findings)
     _leave_out_bad_boxes(records, findings)
     _find_odd_boxes(records, findings)
+    find_shared_boxes(records, findings)
     check_scale(name, records, findings)
     for record in records:
         file = files[record["file_name"]]
@@ -178,7 +180,7 @@ def check_sizes(name: str, records: Sequence[dict], files: dict[str, ImageFile])
     """
     wrong = []
     for record in records:
-        shown = _shown(files[record["file_name"]])
+        shown = _shown(files[plain_path(record["file_name"])])
         if "width" in record and "height" in record:
             given = record["width"], record["height"]
             if given != shown:
