@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from ..errors import InputError
-from .file_names import composed
+from .file_names import composed, folded, note_capitals
 from .findings import Findings
 from .image_reading import read_header
 from .orientation import SIDEWAYS
@@ -111,6 +111,18 @@ class ImageFolder:
             found[composed(file.stem)].append(file)
         return found
 
+    @cached_property
+    def _by_folded(self) -> dict[str, list[Path]]:
+        found = defaultdict(list)
+        for file in self.images:
+            for name in {folded(file.stem), folded(file.name)}:
+                found[name].append(file)
+        return found
+
+    def in_other_capitals(self, name: str, inside: Path) -> list[Path]:
+        """All images of a stem or a name, but for its capitals; see `by_stem`."""
+        return _prefer(self._by_folded.get(folded(name), []), self.folder / inside)
+
     def by_stem(self, stem: str, inside: Path) -> list[Path]:
         """All images of this stem; of those in several folders, the ones ``inside`` that one."""
         found = self._by_stem.get(composed(stem), [])
@@ -128,7 +140,11 @@ def _prefer(files: list[Path], folder: Path) -> list[Path]:
 
 
 def find_image(
-    folders: Sequence[ImageFolder], annotations: Path, inside: Path, named: str
+    folders: Sequence[ImageFolder],
+    annotations: Path,
+    inside: Path,
+    named: str,
+    findings: Findings,
 ) -> Path | None:
     """
     Find the image that a file of annotations is for: that of its stem. Where there are several of
@@ -139,6 +155,7 @@ def find_image(
         annotations: the file.
         inside: its folder, relative to that of all annotations.
         named: the name of the image in it, or "".
+        findings: where to put an image whose name has other capitals.
 
     Returns:
         the image, or None if there is none.
@@ -159,6 +176,12 @@ def find_image(
             )
         if found:
             return found[0]
+    for folder in folders:
+        for name in filter(None, (annotations.stem, named)):
+            found = folder.in_other_capitals(name, inside)
+            if len(found) == 1:
+                note_capitals(found[0], name, findings)
+                return found[0]
     return None
 
 
@@ -207,6 +230,9 @@ class Described:
         first = self._by.setdefault(image, where)
         if first != where:
             raise InputError(f"{first} and {where} are both for the image {image}, expected one")
+
+    def __len__(self) -> int:
+        return len(self._by)
 
     def __contains__(self, image: Path) -> bool:
         return image in self._by

@@ -6,8 +6,8 @@ from detectron2.structures import BoxMode
 
 from ..errors import InputError
 from .findings import Findings
+from .text_files import read_lines
 from .yolo_columns import Columns
-from .yolo_names import read_lines
 
 _ROUNDING = 1e-5  # of the image's side, since files have five decimals or more
 

@@ -1,0 +1,69 @@
+"""Files that are not what they were expected to be, in each format."""
+
+import json
+
+import pytest
+from small_data import coco_content, write_image
+from test_file_names import coco, cvat, labelme, voc, voc_list, yolo, yolo_list
+
+from ohem_d2.data.addresses import load_address
+from ohem_d2.errors import InputError
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+
+
+def darknet(folder, image, named):
+    yolo(folder, image, named)
+    (folder / "data.yaml").unlink()
+    (folder / "obj.names").write_text("cat\n")
+    (folder / "train.txt").write_text(f"images/train/{image}.jpg\n")
+    (folder / "obj.data").write_text("classes = 1\ntrain = train.txt\nnames = obj.names\n")
+    return f"yolo://{folder}/obj.data"
+
+
+@pytest.mark.parametrize(
+    ("write", "file"),
+    [
+        (coco, "a.json"),
+        (coco, "images/a.jpg"),
+        (voc, "Annotations/a.xml"),
+        (voc, "JPEGImages/a.jpg"),
+        (voc_list, "ImageSets/Main/train.txt"),
+        (yolo, "data.yaml"),
+        (yolo, "labels/train/a.txt"),
+        (yolo, "images/train/a.jpg"),
+        (yolo_list, "train.txt"),
+        (darknet, "obj.data"),
+        (darknet, "obj.names"),
+        (darknet, "train.txt"),
+        (cvat, "annotations.xml"),
+        (cvat, "images/a.jpg"),
+        (labelme, "a.json"),
+        (labelme, "a.jpg"),
+    ],
+)
+def test_pointers_of_git_lfs(tmp_path, write, file):
+    address = write(tmp_path, "a", "a")
+    load_address(address)
+    (tmp_path / file).write_text(POINTER)
+    with pytest.raises(InputError, match=rf"{file}:? (it )?is a Git LFS pointer and not the file"):
+        load_address(address)
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_class_that_groups_the_others_and_has_objects(tmp_path, number):
+    images = {f"{i}.jpg": [("dog", [10, 10, 20, 20])] for i in range(3)}
+    content = coco_content(images, {0: "animals", 1: "cat", 2: "dog"})
+    for category in content["categories"]:
+        category["supercategory"] = "animals" if category["id"] else "none"
+    for annotation in content["annotations"][:number]:
+        annotation["category_id"] = 0
+    for i, name in enumerate(images):
+        write_image(tmp_path / name, seed=i)
+    (tmp_path / "_annotations.coco.json").write_text(json.dumps(content))
+    data = load_address(f"coco://{tmp_path}")
+    assert ("animals" in data.classes) == (number > 0)
+    kind = "and has objects of its own, kept" if number else "left out"
+    (finding,) = (x for x in data.findings if "groups the others" in x.name)
+    assert finding.name.endswith(kind)
+    assert finding.words == "'animals', id 0" + (", 2 of 3 objects" if number else "")
