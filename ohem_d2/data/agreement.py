@@ -15,6 +15,9 @@ _MOST = 0.95
 _HALF = 0.5  # of the IoU of a box and that of its outline
 _SAME = 0.9  # of the IoU, in two readings that may both come near
 _SAME_AREA = 0.05  # may be off by this part
+# How far keypoints may lie outside, as parts of the larger side of the box and of the image.
+_BESIDE, _BEYOND = 0.1, 0.05
+_AT_0 = (0.5, 0.5)  # in the first pixel, whose middle that is
 
 _Box = Sequence[float]
 
@@ -40,12 +43,8 @@ def check_agreement(name: str, records: list[dict], findings: Findings) -> None:
                 findings.add(
                     "outline that does not fit its box", record["file_name"], words_of(annotation)
                 )
-            if _all_keypoints_outside(annotation, box):
-                findings.add(
-                    "keypoints that all lie outside of their box",
-                    record["file_name"],
-                    words_of(annotation),
-                )
+            if fault := _fault_of_keypoints(annotation, box, record):
+                findings.add(fault, record["file_name"], words_of(annotation))
 
 
 def _check_sizes(name: str, records: list[dict]) -> None:
@@ -114,15 +113,30 @@ def _around_runs(runs: dict) -> _Box | None:
     return first.min() // height, top, last.max() // height + 1, bottom
 
 
-def _all_keypoints_outside(annotation: dict, box: _Box) -> bool:
-    """Whether there are at least two that are labelled, and none lies in the box or near it."""
+def _fault_of_keypoints(annotation: dict, box: _Box, record: dict) -> str:
+    """What is odd about the keypoints that are labelled, or ""."""
     points = annotation.get("keypoints") or ()
     labelled = [(x, y) for x, y, v in zip(points[0::3], points[1::3], points[2::3]) if v > 0]
-    margin = 1 + 0.1 * max(box[2] - box[0], box[3] - box[1])
-    return len(labelled) > 1 and not any(
-        box[0] - margin <= x <= box[2] + margin and box[1] - margin <= y <= box[3] + margin
-        for x, y in labelled
-    )
+    if not labelled:
+        return ""
+    larger = max(box[2] - box[0], box[3] - box[1])
+    # A single one beside its box may be a slip.
+    if len(labelled) > 1 and not any(_is_near(xy, box, 1 + _BESIDE * larger) for xy in labelled):
+        return "keypoints that all lie outside of their box"
+    image = (0, 0, record["width"], record["height"])
+    if not all(_is_near(xy, image, 1 + _BEYOND * max(image)) for xy in labelled):
+        return "keypoint outside of its image"
+    if any(xy == _AT_0 and not _is_near(xy, box, 1) for xy in labelled):
+        return "keypoint at 0, 0, outside of its box, which is said to be labelled"
+    # A limb may reach out of a box, though not by as much as the whole has.
+    if not all(_is_near(xy, box, 1 + larger) for xy in labelled):
+        return "keypoint far outside of its box"
+    return ""
+
+
+def _is_near(point: tuple[float, float], box: _Box, margin: float) -> bool:
+    x, y = point
+    return box[0] - margin <= x <= box[2] + margin and box[1] - margin <= y <= box[3] + margin
 
 
 def _iou(a: _Box, b: _Box) -> float:
