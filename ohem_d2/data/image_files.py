@@ -15,12 +15,16 @@ from .image_reading import read_header
 from .orientation import SIDEWAYS
 
 # What folders of images are called, in any case.
+# What Pillow knows without reading it, or writes only: videos, and what others read for it.
+_ONLY_KNOWN = ("MPEG", "PDF", "BUFR", "GRIB", "HDF5")
+
 _FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "jpegs")
 
 
 def is_image(file: Path) -> bool:
     """Whether a file has the suffix of an image that Pillow reads."""
-    return file.suffix.lower() in Image.registered_extensions() and file.suffix.lower() != ".pdf"
+    kind = Image.registered_extensions().get(file.suffix.lower())
+    return kind in Image.OPEN and kind not in _ONLY_KNOWN
 
 
 def images_below(folder: Path) -> Iterator[Path]:
@@ -38,10 +42,19 @@ def files_below(folder: Path, suffix: str) -> list[Path]:
 
 def _all_below(folder: Path) -> Iterator[Path]:
     for root, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(x for x in folders if not x.startswith("."))
+        folders[:] = sorted(x for x in folders if not x.startswith(".") and not _is_loop(root, x))
         for name in sorted(files):
             if not name.startswith("."):
                 yield Path(root, name)
+
+
+def _is_loop(root: str, name: str) -> bool:
+    """Whether a folder is a link to one that it lies in, as of a second call of ``ln -s``."""
+    path = os.path.join(root, name)
+    if not os.path.islink(path):
+        return False
+    inside = os.path.join(os.path.realpath(root), "")
+    return inside.startswith(os.path.join(os.path.realpath(path), ""))
 
 
 def image_size(file: Path) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from ..data.overview import Overview, is_region, overview
 from ..data.registered import look_at_images, opened_by_detectron2
 from ..errors import InputError
 from ..files import write_whole
+from ..paths import printable
 from ..training.data_checks import check_datasets
 from ..visualization import draw_objects
 
@@ -61,7 +62,7 @@ def look_at_data(name: str, output: Path | None = None, max_pictures: int = MAX_
     else:
         data = _load_registered(name)
     figures = overview(data.records, data.classes)
-    print("\n".join([name, *figures.lines(), "", *figures.table()]))
+    print(printable("\n".join([name, *figures.lines(), "", *figures.table()])))
     pictures = [] if output is None else list(_draw(data, max_pictures))
     print()
     if data.findings:
