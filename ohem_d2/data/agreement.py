@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from detectron2.structures import BoxMode
 
 from ..errors import InputError
-from .boxes import corners, words_of
+from .boxes import corners, iou, words_of
 from .fields import run_lengths, runs_fault
 from .findings import Findings
 
@@ -39,9 +39,16 @@ def check_agreement(name: str, records: list[dict], findings: Findings) -> None:
         for annotation in record["annotations"]:
             box = corners(annotation)
             around = _around(annotation)
-            if around is not None and _iou(box, around) < _HALF:
+            if around is not None and iou(box, around) < _HALF:
                 findings.add(
                     "outline that does not fit its box", record["file_name"], words_of(annotation)
+                )
+            if _miscounts(annotation):
+                findings.add(
+                    "num_keypoints that is not the number of labelled keypoints, by which COCO's "
+                    "metric goes",
+                    record["file_name"],
+                    f"{words_of(annotation)}: {annotation['num_keypoints']}",
                 )
             if fault := _fault_of_keypoints(annotation, box, record):
                 findings.add(fault, record["file_name"], words_of(annotation))
@@ -73,7 +80,7 @@ def _fits(annotation: dict) -> tuple[bool, bool] | None:
     sizes, corners = (x0, y0, x0 + a, y0 + b), (x0, y0, a, b)
     around = _around(annotation)
     if around is not None:
-        return _iou(sizes, around) >= _SAME, _iou(corners, around) >= _SAME
+        return iou(sizes, around) >= _SAME, iou(corners, around) >= _SAME
     area = annotation.get("area")
     if not area:
         return None
@@ -113,6 +120,11 @@ def _around_runs(runs: dict) -> _Box | None:
     return first.min() // height, top, last.max() // height + 1, bottom
 
 
+def _miscounts(annotation: dict) -> bool:
+    points, given = annotation.get("keypoints") or (), annotation.get("num_keypoints")
+    return len(points) > 0 and given not in (None, sum(v > 0 for v in points[2::3]))
+
+
 def _fault_of_keypoints(annotation: dict, box: _Box, record: dict) -> str:
     """What is odd about the keypoints that are labelled, or ""."""
     points = annotation.get("keypoints") or ()
@@ -137,11 +149,3 @@ def _fault_of_keypoints(annotation: dict, box: _Box, record: dict) -> str:
 def _is_near(point: tuple[float, float], box: _Box, margin: float) -> bool:
     x, y = point
     return box[0] - margin <= x <= box[2] + margin and box[1] - margin <= y <= box[3] + margin
-
-
-def _iou(a: _Box, b: _Box) -> float:
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    both = max(width, 0) * max(height, 0)
-    areas = ((x[2] - x[0]) * (x[3] - x[1]) for x in (a, b))
-    return both / max(sum(areas) - both, 1e-9)

@@ -169,6 +169,8 @@ def _find_image(json_file: Path, folder: Path, name: str, findings: Findings | N
             f"{json_file} names the image {name!r}, a path on a machine with Windows: expected a "
             f"path inside of {folder}"
         )
+    if not os.path.isfile(os.path.join(folder, name)):
+        name = name.strip()
     path = os.path.join(folder, name)
     if not os.path.isfile(path):  # which may have the separators of Windows
         path = os.path.join(folder, name.replace("\\", "/"))

@@ -218,6 +218,9 @@ def _load_image(
         )
     annotations = []
     for number, obj in enumerate(objects, 1):
+        if (obj.findtext("deleted") or "").strip() == "1":  # which LabelMe keeps in the file
+            findings.add("<object> that is marked as deleted, left out", file, f"object {number}")
+            continue
         try:
             annotation = _load_object(obj, first_pixel, file, findings)
         except ValueError as e:

@@ -74,7 +74,7 @@ def load_yolo(
     if not files:
         raise InputError(f"{source}: there are no images in {where!r}, {', '.join(entries)}")
 
-    records = []
+    records: list[dict] = []
     without = []
     described = Described()
     labels_read: dict[Path, Path] = {}
@@ -113,6 +113,13 @@ def load_yolo(
     _find_unused(set(labels_read), findings)
     beside = {y for x in labels_read for y in (x.parent, *_folder_of_labels(x))}
     compare_lists(names, source, [root, *sorted(beside)], findings)
+    used = {a["category_id"] for record in records for a in record["annotations"]}
+    if 0 in names and len(names) > 2 and {*names.values()} - used == {names[0]}:
+        findings.add(
+            "first class without an object, where all others have some, as if numbers began at 1",
+            source,
+            f"0, {names[0]!r}",
+        )
     known = [name for _, name in sorted(names.items())]
     return records, list(dict.fromkeys(known)), {"category_ids": {n: i for i, n in names.items()}}
 

@@ -133,3 +133,17 @@ def test_box_around_runs():
         ys, xs = np.nonzero(mask)
         whole = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) if len(xs) else (0, 0, 0, 0)
         assert _around({"segmentation": outline}) == whole
+
+
+@pytest.mark.parametrize(
+    ("number", "points", "is_odd"),
+    [(2, [35, 28, 2, 35, 29, 1], 0), (1, [35, 28, 2, 0, 0, 0], 0), (None, [35, 28, 2], 0),
+     (0, [35, 28, 2, 35, 29, 1], 4), (17, [35, 28, 2, 0, 0, 0], 4), (3, [], 0)],
+)  # fmt: skip
+def test_numbers_of_keypoints(number, points, is_odd):
+    fields = {"keypoints": lambda *_: points, "num_keypoints": lambda *_: number}
+    findings = Findings()
+    check_agreement("x", [record(SIZES, **fields)], findings)
+    names = [x.name for x in findings]
+    assert len(names) == is_odd
+    assert all(x.startswith("num_keypoints that is not the number of labelled") for x in names)

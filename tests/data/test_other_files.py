@@ -67,3 +67,47 @@ def test_a_class_that_groups_the_others_and_has_objects(tmp_path, number):
     (finding,) = (x for x in data.findings if "groups the others" in x.name)
     assert finding.name.endswith(kind)
     assert finding.words == "'animals', id 0" + (", 2 of 3 objects" if number else "")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"a.jpg1000": {"filename": "a.jpg", "size": 1000, "regions": []}}, "VIA's"),
+        ({"info": {}, "categories": {"label": {}}, "items": []}, "Datumaro's"),
+        ({"shapes": []}, "labelme's"),
+    ],
+)
+def test_json_of_other_tools(tmp_path, content, words):
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=rf"a\.json is a file of {words}, expected an object with"):
+        load_address(f"coco://{tmp_path}/a.json?images={tmp_path}")
+
+
+def test_a_blank_line_in_front_of_xml(tmp_path):
+    address = voc(tmp_path, "a", "a")
+    file = tmp_path / "Annotations" / "a.xml"
+    file.write_text(f'\n<?xml version="1.0" encoding="utf-8"?>\n{file.read_text()}')
+    assert len(load_address(address).records[0]["annotations"]) == 1
+
+
+def test_blanks_around_a_name(tmp_path):
+    address = coco(tmp_path, "a", "a")
+    file = tmp_path / "a.json"
+    file.write_text(file.read_text().replace('"a.jpg"', '" a.jpg "'))
+    assert load_address(address).records[0]["file_name"].endswith("/a.jpg")
+
+
+@pytest.mark.parametrize("written", ["1", " 1\n", "0", ""])
+def test_objects_that_were_deleted(tmp_path, written):
+    address = voc(tmp_path, "a", "a")
+    file = tmp_path / "Annotations" / "a.xml"
+    gone = f"<object><name>dog</name><deleted>{written}</deleted></object>"
+    text = file.read_text()
+    if written.strip() != "1":  # of which others need a box, as ever
+        gone = gone.replace("</object>", text[text.index("<bndbox>") : text.index("</object>")])
+        gone += "</object>"
+    file.write_text(text.replace("</annotation>", f"{gone}</annotation>"))
+    data = load_address(address)
+    names = [x.name for x in data.findings if "deleted" in x.name]
+    assert len(data.records[0]["annotations"]) == 2 - len(names)
+    assert len(names) == (written.strip() == "1")
