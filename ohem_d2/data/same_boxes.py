@@ -71,10 +71,13 @@ def _find_twins(record: dict, findings: Findings) -> None:
     objects = [a for a in record["annotations"] if not is_region(a)]
     boxes = sorted(((corners(a), a) for a in objects), key=lambda x: x[0])
     for i, (box, annotation) in enumerate(boxes):
-        reach = box[0] + (1 - _NEARLY) * (box[2] - box[0])
-        for other, twin in boxes[i + 1 :]:
-            if other[0] > reach:
+        x, y = (box[k] + (1 - _NEARLY) * (box[k + 2] - box[k]) for k in (0, 1))
+        for k in range(i + 1, len(boxes)):
+            other, twin = boxes[k]
+            if other[0] > x:
                 break
+            if other[1] > y:  # most of those that begin at the same x, which saves time
+                continue
             is_of_class = annotation["category_id"] == twin["category_id"]
             if is_of_class and box != other and iou(box, other) >= _NEARLY:
                 findings.add(

@@ -374,7 +374,7 @@ def _label_files(image: Path, listed: Path) -> list[Path]:
     candidates = []
     for path in (listed, image):
         parts = path.parts
-        at = [i for i, part in enumerate(parts[:-1]) if part == "images"]
+        at = [i for i, part in enumerate(parts[:-1]) if part.lower() == "images"]
         if at:
             candidates.append(Path(*parts[: at[-1]], "labels", *parts[at[-1] + 1 :]))
         candidates.append(path)
@@ -407,7 +407,7 @@ def _image_id(image: Path, root: Path) -> str:
 
 def _folder_of_labels(file: Path) -> list[Path]:
     """The folder ``labels`` in which a file lies, if any."""
-    return [x for x in file.parents if x.name == "labels"][:1]
+    return [x for x in file.parents if x.name.lower() == "labels"][:1]
 
 
 def _is_label(file: Path) -> bool:
@@ -423,11 +423,13 @@ def _is_label(file: Path) -> bool:
 def _find_unused(labels_read: set[Path], findings: Findings) -> None:
     """Labels whose image is not there, in folders of labels, and where they lie beside images."""
     for folder in sorted({x.parent for x in labels_read}):
-        of_labels_alone, beside = "labels" in folder.parts, folder
+        small = [x.lower() for x in folder.parts]
+        of_labels_alone, beside = "labels" in small, folder
         if of_labels_alone:
             parts = folder.parts
-            at = len(parts) - 1 - parts[::-1].index("labels")
+            at = len(parts) - 1 - small[::-1].index("labels")
             beside = Path(*parts[:at], "images", *parts[at + 1 :])
+            beside = Path(in_other_capitals(str(beside)) or beside)
         images = (
             {composed(x.stem) for x in beside.iterdir() if is_image(x)}
             if beside.is_dir()

@@ -166,7 +166,15 @@ def test_labels_of_another_image(tmp_path):
     write_image(tmp_path / "images" / "train" / "A.jpg", seed=1)
     records = load_address(address).records
     assert [len(r["annotations"]) for r in records] == [0, 1]
-    # In folders with other capitals
-    (tmp_path / "labels").rename(tmp_path / "Labels")
-    (tmp_path / "images" / "train" / "A.jpg").unlink()
-    assert len(load_address(address).records[0]["annotations"]) == 1
+
+
+@pytest.mark.parametrize("folders", [("Labels",), ("Images",), ("Labels", "Images")])
+def test_folders_in_other_capitals(tmp_path, folders):
+    address = yolo(tmp_path, "a", "a")
+    (tmp_path / "labels" / "train" / "gone.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    for folder in folders:
+        (tmp_path / folder.lower()).rename(tmp_path / folder)
+    data = load_address(address)
+    assert len(data.records[0]["annotations"]) == 1
+    (gone,) = (x for x in data.findings if x.name == "file of labels without an image, left out")
+    assert gone.file.endswith("gone.txt")

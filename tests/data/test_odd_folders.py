@@ -41,8 +41,10 @@ def test_what_is_an_image(tmp_path, name, expected):
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
 @pytest.mark.parametrize("write", [voc, yolo, labelme])
 def test_names_that_are_no_text(tmp_path, write, capsys):
-    address = write(tmp_path / "set", "a", "a")
-    for file in list((tmp_path / "set").rglob("a.*")):
+    folder = tmp_path / os.fsdecode(b"M\xfcll")
+    address = write(tmp_path / "set", "a", "a").replace("/set", f"/{folder.name}", 1)
+    (tmp_path / "set").rename(folder)
+    for file in list(folder.rglob("a.*")):
         new = file.with_name(os.fsdecode(b"K\xfche") + file.suffix)
         file.rename(new)
         if file.suffix == ".jpg":
