@@ -19,7 +19,14 @@ from .fields import (
     read_keypoints,
     read_outline,
 )
-from .file_names import as_on_disk, in_other_capitals, is_of_windows, note_capitals
+from .file_names import (
+    as_on_disk,
+    composed,
+    folded,
+    in_other_capitals,
+    is_of_windows,
+    note_capitals,
+)
 from .findings import Findings
 from .keypoints import flip_pairs
 from .other_files import not_of_coco
@@ -99,13 +106,23 @@ def load_coco(
             findings.add(kind, json_file, words)
 
     records = []
+    first_names: dict[str, str] = {}
     for image in sorted(content["images"], key=lambda x: x["id"]):
         objects = of_images.get(image["id"], [])
         for annotation in objects:
             annotation["category_id"] = names[annotation["category_id"]]
+        file = _find_image(json_file, image_folder, image["file_name"], findings)
+        first = first_names.setdefault(file, image["file_name"])
+        if composed(first) != composed(image["file_name"]) and folded(first) == folded(
+            image["file_name"]
+        ):
+            raise InputError(
+                f"{json_file} names the images {first!r} and {image['file_name']!r}, and there is "
+                f"one file for both, {file}: expected one for each"
+            )
         records.append(
             {
-                "file_name": _find_image(json_file, image_folder, image["file_name"], findings),
+                "file_name": file,
                 "image_id": image["id"],
                 "width": image.get("width"),
                 "height": image.get("height"),

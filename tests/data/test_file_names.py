@@ -178,3 +178,15 @@ def test_folders_in_other_capitals(tmp_path, folders):
     assert len(data.records[0]["annotations"]) == 1
     (gone,) = (x for x in data.findings if x.name == "file of labels without an image, left out")
     assert gone.file.endswith("gone.txt")
+
+
+def test_one_file_for_two_names(tmp_path):
+    """As of a set that was unpacked where capitals do not matter."""
+    images = {f"{x}.jpg": [("cat", [10, 10, 20, 20])] for x in "aA"}
+    (tmp_path / "a.json").write_text(json.dumps(coco_content(images, {1: "cat"})))
+    write_image(tmp_path / "images" / "a.jpg")
+    message = r"a\.json names the images 'a\.jpg' and 'A\.jpg', and there is one file for both"
+    with pytest.raises(InputError, match=message):
+        load_address(f"coco://{tmp_path}/a.json?images={tmp_path}/images")
+    write_image(tmp_path / "images" / "A.jpg", seed=1)
+    assert len(load_address(f"coco://{tmp_path}/a.json?images={tmp_path}/images").records) == 2
