@@ -24,14 +24,15 @@ def write_whole(file: Path, content: str | bytes) -> None:
     Write a file whole or not at all. Until all of it is written, what was there before stays.
 
     Args:
-        file: in a folder that is there. A string is written in UTF-8.
+        file: in a folder that is there. A string is written in UTF-8, with codes for what is no
+            text, as in names of files of another encoding.
         content: all of it.
 
     Raises:
         OSError: it cannot be written, for want of space for example.
     """
     with whole_file(file, "wb") as f:
-        f.write(content.encode() if isinstance(content, str) else content)
+        f.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 @contextmanager

@@ -110,3 +110,8 @@ def _kind(path: str | os.PathLike) -> str | None:
             return "is a link that leads back to itself"
         return f"cannot be looked at ({getattr(e, 'strerror', None) or e})"
     return next((words for is_kind, words in _KINDS if is_kind(mode)), None)
+
+
+def printable(text: str) -> str:
+    """Return a text with codes for what is none, as in names of files of another encoding."""
+    return text.encode(errors="backslashreplace").decode()

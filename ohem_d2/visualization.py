@@ -1,6 +1,7 @@
 """Pictures: detections beside the ground truth, and the RoIs that were mined: hard examples."""
 
 import logging
+import os
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -50,7 +51,7 @@ def file_name(dataset_name: str) -> str:
     """Turn the name of a data set, which may be a long address, into a part of a file's name."""
     name = re.sub(r"[^\w.-]+", "_", dataset_name)
     if len(name) > 80:
-        name = f"{name[-80:]}_{zlib.crc32(dataset_name.encode()):08x}"
+        name = f"{name[-80:]}_{zlib.crc32(os.fsencode(dataset_name)):08x}"
     return name
 
 

@@ -29,6 +29,7 @@ from .labelme import load_labelme
 from .look_alikes import look_alikes, of_two_scripts
 from .overview import is_region
 from .parts import Part, parse_part, take_part
+from .telling_names import named_background, named_to_ignore
 from .voc import load_voc
 from .yolo import load_yolo
 
@@ -206,6 +207,10 @@ def _normalise(
         findings.add("class names that look the same", name, words)
     for words in of_two_scripts(counts):
         findings.add("class name of Latin letters and of others that look so", name, words)
+    for words in named_to_ignore(counts):
+        findings.add("class that is named as what is to be ignored, taken as a class", name, words)
+    for words in named_background(counts):
+        findings.add("class that is named as the background, taken as a class", name, words)
     if "category_ids" in metadata:
         ids: dict = {}
         for each, number in metadata["category_ids"].items():

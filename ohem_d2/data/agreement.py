@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from detectron2.structures import BoxMode
 
 from ..errors import InputError
-from .boxes import corners, words_of
+from .boxes import corners, iou, words_of
 from .fields import run_lengths, runs_fault
 from .findings import Findings
 
@@ -15,6 +15,9 @@ _MOST = 0.95
 _HALF = 0.5  # of the IoU of a box and that of its outline
 _SAME = 0.9  # of the IoU, in two readings that may both come near
 _SAME_AREA = 0.05  # may be off by this part
+# How far keypoints may lie outside, as parts of the larger side of the box and of the image.
+_BESIDE, _BEYOND = 0.1, 0.05
+_AT_0 = (0.5, 0.5)  # in the first pixel, whose middle that is
 
 _Box = Sequence[float]
 
@@ -36,16 +39,19 @@ def check_agreement(name: str, records: list[dict], findings: Findings) -> None:
         for annotation in record["annotations"]:
             box = corners(annotation)
             around = _around(annotation)
-            if around is not None and _iou(box, around) < _HALF:
+            if around is not None and iou(box, around) < _HALF:
                 findings.add(
                     "outline that does not fit its box", record["file_name"], words_of(annotation)
                 )
-            if _all_keypoints_outside(annotation, box):
+            if _miscounts(annotation):
                 findings.add(
-                    "keypoints that all lie outside of their box",
+                    "num_keypoints that is not the number of labelled keypoints, by which COCO's "
+                    "metric goes",
                     record["file_name"],
-                    words_of(annotation),
+                    f"{words_of(annotation)}: {annotation['num_keypoints']}",
                 )
+            if fault := _fault_of_keypoints(annotation, box, record):
+                findings.add(fault, record["file_name"], words_of(annotation))
 
 
 def _check_sizes(name: str, records: list[dict]) -> None:
@@ -74,7 +80,7 @@ def _fits(annotation: dict) -> tuple[bool, bool] | None:
     sizes, corners = (x0, y0, x0 + a, y0 + b), (x0, y0, a, b)
     around = _around(annotation)
     if around is not None:
-        return _iou(sizes, around) >= _SAME, _iou(corners, around) >= _SAME
+        return iou(sizes, around) >= _SAME, iou(corners, around) >= _SAME
     area = annotation.get("area")
     if not area:
         return None
@@ -114,20 +120,32 @@ def _around_runs(runs: dict) -> _Box | None:
     return first.min() // height, top, last.max() // height + 1, bottom
 
 
-def _all_keypoints_outside(annotation: dict, box: _Box) -> bool:
-    """Whether there are at least two that are labelled, and none lies in the box or near it."""
+def _miscounts(annotation: dict) -> bool:
+    points, given = annotation.get("keypoints") or (), annotation.get("num_keypoints")
+    return len(points) > 0 and given not in (None, sum(v > 0 for v in points[2::3]))
+
+
+def _fault_of_keypoints(annotation: dict, box: _Box, record: dict) -> str:
+    """What is odd about the keypoints that are labelled, or ""."""
     points = annotation.get("keypoints") or ()
     labelled = [(x, y) for x, y, v in zip(points[0::3], points[1::3], points[2::3]) if v > 0]
-    margin = 1 + 0.1 * max(box[2] - box[0], box[3] - box[1])
-    return len(labelled) > 1 and not any(
-        box[0] - margin <= x <= box[2] + margin and box[1] - margin <= y <= box[3] + margin
-        for x, y in labelled
-    )
+    if not labelled:
+        return ""
+    larger = max(box[2] - box[0], box[3] - box[1])
+    # A single one beside its box may be a slip.
+    if len(labelled) > 1 and not any(_is_near(xy, box, 1 + _BESIDE * larger) for xy in labelled):
+        return "keypoints that all lie outside of their box"
+    image = (0, 0, record["width"], record["height"])
+    if not all(_is_near(xy, image, 1 + _BEYOND * max(image)) for xy in labelled):
+        return "keypoint outside of its image"
+    if any(xy == _AT_0 and not _is_near(xy, box, 1) for xy in labelled):
+        return "keypoint at 0, 0, outside of its box, which is said to be labelled"
+    # A limb may reach out of a box, though not by as much as the whole has.
+    if not all(_is_near(xy, box, 1 + larger) for xy in labelled):
+        return "keypoint far outside of its box"
+    return ""
 
 
-def _iou(a: _Box, b: _Box) -> float:
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    both = max(width, 0) * max(height, 0)
-    areas = ((x[2] - x[0]) * (x[3] - x[1]) for x in (a, b))
-    return both / max(sum(areas) - both, 1e-9)
+def _is_near(point: tuple[float, float], box: _Box, margin: float) -> bool:
+    x, y = point
+    return box[0] - margin <= x <= box[2] + margin and box[1] - margin <= y <= box[3] + margin

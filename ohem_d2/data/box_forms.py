@@ -14,6 +14,7 @@ from .findings import Findings
 CORNERS = "corners, [x0, y0, x1, y1]"
 SIZES = "[x, y, width, height]"
 MIDDLES = "[x, y, width, height] with x and y of the middle"
+_HEIGHT_FIRST = "[x, y, height, width]"
 
 Numbers = Sequence[float]
 _READINGS: dict[str, Callable[[Numbers], Numbers]] = {  # as corners
@@ -101,9 +102,13 @@ def check_form(name: str, records: Sequence[dict], numbers: str, findings: Findi
                 f"{len(bad)} of {len(boxes)} lie beyond their image or have no area, {such_as}: "
                 f"expected {known}"
             )
-        if words == _exchanged(known) and len(bad) >= _HINT and inside == len(boxes):
+        hint = {
+            _exchanged(known): "with x and y exchanged",
+            _HEIGHT_FIRST: "as [x, y, height, width]",
+        }.get(words)
+        if hint and len(bad) >= _HINT and inside == len(boxes):
             findings.add(
-                "boxes that lie beyond their images, where all would fit with x and y exchanged",
+                f"boxes that lie beyond their images, where all would fit {hint}",
                 name,
                 f"{len(bad)} of {len(boxes)}, {such_as}",
             )
@@ -122,6 +127,8 @@ def _other_readings(numbers: str) -> Iterator[tuple[str, Callable[[Numbers], Num
     """Words for what a box may be in the place of ``numbers``, and how that becomes corners."""
     if numbers:
         yield from ((words, read) for words, read in _READINGS.items() if words != numbers)
+    if numbers == SIZES:
+        yield _HEIGHT_FIRST, lambda b: (b[0], b[1], b[0] + b[3], b[1] + b[2])
     if numbers == MIDDLES:  # which are parts of the sides, that fit in either order
         return
     for words in (numbers, CORNERS) if numbers == SIZES else (CORNERS,):

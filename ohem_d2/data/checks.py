@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from detectron2.utils import comm
 
 from ..errors import InputError
+from ..paths import printable
 from .agreement import check_agreement
 from .areas import check_areas
 from .box_forms import check_form, check_scale, is_beyond
@@ -20,6 +21,8 @@ from .fields import runs_fault
 from .findings import Findings
 from .image_reading import EIGHT_BIT, ImageCache, ImageFile, plain_path
 from .orientation import SIDEWAYS, turn_annotation
+from .same_boxes import find_same_boxes
+from .shared_boxes import find_shared_boxes
 
 UNREADABLE = ("error", "skip", "keep")
 
@@ -60,6 +63,8 @@ def look_over(
     check_areas(name, records, findings)
     _leave_out_bad_boxes(records, findings)
     _find_odd_boxes(records, findings)
+    find_shared_boxes(records, findings)
+    find_same_boxes(name, records, findings)
     check_scale(name, records, findings)
     for record in records:
         file = files[record["file_name"]]
@@ -143,7 +148,7 @@ def without_unreadable(
 def first_few(words: Sequence[str], shown: int = 3) -> str:
     """Return the first of many in one line, and how many more there are."""
     more = f"; and {len(words) - shown} more" if len(words) > shown else ""
-    return "; ".join(words[:shown]) + more
+    return printable("; ".join(words[:shown]) + more)
 
 
 # ---------------------------------------------------------------------------------- sizes of images
@@ -178,7 +183,7 @@ def check_sizes(name: str, records: Sequence[dict], files: dict[str, ImageFile])
     """
     wrong = []
     for record in records:
-        shown = _shown(files[record["file_name"]])
+        shown = _shown(files[plain_path(record["file_name"])])
         if "width" in record and "height" in record:
             given = record["width"], record["height"]
             if given != shown:

@@ -19,7 +19,14 @@ from .fields import (
     read_keypoints,
     read_outline,
 )
-from .file_names import as_on_disk, is_of_windows
+from .file_names import (
+    as_on_disk,
+    composed,
+    folded,
+    in_other_capitals,
+    is_of_windows,
+    note_capitals,
+)
 from .findings import Findings
 from .keypoints import flip_pairs
 from .other_files import not_of_coco
@@ -87,18 +94,35 @@ def load_coco(
     except ValueError as e:
         raise InputError(f"{json_file}: {e}") from None
     if (root := _root_class(content)) is not None:
-        words = f"{names.pop(root)!r}, id {root}"
+        used_by = sum(a["category_id"] == root for a in content["annotations"])
+        words = f"{names[root]!r}, id {root}"
+        if used_by:
+            kind = "class that groups the others, and has objects of its own, kept"
+            words += f", {used_by} of {len(content['annotations'])} objects"
+        else:
+            kind = "class that only groups the others, left out"
+            del names[root]
         if findings is not None:
-            findings.add("class that only groups the others, left out", json_file, words)
+            findings.add(kind, json_file, words)
 
     records = []
+    first_names: dict[str, str] = {}
     for image in sorted(content["images"], key=lambda x: x["id"]):
         objects = of_images.get(image["id"], [])
         for annotation in objects:
             annotation["category_id"] = names[annotation["category_id"]]
+        file = _find_image(json_file, image_folder, image["file_name"], findings)
+        first = first_names.setdefault(file, image["file_name"])
+        if composed(first) != composed(image["file_name"]) and folded(first) == folded(
+            image["file_name"]
+        ):
+            raise InputError(
+                f"{json_file} names the images {first!r} and {image['file_name']!r}, and there is "
+                f"one file for both, {file}: expected one for each"
+            )
         records.append(
             {
-                "file_name": _find_image(json_file, image_folder, image["file_name"]),
+                "file_name": file,
                 "image_id": image["id"],
                 "width": image.get("width"),
                 "height": image.get("height"),
@@ -139,19 +163,18 @@ def _keypoint_names(
 
 def _root_class(content: dict) -> int | None:
     """
-    The id of the class that Roboflow puts before the others as that which they belong to. No
-    object has it.
+    The id of the class that Roboflow puts before the others as that which they belong to. It gives
+    it to no object.
     """
     roots = [c for c in content["categories"] if c["id"] == 0 and c.get("supercategory") == "none"]
     for root in roots:
         others = [c for c in content["categories"] if c is not root]
-        used = any(a["category_id"] == root["id"] for a in content["annotations"])
-        if others and not used and all(c.get("supercategory") == root["name"] for c in others):
+        if others and all(c.get("supercategory") == root["name"] for c in others):
             return root["id"]
     return None
 
 
-def _find_image(json_file: Path, folder: Path, name: str) -> str:
+def _find_image(json_file: Path, folder: Path, name: str, findings: Findings | None) -> str:
     """
     The path of an image, which an annotation file of somebody else's must not lead anywhere.
 
@@ -163,6 +186,8 @@ def _find_image(json_file: Path, folder: Path, name: str) -> str:
             f"{json_file} names the image {name!r}, a path on a machine with Windows: expected a "
             f"path inside of {folder}"
         )
+    if not os.path.isfile(os.path.join(folder, name)):
+        name = name.strip()
     path = os.path.join(folder, name)
     if not os.path.isfile(path):  # which may have the separators of Windows
         path = os.path.join(folder, name.replace("\\", "/"))
@@ -173,6 +198,8 @@ def _find_image(json_file: Path, folder: Path, name: str) -> str:
             "of it (give the folder that holds all images, or put a link to the other one into it)"
         )
     found = as_on_disk(path)
+    if found is None and (found := in_other_capitals(path)) and findings is not None:
+        note_capitals(found, path, findings)
     if found is None or not os.path.isfile(found):
         raise InputError(f"{json_file} names the image {path}: no such file")
     return found

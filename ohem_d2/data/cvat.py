@@ -13,7 +13,7 @@ from ..errors import InputError
 from .box_order import SORTED
 from .class_names import normalise
 from .fields import marks
-from .file_names import as_on_disk
+from .file_names import as_on_disk, in_other_capitals, note_capitals
 from .findings import Findings
 from .image_files import Described, image_folders
 from .xml_files import read_xml
@@ -32,7 +32,8 @@ def load_cvat(
     """
     Read CVAT's annotations of images. Boxes and ellipses become boxes, polygons become boxes with a
     segmentation, and a mask the box around it. Of what is rotated, the upright box around it is
-    taken. Points, lines, cuboids, skeletons and tags are left out and counted.
+    taken. Points, lines, cuboids, skeletons and tags are left out and counted, and so are images
+    with the tag ``ignore``.
 
     Args:
         file: the XML file, or the folder of an ``annotations.xml``.
@@ -74,9 +75,18 @@ def load_cvat(
             continue
         name = entry.get("name", "")
         where = f"{file}: image {name!r}" if name else f"{file}: image number {position + 1}"
-        image = _find_image(name, folders, where)
+        image = _find_image(name, folders, where, findings)
         described.add(image, where)
+        try:
+            is_left_out = _is_tagged(entry)
+        except ValueError as e:
+            raise InputError(f"{where}: a <tag> has the attribute {e}") from None
+        if is_left_out:
+            findings.add("image with the tag 'ignore', left out", where)
+            continue
         records.append(_load_image(entry, name, image, where, findings))
+    if not records and described:
+        raise InputError(f"{file}: all images have the tag 'ignore', expected some without it")
     if not records:
         raise InputError(f"{file} has no images")
     labels = [
@@ -85,22 +95,40 @@ def load_cvat(
         if x.find("parent") is None and (x.findtext("type") or "").strip() not in _WITHOUT_BOX
     ]
     used = [a["category_id"] for record in records for a in record["annotations"]]
+    labels = [x for x in labels if not _is_mark(x)]  # of tags, unless a shape has it
     return records, [x for x in dict.fromkeys((*labels, *used)) if x], {}
 
 
-def _find_image(name: str, folders: list[Path], where: str) -> Path:
+def _is_mark(label: str) -> bool:
+    return label.lower() == "ignore"
+
+
+def _is_tagged(entry: ET.Element) -> bool:
+    """Whether a tag of an image says that it is to be ignored, by its label or an attribute."""
+    tags = entry.findall("tag")
+    return any(_is_mark(normalise(x.get("label") or "")) for x in tags) or any(
+        marks((x.get("name"), x.text) for x in tag.findall("attribute")).get("ignore")
+        for tag in tags
+    )
+
+
+def _find_image(name: str, folders: list[Path], where: str, findings: Findings) -> Path:
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not parts:
         raise InputError(f"{where} has no name, expected that of its file")
     if ".." in parts or parts[0] == "/":
         raise InputError(f"{where} lies outside of the folder of images, expected a path inside")
-    for folder in folders:
-        for start in range(len(parts)):  # the folders of CVAT's server may not be here
-            image = as_on_disk(str(folder.joinpath(*parts[start:])))
+    # The folders of CVAT's server may not be here.
+    places = [str(x.joinpath(*parts[k:])) for x in folders for k in range(len(parts))]
+    for look in (as_on_disk, in_other_capitals):
+        for place in places:
+            image = look(place)
             if image is not None and os.path.isfile(image):
+                if look is in_other_capitals:
+                    note_capitals(image, place, findings)
                 return Path(image)
-    places = " or ".join(map(str, folders))
-    raise InputError(f"{where} is not in {places}, expected it there (or '?images=<folder>')")
+    known = " or ".join(map(str, folders))
+    raise InputError(f"{where} is not in {known}, expected it there (or '?images=<folder>')")
 
 
 def _load_image(entry: ET.Element, name: str, image: Path, where: str, findings: Findings) -> dict:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..paths import printable
+
 _NAMED = 3  # files a line names
 
 
@@ -39,7 +41,8 @@ class Findings(list[Finding]):
     def summary(self) -> list[str]:
         """Return a line for each kind: how often it was found, and the first places."""
         return [
-            f"{name}: {len(found)} ({_in_words(found)})" for name, found in self.by_name().items()
+            printable(f"{name}: {len(found)} ({_in_words(found)})")
+            for name, found in self.by_name().items()
         ]
 
 

@@ -9,18 +9,22 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from ..errors import InputError
-from .file_names import composed
+from .file_names import composed, folded, note_capitals
 from .findings import Findings
 from .image_reading import read_header
 from .orientation import SIDEWAYS
 
 # What folders of images are called, in any case.
+# What Pillow knows without reading it, or writes only: videos, and what others read for it.
+_ONLY_KNOWN = ("MPEG", "PDF", "BUFR", "GRIB", "HDF5")
+
 _FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "jpegs")
 
 
 def is_image(file: Path) -> bool:
     """Whether a file has the suffix of an image that Pillow reads."""
-    return file.suffix.lower() in Image.registered_extensions() and file.suffix.lower() != ".pdf"
+    kind = Image.registered_extensions().get(file.suffix.lower())
+    return kind in Image.OPEN and kind not in _ONLY_KNOWN
 
 
 def images_below(folder: Path) -> Iterator[Path]:
@@ -38,10 +42,19 @@ def files_below(folder: Path, suffix: str) -> list[Path]:
 
 def _all_below(folder: Path) -> Iterator[Path]:
     for root, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(x for x in folders if not x.startswith("."))
+        folders[:] = sorted(x for x in folders if not x.startswith(".") and not _is_loop(root, x))
         for name in sorted(files):
             if not name.startswith("."):
                 yield Path(root, name)
+
+
+def _is_loop(root: str, name: str) -> bool:
+    """Whether a folder is a link to one that it lies in, as of a second call of ``ln -s``."""
+    path = os.path.join(root, name)
+    if not os.path.islink(path):
+        return False
+    inside = os.path.join(os.path.realpath(root), "")
+    return inside.startswith(os.path.join(os.path.realpath(path), ""))
 
 
 def image_size(file: Path) -> tuple[int, int]:
@@ -111,6 +124,18 @@ class ImageFolder:
             found[composed(file.stem)].append(file)
         return found
 
+    @cached_property
+    def _by_folded(self) -> dict[str, list[Path]]:
+        found = defaultdict(list)
+        for file in self.images:
+            for name in {folded(file.stem), folded(file.name)}:
+                found[name].append(file)
+        return found
+
+    def in_other_capitals(self, name: str, inside: Path) -> list[Path]:
+        """All images of a stem or a name, but for its capitals; see `by_stem`."""
+        return _prefer(self._by_folded.get(folded(name), []), self.folder / inside)
+
     def by_stem(self, stem: str, inside: Path) -> list[Path]:
         """All images of this stem; of those in several folders, the ones ``inside`` that one."""
         found = self._by_stem.get(composed(stem), [])
@@ -128,7 +153,11 @@ def _prefer(files: list[Path], folder: Path) -> list[Path]:
 
 
 def find_image(
-    folders: Sequence[ImageFolder], annotations: Path, inside: Path, named: str
+    folders: Sequence[ImageFolder],
+    annotations: Path,
+    inside: Path,
+    named: str,
+    findings: Findings,
 ) -> Path | None:
     """
     Find the image that a file of annotations is for: that of its stem. Where there are several of
@@ -139,6 +168,7 @@ def find_image(
         annotations: the file.
         inside: its folder, relative to that of all annotations.
         named: the name of the image in it, or "".
+        findings: where to put an image whose name has other capitals.
 
     Returns:
         the image, or None if there is none.
@@ -159,6 +189,12 @@ def find_image(
             )
         if found:
             return found[0]
+    for folder in folders:
+        for name in filter(None, (annotations.stem, named)):
+            found = folder.in_other_capitals(name, inside)
+            if len(found) == 1:
+                note_capitals(found[0], name, findings)
+                return found[0]
     return None
 
 
@@ -207,6 +243,9 @@ class Described:
         first = self._by.setdefault(image, where)
         if first != where:
             raise InputError(f"{first} and {where} are both for the image {image}, expected one")
+
+    def __len__(self) -> int:
+        return len(self._by)
 
     def __contains__(self, image: Path) -> bool:
         return image in self._by

@@ -232,7 +232,7 @@ class ImageCache:
             dataset: its name or address.
         """
         folder = os.getenv("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-        name = f"{zlib.crc32(os.path.abspath(dataset).encode()):08x}.json"
+        name = f"{zlib.crc32(os.fsencode(os.path.abspath(dataset))):08x}.json"
         self._file = Path(folder) / "ohem_d2" / "images" / name
         self._known: dict[str, list] = {}
         try:

@@ -59,7 +59,7 @@ def load_labelme(
             continue
         named = base_name(content.get("imagePath") or "")
         inside = file.parent.relative_to(folder)
-        image = find_image(folders, file, inside, named)
+        image = find_image(folders, file, inside, named, findings)
         if image is None:
             places = " or ".join(str(x.folder) for x in folders)
             raise InputError(

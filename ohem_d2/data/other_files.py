@@ -16,6 +16,7 @@ _OF_KEYS = {
     "shapes": "a file of labelme's",
     "_via_img_metadata": "a project of VIA's",
     "asset": "a file of VoTT's",
+    "items": "a file of Datumaro's",
 }
 _OF_ANNOTATIONS = {
     "segments_info": "panoptic segmentation ('segments_info')",
@@ -59,6 +60,9 @@ def not_of_coco(content: Any) -> str:
     for key, words in _OF_KEYS.items():
         if key in content and "images" not in content:
             return words
+    first = next(iter(content.values()), None)
+    if isinstance(first, dict) and {"filename", "regions"} <= first.keys():
+        return "a file of VIA's"
     annotations = content.get("annotations")
     if isinstance(annotations, list) and annotations and isinstance(annotations[0], dict):
         for key, words in _OF_ANNOTATIONS.items():

@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..errors import InputError
 from .addresses import ADDRESSES, Loaded, evaluator_type, load_address, part_of
 from .builtin import register_builtin
-from .checks import UNREADABLE, check_sizes, read_to_end
+from .checks import UNREADABLE, read_to_end
 from .class_names import differ_in_case, normalise
 from .copies import copies_in_training, shared_images
 from .findings import Findings
@@ -20,6 +20,7 @@ from .image_reading import ImageFile, plain_path
 from .look_alikes import drawn_as, look_alikes
 from .needs import by_address, check_learned, records_of
 from .parts import overlap
+from .registered import look_at_images, opened_by_detectron2
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,8 @@ def read_all_images(train: Sequence[str], test: Sequence[str], unreadable: str =
     named, and those that two sets of one list share.
 
     Of data sets that are registered with Detectron2, these are the images that its `DatasetMapper`
-    will open, as far as they are files of this machine. Their sizes are compared as it does.
+    will open, as far as they are files of this machine. Their sizes are compared as it does, and
+    those that it reads otherwise than they are shown are named.
 
     Args:
         train: names of the data sets to train on.
@@ -142,13 +144,12 @@ def read_all_images(train: Sequence[str], test: Sequence[str], unreadable: str =
     for name in dict.fromkeys((*train, *test)):
         records, findings = records_of(name), Findings()
         is_address = "://" in name
-        read = records if is_address else _read_by_detectron2(records, training=name not in test)
+        read = records if is_address else opened_by_detectron2(records, training=name not in test)
         if not read:
             continue
-        left, known[name] = read_to_end(name, read, findings, unreadable)
+        look = read_to_end if is_address else look_at_images
+        left, known[name] = look(name, read, findings, unreadable)
         used[name] = left
-        if not is_address:
-            check_sizes(name, left, known[name])
         _log(name, findings)
         if len(left) < len(read):
             bad = {path for path, file in known[name].items() if file.problem}
@@ -161,18 +162,6 @@ def read_all_images(train: Sequence[str], test: Sequence[str], unreadable: str =
         *copies_in_training(of_train, of_test),
     ):
         logger.warning(line)
-
-
-def _read_by_detectron2(records: Sequence[dict], training: bool) -> list[dict]:
-    """
-    The records whose images Detectron2 opens: by default it trains on none without objects. Other
-    records are for the mapper of a project of its own, and other paths for a handler of its own.
-    """
-    records = [r for r in records if isinstance(r.get("file_name"), str)]
-    records = [r for r in records if "://" not in r["file_name"]]
-    if training and records and "annotations" in records[0]:
-        records = [r for r in records if not all(a.get("iscrowd") for a in r["annotations"])]
-    return records
 
 
 def unknown_dataset(name: str) -> InputError:

@@ -1,6 +1,6 @@
 """
-JSON and YAML files. A key that stands twice in one object, as after a merge by hand, is an error:
-the parsers would keep the last one without a word.
+Files of JSON, of YAML and of lines. A key that stands twice in one object, as after a merge by
+hand, is an error: the parsers would keep the last one without a word.
 """
 
 import json
@@ -105,6 +105,22 @@ def _plain(node: yaml.Node) -> Any:
     if isinstance(node, yaml.SequenceNode):
         return [_plain(each) for each in node.value]
     return node.tag, node.value
+
+
+def read_lines(file: Path) -> list[str]:
+    """
+    Read the lines of a text in UTF-8, with or without a byte order mark.
+
+    Raises:
+        InputError: it cannot be read, is not in UTF-8, or is a file of another kind.
+    """
+    content = _read(file)
+    if content.strip() and (other := what_it_is(content)):
+        raise InputError(f"{file} is {other}, expected lines of text")
+    try:
+        return content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as e:
+        raise InputError(f"{file} is no text in UTF-8: {e}") from None
 
 
 def _read(file: Path) -> bytes:

@@ -15,7 +15,7 @@ from detectron2.structures import BoxMode
 from ..errors import InputError
 from .class_names import normalise
 from .fields import flag
-from .file_names import as_on_disk
+from .file_names import as_on_disk, in_other_capitals, note_capitals
 from .findings import Findings
 from .image_files import (
     Described,
@@ -27,6 +27,7 @@ from .image_files import (
     image_folders,
     is_image,
 )
+from .text_files import read_lines
 from .xml_files import read_xml
 from .xml_strays import is_named_so, strays
 
@@ -85,7 +86,7 @@ def load_voc(
             raise InputError(f"{file} begins with <{root.tag}>, expected <annotation>")
         inside = file.parent.relative_to(annotations)
         named = base_name(root.findtext("filename") or "")
-        image = find_image(folders, file, inside, named)
+        image = find_image(folders, file, inside, named, findings)
         if image is None:
             raise InputError(f"{file} exists, but there is no image for it in {_in_words(folders)}")
         described.add(image, str(file))
@@ -128,11 +129,7 @@ def _listed(
         there = ", ".join(sorted(x.stem for x in lists.glob("*.txt")))
         advice = f"a list that is there ({there})" if there else "no '?split=', or '?part='"
         raise InputError(f"{split_file} does not exist, expected {advice}")
-    try:
-        lines = split_file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as e:
-        raise InputError(f"{split_file} is no text in UTF-8: {e}") from None
-    names = [line.strip() for line in lines if line.strip()]
+    names = [line.strip() for line in read_lines(split_file) if line.strip()]
     # A list of one class has a number behind each name: whether the image has an object of it (1),
     # none (-1) or difficult ones only (0). All of them belong to the set. The numbers are two
     # characters wide, so that "a 1" may be a name, unless all lines look so.
@@ -146,18 +143,28 @@ def _listed(
         if name in files:
             findings.add("image listed more than once, taken once", split_file, repr(name))
             continue
-        files[name] = _xml_of(name, split_file, annotations, folders)
+        files[name] = _xml_of(name, split_file, annotations, folders, findings)
     return list(files.values())
 
 
-def _xml_of(name: str, split_file: Path, annotations: Path, folders: Sequence[ImageFolder]) -> Path:
+def _xml_of(
+    name: str,
+    split_file: Path,
+    annotations: Path,
+    folders: Sequence[ImageFolder],
+    findings: Findings,
+) -> Path:
     """The XML file of an image that a list names, with or without the suffix of the image."""
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise InputError(f"{split_file} names {name!r}, expected images inside of the folder")
-    for stem in (name, str(Path(name).with_suffix("")) if is_image(Path(name)) else name):
-        file = as_on_disk(str(annotations / f"{stem}.xml"))
-        if file is not None and os.path.isfile(file):
-            return Path(file)
+    stems = dict.fromkeys((name, str(Path(name).with_suffix("")) if is_image(Path(name)) else name))
+    for look in (as_on_disk, in_other_capitals):
+        for stem in stems:
+            file = look(str(annotations / f"{stem}.xml"))
+            if file is not None and os.path.isfile(file):
+                if look is in_other_capitals:
+                    note_capitals(file, f"{stem}.xml", findings)
+                return Path(file)
     for folder in folders:
         for image in folder.by_stem(Path(f"{name}.xml").stem, Path(name).parent):
             raise InputError(f"{annotations / name}.xml does not exist, but {image} does")
@@ -211,6 +218,9 @@ def _load_image(
         )
     annotations = []
     for number, obj in enumerate(objects, 1):
+        if (obj.findtext("deleted") or "").strip() == "1":  # which LabelMe keeps in the file
+            findings.add("<object> that is marked as deleted, left out", file, f"object {number}")
+            continue
         try:
             annotation = _load_object(obj, first_pixel, file, findings)
         except ValueError as e:

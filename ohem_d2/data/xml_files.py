@@ -52,7 +52,8 @@ def _parsed(file: Path) -> ET.Element:
             return _decoded(file, content[len(codecs.BOM_UTF8) + declared.end() :], "utf-8")
         return _decoded(file, content[declared.end() :], encoding)
     try:
-        return ET.fromstring(content)
+        # A blank line in front, which the parser refuses before a declaration
+        return ET.fromstring(content.lstrip())
     except ET.ParseError as e:
         if (
             encoding is None

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import InputError
 from .class_names import normalise, of_one_name
-from .file_names import as_on_disk, composed
+from .file_names import as_on_disk, composed, in_other_capitals, note_capitals
 from .findings import Findings
 from .image_files import (
     Described,
@@ -21,10 +21,10 @@ from .image_files import (
     images_below,
     is_image,
 )
-from .text_files import read_yaml
+from .text_files import read_lines, read_yaml
 from .yolo_columns import Columns
 from .yolo_labels import read_labels
-from .yolo_names import NAMES, compare_lists, read_lines, read_names
+from .yolo_names import NAMES, compare_lists, read_names
 
 _YAML, _DARKNET = (".yaml", ".yml"), (".data",)
 _SPLITS = ("train", "val", "valid", "test")  # "valid" is another word for "val"
@@ -74,14 +74,15 @@ def load_yolo(
     if not files:
         raise InputError(f"{source}: there are no images in {where!r}, {', '.join(entries)}")
 
-    records = []
+    records: list[dict] = []
     without = []
     described = Described()
     labels_read: dict[Path, Path] = {}
     columns = Columns()
+    of_images = _find_labels(files, findings)
     for image, listed in files:
         described.add(image, listed)
-        labels = _labels_of(image, Path(listed))
+        labels = of_images.get(image)
         annotations = []
         width, height = image_size(image)
         if labels is None:
@@ -112,6 +113,13 @@ def load_yolo(
     _find_unused(set(labels_read), findings)
     beside = {y for x in labels_read for y in (x.parent, *_folder_of_labels(x))}
     compare_lists(names, source, [root, *sorted(beside)], findings)
+    used = {a["category_id"] for record in records for a in record["annotations"]}
+    if 0 in names and len(names) > 2 and {*names.values()} - used == {names[0]}:
+        findings.add(
+            "first class without an object, where all others have some, as if numbers began at 1",
+            source,
+            f"0, {names[0]!r}",
+        )
     known = [name for _, name in sorted(names.items())]
     return records, list(dict.fromkeys(known)), {"category_ids": {n: i for i, n in names.items()}}
 
@@ -218,7 +226,7 @@ def _read_darknet(file: Path, findings: Findings) -> tuple[dict[int, str], dict[
                 )
     if "names" not in content:
         raise InputError(f"{file} has no 'names = <file>', expected the names of the classes")
-    names = _locate(content["names"], [file.parent])
+    names = _locate(content["names"], [file.parent], findings)
     if names is None:
         raise InputError(f"{file}: its names, {content['names']}, do not exist")
     known = read_names(names, findings)
@@ -252,7 +260,7 @@ def _choose(source: Path, splits: dict[str, list[str]], split: str | None) -> tu
     raise InputError(f"{source} has no split {split!r}, expected one of {there}")
 
 
-def _locate(path: str, bases: Iterable[Path]) -> Path | None:
+def _locate(path: str, bases: Iterable[Path], findings: Findings | None = None) -> Path | None:
     """
     The file or folder that a path means, which may have been written for another folder to work in
     or for another machine: below one of the bases, its last parts are enough. Of a folder, whose
@@ -260,18 +268,19 @@ def _locate(path: str, bases: Iterable[Path]) -> Path | None:
     """
     given = PurePosixPath(path.replace("\\", "/"))
     bases = list(bases)
-    for base in (*bases, Path()):
-        if (there := as_on_disk(str(base / given))) is not None:
-            return Path(there)
     parts = [x for x in given.parts if x not in ("..", "/")]
+    places = [(base / given, True) for base in (*bases, Path())]
     for start in range(len(parts)):
-        for base in bases:
-            there = as_on_disk(str(base.joinpath(*parts[start:])))
-            if there is None:
+        is_enough = start == 0 or len(parts) - start > 1
+        places += [(base.joinpath(*parts[start:]), is_enough) for base in bases]
+    for look in (as_on_disk, in_other_capitals):
+        for place, is_enough in places:
+            there = look(str(place))
+            if there is None or not (is_enough or os.path.isfile(there)):
                 continue
-            found = Path(there)
-            if found.is_file() or (found.is_dir() and (start == 0 or len(parts) - start > 1)):
-                return found
+            if look is in_other_capitals and findings is not None:
+                note_capitals(there, given, findings)
+            return Path(there)
     return None
 
 
@@ -291,7 +300,7 @@ def _list_images(
     files: dict[str, tuple[Path, str]] = {}
     bases = [source.parent]
     for entry in entries:
-        found = _locate(entry, bases)
+        found = _locate(entry, bases, findings)
         if found is None:
             raise InputError(
                 f"{source}: {split} is {entry}, which does not exist, expected a folder or a list "
@@ -319,7 +328,8 @@ def _list_images(
             if not (name := line.strip()):
                 continue
             where = f"{found}, line {number}"
-            image, listed = _image_of_list(name, [found.parent, *bases], given, folders, where)
+            bases_of = [found.parent, *bases]
+            image, listed = _image_of_list(name, bases_of, given, folders, where, findings)
             if str(image) in files:
                 findings.add("image listed more than once, taken once", where, name)
             files.setdefault(str(image), (image, listed))
@@ -332,10 +342,11 @@ def _image_of_list(
     given: Sequence[ImageFolder],
     folders: Sequence[ImageFolder],
     where: str,
+    findings: Findings,
 ) -> tuple[Path, str]:
     if not is_image(Path(name)):
         raise InputError(f"{where} has {name!r}, expected the path of an image")
-    image = None if given else _locate(name, bases)
+    image = None if given else _locate(name, bases, findings)
     if image is not None:
         inside = [os.path.join(os.path.abspath(x), "") for x in (*bases, Path())]
         if not os.path.abspath(image).startswith(tuple(inside)):
@@ -345,7 +356,10 @@ def _image_of_list(
             )
         return image, str(image)
     for folder in folders:
-        found = folder.by_name(base_name(name), Path(PurePosixPath(name).parent.name))
+        near = Path(PurePosixPath(name).parent.name)
+        found = folder.by_name(base_name(name), near)
+        if not found and (found := folder.in_other_capitals(base_name(name), near)):
+            note_capitals(found[0], base_name(name), findings)
         if len(found) == 1:
             # Its labels lie where the list has it.
             labels = _locate(str(PurePosixPath(name.replace("\\", "/")).with_suffix(".txt")), bases)
@@ -360,16 +374,28 @@ def _label_files(image: Path, listed: Path) -> list[Path]:
     candidates = []
     for path in (listed, image):
         parts = path.parts
-        at = [i for i, part in enumerate(parts[:-1]) if part == "images"]
+        at = [i for i, part in enumerate(parts[:-1]) if part.lower() == "images"]
         if at:
             candidates.append(Path(*parts[: at[-1]], "labels", *parts[at[-1] + 1 :]))
         candidates.append(path)
     return list(dict.fromkeys(x.with_suffix(".txt") for x in candidates))
 
 
-def _labels_of(image: Path, listed: Path) -> Path | None:
-    paths = (as_on_disk(str(x)) for x in _label_files(image, listed))
-    return next((Path(x) for x in paths if x is not None and os.path.isfile(x)), None)
+def _find_labels(files: Sequence[tuple[Path, str]], findings: Findings) -> dict[Path, Path]:
+    """The files of labels of images, by these."""
+    found: dict[Path, Path] = {}
+    for look in (as_on_disk, in_other_capitals):
+        taken = {*found.values()}
+        for image, listed in ((x, y) for x, y in files if x not in found):
+            for path in _label_files(image, Path(listed)):
+                labels = look(str(path))
+                if labels is None or not os.path.isfile(labels) or Path(labels) in taken:
+                    continue
+                found[image] = Path(labels)
+                if look is in_other_capitals:
+                    note_capitals(labels, path, findings)
+                break
+    return found
 
 
 def _image_id(image: Path, root: Path) -> str:
@@ -381,7 +407,7 @@ def _image_id(image: Path, root: Path) -> str:
 
 def _folder_of_labels(file: Path) -> list[Path]:
     """The folder ``labels`` in which a file lies, if any."""
-    return [x for x in file.parents if x.name == "labels"][:1]
+    return [x for x in file.parents if x.name.lower() == "labels"][:1]
 
 
 def _is_label(file: Path) -> bool:
@@ -397,11 +423,13 @@ def _is_label(file: Path) -> bool:
 def _find_unused(labels_read: set[Path], findings: Findings) -> None:
     """Labels whose image is not there, in folders of labels, and where they lie beside images."""
     for folder in sorted({x.parent for x in labels_read}):
-        of_labels_alone, beside = "labels" in folder.parts, folder
+        small = [x.lower() for x in folder.parts]
+        of_labels_alone, beside = "labels" in small, folder
         if of_labels_alone:
             parts = folder.parts
-            at = len(parts) - 1 - parts[::-1].index("labels")
+            at = len(parts) - 1 - small[::-1].index("labels")
             beside = Path(*parts[:at], "images", *parts[at + 1 :])
+            beside = Path(in_other_capitals(str(beside)) or beside)
         images = (
             {composed(x.stem) for x in beside.iterdir() if is_image(x)}
             if beside.is_dir()

@@ -6,10 +6,11 @@ from detectron2.structures import BoxMode
 
 from ..errors import InputError
 from .findings import Findings
+from .text_files import read_lines
 from .yolo_columns import Columns
-from .yolo_names import read_lines
 
 _ROUNDING = 1e-5  # of the image's side, since files have five decimals or more
+_BEYOND = 0.01  # of it, by which Ultralytics takes coordinates that are outside
 
 
 def read_labels(
@@ -53,9 +54,11 @@ def read_labels(
                     )
                 findings.add("keypoints, which are not read", place)
                 words = words[:5]
-            annotation, values = _read_line(words, names, width, height)
+            annotation, values, is_beyond = _read_line(words, names, width, height)
         except ValueError as e:
             raise InputError(f"{place}: {e}") from None
+        if is_beyond:
+            findings.add("coordinate a little less than 0 or more than 1, cut off", place)
         annotations.append(annotation)
         if len(values) > 4 and keypoints is None:
             columns.add(values, place)
@@ -64,7 +67,7 @@ def read_labels(
 
 def _read_line(
     words: list[str], names: dict[int, str], width: int, height: int
-) -> tuple[dict, list[float]]:
+) -> tuple[dict, list[float], bool]:
     is_polygon = len(words) >= 7 and len(words) % 2 == 1
     if len(words) != 5 and not is_polygon:
         raise ValueError(
@@ -77,12 +80,14 @@ def _read_line(
         raise ValueError(f"{' '.join(words)!r}, expected numbers") from None
     if values[0] not in names:
         raise ValueError(f"the class is {words[0]}, expected one of {_in_words(names)}")
-    outside = [i for i, value in enumerate(values) if i and not 0 <= value <= 1]
+    outside = [i for i, value in enumerate(values) if i and not -_BEYOND <= value <= 1 + _BEYOND]
     if outside:
         instead = _instead(words) if outside[0] > 4 else ""
         raise ValueError(
             f"{words[outside[0]]} is no normalised coordinate, expected 0 to 1{instead}"
         )
+    given, values = values, [values[0], *(min(max(x, 0.0), 1.0) for x in values[1:])]
+    is_beyond = any(abs(x - y) > _ROUNDING for x, y in zip(given, values))
     annotation: dict = {"category_id": names[int(values[0])], "bbox_mode": BoxMode.XYXY_ABS}
     if is_polygon:
         xs, ys = ([size * v for v in values[i::2]] for i, size in ((1, width), (2, height)))
@@ -93,7 +98,7 @@ def _read_line(
         box = [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
         sizes = [width, height, width, height]
         annotation["bbox"] = [_unrounded(v * size, size) for v, size in zip(box, sizes)]
-    return annotation, values[1:]
+    return annotation, values[1:], is_beyond
 
 
 def _instead(words: list[str]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from ..errors import InputError
 from .class_names import normalise, of_one_name
 from .findings import Findings
+from .text_files import read_lines
 
 NAMES = ("classes.txt", "obj.names", "predefined_classes.txt")
 # Those that say what the numbers in labels are; LabelImg's predefined ones do not.
@@ -36,21 +37,6 @@ def _stripped(file: Path) -> list[str]:
     while lines and not lines[-1]:
         lines.pop()
     return lines
-
-
-def read_lines(file: Path) -> list[str]:
-    """
-    Read the lines of a text.
-
-    Raises:
-        InputError: it cannot be read, or is not in UTF-8.
-    """
-    try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as e:
-        raise InputError(f"{file} cannot be read ({e.strerror})") from None
-    except UnicodeDecodeError as e:
-        raise InputError(f"{file} is no text in UTF-8: {e}") from None
 
 
 def compare_lists(

@@ -20,8 +20,10 @@ from ..data.addresses import Loaded, load_address
 from ..data.checks import read_to_end
 from ..data.findings import Findings
 from ..data.overview import Overview, is_region, overview
+from ..data.registered import look_at_images, opened_by_detectron2
 from ..errors import InputError
 from ..files import write_whole
+from ..paths import printable
 from ..training.data_checks import check_datasets
 from ..visualization import draw_objects
 
@@ -60,7 +62,7 @@ def look_at_data(name: str, output: Path | None = None, max_pictures: int = MAX_
     else:
         data = _load_registered(name)
     figures = overview(data.records, data.classes)
-    print("\n".join([name, *figures.lines(), "", *figures.table()]))
+    print(printable("\n".join([name, *figures.lines(), "", *figures.table()])))
     pictures = [] if output is None else list(_draw(data, max_pictures))
     print()
     if data.findings:
@@ -88,8 +90,13 @@ def _load_registered(name: str) -> Loaded:
             dict(a, category_id=classes[a["category_id"]] if classes else str(a["category_id"]))
             for a in record["annotations"]
         ]
+    findings = Findings()
+    if opened := opened_by_detectron2(records, training=False):
+        left, _ = look_at_images(name, opened, findings, unreadable="skip")
+        gone = {r["file_name"] for r in opened} - {r["file_name"] for r in left}
+        records = [r for r in records if r.get("file_name") not in gone]
     used = {a["category_id"] for r in records for a in r["annotations"]}
-    return Loaded(records, list(classes or sorted(used)), {})
+    return Loaded(records, list(classes or sorted(used)), {}, findings)
 
 
 def choose(records: Sequence[dict], findings: Findings, number: int) -> list[int]:

@@ -61,23 +61,27 @@ def test_outlines_of_another_scale(scale):
 
 
 @pytest.mark.parametrize(
-    ("points", "number"),
+    ("points", "words"),
     [
-        ([0.1, 0.2, 2, 0.3, 0.4, 2], 4),
-        ([150, 150, 1, 160, 160, 2], 4),
-        ([150, 150, 0, 160, 160, 0], 0),  # not labelled
-        ([150, 150, 2, 160, 160, 0], 0),  # a single one may be a slip
-        ([150, 150, 2, 35, 28, 2], 0),
+        ([0.1, 0.2, 2, 0.3, 0.4, 2], "keypoints that all lie outside of their box: 4"),
+        ([150, 150, 1, 160, 160, 2], "keypoints that all lie outside of their box: 4"),
+        ([150, 150, 0, 160, 160, 0], ""),  # not labelled
+        ([250, 150, 0, 35, 28, 2], ""),
+        ([65, 55, 2, 160, 160, 0], ""),  # a single one beside its box
+        ([150, 150, 2, 160, 160, 0], "keypoint far outside of its box: 4"),
+        ([150, 150, 2, 35, 28, 2], "keypoint far outside of its box: 4"),
+        ([35, 28, 2, 35, 58, 2], ""),  # a limb
+        ([35, 28, 2, 215, 28, 2], "keypoint outside of its image: 4"),
+        ([35, -40, 1], "keypoint outside of its image: 4"),
+        ([35, 28, 2, 0.5, 0.5, 2], "keypoint at 0, 0, outside of its box, which is said to be"),
     ],
 )
-def test_keypoints_elsewhere(points, number):
+def test_keypoints_elsewhere(points, words):
     findings = Findings()
     check_agreement("x", [record(SIZES, keypoints=lambda *_: points)], findings)
     lines = findings.summary()
-    assert len(lines) == (number > 0)
-    assert all(
-        x.startswith(f"keypoints that all lie outside of their box: {number}") for x in lines
-    )
+    assert len(lines) == bool(words)
+    assert all(x.startswith(words) for x in lines)
 
 
 def runs(x0, y0, x1, y1, compressed=False):
@@ -129,3 +133,17 @@ def test_box_around_runs():
         ys, xs = np.nonzero(mask)
         whole = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) if len(xs) else (0, 0, 0, 0)
         assert _around({"segmentation": outline}) == whole
+
+
+@pytest.mark.parametrize(
+    ("number", "points", "is_odd"),
+    [(2, [35, 28, 2, 35, 29, 1], 0), (1, [35, 28, 2, 0, 0, 0], 0), (None, [35, 28, 2], 0),
+     (0, [35, 28, 2, 35, 29, 1], 4), (17, [35, 28, 2, 0, 0, 0], 4), (3, [], 0)],
+)  # fmt: skip
+def test_numbers_of_keypoints(number, points, is_odd):
+    fields = {"keypoints": lambda *_: points, "num_keypoints": lambda *_: number}
+    findings = Findings()
+    check_agreement("x", [record(SIZES, **fields)], findings)
+    names = [x.name for x in findings]
+    assert len(names) == is_odd
+    assert all(x.startswith("num_keypoints that is not the number of labelled") for x in names)

@@ -116,3 +116,17 @@ def test_no_boxes():
     findings = Findings()
     check_scale("x", [{"file_name": "a.jpg", "width": 9, "height": 9, "annotations": []}], findings)
     assert not findings
+
+
+def test_height_in_front_of_width():
+    def turned(box):
+        x, y, width, height = sizes(box)
+        return [x, y, height, width]
+
+    wrong = [(size, turned(box)) for size, box in [*RIGHT, *[(LANDSCAPE, [20, 200, 300, 230])] * 2]]
+    (finding,) = found(wrong, SIZES, BoxMode.XYWH_ABS)
+    assert finding.name.endswith("where all would fit as [x, y, height, width]")
+    assert finding.words.startswith("2 of 10, such as ")
+    wrong += [(LANDSCAPE, turned([20, y, 300, y + 30])) for y in (150, 170, 190, 210)]
+    with pytest.raises(InputError, match=r"seem to be \[x, y, height, width\]: read as"):
+        found(wrong, SIZES, BoxMode.XYWH_ABS)

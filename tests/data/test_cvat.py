@@ -178,3 +178,29 @@ def test_other_files(tmp_path):
     (tmp_path / "a.xml").write_text("<annotation/>")
     with pytest.raises(InputError, match=r"a.xml begins with <annotation>, expected CVAT's"):
         load_cvat(tmp_path / "a.xml")
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        '<tag label=" Ignore"/>',
+        '<tag label="night"/><tag label="quality"><attribute name="ignore">true</attribute></tag>',
+    ],
+)
+def test_an_image_with_the_tag_ignore_is_left_out(tmp_path, tag):
+    meta = META.replace("dog<", "dog</name></label><label><name>ignore<", 1)
+    with pytest.raises(InputError, match=r"all images have the tag 'ignore', expected some witho"):
+        load_cvat(write_cvat(tmp_path, image("a.jpg", BOX + tag), meta=meta))
+    other = '<tag label="quality"><attribute name="ignore">false</attribute></tag>'
+    images = image("a.jpg", BOX + other), image("b.jpg", BOX + tag)
+    found = Findings()
+    records, classes, _ = load_cvat(write_cvat(tmp_path, *images, meta=meta), findings=found)
+    assert [r["image_id"] for r in records] == ["a.jpg"]
+    assert "ignore" not in classes
+    (finding,) = (x for x in found if "ignore" in x.name)
+    assert finding.name == "image with the tag 'ignore', left out"
+    assert finding.file.endswith("image 'b.jpg'")
+    bad = tag.replace("true", "perhaps").replace("Ignore", "night")
+    if "perhaps" in bad:
+        with pytest.raises(InputError, match=r"a <tag> has the attribute 'ignore' 'perhaps'"):
+            load_cvat(write_cvat(tmp_path, image("a.jpg", BOX + bad)))

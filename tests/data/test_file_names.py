@@ -23,7 +23,7 @@ def coco(folder, image, named):
 
 def voc(folder, image, named):
     write_image(folder / "JPEGImages" / f"{image}.jpg")
-    (folder / "Annotations").mkdir()
+    (folder / "Annotations" / named).parent.mkdir(parents=True)
     (folder / "Annotations" / f"{named}.xml").write_text(
         f"<annotation><filename>{named}.jpg</filename><size><width>{WIDTH}</width>"
         f"<height>{HEIGHT}</height></size>{OBJECT.format(11, 11, 30, 30, name='cat', extra='')}"
@@ -42,7 +42,7 @@ def voc_list(folder, image, named):
 
 def yolo(folder, image, named):
     write_image(folder / "images" / "train" / f"{image}.jpg")
-    (folder / "labels" / "train").mkdir(parents=True)
+    (folder / "labels" / "train" / named).parent.mkdir(parents=True)
     (folder / "labels" / "train" / f"{named}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     (folder / "data.yaml").write_text("names: [cat]\ntrain: images/train\n")
     return f"yolo://{folder}"
@@ -67,6 +67,7 @@ def cvat(folder, image, named):
 def labelme(folder, image, named):
     write_image(folder / f"{image}.jpg")
     shape = {"label": "cat", "points": [[10, 10], [30, 30]], "shape_type": "rectangle"}
+    (folder / named).parent.mkdir(exist_ok=True)
     (folder / f"{named}.json").write_text(
         json.dumps({"shapes": [shape], "imagePath": f"{named}.jpg"})
     )
@@ -129,3 +130,63 @@ def test_backslashes_of_windows(tmp_path):
 def test_paths_of_windows_that_are_refused(tmp_path, named, message):
     with pytest.raises(InputError, match=message):
         load_address(coco(tmp_path, "sub/a", named))
+
+
+@pytest.mark.parametrize("write", [coco, voc, voc_list, yolo, yolo_list, cvat, labelme])
+def test_other_capitals(tmp_path, write):
+    address = write(tmp_path, "sub/Ab", "SUB/aB" if write in (coco, cvat) else "sub/aB")
+    data = load_address(address)
+    (record,) = data.records
+    assert record["file_name"].endswith("sub/Ab.jpg")
+    assert len(record["annotations"]) == 1
+    (line,) = (x for x in data.findings.summary() if "size" not in x)
+    assert line.startswith("file whose name or folder has other capitals than expected: 1 (")
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (coco, r"names the image .*images/AB\.jpg: no such file"),
+        (voc, r"AB\.xml exists, but there is no image for it"),
+        (cvat, r"image 'AB\.jpg' is not in"),
+        (labelme, r"AB\.json is for the image AB\.jpg, which is not in"),
+    ],
+)
+def test_other_capitals_of_two_files(tmp_path, write, message):
+    address = write(tmp_path, "aB", "AB")
+    (image,) = tmp_path.rglob("aB.jpg")
+    image.with_name("Ab.jpg").write_bytes(image.read_bytes())
+    with pytest.raises(InputError, match=message):
+        load_address(address)
+
+
+def test_labels_of_another_image(tmp_path):
+    """Whose name only differs in capitals."""
+    address = yolo(tmp_path, "a", "a")
+    write_image(tmp_path / "images" / "train" / "A.jpg", seed=1)
+    records = load_address(address).records
+    assert [len(r["annotations"]) for r in records] == [0, 1]
+
+
+@pytest.mark.parametrize("folders", [("Labels",), ("Images",), ("Labels", "Images")])
+def test_folders_in_other_capitals(tmp_path, folders):
+    address = yolo(tmp_path, "a", "a")
+    (tmp_path / "labels" / "train" / "gone.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    for folder in folders:
+        (tmp_path / folder.lower()).rename(tmp_path / folder)
+    data = load_address(address)
+    assert len(data.records[0]["annotations"]) == 1
+    (gone,) = (x for x in data.findings if x.name == "file of labels without an image, left out")
+    assert gone.file.endswith("gone.txt")
+
+
+def test_one_file_for_two_names(tmp_path):
+    """As of a set that was unpacked where capitals do not matter."""
+    images = {f"{x}.jpg": [("cat", [10, 10, 20, 20])] for x in "aA"}
+    (tmp_path / "a.json").write_text(json.dumps(coco_content(images, {1: "cat"})))
+    write_image(tmp_path / "images" / "a.jpg")
+    message = r"a\.json names the images 'a\.jpg' and 'A\.jpg', and there is one file for both"
+    with pytest.raises(InputError, match=message):
+        load_address(f"coco://{tmp_path}/a.json?images={tmp_path}/images")
+    write_image(tmp_path / "images" / "A.jpg", seed=1)
+    assert len(load_address(f"coco://{tmp_path}/a.json?images={tmp_path}/images").records) == 2

@@ -380,3 +380,37 @@ def test_a_key_twice_in_obj_data(tmp_path):
     (tmp_path / "obj.data").write_text("names = obj.names\ntrain = a\nnames = other.names\n")
     with pytest.raises(InputError, match=r"obj\.data, line 3: the key 'names' stands twice"):
         load_yolo(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "box", "number"),
+    [
+        ("0 0.5 0.5 1.000002 1", [0, 0, 80, 60], 0),
+        ("0 -1e-9 0 1.0000001 0 1 1.0000001 -0.0 1", [0, 0, 80, 60], 0),
+        ("0 0.5 0.5 1.005 0.5", [0, 15, 80, 45], 1),
+        ("0 -0.004 0.5 1 0.5 1.008 1.008 0 1", [0, 30, 80, 60], 1),
+    ],
+)
+def test_coordinates_a_little_outside(folder, line, box, number):
+    """Which Ultralytics takes, too."""
+    (folder / "labels/train/a.txt").write_text(f"{BOX}\n{line}\n")
+    found = Findings()
+    records, *_ = load_yolo(folder, "train", findings=found)
+    assert records[0]["annotations"][1]["bbox"] == pytest.approx(box)
+    lines = [
+        x.file for x in found if x.name == "coordinate a little less than 0 or more than 1, cut off"
+    ]
+    assert len(lines) == number
+    assert all(x.endswith("a.txt, line 2") for x in lines)
+
+
+@pytest.mark.parametrize(
+    ("used", "number"), [((1, 2, 3), 1), ((0, 1, 2), 0), ((1, 3), 0), ((0, 1, 2, 3), 0)]
+)
+def test_numbers_from_one(folder, used, number):
+    text = "".join(BOX.replace("0 ", f"{x} ", 1) + "\n" for x in used)
+    (folder / "labels/train/a.txt").write_text(text)
+    (folder / "data.yaml").write_text(YAML.replace("cat]", "cat, bird, cow]"))
+    found = Findings()
+    load_yolo(folder, "train", findings=found)
+    assert sum("as if numbers began at 1" in x.name for x in found) == number

@@ -4,7 +4,7 @@ import re
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
-from small_data import write_voc
+from small_data import write_image, write_voc
 
 from ohem_d2 import cli
 from ohem_d2.data.findings import Findings
@@ -90,7 +90,8 @@ def test_an_image_that_cannot_be_drawn(address, tmp_path, capsys):
 
 def test_a_registered_data_set(tmp_path, capsys):
     annotation = {"category_id": 1, "bbox": [0, 0, 9, 9], "bbox_mode": BoxMode.XYWH_ABS}
-    record = {"file_name": "a.jpg", "image_id": 1, "width": 80, "height": 60}
+    write_image(tmp_path / "a.jpg")
+    record = {"file_name": f"{tmp_path}/a.jpg", "image_id": 1, "width": 80, "height": 60}
     name = "registered for a look"
     DatasetCatalog.register(name, lambda: [{**record, "annotations": [annotation]}])
     MetadataCatalog.get(name).set(thing_classes=["dog", "cat"])
