@@ -122,6 +122,7 @@ def test_how_many_processes_there_may_be(monkeypatch, called, asked):
     monkeypatch.setattr(cli.os, "cpu_count", lambda: cores)
     names = ("--num-gpus", "--num-machines", "--machine-rank")
     argv = ["train", *(f"{name}={value}" for name, value in zip(names, asked))]
+    argv += ["--dist-url", "tcp://10.0.0.1:29500"]
     if expected is None:
         cli.main(argv)
         assert len(called) == 1
@@ -243,7 +244,10 @@ def test_a_process_without_a_word_of_its_own(monkeypatch, error, line):
     monkeypatch.setattr(cli, "launch", launch)
     monkeypatch.setattr(cli.os, "cpu_count", lambda: 4)
     with pytest.raises(SystemExit) as done:
-        cli.main(["train", "--num-gpus", "4", "--num-machines", "2", "--machine-rank", "1"])
+        cli.main(
+            ["train", "--num-gpus", "4", "--num-machines", "2", "--machine-rank", "1"]
+            + ["--dist-url", "tcp://10.0.0.1:29500"]
+        )
     assert done.value.code == line
 
 

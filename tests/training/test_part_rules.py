@@ -29,7 +29,7 @@ def test_models_of_the_zoo(name):
         ("mask_rcnn_fpn", f"{HEADS}.mask_pooler", "sampling_ratio", -1, "an integer of|from 0"),
         ("mask_rcnn_fpn", "backbone", "fuse_type", "max", "'sum' or 'avg'"),
         ("retinanet", "anchor_matcher", "thresholds", [1.4], "each a number from 0 to 1"),
-        ("retinanet", "anchor_generator", "sizes", [[-32]], "above 0"),
+        ("retinanet", "anchor_generator", "sizes", [[-32]], "from 1"),
         ("cascade_rcnn", f"{HEADS}.proposal_matchers.1", "labels", [1], "a list of 0"),
         ("cascade_rcnn", f"{HEADS}.box_predictors.2", "test_nms_thresh", 5, "from 0 to 1"),
         ("cascade_rcnn", f"{HEADS}.box_predictors.0.box2box_transform", "weights", [1] * 5,
