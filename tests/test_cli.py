@@ -243,11 +243,9 @@ def test_a_process_without_a_word_of_its_own(monkeypatch, error, line):
 
     monkeypatch.setattr(cli, "launch", launch)
     monkeypatch.setattr(cli.os, "cpu_count", lambda: 4)
+    machines = ["--num-machines", "2", "--machine-rank", "1", "--dist-url", "tcp://10.0.0.1:29500"]
     with pytest.raises(SystemExit) as done:
-        cli.main(
-            "train --num-gpus 4 --num-machines 2 --machine-rank 1 "
-            "--dist-url tcp://10.0.0.1:29500".split()
-        )
+        cli.main(["train", "--num-gpus", "4", *machines])
     assert done.value.code == line
 
 
