@@ -212,7 +212,7 @@ KEYS = [
            f"{HEADS}.NUM_CLASSES": 3, f"{HEADS}.NAME": "StandardROIHeads", name: value},
           plain=False)  # which does not know this data set
       for name, value in (
-          ("MODEL.MASK_ON", True), ("MODEL.KEYPOINT_ON", True),
+          ("MODEL.KEYPOINT_ON", True),
           ("MODEL.META_ARCHITECTURE", "PanopticFPN"),
           ("MODEL.ROI_BOX_HEAD.USE_FED_LOSS", True),
       )),

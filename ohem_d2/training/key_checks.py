@@ -254,9 +254,12 @@ def _relations(cfg: CfgNode) -> Iterator[_Relation]:
         )
         yield "TEST.BOX_VOTING.ROUNDS", fits, words
     if architecture == "PanopticFPN" and cfg.DATASETS.TEST:
-        words = "True: a PanopticFPN puts masks together when it is evaluated, unless "
+        words = (
+            "True: MODEL.META_ARCHITECTURE is 'PanopticFPN', which puts masks together when it is "
+            "evaluated, unless MODEL.PANOPTIC_FPN.COMBINE.ENABLED is False"
+        )
         fits = model.MASK_ON or not model.PANOPTIC_FPN.COMBINE.ENABLED
-        yield "MODEL.MASK_ON", fits, f"{words}MODEL.PANOPTIC_FPN.COMBINE.ENABLED is False"
+        yield "MODEL.MASK_ON", fits, words
     if cfg.TEST.AUG.ENABLED:
         fits = architecture == "GeneralizedRCNN" and not model.KEYPOINT_ON
         what = "that of keypoints" if model.KEYPOINT_ON else f"a {architecture}"
