@@ -106,10 +106,23 @@ def read_to_end(
     cache.keep(files)
     records = without_unreadable(name, records, files, findings, unreadable)
     first: dict[str, str] = {}
+    # As texts: records of the user's own may hold anything.
+    objects = {
+        plain_path(r["file_name"]): {
+            (str(a.get("category_id")), str(a.get("bbox"))) for a in r.get("annotations", ())
+        }
+        for r in records
+    }
     for path, file in files.items():
         if file.digest and (other := first.setdefault(file.digest, path)) != path:
+            is_same = objects[path] == objects[other]
+            what = "and the same objects as another" if is_same else "as another, but other objects"
+            findings.add(f"image with the same bytes {what}", path, other)
+        if file.frames > 1:
             findings.add(
-                "image with the same bytes as another, whose objects it lacks", path, other
+                "image of several pages or frames, of which the first is read",
+                path,
+                f"{file.frames} of them",
             )
     return records, files
 
@@ -240,7 +253,7 @@ def _fit_to_files(
     _refuse_sizes(name, wrong, ", or width and height 0 to take those of the files")
     if as_stored and not as_shown:
         as_stored += undecided
-    elif not as_shown:
+    elif as_stored or not as_shown:  # the others disagree, or nothing tells
         for record in undecided:
             findings.add(
                 "image that its EXIF data turn: boxes are taken to be those of the image as it is "

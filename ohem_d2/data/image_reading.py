@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from ..files import write_whole
 from .orientation import turn_array
-from .other_files import what_it_is
+from .other_files import what_file_is
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +41,9 @@ _COLOURS_OF_16_BITS = ";16"  # of which Pillow would keep the upper 8
 _ORIENTATION = 0x0112  # in EXIF
 _SIDES_IN_TIFF = (256, 257)
 _MOST_THREADS = 8
-_START = 1000  # bytes that tell what a file is that is no image
-_VERSION = 3  # of the cache
+_VERSION = 4  # of the cache
+# Whose further frames are pages, or parts of a film. A JPEG has smaller copies of itself in them.
+_OF_PAGES = ("TIFF", "GIF", "WEBP", "PNG")
 
 
 class ImageFile(NamedTuple):
@@ -55,6 +56,7 @@ class ImageFile(NamedTuple):
     problem: str = ""  # why it cannot be read; the rest is 0 if not even its header can
     digest: str = ""  # of all its bytes, if it was read to its end
     format: str | None = ""  # Pillow's
+    frames: int = 1  # or pages
 
     @property
     def is_wide(self) -> bool:
@@ -183,8 +185,7 @@ def _reason(error: Exception, path: str) -> str:
         return "no such file"
     text = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
     if isinstance(error, Image.UnidentifiedImageError):
-        with open(path, "rb") as file:
-            other = what_it_is(file.read(_START))
+        other = what_file_is(Path(path))
         return f"it is {other}" if other else "no image that Pillow knows"
     return text or type(error).__name__
 
@@ -199,7 +200,9 @@ def read_header(path: str) -> ImageFile:
             width, height = image.size
             if image.format == "TIFF":  # which newer versions of Pillow turn when they load it
                 width, height = (image.tag_v2[tag] for tag in _SIDES_IN_TIFF)  # type: ignore[attr-defined]
-            return ImageFile(width, height, _orientation(image, path), mode, "", "", image.format)
+            frames = getattr(image, "n_frames", 1) if image.format in _OF_PAGES else 1
+            turn = _orientation(image, path)
+            return ImageFile(width, height, turn, mode, "", "", image.format, frames)
     except Exception as e:  # there is no end to what damaged files raise
         return ImageFile(0, 0, 1, "", _reason(e, path))
 

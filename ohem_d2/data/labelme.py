@@ -20,6 +20,7 @@ from .image_files import (
     find_other_name,
     image_folders,
 )
+from .other_files import check_folder
 from .text_files import read_json
 
 _WITHOUT_BOX = ("point", "points", "line", "linestrip")
@@ -47,8 +48,7 @@ def load_labelme(
         InputError: a file is missing or malformed.
     """
     findings = Findings() if findings is None else findings
-    if not folder.is_dir():
-        raise InputError(f"{folder} does not exist, expected a folder of labelme's JSON files")
+    check_folder(folder, "a folder of labelme's JSON files")
     folders = [ImageFolder(x) for x in image_folders(folder, images)]
     records = []
     described = Described()

@@ -1,12 +1,18 @@
 """What a file is that is not what was expected, in words for an error."""
 
 import json
+from pathlib import Path
 from typing import Any
 
+from ..errors import InputError
+
+_START = 1000  # bytes that tell what a file is
 _STARTS = {
     b"version https://git-lfs": "a Git LFS pointer and not the file itself (run 'git lfs pull')",
     b"PK\x03\x04": "a ZIP archive",
     b"\x1f\x8b": "compressed by gzip",
+    b"Rar!": "a RAR archive",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
     b"<!doctype html": "a web page, as of a download that failed",
     b"<html": "a web page, as of a download that failed",
     b"<<<<<<< ": "a file with the marks of a merge that is not done",
@@ -41,11 +47,31 @@ def what_it_is(content: bytes) -> str:
     return ""
 
 
+def check_folder(folder: Path, expected: str) -> None:
+    """
+    Make sure that a folder is there.
+
+    Raises:
+        InputError: it is not, or is a file.
+    """
+    if folder.is_dir():
+        return
+    if not folder.is_file():
+        raise InputError(f"{folder} does not exist, expected {expected}")
+    raise InputError(f"{folder} is {what_file_is(folder) or 'a file'}, expected {expected}")
+
+
 def _is_object(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
         return False
+
+
+def what_file_is(file: Path) -> str:
+    """Return what a file is by its first bytes, or "" if they do not tell."""
+    with file.open("rb") as opened:
+        return what_it_is(opened.read(_START))
 
 
 def not_of_coco(content: Any) -> str:

@@ -255,12 +255,14 @@ def _check_names(loaded: dict[str, Loaded]) -> None:
         counts.update(dict.fromkeys(data.classes, 0))
         counts.update(a["category_id"] for r in data.records for a in r["annotations"])
     said = {x.words for data in loaded.values() for x in data.findings}
-    for words in differ_in_case(counts):
-        if words not in said:
-            logger.warning(f"class names that differ in upper and lower case only: {words}")
-    for words in look_alikes(counts):
-        if words not in said:
-            logger.warning(f"class names that look the same: {words}")
+    for kind, found in (
+        ("differ in upper and lower case only", differ_in_case(counts)),
+        ("look the same", look_alikes(counts)),
+    ):
+        for words in found:
+            if words not in said:
+                having = [x for x, y in loaded.items() if any(repr(c) in words for c in y.classes)]
+                logger.warning(f"class names that {kind}: {words} (in {', '.join(having)})")
 
 
 def _check_parts(train: Sequence[str], test: Sequence[str]) -> None:

@@ -27,6 +27,7 @@ from .image_files import (
     image_folders,
     is_image,
 )
+from .other_files import check_folder
 from .text_files import read_lines
 from .xml_files import read_xml
 from .xml_strays import is_named_so, strays
@@ -67,8 +68,7 @@ def load_voc(
         InputError: a file is missing or malformed.
     """
     findings = Findings() if findings is None else findings
-    if not folder.is_dir():
-        raise InputError(f"{folder} does not exist, expected the PASCAL VOC layout")
+    check_folder(folder, "the PASCAL VOC layout")
     annotations = _find_annotations(folder)
     folders = [ImageFolder(x) for x in image_folders(folder, images)]
     if split is None:

@@ -57,6 +57,7 @@ def _parsed(file: Path) -> ET.Element:
     except ET.ParseError as e:
         if (
             encoding is None
+            and not what_it_is(content)
             and not _is_utf8(content)
             and not content.startswith((b"\xff", b"\xfe"))
         ):
@@ -64,7 +65,9 @@ def _parsed(file: Path) -> ET.Element:
                 f"{file} is no text in UTF-8 and names no other encoding: expected one in its "
                 'first line, such as <?xml version="1.0" encoding="GBK"?>'
             ) from None
-        raise InputError(f"{file} is {what_it_is(content) or f'no valid XML: {e}'}") from None
+        if other := what_it_is(content):
+            raise InputError(f"{file} is {other}, expected XML") from None
+        raise InputError(f"{file} is no valid XML: {e}") from None
 
 
 def _decoded(file: Path, body: bytes, encoding: str) -> ET.Element:

@@ -160,7 +160,10 @@ def _read_yaml(
         raise InputError(f"{file} has {content!r}, expected the keys train, val and names")
     names = content.get("names")
     if isinstance(names, dict):
-        pairs = list(names.items())
+        # Ultralytics takes texts that are numbers, too.
+        pairs = [(int(k) if str(k).isdecimal() else k, name) for k, name in names.items()]
+        if len(dict(pairs)) < len(pairs):
+            raise InputError(f"{file}: names has a number twice, expected each once")
     elif isinstance(names, list):
         pairs = list(enumerate(names))
     else:

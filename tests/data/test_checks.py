@@ -116,6 +116,23 @@ def test_annotated_as_stored(tmp_path, caplog, orientation, form):
     assert f": {1 + (orientation > 1)} (" in said[0]
 
 
+def test_images_that_disagree_tell_nothing_of_a_square(tmp_path):
+    draw(tmp_path / "images" / "stored.jpg", orientation=6)
+    draw(tmp_path / "images" / "shown.jpg", orientation=6, seed=1)
+    draw(tmp_path / "images" / "square.jpg", size=(W, W), orientation=6)
+    sizes = [(W, H), (H, W), (W, W)]
+    images = [
+        {"file_name": f"{name}.jpg", "width": width, "height": height}
+        for name, (width, height) in zip(("stored", "shown", "square"), sizes)
+    ]
+    objects = [{"image_id": i, "bbox": [5, 5, 20, 30]} for i in (1, 2, 3)]
+    records, said = load(write(tmp_path, images, objects))
+    assert [r["annotations"][0]["bbox"] for r in records][1:] == [[5, 5, 20, 30]] * 2
+    (words,) = (x for x in said if x.startswith("image that its EXIF data turn: "))
+    assert ": 1 (" in words
+    assert "square.jpg" in words
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_annotated_as_shown(tmp_path, caplog, orientation):
     x, y, w, h = BOX
@@ -355,11 +372,33 @@ def test_the_same_bytes_under_two_names(tmp_path, caplog):
     read_all_images((train,), (test,))
     said = [r.message for r in caplog.records if r.levelno == logging.WARNING]
     assert len(said) == 2
-    assert said[0].startswith(f"{train}: image with the same bytes as another, whose objects it la")
+    assert said[0].startswith(f"{train}: image with the same bytes as another, but other objects: ")
     assert said[1].startswith(f"1 images of the test set {test!r} are also in the training set")
     caplog.clear()
     read_all_images((test,), (test,))  # meant so
     assert caplog.records == []
+    same = [{"image_id": i, "bbox": BOX} for i in (1, 2)]
+    train = write(tmp_path, [{"file_name": x, **size} for x in ("a.jpg", "b.jpg")], same)
+    cfg.DATASETS.TRAIN = (train,)
+    register_datasets(cfg)
+    read_all_images((train,), ())
+    assert "image with the same bytes and the same objects as another: 1 (" in caplog.text
+
+
+@pytest.mark.parametrize(("form", "frames"), [("tiff", 2), ("gif", 3), ("webp", 2), ("jpg", 1)])
+def test_further_pages_and_frames_are_named(tmp_path, caplog, form, frames):
+    (tmp_path / "images").mkdir()
+    pages = [Image.new("RGB", (W, H), (40 * i, 0, 0)) for i in range(frames)]
+    several = {"save_all": True, "append_images": pages[1:]} if frames > 1 else {}
+    pages[0].save(tmp_path / "images" / f"a.{form}", **several)
+    images = [{"file_name": f"a.{form}", "width": W, "height": H}]
+    address = write(tmp_path, images, [{"image_id": 1, "bbox": BOX}])
+    cfg = get_cfg()
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (address,), ()
+    register_datasets(cfg)
+    read_all_images((address,), ())
+    words = f"of which the first is read: 1 ({tmp_path}/images/a.{form}: {frames} of them)"
+    assert (words in caplog.text) == (frames > 1)
 
 
 # ------------------------------------------------------------------------------- unreadable images

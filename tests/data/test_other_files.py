@@ -1,6 +1,7 @@
 """Files that are not what they were expected to be, in each format."""
 
 import json
+import zipfile
 
 import pytest
 from small_data import coco_content, write_image
@@ -81,6 +82,18 @@ def test_json_of_other_tools(tmp_path, content, words):
     (tmp_path / "a.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=rf"a\.json is a file of {words}, expected an object with"):
         load_address(f"coco://{tmp_path}/a.json?images={tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [("voc://", "the PASCAL VOC layout"), ("labelme://", "a folder of"), ("cvat://", "XML"),
+     ("coco://", "JSON")],
+)  # fmt: skip
+def test_archives_that_are_not_unpacked(tmp_path, address, expected):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.xml", "<annotations>" + "é" * 500)
+    with pytest.raises(InputError, match=rf"a\.zip is a ZIP archive, expected {expected}"):
+        load_address(f"{address}{tmp_path}/a.zip" + "?images=." * (address == "coco://"))
 
 
 def test_a_blank_line_in_front_of_xml(tmp_path):

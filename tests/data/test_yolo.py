@@ -2,6 +2,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 from detectron2.structures import BoxMode
 from PIL import Image
 from small_data import HEIGHT, WIDTH, write_image
@@ -314,6 +315,15 @@ def test_errors_name_the_line(folder, line, message):
         load_yolo(folder, "train")
 
 
+def test_numbers_of_classes_may_be_texts(folder):
+    before = load_yolo(folder, "train")[:2]
+    file = folder / "data.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["names"] = {str(i): x for i, x in enumerate(content["names"])}
+    file.write_text(yaml.safe_dump(content))
+    assert load_yolo(folder, "train")[:2] == before
+
+
 @pytest.mark.parametrize(
     ("yaml", "message"),
     [
@@ -322,6 +332,7 @@ def test_errors_name_the_line(folder, line, message):
         ("train: images", r"names is None, expected a list"),
         ("train: images/train\nnames: []", r"names is empty"),
         ("train: images/train\nnames: {dog: 0}", r"names has the key 'dog', expected numbers"),
+        ("train: images/train\nnames: {0: a, '0': b}", r"names has a number twice, expected"),
         ("train: images/train\nnames: [' ']", r"the name of class 0 is ' ', expected a text"),
         ("train: images/train\nnames: [dog]\nkpt_shape: 17", r"kpt_shape is 17, expected \[number"),
         ("train: 3\nnames: [dog]", r"train is \[3\], expected folders or lists"),
