@@ -6,7 +6,7 @@ from statistics import mean
 from study_page import ENOUGH_SEEDS, bootstrap_interval
 
 from figures.markdown import table
-from figures.study import DEFAULT, NOT_RUN, PAPER, SAMPLING, last_aps, with_each
+from figures.study import DEFAULT, NOT_RUN, PAPER, SAMPLING, gains, last_aps, with_each
 
 FOLDER = "accuracy/photographs"
 DATA = {
@@ -29,20 +29,18 @@ def photographs() -> str:
         cells = ["Lite0, 256 pixels", link, str(len(baseline))]
         cells.append(f"{mean(baseline.values()):.1f}" if baseline else NOT_RUN)
         for way in WAYS:
-            runs = last.get((data, way), {})
-            gains = [runs[s] - baseline[s] for s in sorted(runs.keys() & baseline.keys())]
-            cells.append(_with_interval(gains))
+            cells.append(_with_interval(gains(FOLDER, data, way)))
         rows.append(cells)
     for data in ("bccd", "aerialmaritime"):
         rows.append(["R50-FPN, on a GPU", DATA[data], "0", *[NOT_MEASURED] * (1 + len(WAYS))])
     return table(["model", "data", "seeds", "1:3", *WAYS.values()], rows)
 
 
-def _with_interval(gains: list[float]) -> str:
-    if len(gains) < ENOUGH_SEEDS:
-        return with_each(gains)
-    low, high = bootstrap_interval(gains)
-    mean_of_all, _, each = with_each(gains).partition(" ")
+def _with_interval(differences: list[float]) -> str:
+    if len(differences) < ENOUGH_SEEDS:
+        return with_each(differences)
+    low, high = bootstrap_interval(differences)
+    mean_of_all, _, each = with_each(differences).partition(" ")
     return f"{mean_of_all} [{low:+.1f} {high:+.1f}] {each}"
 
 
