@@ -72,6 +72,7 @@ from .schedule import with_an_end
 from .trial import name_first_step, try_augmentations, try_losses, try_model
 from .units import check_units
 from .unread_keys import warn_of_unread_keys
+from .unread_settings import warn_of_unread_settings
 
 logger = logging.getLogger(__name__)
 
@@ -228,6 +229,7 @@ def _run(args, cfg: CfgNode) -> dict | None:
     check_units(cfg, training=not args.eval_only)
     warn_of_limits(cfg, training=not args.eval_only)
     warn_of_unread_keys(cfg, not args.eval_only, args.opts)
+    warn_of_unread_settings(cfg, not args.eval_only, args.opts)
     keys = {f"DATASETS.{x}": cfg.DATASETS[x] for x in ("TRAIN", "TEST")}
     with named_data_sets(keys), named_annotations():
         _check_datasets(args, cfg)

@@ -14,6 +14,7 @@ from ohem_d2.training.limits import warn_of_limits
 from ohem_d2.training.no_learning import warn_of_no_learning
 from ohem_d2.training.units import check_units
 from ohem_d2.training.unread_keys import warn_of_unread_keys
+from ohem_d2.training.unread_settings import warn_of_unread_settings
 
 QUICK_START = str(CONFIGS / "quick_start.yaml")
 MASK = str(ZOO / "COCO-InstanceSegmentation" / "mask_rcnn_R_50_FPN_1x.py")
@@ -157,6 +158,7 @@ def test_nothing_is_odd_in_the_model_zoo(caplog, path):
         warn_of_limits(cfg, True)
         warn_of_no_learning(cfg)
         warn_of_unread_keys(cfg, True)
+        warn_of_unread_settings(cfg, True, [])
     assert not [x for x in caplog.records if x.name.startswith("ohem_d2")]
 
 
