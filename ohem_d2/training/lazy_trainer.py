@@ -76,7 +76,7 @@ from .no_learning import warn_of_no_learning
 from .output_folder import alone_in, check_output_files, check_space
 from .proposal_files import check_lazy_use, check_proposal_files
 from .resumed_config import check_config_of_weights
-from .schedule import with_an_end
+from .schedule import settings_of, with_an_end
 from .trial import name_first_step, try_augmentations, try_losses, try_model
 from .units import check_units
 
@@ -218,7 +218,9 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, Who
     checkpointer = WholeCheckpointer(model, output_dir, trainer=weakref.proxy(trainer))
     checkpointer.class_names = class_names(data_sets_of(cfg, "train"))
 
-    scheduler = with_an_end(make(cfg, "lr_multiplier"), "lr_multiplier", cfg.train.max_iter)
+    scheduler = with_an_end(
+        make(cfg, "lr_multiplier"), "lr_multiplier", cfg.train.max_iter, settings_of(cfg)
+    )
     on_all: list[HookBase] = [
         hooks.IterationTimer(),
         hooks.LRScheduler(scheduler=scheduler),

@@ -68,7 +68,7 @@ from .no_learning import warn_of_no_learning
 from .output_folder import alone_in, check_output_files, check_space
 from .proposal_files import check_proposal_files
 from .resumed_config import check_config_of_weights
-from .schedule import with_an_end
+from .schedule import settings_of, with_an_end
 from .trial import name_first_step, try_augmentations, try_losses, try_model
 from .units import check_units
 from .unread_keys import warn_of_unread_keys
@@ -113,7 +113,9 @@ class Trainer(DefaultTrainer):
         step = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
         self._trainer = step(model, data_loader, optimizer)
         scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.scheduler = with_an_end(scheduler, "SOLVER.LR_SCHEDULER_NAME", cfg.SOLVER.MAX_ITER)
+        self.scheduler = with_an_end(
+            scheduler, "SOLVER.LR_SCHEDULER_NAME", cfg.SOLVER.MAX_ITER, settings_of(cfg)
+        )
         # By a weak reference, since the trainer holds its checkpointer.
         this = weakref.proxy(self)
         self.checkpointer = WholeCheckpointer(model, cfg.OUTPUT_DIR, trainer=this)
