@@ -124,8 +124,9 @@ _READERS = (
             lambda cfg: cfg.MODEL.LOAD_PROPOSALS, "True"),
 )  # fmt: skip
 _TIMM, _TIMM_BACKBONE = "MODEL.TIMM.NAME", "build_timm_fpn_backbone"
-# Of these, `warn_of_unused_mining` tells.
-_MINING = "MODEL.ROI_HEADS.OHEM."
+# `warn_of_unused_mining` tells of the first; and without RoI heads, another may have to be named than
+# the mining ones of a config.
+_LEFT_OUT = ("MODEL.ROI_HEADS.OHEM.", _HEADS)
 
 
 def warn_of_unread_settings(cfg: CfgNode, training: bool, opts: Sequence[str]) -> None:
@@ -147,7 +148,7 @@ def warn_of_unread_settings(cfg: CfgNode, training: bool, opts: Sequence[str]) -
         for key in dict.fromkeys(opts[::2])
         if (found := _at(cfg, key)) != _at(defaults, key)
         and not (isinstance(found, (tuple, list, str)) and not found)
-        and not key.startswith(_MINING)
+        and not key.startswith(_LEFT_OUT)
     ]
     for reader in _READERS:
         unread = [key for key in keys if key.startswith(reader.read)]

@@ -58,6 +58,8 @@ ARCHITECTURE, HEADS = "MODEL.META_ARCHITECTURE is", "MODEL.ROI_HEADS.NAME is"
         (QUICK_START, ["MODEL.TIMM.NAME", "resnet50",
                        "MODEL.BACKBONE.NAME", "build_timm_fpn_backbone"], None),
         (RETINANET, ["MODEL.ANCHOR_GENERATOR.SIZES", "[[8]]", "MODEL.RESNETS.DEPTH", "101"], None),
+        (QUICK_START, ["MODEL.META_ARCHITECTURE", "RetinaNet",
+                       "MODEL.ROI_HEADS.NAME", "StandardROIHeads"], None),
         (RETINANET, ["MODEL.FPN.OUT_CHANNELS", "32", "SOLVER.STEPS", "(9,)"], None),
         (PANOPTIC, ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "3", "MODEL.ROI_BOX_HEAD.NORM", "BN"], None),
         (C4, ["MODEL.RESNETS.DEPTH", "101", "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", "7"], None),
