@@ -124,8 +124,8 @@ _READERS = (
             lambda cfg: cfg.MODEL.LOAD_PROPOSALS, "True"),
 )  # fmt: skip
 _TIMM, _TIMM_BACKBONE = "MODEL.TIMM.NAME", "build_timm_fpn_backbone"
-# `warn_of_unused_mining` tells of the first; and without RoI heads, another may have to be named than
-# the mining ones of a config.
+# `warn_of_unused_mining` tells of the first; and a model without RoI heads may not have the mining
+# ones of a config in the second.
 _LEFT_OUT = ("MODEL.ROI_HEADS.OHEM.", _HEADS)
 
 
