@@ -891,6 +891,8 @@ CONFIGS = [
     base("a number of 5000 digits", f"SEED: {'9' * 5000}\n"),
     base("a data.yaml of Ultralytics", "path: coco8\ntrain: images/train\nnames: {0: person}\n"),
     base("a config of Mask2Former", "MODEL: {MASK_FORMER: {HIDDEN_DIM: 256}}\n"),
+    *(base(f"the number {x}", f"_BASE_: quick_start.yaml\nSOLVER:\n  MAX_ITER: {x}\n")
+      for x in ("010", "1:30")),
     base("a path of Windows as base", '_BASE_: "C:\\configs\\quick_start.yaml"\n'),
     base("curly quotes", "DATASETS: {TRAIN: (\u201ccoco_2017_train\u201d,)}\n"),
     base("a Python config that was saved", "train: {}\nmodel: {_target_: a.b}\n"),

@@ -4,6 +4,7 @@ hand, is an error: the parsers would keep the last one without a word.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,37 @@ def _check_keys(file: Path, node: yaml.Node | None, seen: set[int]) -> None:
         _check_keys(file, value, seen)
         if not isinstance(key, yaml.ScalarNode):
             continue
+        if words := another_number(key):
+            line = key.start_mark.line + 1
+            raise InputError(f"{file}, line {line}: the key is {key.value}, {words}")
         other = first.setdefault((key.tag, key.value), value)
         if _plain(other) != _plain(value):
             raise InputError(
                 f"{file}, line {key.start_mark.line + 1}: the key {key.value!r} stands twice, with "
                 "other content: expected it once"
             )
+
+
+def another_number(node: yaml.Node) -> str | None:
+    """What is wrong with a number that YAML reads as another than it looks like, or None."""
+    text = node.value.replace("_", "")
+    digits, sign = text.lstrip("+-"), "-" if text.startswith("-") else ""
+    if node.tag.endswith(":int") and re.fullmatch("0[0-7]{1,300}", digits):
+        number: float = int(digits, 8)
+        base, expected = 8, "without a 0 in front"
+        if number == int(digits):
+            return None
+    elif node.tag.endswith((":int", ":float")) and re.fullmatch(r"\d+(:\d+)+(\.\d*)?", digits):
+        number = 0
+        for part in digits.split(":"):
+            number = 60 * number + float(part)
+        base, expected = 60, "without a colon"
+    else:
+        return None
+    return (
+        f"which YAML reads as {sign}{number:.12g}, with base {base}: expected it {expected}, or a "
+        "text in quotes"
+    )
 
 
 def _plain(node: yaml.Node) -> Any:

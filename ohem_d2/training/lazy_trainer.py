@@ -69,12 +69,14 @@ from .lazy_data import (
 )
 from .lazy_shapes import check_shapes
 from .lazy_targets import make
+from .limits import warn_of_limits
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
+from .no_learning import warn_of_no_learning
 from .output_folder import alone_in, check_output_files, check_space
 from .proposal_files import check_lazy_use, check_proposal_files
 from .resumed_config import check_config_of_weights
-from .schedule import with_an_end
+from .schedule import settings_of, with_an_end
 from .trial import name_first_step, try_augmentations, try_losses, try_model
 from .units import check_units
 
@@ -109,6 +111,9 @@ def run(args: Namespace) -> dict | None:
 def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     setup_logger(output_dir, distributed_rank=comm.get_rank(), name="ohem_d2")
     check_units(cfg, training=not args.eval_only)
+    warn_of_limits(cfg, training=not args.eval_only)
+    if not args.eval_only:
+        warn_of_no_learning(cfg)
     keys = {key_of_names(split): data_sets_of(cfg, split) for split in ("train", "test")}
     with named_data_sets(keys), named_annotations():
         run_of = cfg.train.init_checkpoint, output_dir, args.resume
@@ -213,7 +218,9 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, Who
     checkpointer = WholeCheckpointer(model, output_dir, trainer=weakref.proxy(trainer))
     checkpointer.class_names = class_names(data_sets_of(cfg, "train"))
 
-    scheduler = with_an_end(make(cfg, "lr_multiplier"), "lr_multiplier", cfg.train.max_iter)
+    scheduler = with_an_end(
+        make(cfg, "lr_multiplier"), "lr_multiplier", cfg.train.max_iter, settings_of(cfg)
+    )
     on_all: list[HookBase] = [
         hooks.IterationTimer(),
         hooks.LRScheduler(scheduler=scheduler),

@@ -13,10 +13,13 @@ from numbers import Real
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.solver import LRMultiplier
 from fvcore.common.param_scheduler import ParamScheduler
+from omegaconf import DictConfig, ListConfig
 
 from ..errors import InputError, shown
+from .lazy_targets import parts_of
 from .random_state import keep_random_state
 
 logger = logging.getLogger(__name__)
@@ -25,6 +28,9 @@ logger = logging.getLogger(__name__)
 _MOST_TRIED, _PLACES = 10_000, 1000
 # A part of the largest rate that is none beside it, in the precision of the weights.
 _NO_RATE = 1e-7
+# A rate of half the largest is near it, as it should be for some part of a training; and the
+# largest should be more than this part of what is set.
+_NEAR, _LEAST_PART, _LOW = 0.5, 0.05, 0.1
 
 
 class EndingSchedule(ParamScheduler):
@@ -47,7 +53,7 @@ class EndingSchedule(ParamScheduler):
             return self._schedule(1 - 2 * self.WHERE_EPSILON)
 
 
-def with_an_end(scheduler: object, key: str, max_iter: int) -> object:
+def with_an_end(scheduler: object, key: str, max_iter: int, settings: str = "") -> object:
     """
     Let a schedule have a value at the end of a training, and try it.
 
@@ -56,6 +62,7 @@ def with_an_end(scheduler: object, key: str, max_iter: int) -> object:
             a state, are left alone.
         key: where the config names it.
         max_iter: how many steps the training has.
+        settings: those that the rates are made of, for warnings.
 
     Returns:
         the scheduler to use.
@@ -65,10 +72,10 @@ def with_an_end(scheduler: object, key: str, max_iter: int) -> object:
     """
     if isinstance(scheduler, LRMultiplier):
         scheduler._multiplier = EndingSchedule(scheduler._multiplier)
-        _try(scheduler._multiplier, key, max_iter)
+        _try(scheduler._multiplier, key, max_iter, settings)
     elif isinstance(scheduler, ParamScheduler):
         scheduler = EndingSchedule(scheduler)
-        factors = _try(scheduler, key, max_iter)
+        factors = _try(scheduler, key, max_iter, settings)
         if (middle := factors[len(factors) // 2]) < factors[-1] <= 1:
             logger.warning(
                 f"{key} has its learning rate lower in the middle of the training ({middle:g} of "
@@ -77,7 +84,24 @@ def with_an_end(scheduler: object, key: str, max_iter: int) -> object:
     return scheduler
 
 
-def _try(schedule: ParamScheduler, key: str, max_iter: int) -> list[float]:
+def settings_of(cfg: CfgNode | DictConfig) -> str:
+    """What a config in either form has its schedule fall by, and when: in words."""
+    found = {}
+    if isinstance(cfg, CfgNode):
+        solver = cfg.SOLVER
+        names = {"WarmupMultiStepLR": ("STEPS", "GAMMA"), "WarmupCosineLR": ("BASE_LR_END",)}
+        names_of_schedule = names.get(solver.LR_SCHEDULER_NAME, ("NUM_DECAYS", "GAMMA"))
+        for name in (*names_of_schedule, "MAX_ITER", "WARMUP_ITERS"):
+            found[f"SOLVER.{name}"] = solver[name]
+    else:
+        for key, part in parts_of(cfg.lr_multiplier, "lr_multiplier"):
+            for name in ("values", "milestones", "num_updates", "warmup_length"):
+                if isinstance(value := part.get(name), (int, float, ListConfig)):
+                    found[f"{key}.{name}"] = [*value] if isinstance(value, ListConfig) else value
+    return ", ".join(f"{key} is {shown(value)}" for key, value in found.items())
+
+
+def _try(schedule: ParamScheduler, key: str, max_iter: int, settings: str) -> list[float]:
     """The factors of the learning rate that a schedule has, from the first step to the last."""
     number = min(max_iter, _MOST_TRIED)
     steps = {int(x) / max_iter for x in np.linspace(0, max_iter - 1, number).round()}
@@ -100,17 +124,33 @@ def _try(schedule: ParamScheduler, key: str, max_iter: int) -> list[float]:
                 "of the training, expected a factor of 0 or more"
             )
     where = max(factors, key=lambda x: factors[x])
-    if factors[where] == 0:
+    values, largest = list(factors.values()), factors[where]
+    middle, part = values[len(values) // 2], _part_near(largest, values)
+    because = f": {settings}" if settings else ""
+    if largest == 0:
         logger.warning(f"{key} makes all learning rates 0: nothing will be learned")
-    elif factors[where] > 1 and not math.isclose(factors[where], 1):
+    elif largest > 1 and not math.isclose(largest, 1):
         logger.warning(
-            f"{key} makes the learning rate {factors[where]:g} times as large as it is set, at "
+            f"{key} makes the learning rate {largest:g} times as large as it is set, at "
             f"{where:.0%} of the training"
         )
-    values = list(factors.values())
-    if (middle := values[len(values) // 2]) < _NO_RATE * factors[where]:
+    if middle < _NO_RATE * largest:
         logger.warning(
             f"{key} has the learning rate down to {middle:g} of what is set in the middle of the "
             "training: nothing is learned then"
         )
+    elif part < _LEAST_PART:
+        logger.warning(
+            f"{key} has the learning rate near its largest, {largest:g} of what is set, in only "
+            f"{max(part, 1 / max_iter):.2%} of the training{because}"
+        )
+    elif 0 < largest <= _LOW * (1 + 1e-6) and middle >= values[-1]:  # else it is still rising
+        logger.warning(
+            f"{key} has the learning rate never above {largest:g} of what is set{because}"
+        )
     return values
+
+
+def _part_near(largest: float, values: list[float]) -> float:
+    """In which part of a training rates are near the largest."""
+    return sum(x >= _NEAR * largest for x in values) / len(values)

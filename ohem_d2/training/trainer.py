@@ -61,15 +61,18 @@ from .distributed import wrap_ddp
 from .ignore_regions import IgnoreMapper, ignores_regions, use_ignore_rpn
 from .interruption import ResumeHook
 from .key_checks import check_keys, warn_of_long_warmup, warn_of_unused_mining
+from .limits import warn_of_limits
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
+from .no_learning import warn_of_no_learning
 from .output_folder import alone_in, check_output_files, check_space
 from .proposal_files import check_proposal_files
 from .resumed_config import check_config_of_weights
-from .schedule import with_an_end
+from .schedule import settings_of, with_an_end
 from .trial import name_first_step, try_augmentations, try_losses, try_model
 from .units import check_units
 from .unread_keys import warn_of_unread_keys
+from .unread_settings import warn_of_unread_settings
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +113,9 @@ class Trainer(DefaultTrainer):
         step = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
         self._trainer = step(model, data_loader, optimizer)
         scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.scheduler = with_an_end(scheduler, "SOLVER.LR_SCHEDULER_NAME", cfg.SOLVER.MAX_ITER)
+        self.scheduler = with_an_end(
+            scheduler, "SOLVER.LR_SCHEDULER_NAME", cfg.SOLVER.MAX_ITER, settings_of(cfg)
+        )
         # By a weak reference, since the trainer holds its checkpointer.
         this = weakref.proxy(self)
         self.checkpointer = WholeCheckpointer(model, cfg.OUTPUT_DIR, trainer=this)
@@ -224,12 +229,15 @@ def run(args) -> dict | None:
 def _run(args, cfg: CfgNode) -> dict | None:
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ohem_d2")
     check_units(cfg, training=not args.eval_only)
+    warn_of_limits(cfg, training=not args.eval_only)
     warn_of_unread_keys(cfg, not args.eval_only, args.opts)
+    warn_of_unread_settings(cfg, not args.eval_only, args.opts)
     keys = {f"DATASETS.{x}": cfg.DATASETS[x] for x in ("TRAIN", "TEST")}
     with named_data_sets(keys), named_annotations():
         _check_datasets(args, cfg)
     if not args.eval_only:
         check_batch_size("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH)
+        warn_of_no_learning(cfg)
         warn_of_long_warmup(cfg)
         warn_of_unused_mining(cfg)
     check_seed("SEED", cfg.SEED)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import yaml
 from fvcore.common.config import BASE_KEY
 
+from ..data.text_files import another_number
 from ..errors import InputError, shown
 from ..paths import wrong_file
 
@@ -151,29 +152,33 @@ def _problems(root: yaml.Node | None) -> Iterator[str]:
     sizes: dict[int, int] = {}  # of each node, by its identity: what it holds where it is repeated
     open_nodes: set[int] = set()
 
-    def visit(node: yaml.Node, is_node_of_config: bool) -> Iterator[str]:
+    def visit(node: yaml.Node, is_node_of_config: bool, above: str = "") -> Iterator[str]:
         if id(node) in sizes:
             return
         if id(node) in open_nodes:
             yield f"an alias stands for what it is a part of (line {_line(node)})"
             return
         open_nodes.add(id(node))
-        children: list[yaml.Node] = []
+        children: list[tuple[yaml.Node, str]] = []
         if isinstance(node, yaml.MappingNode):
-            children = [x for pair in node.value for x in pair]
+            for key, value in node.value:
+                name = key.value if isinstance(key, yaml.ScalarNode) else ""
+                children += [(key, name), (value, f"{above}.{name}" if above else name)]
             is_node_of_config &= node.tag.endswith(":map")  # and no set, for example
             yield from _problems_of_keys([key for key, _ in node.value], is_node_of_config)
         elif isinstance(node, yaml.SequenceNode):
-            children = list(node.value)
+            children = [(x, above) for x in node.value]
         elif node.tag.endswith(":int") and len(node.value) > _LONGEST_NUMBER:
             yield (
                 f"it has a whole number of {len(node.value)} digits in line {_line(node)}, "
                 f"expected {_LONGEST_NUMBER} at most"
             )
-        for child in children:
-            yield from visit(child, is_node_of_config and node.tag.endswith(":map"))
+        elif words := another_number(node):
+            yield f"{above} is {node.value} in line {_line(node)}, {words}"
+        for child, key in children:
+            yield from visit(child, is_node_of_config and node.tag.endswith(":map"), key)
         open_nodes.remove(id(node))
-        sizes[id(node)] = 1 + sum(sizes[id(x)] for x in children)
+        sizes[id(node)] = 1 + sum(sizes[id(x)] for x, _ in children)
 
     if root is None:
         return

@@ -54,6 +54,8 @@ def test_json_that_is_read(tmp_path, encoding):
         ("", r"a\.x is empty, expected YAML"),
         ("names: [cat\n", r"a\.x is no YAML"),
         ("day: 2021-02-30\n", r"a\.x is no YAML"),
+        ("names:\n  010: cat\n", r"a\.x, line 2: the key is 010, which YAML reads as 8, with base"),
+        ("names: {1:30: cat}\n", r"a\.x, line 1: the key is 1:30, which YAML reads as 90, with b"),
     ],
 )
 def test_yaml_that_is_refused(tmp_path, content, message):
@@ -68,6 +70,7 @@ def test_yaml_that_is_refused(tmp_path, content, message):
     [
         "a: {x: 1}\nb: {x: 2}\n",
         "names: [no, 007]\nnames:\n- no\n- 007\n",  # the same in another form
+        "names: {00: no, 01: 007}\n",
         "base: &base {x: 1, y: 2}\nc: {d: &e {<<: *base, x: 3}}\nf: {<<: *e, y: 4}\n",
     ],
 )
@@ -77,4 +80,5 @@ def test_yaml_that_is_read(tmp_path, content):
     read, as_texts = read_yaml(file)
     assert read
     if "names" in read:
-        assert as_texts["names"] == ["no", "007"]
+        names = as_texts["names"]
+        assert [*(names.values() if isinstance(names, dict) else names)] == ["no", "007"]

@@ -149,6 +149,16 @@ def test_a_dumped_config_loads_again(tmp_path):
         ("SEED: 2024-01-01", "SEED is of type datetime.date, expected a text, a number"),
         ("SOLVER:\n\u00a0 GAMMA: 0.2", r"the key '.xa0 GAMMA' in line 2, with characters that are"),
         ("SEED: " + "9" * 5000, "a whole number of 5000 digits in line 1, expected 300 at most"),
+        (
+            "SOLVER:\n  MAX_ITER: 010",
+            "SOLVER.MAX_ITER is 010 in line 2, .* reads as 8, with base 8",
+        ),
+        ("SEED: -01_0", "SEED is -01_0 in line 1, which YAML reads as -8, with base 8: expected"),
+        ("SOLVER:\n  STEPS: [5, 010]", "SOLVER.STEPS is 010 in line 2, which YAML reads as 8"),
+        ("X: {Y: 1:30}", "X.Y is 1:30 in line 1, which YAML reads as 90, with base 60: expected"),
+        ("SOLVER:\n  BASE_LR: 1:30.5", "SOLVER.BASE_LR is 1:30.5 in line 2, .* as 90.5, with"),
+        ("OUTPUT_DIR: 010", "OUTPUT_DIR is 010 in line 1, .* 8, .*, or a text in quotes"),
+        ("SEED: !!int 'a:b'", "invalid literal for int"),
         ("SEED: much", "SEED is 'much', of str, expected int, as by default"),
     ],
 )
@@ -156,6 +166,18 @@ def test_wrong_files_are_named(tmp_path, content, message):
     (tmp_path / "bad.yaml").write_text(content + "\nVERSION: 2\n")
     with pytest.raises(InputError, match=rf"bad.yaml (.|\n)*: (?!')(.|\n)*{message}"):
         load_config(str(tmp_path / "bad.yaml"))
+
+
+def test_numbers_that_are_what_they_look_like(tmp_path):
+    (tmp_path / "a.yaml").write_text(
+        "SEED: 007\nOUTPUT_DIR: '010'\n"
+        "SOLVER: {MAX_ITER: 1_000, BASE_LR: 1e-4, GAMMA: 00.5,\n"
+        "  WARMUP_ITERS: 0, STEPS: '(20, 30)'}\n"
+    )
+    cfg = load_config(str(tmp_path / "a.yaml"))
+    solver = cfg.SOLVER
+    assert (cfg.SEED, cfg.OUTPUT_DIR, solver.MAX_ITER, solver.STEPS) == (7, "010", 1000, (20, 30))
+    assert (solver.BASE_LR, solver.GAMMA, solver.WARMUP_ITERS) == (0.0001, 0.5, 0)
 
 
 def test_aliases_that_grow_without_end(tmp_path):

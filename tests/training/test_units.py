@@ -10,8 +10,11 @@ from ohem_d2.errors import InputError
 from ohem_d2.training.config_file import CONFIGS, load_config
 from ohem_d2.training.key_checks import check_keys, check_lazy_keys
 from ohem_d2.training.lazy_config import load_lazy_config
+from ohem_d2.training.limits import warn_of_limits
+from ohem_d2.training.no_learning import warn_of_no_learning
 from ohem_d2.training.units import check_units
 from ohem_d2.training.unread_keys import warn_of_unread_keys
+from ohem_d2.training.unread_settings import warn_of_unread_settings
 
 QUICK_START = str(CONFIGS / "quick_start.yaml")
 MASK = str(ZOO / "COCO-InstanceSegmentation" / "mask_rcnn_R_50_FPN_1x.py")
@@ -147,10 +150,15 @@ def test_nothing_is_odd_in_the_model_zoo(caplog, path):
         cfg.train.device, cfg.train.init_checkpoint = "cpu", ""
         check_lazy_keys(cfg)
         check_units(cfg, True)
+        warn_of_limits(cfg, True)
+        warn_of_no_learning(cfg)
     else:
         cfg = load_config(str(path))
         check_units(cfg, True)
+        warn_of_limits(cfg, True)
+        warn_of_no_learning(cfg)
         warn_of_unread_keys(cfg, True)
+        warn_of_unread_settings(cfg, True, [])
     assert not [x for x in caplog.records if x.name.startswith("ohem_d2")]
 
 

@@ -1,0 +1,131 @@
+"""Values of 0 with which a part of a model learns nothing, though its training goes on."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from detectron2.config import CfgNode
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from ..config import is_number, ohem_options
+from ..errors import shown
+from .key_checks import is_unused
+
+logger = logging.getLogger(__name__)
+
+# By the key of a weight: what is not learned where it is 0.
+_WEIGHTS = {
+    "MODEL.RPN.LOSS_WEIGHT": "the RPN learns nothing",
+    "MODEL.RPN.BBOX_REG_LOSS_WEIGHT": "the boxes of proposals are not learned",
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT": "the boxes of detections are not learned",
+    "MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT": "keypoints are not learned",
+    "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT": "semantic segmentation is not learned",
+    "MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT": "boxes, classes and masks are not learned",
+    "SOLVER.BIAS_LR_FACTOR": "biases are not learned",
+}
+_BIASES = "optimizer.params.bias_lr_factor"
+_ROI_HEADS = ("GeneralizedRCNN", "PanopticFPN")
+
+
+def warn_of_no_learning(cfg: CfgNode | DictConfig) -> None:
+    """
+    Warn of zeros with which something of a model is not learned.
+
+    Args:
+        cfg: a config in either form, whose keys hold what they may, to be trained.
+    """
+    for words in _of_yaml(cfg) if isinstance(cfg, CfgNode) else _of_python(cfg):
+        logger.warning(words)
+
+
+def _of_yaml(cfg: CfgNode) -> Iterator[str]:
+    model, solver = cfg.MODEL, cfg.SOLVER
+    has_roi_heads = model.META_ARCHITECTURE in _ROI_HEADS
+    has_rpn = (has_roi_heads or model.META_ARCHITECTURE == "ProposalNetwork") and (
+        model.PROPOSAL_GENERATOR.NAME != "PrecomputedProposals"
+    )
+    is_there = {"RPN": has_rpn, "ROI_BOX_HEAD": has_roi_heads, "ROI_KEYPOINT_HEAD": has_roi_heads}
+    for key, words in _WEIGHTS.items():
+        node, name = key.split(".")[-2:]
+        parent: Any = cfg if node == "SOLVER" else model
+        if is_there.get(node, True) and not is_unused(cfg, key) and parent[node][name] == 0:
+            yield f"{key} is {parent[node][name]}: {words}"
+    if has_rpn:
+        yield from _of_sampling(
+            ("MODEL.RPN.POSITIVE_FRACTION", model.RPN.POSITIVE_FRACTION),
+            ("MODEL.RPN.BATCH_SIZE_PER_IMAGE", model.RPN.BATCH_SIZE_PER_IMAGE),
+            "the RPN learns from no anchor on an object",
+        )
+    options = ohem_options(cfg)
+    has_hard_only = options.sampler == "OHEMSampler" or options.hard_fraction == 1
+    if has_roi_heads and not (model.ROI_HEADS.NAME.startswith("OHEM") and has_hard_only):
+        yield from _of_sampling(
+            ("MODEL.ROI_HEADS.POSITIVE_FRACTION", model.ROI_HEADS.POSITIVE_FRACTION),
+            ("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", model.ROI_HEADS.BATCH_SIZE_PER_IMAGE),
+            "no RoI on an object is drawn to learn from",
+        )
+    if model.META_ARCHITECTURE == "RetinaNet" and model.RETINANET.FOCAL_LOSS_ALPHA in (0, 1):
+        key, alpha = "MODEL.RETINANET.FOCAL_LOSS_ALPHA", model.RETINANET.FOCAL_LOSS_ALPHA
+        yield f"{key} is {alpha}: {_of_alpha(alpha)}"
+    if solver.WARMUP_ITERS and solver.WARMUP_METHOD == "constant" and solver.WARMUP_FACTOR == 0:
+        yield (
+            f"SOLVER.WARMUP_FACTOR is {solver.WARMUP_FACTOR}, and SOLVER.WARMUP_METHOD is "
+            f"'constant': nothing is learned in the first {solver.WARMUP_ITERS} iterations"
+        )
+
+
+def _of_python(cfg: DictConfig) -> Iterator[str]:
+    if (factor := OmegaConf.select(cfg, _BIASES)) == 0:
+        yield f"{_BIASES} is {factor}: {_WEIGHTS['SOLVER.BIAS_LR_FACTOR']}"
+    for key, value in _numbers(cfg.model, "model"):
+        above, _, name = key.rpartition(".")
+        if value == 0 and (name.endswith("loss_weight") or above.endswith("loss_weight")):
+            loss = f"the loss {name}" if above.endswith("loss_weight") else "its loss"
+            yield f"{key} is {value}: nothing is learned from {loss}"
+        elif name == "positive_fraction":
+            number_key = f"{above}.batch_size_per_image"
+            number = OmegaConf.select(cfg, number_key)
+            if type(number) is int and not _draws_none(cfg, above):
+                words = "nothing on an object is drawn to learn from"
+                yield from _of_sampling((key, value), (number_key, number), words)
+        elif name == "focal_loss_alpha" and value in (0, 1):
+            yield f"{key} is {value}: {_of_alpha(value)}"
+    warmup = "lr_multiplier.warmup_"
+    length, method, factor = (
+        OmegaConf.select(cfg, f"{warmup}{x}") for x in ("length", "method", "factor")
+    )
+    if length and factor == 0 and method == "constant":
+        yield (
+            f"{warmup}factor is {factor}, and {warmup}method is 'constant': nothing is learned in "
+            f"the first {length:.3%} of the training"
+        )
+
+
+def _numbers(node: DictConfig | ListConfig, above: str) -> Iterator[tuple[str, int | float]]:
+    """What is a number in a node and below, by its key; without what refers to another key."""
+    for name in range(len(node)) if isinstance(node, ListConfig) else list(node):
+        if OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name):
+            continue
+        value = node[name]
+        if isinstance(value, (DictConfig, ListConfig)):
+            yield from _numbers(value, f"{above}.{name}")
+        elif is_number(value):
+            yield f"{above}.{name}", value
+
+
+def _draws_none(cfg: DictConfig, heads: str) -> bool:
+    """Whether heads of a Python config train on hard examples alone."""
+    ohem = OmegaConf.select(cfg, f"{heads}.ohem")
+    if not OmegaConf.is_dict(ohem):
+        return False
+    return ohem.get("hard_fraction") == 1 or "OHEMSampler" in str(ohem.get("sampler"))
+
+
+def _of_sampling(fraction: tuple[str, float], number: tuple[str, int], words: str) -> Iterator[str]:
+    (key, found), (other, size) = fraction, number
+    if int(size * found) == 0:  # as Detectron2 rounds
+        yield f"{key} is {shown(found)}, and {other} is {size}: {words}"
+
+
+def _of_alpha(alpha: float) -> str:
+    return f"nothing is learned from {'anchors on objects' if alpha == 0 else 'the background'}"

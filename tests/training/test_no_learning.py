@@ -1,0 +1,88 @@
+"""Zeros with which a part of a model learns nothing."""
+
+import pytest
+from small_models import ZOO
+
+from ohem_d2.training.config_file import CONFIGS, load_config
+from ohem_d2.training.key_checks import check_keys
+from ohem_d2.training.lazy_config import load_lazy_config
+from ohem_d2.training.no_learning import warn_of_no_learning
+
+QUICK_START = str(CONFIGS / "quick_start.yaml")
+RETINANET = str(ZOO / "COCO-Detection" / "retinanet_R_50_FPN_1x.yaml")
+PANOPTIC = str(ZOO / "COCO-PanopticSegmentation" / "panoptic_fpn_R_50_1x.yaml")
+KEYPOINTS = str(ZOO / "COCO-Keypoints" / "keypoint_rcnn_R_50_FPN_1x.yaml")
+MASK = str(ZOO / "COCO-InstanceSegmentation" / "mask_rcnn_R_50_FPN_1x.py")
+PLAIN = ["MODEL.ROI_HEADS.NAME", "StandardROIHeads"]
+HARD_ONLY = ["MODEL.ROI_HEADS.OHEM.HARD_FRACTION", "1.0"]
+FRACTION = ["MODEL.ROI_HEADS.POSITIVE_FRACTION", "0.0"]
+HEADS, RPN = "model.roi_heads", "model.proposal_generator"
+
+
+@pytest.mark.parametrize(
+    ("file", "opts", "words"),
+    [
+        (QUICK_START, ["MODEL.RPN.LOSS_WEIGHT", "0"], "the RPN learns nothing"),
+        (QUICK_START, ["MODEL.RPN.BBOX_REG_LOSS_WEIGHT", "0"], "boxes of proposals"),
+        (QUICK_START, ["MODEL.RPN.POSITIVE_FRACTION", "0.0"], "no anchor on an object"),
+        (QUICK_START, ["MODEL.RPN.BATCH_SIZE_PER_IMAGE", "1"], "no anchor on an object"),
+        (QUICK_START, ["MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT", "0.0"], "boxes of detections"),
+        (QUICK_START, ["SOLVER.BIAS_LR_FACTOR", "0.0"], "biases are not learned"),
+        (QUICK_START, FRACTION, "no RoI on an object is drawn"),
+        (QUICK_START, [*FRACTION, *PLAIN], "no RoI on an object is drawn"),
+        (QUICK_START, [*FRACTION, *PLAIN, *HARD_ONLY], "no RoI on an object is drawn"),
+        (QUICK_START, ["MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "3"], "no RoI on an object"),
+        (QUICK_START, ["SOLVER.WARMUP_METHOD", "constant", "SOLVER.WARMUP_FACTOR", "0.0"],
+         "in the first 50 iterations"),
+        (RETINANET, ["MODEL.RETINANET.FOCAL_LOSS_ALPHA", "0.0"], "from anchors on objects"),
+        (RETINANET, ["MODEL.RETINANET.FOCAL_LOSS_ALPHA", "1.0"], "from the background"),
+        (PANOPTIC, ["MODEL.SEM_SEG_HEAD.LOSS_WEIGHT", "0"], "semantic segmentation"),
+        (PANOPTIC, ["MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT", "0"], "masks are not learned"),
+        (KEYPOINTS, ["MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT", "0"], "keypoints are not learned"),
+        # What the model does not have, or does not draw.
+        (QUICK_START, [*FRACTION, *HARD_ONLY], None),
+        (QUICK_START, ["MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT", "0"], None),
+        (QUICK_START, ["MODEL.SEM_SEG_HEAD.LOSS_WEIGHT", "0"], None),
+        (QUICK_START, ["MODEL.RETINANET.FOCAL_LOSS_ALPHA", "0.0"], None),
+        (QUICK_START, ["SOLVER.WARMUP_FACTOR", "0.0"], None),
+        (QUICK_START, ["SOLVER.WEIGHT_DECAY", "0.0", "SOLVER.MOMENTUM", "0.0"], None),
+        (RETINANET, ["MODEL.RPN.LOSS_WEIGHT", "0", *FRACTION], None),
+    ],
+)  # fmt: skip
+def test_zeros(caplog, file, opts, words):
+    cfg = load_config(file, opts)
+    check_keys(cfg)
+    caplog.clear()
+    warn_of_no_learning(cfg)
+    assert len(caplog.messages) == (words is not None)
+    assert (words or "") in caplog.text
+    assert all(any(key in x for key in opts[::2]) for x in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        ([f"+{RPN}.loss_weight=0.0"], f"{RPN}.loss_weight is 0.0: nothing is learned"),
+        ([f"+{RPN}.loss_weight={{loss_rpn_cls:1.0,loss_rpn_loc:0}}"], "the loss loss_rpn_loc"),
+        ([f"+{HEADS}.box_predictor.loss_weight={{loss_box_reg:0.0}}"], "the loss loss_box_reg"),
+        ([f"+{HEADS}.mask_head.loss_weight=0"], "mask_head.loss_weight is 0"),
+        ([f"{RPN}.positive_fraction=0.0"], f"{RPN}.positive_fraction is 0.0, and {RPN}.batch_"),
+        ([f"{HEADS}.positive_fraction=0.0"], f"{HEADS}.positive_fraction is 0.0, and"),
+        ([f"{HEADS}.batch_size_per_image=2"], f"{HEADS}.batch_size_per_image is 2"),
+        (["+optimizer.params.bias_lr_factor=0.0"], "biases are not learned"),
+        (["lr_multiplier.warmup_factor=0.0", "+lr_multiplier.warmup_method=constant"],
+         "in the first 1.111% of the training"),
+        (["lr_multiplier.warmup_factor=0.0"], None),
+        # Which only ranks.
+        ([f"+{HEADS}.ohem={{loss_weight_box_reg:0.0}}"], None),
+        ([f"+{HEADS}.others=[{{loss_weight:1}},{{loss_weight:0}}]"], "others.1.loss_weight is 0"),
+        ([f"+{HEADS}.mask_head.loss_weight=0.5"], None),
+        ([f"{HEADS}.positive_fraction=0.0", f"+{HEADS}.ohem={{hard_fraction:1.0}}"], None),
+    ],
+)  # fmt: skip
+def test_zeros_in_python_configs(caplog, opts, words):
+    cfg = load_lazy_config(MASK, ["train.device=cpu", *opts])
+    caplog.clear()
+    warn_of_no_learning(cfg)
+    assert len(caplog.messages) == (words is not None)
+    assert (words or "") in caplog.text
