@@ -53,6 +53,7 @@ from .data_checks import (
 )
 from .data_loader import ResumableLoader, shield_workers, try_batch
 from .distributed import wrap_ddp
+from .first_batch import check_first_batch
 from .ignore_regions import use_ignore_regions_lazily
 from .interruption import ResumeHook
 from .lazy_agreement import check_evaluated, check_mappers
@@ -183,7 +184,12 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     resumed = args.resume and checkpointer.has_checkpoint()
     if not resumed:
         try_losses(trainer, named_settings(*settings, verb="trained"))
-    trainer.train(trainer.iter + 1 if resumed else 0, cfg.train.max_iter)
+    start_iter = trainer.iter + 1 if resumed else 0
+    if start_iter < cfg.train.max_iter:
+        key = "dataloader.train"
+        mapper = f"{key}.mapper" if OmegaConf.select(cfg, f"{key}.mapper") is not None else key
+        check_first_batch(trainer, mapper, named_settings(*settings, verb="trained"))
+    trainer.train(start_iter, cfg.train.max_iter)
     logger.info(f"Done: weights, logs and pictures are in {output_dir}")
     return None
 

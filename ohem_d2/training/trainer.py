@@ -58,6 +58,7 @@ from .data_checks import (
 )
 from .data_loader import ResumableLoader, shield_workers
 from .distributed import wrap_ddp
+from .first_batch import check_first_batch
 from .ignore_regions import IgnoreMapper, ignores_regions, use_ignore_rpn
 from .interruption import ResumeHook
 from .key_checks import check_keys, warn_of_long_warmup, warn_of_unused_mining
@@ -268,6 +269,9 @@ def _run(args, cfg: CfgNode) -> dict | None:
     trainer.resume_or_load(resume=args.resume)
     if trainer.start_iter == 0:
         try_losses(trainer, named_settings(*settings, verb="trained"))
+    if trainer.start_iter < trainer.max_iter:
+        words = "what reads DATASETS.TRAIN"
+        check_first_batch(trainer, words, named_settings(*settings, verb="trained"))
     results = trainer.train()
     logger.info(f"Done: weights, logs and pictures are in {cfg.OUTPUT_DIR}")
     return results
