@@ -73,6 +73,7 @@ from .lazy_targets import make
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
 from .output_folder import alone_in, check_output_files, check_space
+from .overrides import warn_of_unused_overrides
 from .proposal_files import check_lazy_use, check_proposal_files
 from .resumed_config import check_config_of_weights
 from .schedule import with_an_end
@@ -208,6 +209,7 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, Who
     # Of the bare model, by whose names of parameters some configs choose learning rates.
     cfg.optimizer.params.model = model
     optimizer = make(cfg, "optimizer")
+    warn_of_unused_overrides(cfg, model, optimizer)
     model = wrap_ddp(model, **cfg.train.ddp)
     trainer_class = AMPTrainer if cfg.train.amp.enabled else SimpleTrainer
     with named_annotations():

@@ -58,6 +58,7 @@ from .data_checks import (
 )
 from .data_loader import ResumableLoader, shield_workers
 from .distributed import wrap_ddp
+from .expected_results import named_expectations
 from .first_batch import check_first_batch
 from .ignore_regions import IgnoreMapper, ignores_regions, use_ignore_rpn
 from .interruption import ResumeHook
@@ -154,6 +155,17 @@ class Trainer(DefaultTrainer):
         results = cls.test(cfg, TTA(cfg, model))
         return {f"{name}_TTA": value for name, value in results.items()}
 
+    def _test_with_tta(self) -> dict:
+        results = self.test_with_tta(self.cfg, self.model)
+        # Beside those without, for TEST.EXPECTED_RESULTS.
+        self._last_eval_results = {**self._last_eval_results, **results}
+        return results
+
+    def train(self) -> dict | None:
+        """See Detectron2's `DefaultTrainer.train`."""
+        with named_expectations(self.cfg, lambda: self._last_eval_results):
+            return super().train()
+
     def build_hooks(self) -> list[HookBase]:
         """
         Add logs and pictures of mining, a last evaluation with test-time augmentation, and
@@ -161,7 +173,7 @@ class Trainer(DefaultTrainer):
         """
         added: list[HookBase] = [MiningLogs()]
         if self.cfg.TEST.AUG.ENABLED:
-            added.append(EvalHook(0, lambda: self.test_with_tta(self.cfg, self.model)))
+            added.append(EvalHook(0, self._test_with_tta))
         if comm.is_main_process():
             file = Path(self.cfg.OUTPUT_DIR) / "pictures" / "mined.jpg"
             metadata = MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0])
@@ -258,7 +270,8 @@ def _run(args, cfg: CfgNode) -> dict | None:
         if cfg.TEST.AUG.ENABLED:
             results.update(Trainer.test_with_tta(cfg, model))
         if comm.is_main_process():
-            verify_results(cfg, results)
+            with named_expectations(cfg, lambda: results):
+                verify_results(cfg, results)
         return results
 
     with named_settings(*settings):
