@@ -385,7 +385,7 @@ class _Parser(argparse.ArgumentParser):
                 option = "/".join(action.option_strings)
                 self.error(f"argument {option} is given twice, expected once")
             self._given.add(action.dest)
-        return super()._get_values(action, arg_strings)  # type: ignore[misc]
+        return super()._get_values(action, arg_strings)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} ('{self.prog} --help' tells the arguments)\n")

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from detectron2.data.common import AspectRatioGroupedDataset, MapDataset, ToIterableDataset
 from detectron2.utils import comm
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from .named_settings import is_known
 from .random_state import keep_random_state, random_state, set_random_state
@@ -103,6 +103,20 @@ class ResumableLoader:
         first = list(islice(stream, 1))
         self._begun = chain(first, stream)
         return first[0] if first else None
+
+    def length(self) -> int | None:
+        """
+        How many batches there are, or None if that is not known: code of the user's own may say so
+        of an epoch, and go on.
+        """
+        loader = self._loader
+        if isinstance(loader, (list, tuple)):
+            return len(loader)
+        if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+            return None
+        samplers = (loader.sampler, loader.batch_sampler)
+        known = all(type(x).__module__.startswith("torch.") for x in samplers if x is not None)
+        return len(loader) if known else None
 
     def maker(self) -> Any:
         """What makes the images: the mapper, or the loader itself if it is none of Detectron2's."""

@@ -6,18 +6,22 @@ Only what Detectron2's own code reads is looked at. Other fields, models that ar
 fields that a head of the user's own may read in another way are left alone.
 """
 
+import inspect
 import logging
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.engine import TrainerBase
 from detectron2.modeling import GeneralizedRCNN, PanopticFPN, ProposalNetwork, SemanticSegmentor
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Instances
 from torch import nn
 
 from ..errors import InputError, shown
+from ..modeling.mixin import OHEMMixin
 from .data_loader import ResumableLoader
 from .named_settings import is_known
 
@@ -28,13 +32,14 @@ _DARK = 20  # times smaller than the mean: of another scale, rather than dark
 
 
 def check_first_batch(
-    trainer: TrainerBase, maker: str, naming: AbstractContextManager[None]
+    trainer: TrainerBase, num_steps: int, maker: str, naming: AbstractContextManager[None]
 ) -> None:
     """
     Draw the first batch of a training, which the first step gets, and look at it.
 
     Args:
         trainer: one of Detectron2's, which has not begun, but has loaded what it goes on with.
+        num_steps: how many steps there are to be.
         maker: what makes the images, as messages name it.
         naming: says which settings are to blame for an error of the loader.
 
@@ -43,11 +48,25 @@ def check_first_batch(
     """
     steps = getattr(trainer, "_trainer", trainer)
     model, loader = getattr(steps.model, "module", steps.model), steps.data_loader
-    if not isinstance(loader, ResumableLoader) or not _is_detectron2s(model):
+    if not num_steps or not isinstance(loader, ResumableLoader) or not _is_detectron2s(model):
         return
-    with naming:
-        batch = loader.first_batch()
     maker += f" ({_name(loader.maker())})"
+    with naming:
+        try:
+            batch = loader.first_batch()
+        except (KeyError, TypeError, IndexError) as e:
+            if not _groups(e):
+                raise
+            raise InputError(
+                f"{maker} gives no dict with 'width' and 'height' for an image, by which images "
+                f"are grouped ({type(e).__name__}: {e}), expected both, or aspect_ratio_grouping "
+                "to be False"
+            ) from e
+    if (number := loader.length()) is not None and number < num_steps:
+        raise InputError(
+            f"{maker} ends after {number} batches, expected one for each of {num_steps} steps: as "
+            "build_detection_train_loader has them, without end"
+        )
     if not isinstance(batch, (list, tuple)) or not batch:
         found = "no batch" if batch is None else _described(batch)
         raise InputError(f"{maker} gives {found}, expected a list of dicts, one for each image")
@@ -63,6 +82,12 @@ def check_first_batch(
             raise InputError(f"{maker}: {field}{of_file} is {found}, expected {expected}")
     for field, found, expected in _odd(batch, model):
         logger.warning(f"{maker}: {field} is {found}, expected {expected}")
+
+
+def _groups(error: Exception) -> bool:
+    """Whether it is Detectron2's grouping of images by their shape that failed."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return isinstance(frame.f_locals.get("self"), AspectRatioGroupedDataset)
 
 
 # -------------------------------------------------------------------------------------- the model
@@ -104,9 +129,9 @@ def _wrong(record: Mapping[str, Any], model: nn.Module) -> Iterator[tuple[str, s
         return
     if "targets" in record and isinstance(model, ProposalNetwork):
         return  # its older name
-    if isinstance(model, GeneralizedRCNN) and model.proposal_generator is None:
-        if "proposals" not in record:
-            yield "'proposals'", "missing", "Instances, since the model computes no proposals"
+    computes = getattr(model, "proposal_generator", None) is not None
+    if isinstance(model, GeneralizedRCNN) and not computes and "proposals" not in record:
+        yield "'proposals'", "missing", "Instances, since the model computes no proposals"
     instances = record.get("instances")
     if not isinstance(instances, Instances):
         found = _described(instances) if "instances" in record else f"missing among {[*record]}"
@@ -167,24 +192,30 @@ def _fields(model: nn.Module) -> list[str]:
     return fields + ["gt_keypoints"] * bool(getattr(heads, "keypoint_on", False))
 
 
+# By the name of a field: what Detectron2 asks of it, and what has that.
+_FORMS = {
+    "gt_boxes": ("tensor", "Boxes of detectron2.structures"),
+    "gt_masks": ("crop_and_resize", "PolygonMasks or BitMasks of detectron2.structures"),
+    "gt_keypoints": ("to_heatmap", "Keypoints of detectron2.structures"),
+}
+_INTEGERS = (torch.int64, torch.uint8, torch.int32, torch.int16)
+
+
 def _wrong_instances(instances: Instances, model: nn.Module) -> Iterator[tuple[str, str, str]]:
     found = instances.get_fields()
     number = max((len(x) for x in found.values()), default=0)
     for field in _fields(model):
         # An image without objects has no masks or keypoints, as from Detectron2's mapper.
-        if field not in found and (number or field in ("gt_boxes", "gt_classes")):
-            yield f"'instances'.{field}", f"missing among {[*found]}", "it, since it is learned"
-            return
-        if len(found.get(field, ())) not in (0 if field not in found else number, number):
+        if field not in found:
+            if number or field in ("gt_boxes", "gt_classes"):
+                yield f"'instances'.{field}", f"missing among {[*found]}", "it, since it is learned"
+        elif len(found[field]) != number:
             yield f"'instances'.{field}", f"of {len(found[field])} objects", f"{number} objects"
-            return
-    boxes = found["gt_boxes"]
-    if not isinstance(boxes, Boxes):
-        yield "'instances'.gt_boxes", _described(boxes), "Boxes of detectron2.structures"
-        return
-    yield from _wrong_boxes(boxes.tensor)
+        elif (form := _FORMS.get(field)) and not hasattr(found[field], form[0]):
+            yield f"'instances'.{field}", _described(found[field]), form[1]
+    yield from _wrong_boxes(found["gt_boxes"].tensor)
     if "gt_classes" in _fields(model):
-        yield from _wrong_classes(found["gt_classes"], _num_classes(model))
+        yield from _wrong_classes(found["gt_classes"], model)
 
 
 def _wrong_boxes(boxes: torch.Tensor) -> Iterator[tuple[str, str, str]]:
@@ -196,16 +227,19 @@ def _wrong_boxes(boxes: torch.Tensor) -> Iterator[tuple[str, str, str]]:
             yield "'instances'.gt_boxes", _of_box(box), expected
 
 
-def _wrong_classes(classes: Any, number: int | None) -> Iterator[tuple[str, str, str]]:
-    field = "'instances'.gt_classes"
-    if not isinstance(classes, torch.Tensor) or classes.dtype != torch.int64:
+def _wrong_classes(classes: Any, model: nn.Module) -> Iterator[tuple[str, str, str]]:
+    field, number = "'instances'.gt_classes", _num_classes(model)
+    heads = getattr(model, "roi_heads", None)
+    # Detectron2's losses take the first two, and mining takes all of them.
+    kinds = _INTEGERS if isinstance(heads, OHEMMixin) else _INTEGERS[:2]
+    if not isinstance(classes, torch.Tensor) or classes.dtype not in kinds:
         yield field, _described(classes), "a torch.Tensor of torch.int64"
-    elif number is not None:
-        # What is -1 is neither object nor background for Detectron2.
-        strays = sorted(x for x in {*classes.tolist()} if not -1 <= x < number)
-        if strays:
-            expected = f"0 to {number - 1}, as the model has {number} classes"
-            yield field, f"{shown(strays[:10])} in places", expected
+        return
+    # What is -1 is neither object nor background for Detectron2's heads.
+    least = 0 if isinstance(heads, OHEMMixin) else -1
+    if strays := sorted(x for x in {*classes.tolist()} if not least <= x < (number or 0)):
+        expected = f"0 to {(number or 0) - 1}, as the model has {number} classes"
+        yield field, f"{shown(strays[:10])} in places", expected
 
 
 # ------------------------------------------------------------------------ what could be meant so
@@ -222,10 +256,10 @@ def _odd(batch: Any, model: nn.Module) -> Iterator[tuple[str, str, str]]:
         yield "'image'", f"up to {peak:.4g}", f"0 to 1, as pixel_mean is {mean:.3g}"
     if not _learns_from_instances(model) or not all("instances" in x for x in batch):
         return
-    found = [x["instances"] for x in batch]
-    if "gt_classes" in _fields(model) and any((x.gt_classes == -1).any() for x in found):
+    instances = [x["instances"] for x in batch]
+    if "gt_classes" in _fields(model) and any((x.gt_classes == -1).any() for x in instances):
         yield "'instances'.gt_classes", "-1 in places", "0 or more, unless these are to be ignored"
-    tensors = [x.gt_boxes.tensor.cpu() for x in found]
+    tensors = [x.gt_boxes.tensor.cpu() for x in instances]
     if not any(len(x) for x in tensors) or tensors[0].shape[1] != 4:
         return
     sides = torch.cat([x[:, 2:] - x[:, :2] for x in tensors])
@@ -271,5 +305,7 @@ def _of_box(box: torch.Tensor) -> str:
 def _name(maker: Any) -> str:
     """Of a class or a function."""
     maker = getattr(maker, "func", maker)  # of a partial
-    named = maker if hasattr(maker, "__qualname__") else type(maker)
+    named = maker if inspect.isclass(maker) or inspect.isroutine(maker) else type(maker)
+    if inspect.isgenerator(maker):  # of whose function this is the name
+        return maker.__qualname__
     return f"{named.__module__}.{named.__qualname__}"

@@ -1,4 +1,4 @@
-"""Whether the overrides of a Python config's optimizer, ``optimizer.params.overrides``, do anything."""
+"""Whether ``optimizer.params.overrides`` of a Python config do anything."""
 
 import logging
 

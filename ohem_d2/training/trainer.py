@@ -158,7 +158,7 @@ class Trainer(DefaultTrainer):
     def _test_with_tta(self) -> dict:
         results = self.test_with_tta(self.cfg, self.model)
         # Beside those without, for TEST.EXPECTED_RESULTS.
-        self._last_eval_results = {**self._last_eval_results, **results}
+        self._last_eval_results: dict = {**self._last_eval_results, **results}
         return results
 
     def train(self) -> dict | None:
@@ -282,9 +282,8 @@ def _run(args, cfg: CfgNode) -> dict | None:
     trainer.resume_or_load(resume=args.resume)
     if trainer.start_iter == 0:
         try_losses(trainer, named_settings(*settings, verb="trained"))
-    if trainer.start_iter < trainer.max_iter:
-        words = "what reads DATASETS.TRAIN"
-        check_first_batch(trainer, words, named_settings(*settings, verb="trained"))
+    num_steps, naming = trainer.max_iter - trainer.start_iter, named_settings(*settings)
+    check_first_batch(trainer, max(num_steps, 0), "what reads DATASETS.TRAIN", naming)
     results = trainer.train()
     logger.info(f"Done: weights, logs and pictures are in {cfg.OUTPUT_DIR}")
     return results
