@@ -62,11 +62,6 @@ def check_first_batch(
                 f"are grouped ({type(e).__name__}: {e}), expected both, or aspect_ratio_grouping "
                 "to be False"
             ) from e
-    if (number := loader.length()) is not None and number < num_steps:
-        raise InputError(
-            f"{maker} ends after {number} batches, expected one for each of {num_steps} steps: as "
-            "build_detection_train_loader has them, without end"
-        )
     if not isinstance(batch, (list, tuple)) or not batch:
         found = "no batch" if batch is None else _described(batch)
         raise InputError(f"{maker} gives {found}, expected a list of dicts, one for each image")
@@ -80,6 +75,11 @@ def check_first_batch(
             file = record.get("file_name")
             of_file = f" of {file!r}" if isinstance(file, str) else ""
             raise InputError(f"{maker}: {field}{of_file} is {found}, expected {expected}")
+    if (number := loader.length()) is not None and number < num_steps:
+        raise InputError(
+            f"{maker} ends after {number} batches, expected one for each of {num_steps} steps: as "
+            "build_detection_train_loader has them, without end"
+        )
     for field, found, expected in _odd(batch, model):
         logger.warning(f"{maker}: {field} is {found}, expected {expected}")
 
@@ -141,7 +141,8 @@ def _wrong(record: Mapping[str, Any], model: nn.Module) -> Iterator[tuple[str, s
 
 
 def _wrong_image(record: Mapping[str, Any], model: nn.Module) -> Iterator[tuple[str, str, str]]:
-    image, mean = record.get("image"), model.pixel_mean
+    image = record.get("image")
+    mean: Any = model.pixel_mean
     number = len(mean)
     expected = (
         f"a torch.Tensor of shape ({number}, height, width): {number} channels, as many as numbers "
@@ -246,13 +247,15 @@ def _wrong_classes(classes: Any, model: nn.Module) -> Iterator[tuple[str, str, s
 
 
 def _odd(batch: Any, model: nn.Module) -> Iterator[tuple[str, str, str]]:
-    mean = model.pixel_mean.max().item()
+    pixel_mean: Any = model.pixel_mean
+    pixel_std: Any = model.pixel_std
+    mean = pixel_mean.max().item()
     peak = max(x["image"].abs().max().item() for x in batch)
     if mean > 1 and 0 < peak <= (mean / _DARK if batch[0]["image"].is_floating_point() else 1):
         found = f"{peak:.3g} at most, in all {len(batch)} images of the first batch"
         expected = f"values on the scale of pixel_mean, which is {mean:.4g}, such as 0 to 255"
         yield "'image'", found, expected
-    if 0 < mean < 1 and model.pixel_std.max().item() < 1 < peak / _DARK:
+    if 0 < mean < 1 and pixel_std.max().item() < 1 < peak / _DARK:
         yield "'image'", f"up to {peak:.4g}", f"0 to 1, as pixel_mean is {mean:.3g}"
     if not _learns_from_instances(model) or not all("instances" in x for x in batch):
         return
