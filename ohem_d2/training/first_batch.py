@@ -38,7 +38,8 @@ def check_first_batch(
     Draw the first batch of a training, which the first step gets, and look at it.
 
     Args:
-        trainer: one of Detectron2's, which has not begun, but has loaded what it goes on with.
+        trainer: one of Detectron2's, which has not begun. One that is resumed takes its random
+            state up in its first step, too late for a batch that is drawn ahead.
         num_steps: how many steps there are to be.
         maker: what makes the images, as messages name it.
         naming: says which settings are to blame for an error of the loader.
@@ -48,7 +49,7 @@ def check_first_batch(
     """
     steps = getattr(trainer, "_trainer", trainer)
     model, loader = getattr(steps.model, "module", steps.model), steps.data_loader
-    if not num_steps or not isinstance(loader, ResumableLoader) or not _is_detectron2s(model):
+    if not isinstance(loader, ResumableLoader) or not _is_detectron2s(model):
         return
     maker += f" ({_name(loader.maker())})"
     with naming:

@@ -185,12 +185,11 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     resumed = args.resume and checkpointer.has_checkpoint()
     if not resumed:
         try_losses(trainer, named_settings(*settings, verb="trained"))
-    start_iter = trainer.iter + 1 if resumed else 0
-    key = "dataloader.train"
-    mapper = f"{key}.mapper" if OmegaConf.select(cfg, f"{key}.mapper") is not None else key
-    naming = named_settings(*settings, verb="trained")
-    check_first_batch(trainer, max(cfg.train.max_iter - start_iter, 0), mapper, naming)
-    trainer.train(start_iter, cfg.train.max_iter)
+        key = "dataloader.train"
+        mapper = f"{key}.mapper" if OmegaConf.select(cfg, f"{key}.mapper") is not None else key
+        naming = named_settings(*settings, verb="trained")
+        check_first_batch(trainer, cfg.train.max_iter, mapper, naming)
+    trainer.train(trainer.iter + 1 if resumed else 0, cfg.train.max_iter)
     logger.info(f"Done: weights, logs and pictures are in {output_dir}")
     return None
 

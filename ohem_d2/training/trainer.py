@@ -282,8 +282,8 @@ def _run(args, cfg: CfgNode) -> dict | None:
     trainer.resume_or_load(resume=args.resume)
     if trainer.start_iter == 0:
         try_losses(trainer, named_settings(*settings, verb="trained"))
-    num_steps, naming = trainer.max_iter - trainer.start_iter, named_settings(*settings)
-    check_first_batch(trainer, max(num_steps, 0), "what reads DATASETS.TRAIN", naming)
+        naming = named_settings(*settings, verb="trained")
+        check_first_batch(trainer, trainer.max_iter, "what reads DATASETS.TRAIN", naming)
     results = trainer.train()
     logger.info(f"Done: weights, logs and pictures are in {cfg.OUTPUT_DIR}")
     return results
