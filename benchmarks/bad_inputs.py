@@ -110,6 +110,23 @@ def lazy(setting: str) -> Bad:
     return Bad("keys", f"{name}={value}", (name,), {name: value}, config=LAZY, plain=False)
 
 
+def mapper(name: str, change: str) -> Bad:
+    """A mapper of the user's own, which gives what Detectron2's models cannot learn from."""
+    lines = [
+        "from detectron2.data import DatasetMapper",
+        "class Mine(DatasetMapper):",
+        "    def __call__(self, record):",
+        "        made = super().__call__(record)",
+        f"        {change}",
+        "        return made",
+    ]
+    return Bad(
+        "keys", f"a mapper that gives {name}", ("dataloader.train.mapper",),
+        {"dataloader.train.mapper._target_": "mine.Mine"},
+        lambda: Path("mine.py").write_text("\n".join(lines)), config=LAZY, plain=False,
+    )  # fmt: skip
+
+
 def sampler(name: str, step: str = "pass", weights: str = "None", start: str = "") -> Bad:
     """A sampler of the user's own that is none; ``start``: what its module does."""
     lines = [
@@ -336,6 +353,14 @@ KEYS = [
     lazy("model.roi_heads.box_predictor.input_shape.channels=512"),
     lazy("model.roi_heads.proposal_matcher.thresholds=[0.5,0.4]"),
     lazy("train.checkpointer.max_to_keep=some"),
+    mapper("no instances", "del made['instances']"),
+    mapper("arrays", "made['image'] = made['image'].permute(1, 2, 0).numpy()"),
+    mapper("images of four channels", "made['image'] = made['image'][[0, 1, 2, 0]]"),
+    mapper("classes from 1 on", "made['instances'].gt_classes += 1"),
+    mapper("boxes of width and height",
+           "b = made['instances'].gt_boxes.tensor; b[:, 2:] -= b[:, :2]; b[0, 2] = 0"),
+    mapper("boxes that are nan", "made['instances'].gt_boxes.tensor[0] = float('nan')"),
+    mapper("tuples", "made = made['image'], made['instances']"),
 ]  # fmt: skip
 
 # ---------------------------------------------------------------------------------------- weights
@@ -903,6 +928,8 @@ CONFIGS = [
         prepare=lambda: Path("bad.ipynb").write_text('{"cells": [], "nbformat": 4}')),
     Bad("configs", "a long dash", ("\u2013eval-only",), arguments=("\u2013eval-only",)),
     Bad("configs", "an unknown argument", ("--opts",), arguments=("--opts",)),
+    Bad("configs", "--config-file twice", ("--config-file",),
+        arguments=("--config-file", "quick_start.yaml")),
     Bad("configs", "--num-gpus two", ("--num-gpus",), arguments=("--num-gpus", "two")),
     Bad("configs", "--num-machines 0", ("--num-machines",), arguments=("--num-machines", "0"),
         plain=False),

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from detectron2.engine import default_argument_parser, launch
@@ -372,6 +372,20 @@ example:
 
 class _Parser(argparse.ArgumentParser):
     """Answers what it does not understand in one line, as everything else here does."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        """See argparse."""
+        self._given: set[str] = set()
+        return super().parse_known_args(args, namespace)
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Called by argparse for each argument that is there, the last of which would count."""
+        if action.option_strings and action.nargs is None:
+            if action.dest in self._given:
+                option = "/".join(action.option_strings)
+                self.error(f"argument {option} is given twice, expected once")
+            self._given.add(action.dest)
+        return super()._get_values(action, arg_strings)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} ('{self.prog} --help' tells the arguments)\n")

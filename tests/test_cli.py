@@ -85,6 +85,13 @@ def test_no_such_command(argv, capsys):
     [
         (["train", "--opts", "SEED", "1"], "unrecognized arguments: --opts"),
         (["train", "--num-gpus", "two"], "argument --num-gpus: invalid int value: 'two'"),
+        (["train", "--config-file", "a", "--config-file=b"], "argument --config-file is given"),
+        (["train", "--num-gpus", "1", "--num-g", "1"], "argument --num-gpus is given twice"),
+        (
+            ["report", "--dataset", "a", "KEY", "1", "--dataset", "a"],
+            "argument --dataset is given twice",
+        ),
+        (["data", "a", "--output", "b", "--output", "c"], "argument --output is given twice"),
         (["report", "--dataset", "a"], "the following arguments are required: --config-file"),
         (["report", "--label-errors", "all"], "argument --label-errors: invalid choice: 'all'"),
         (["data"], "the following arguments are required: DATASET"),

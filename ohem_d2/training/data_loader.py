@@ -16,13 +16,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import torch
 from detectron2.data.common import AspectRatioGroupedDataset, MapDataset, ToIterableDataset
 from detectron2.utils import comm
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from .named_settings import is_known
 from .random_state import keep_random_state, random_state, set_random_state
@@ -55,6 +55,7 @@ class ResumableLoader:
         source = loader.dataset if isinstance(loader, AspectRatioGroupedDataset) else loader
         self._source: DataLoader | None = None
         self._resumed: dict[str, Any] | None = None
+        self._begun: Iterator | None = None
         if not isinstance(source, DataLoader) or source.batch_size is None:
             return
         shield_workers(source)
@@ -91,8 +92,43 @@ class ResumableLoader:
         loader: Any = self._loader if self._groups else self._source
         return make_images(self._dataset, islice(self._sampler.sampler, loader.batch_size))
 
+    def first_batch(self) -> Any:
+        """
+        Draw the first batch of the stream, ahead of the first step, which is given it.
+
+        Returns:
+            the batch, or None if there is none.
+        """
+        stream = self._batches()
+        first = list(islice(stream, 1))
+        self._begun = chain(first, stream)
+        return first[0] if first else None
+
+    def length(self) -> int | None:
+        """
+        How many batches there are, or None if that is not known: code of the user's own may say so
+        of an epoch, and go on.
+        """
+        loader = self._loader
+        if isinstance(loader, (list, tuple)):
+            return len(loader)
+        if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+            return None
+        samplers = (loader.sampler, loader.batch_sampler)
+        known = all(type(x).__module__.startswith("torch.") for x in samplers if x is not None)
+        return len(loader) if known else None
+
+    def maker(self) -> Any:
+        """What makes the images: the mapper, or the loader itself if it is none of Detectron2's."""
+        dataset = None if self._source is None else self._dataset
+        return dataset._map_func._obj if isinstance(dataset, MapDataset) else self._loader
+
     def __iter__(self) -> Iterator:
         """Yield batches without end, from where `load_state_dict` said."""
+        begun, self._begun = self._begun, None
+        return self._batches() if begun is None else begun
+
+    def _batches(self) -> Iterator:
         if self._source is None:
             yield from self._loader
             return

@@ -53,6 +53,7 @@ from .data_checks import (
 )
 from .data_loader import ResumableLoader, shield_workers, try_batch
 from .distributed import wrap_ddp
+from .first_batch import check_first_batch
 from .ignore_regions import use_ignore_regions_lazily
 from .interruption import ResumeHook
 from .lazy_agreement import check_evaluated, check_mappers
@@ -74,6 +75,7 @@ from .mining_logs import MiningLogs
 from .named_settings import named_settings
 from .no_learning import warn_of_no_learning
 from .output_folder import alone_in, check_output_files, check_space
+from .overrides import warn_of_unused_overrides
 from .proposal_files import check_lazy_use, check_proposal_files
 from .resumed_config import check_config_of_weights
 from .schedule import settings_of, with_an_end
@@ -188,6 +190,10 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     resumed = args.resume and checkpointer.has_checkpoint()
     if not resumed:
         try_losses(trainer, named_settings(*settings, verb="trained"))
+        key = "dataloader.train"
+        mapper = f"{key}.mapper" if OmegaConf.select(cfg, f"{key}.mapper") is not None else key
+        naming = named_settings(*settings, verb="trained")
+        check_first_batch(trainer, cfg.train.max_iter, mapper, naming)
     trainer.train(trainer.iter + 1 if resumed else 0, cfg.train.max_iter)
     logger.info(f"Done: weights, logs and pictures are in {output_dir}")
     return None
@@ -207,6 +213,7 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, Who
     # Of the bare model, by whose names of parameters some configs choose learning rates.
     cfg.optimizer.params.model = model
     optimizer = make(cfg, "optimizer")
+    warn_of_unused_overrides(cfg, model, optimizer)
     model = wrap_ddp(model, **cfg.train.ddp)
     trainer_class = AMPTrainer if cfg.train.amp.enabled else SimpleTrainer
     with named_annotations():

@@ -58,6 +58,8 @@ from .data_checks import (
 )
 from .data_loader import ResumableLoader, shield_workers
 from .distributed import wrap_ddp
+from .expected_results import named_expectations
+from .first_batch import check_first_batch
 from .ignore_regions import IgnoreMapper, ignores_regions, use_ignore_rpn
 from .interruption import ResumeHook
 from .key_checks import check_keys, warn_of_long_warmup, warn_of_unused_mining
@@ -158,6 +160,17 @@ class Trainer(DefaultTrainer):
         results = cls.test(cfg, TTA(cfg, model))
         return {f"{name}_TTA": value for name, value in results.items()}
 
+    def _test_with_tta(self) -> dict:
+        results = self.test_with_tta(self.cfg, self.model)
+        # Beside those without, for TEST.EXPECTED_RESULTS.
+        self._last_eval_results: dict = {**self._last_eval_results, **results}
+        return results
+
+    def train(self) -> dict | None:
+        """See Detectron2's `DefaultTrainer.train`."""
+        with named_expectations(self.cfg, lambda: self._last_eval_results):
+            return super().train()
+
     def build_hooks(self) -> list[HookBase]:
         """
         Add logs and pictures of mining, a last evaluation with test-time augmentation, and
@@ -165,7 +178,7 @@ class Trainer(DefaultTrainer):
         """
         added: list[HookBase] = [MiningLogs()]
         if self.cfg.TEST.AUG.ENABLED:
-            added.append(EvalHook(0, lambda: self.test_with_tta(self.cfg, self.model)))
+            added.append(EvalHook(0, self._test_with_tta))
         if comm.is_main_process():
             file = Path(self.cfg.OUTPUT_DIR) / "pictures" / "mined.jpg"
             metadata = MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0])
@@ -265,7 +278,8 @@ def _run(args, cfg: CfgNode) -> dict | None:
         if cfg.TEST.AUG.ENABLED:
             results.update(Trainer.test_with_tta(cfg, model))
         if comm.is_main_process():
-            verify_results(cfg, results)
+            with named_expectations(cfg, lambda: results):
+                verify_results(cfg, results)
         return results
 
     with named_settings(*settings):
@@ -276,6 +290,8 @@ def _run(args, cfg: CfgNode) -> dict | None:
     trainer.resume_or_load(resume=args.resume)
     if trainer.start_iter == 0:
         try_losses(trainer, named_settings(*settings, verb="trained"))
+        naming = named_settings(*settings, verb="trained")
+        check_first_batch(trainer, trainer.max_iter, "what reads DATASETS.TRAIN", naming)
     results = trainer.train()
     logger.info(f"Done: weights, logs and pictures are in {cfg.OUTPUT_DIR}")
     return results
