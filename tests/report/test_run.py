@@ -67,8 +67,9 @@ def trained(models, tmp_path, monkeypatch):
 
 
 def call(folder, *arguments, run=run_command):
-    given = ["--config-file", "config.yaml", "--dataset", DATA, "--output", "report", *arguments]
-    return run(folder, "report", *given)
+    usual = {"--config-file": "config.yaml", "--dataset": DATA, "--output": "report"}
+    given = [x for name in usual if name not in arguments for x in (name, usual[name])]
+    return run(folder, "report", *given, *arguments)
 
 
 def test_writes_what_pycocotools_reads(trained, capsys):
