@@ -24,6 +24,7 @@ from .specs import (
     register_by_name,
     register_datasets,
     unknown_dataset,
+    warn_of_other_number,
 )
 
 __all__ = [
@@ -48,5 +49,6 @@ __all__ = [
     "register_datasets",
     "unknown_dataset",
     "warn_of_limit",
+    "warn_of_other_number",
     "warn_without_pairs",
 ]

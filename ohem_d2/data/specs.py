@@ -25,6 +25,9 @@ from .registered import look_at_images, opened_by_detectron2
 logger = logging.getLogger(__name__)
 
 
+_OF_COCO = 80  # the classes that Detectron2's configs have unless they say otherwise
+
+
 class Registered(NamedTuple):
     """What data sets that were given by address say of the model."""
 
@@ -61,10 +64,18 @@ def register_datasets(cfg: CfgNode, of_weights: ClassesOfWeights | None = None) 
     if registered is None:
         return
     check_learned(cfg, by_address(cfg.DATASETS.TRAIN), by_address(cfg.DATASETS.TEST))
-    for head in (cfg.MODEL.ROI_HEADS, cfg.MODEL.RETINANET):
-        head.NUM_CLASSES = len(registered.classes)
+    for name in ("ROI_HEADS", "RETINANET"):
+        head, number = cfg.MODEL[name], len(registered.classes)
+        warn_of_other_number(f"MODEL.{name}.NUM_CLASSES", head.NUM_CLASSES, number)
+        head.NUM_CLASSES = number
     if registered.num_keypoints is not None:
         cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = registered.num_keypoints
+
+
+def warn_of_other_number(key: str, found: int, number: int) -> None:
+    """Warn if a number of classes was set, to another one than that of the data, which is taken."""
+    if found not in (_OF_COCO, number):
+        logger.warning(f"{key} is {found}, and the data have {number} classes: {number} is taken")
 
 
 def register_by_name(
@@ -97,6 +108,10 @@ def register_by_name(
     if not loaded:
         return None
     _check_parts(train, test)
+    for split in (train, test):
+        for name, times in Counter(split).items():
+            if times > 1:
+                logger.warning(f"the data set {name!r} is named {times} times, and counts as often")
     for name in names:
         if name not in loaded and name not in DatasetCatalog:
             raise unknown_dataset(name)

@@ -104,6 +104,16 @@ class ResumableLoader:
         self._begun = chain(first, stream)
         return first[0] if first else None
 
+    def check_each(self, check: Callable[[Any], None]) -> None:
+        """Let a function look at each batch that the next iterator gives; it may raise."""
+        batches = iter(self)
+
+        def checked(batch: Any) -> Any:
+            check(batch)
+            return batch
+
+        self._begun = map(checked, batches)
+
     def length(self) -> int | None:
         """
         How many batches there are, or None if that is not known: code of the user's own may say so

@@ -11,6 +11,7 @@ import logging
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -83,6 +84,18 @@ def check_first_batch(
         )
     for field, found, expected in _odd(batch, model):
         logger.warning(f"{maker}: {field} is {found}, expected {expected}")
+    if _learns_from_instances(model) and "gt_classes" in _fields(model):
+        # A class may come up late, and is taken for the background without a word.
+        loader.check_each(partial(_check_classes, model=model, maker=maker))
+
+
+def _check_classes(batch: Any, model: nn.Module, maker: str) -> None:
+    for record in batch:
+        classes = getattr(record.get("instances"), "gt_classes", None)
+        if isinstance(classes, torch.Tensor) and classes.device.type == "cpu":
+            for field, found, expected in _wrong_classes(classes, model):
+                file = record.get("file_name")
+                raise InputError(f"{maker}: {field} of {file!r} is {found}, expected {expected}")
 
 
 def _groups(error: Exception) -> bool:

@@ -18,6 +18,7 @@ from ..data import (
     check_semantic_labels,
     register_by_name,
     warn_of_limit,
+    warn_of_other_number,
     warn_without_pairs,
 )
 from ..errors import InputError
@@ -65,7 +66,9 @@ def register_lazy_datasets(cfg: DictConfig, of_weights: ClassesOfWeights | None 
             "is given by address: a Python config has one evaluator"
         )
     heads = cfg.model.roi_heads
-    _replace_num_classes(heads, heads.num_classes, len(registered.classes))
+    number = len(registered.classes)
+    warn_of_other_number("model.roi_heads.num_classes", heads.num_classes, number)
+    _replace_num_classes(heads, heads.num_classes, number)
     if registered.num_keypoints is not None and "keypoint_head" in heads:
         heads.keypoint_head.num_keypoints = registered.num_keypoints
     _check_learned(cfg, by_address(train), by_address(test))

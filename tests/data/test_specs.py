@@ -48,6 +48,22 @@ def test_voc(voc):
     assert loaded["instances"].gt_classes.tolist() == [1, 0]
 
 
+def test_what_was_set_otherwise_is_named(voc, caplog):
+    cfg = make_cfg([voc + "train"] * 2, [voc + "val"])
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 7
+    register_datasets(cfg)
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 2
+    said = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+    key = "MODEL.ROI_HEADS.NUM_CLASSES"
+    assert f"{key} is 7, and the data have 2 classes: 2 is taken" in said
+    assert f"the data set {voc + 'train'!r} is named 2 times, and counts as often" in said
+    caplog.clear()
+    cfg = make_cfg([voc + "train"], [voc + "val"])
+    register_datasets(cfg)
+    assert "is taken" not in caplog.text
+    assert " times" not in caplog.text
+
+
 def test_coco_with_classes_in_another_order_in_the_test_set(tmp_path):
     images = {"a.jpg": [("dog", [0, 0, 9, 9]), ("cat", [0, 0, 9, 9])]}
     write_coco(tmp_path, images, {1: "dog", 2: "cat"}, "train.json")

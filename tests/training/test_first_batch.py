@@ -138,6 +138,19 @@ def test_the_first_step_gets_the_batch(trainer):
     assert next(iter(loader)) is not first
 
 
+def test_a_class_that_comes_up_late(trainer, monkeypatch):
+    wrong = record(gt_classes=torch.tensor([99])) | {"file_name": "b.jpg"}
+    batches = [[record()], [record()], [wrong]]
+    monkeypatch.setattr(trainer._trainer, "data_loader", ResumableLoader(batches))
+    monkeypatch.setattr(trainer.model.roi_heads, "mask_on", False)
+    check_first_batch(trainer, 3, "LOADER", nullcontext())
+    stream = iter(trainer._trainer.data_loader)
+    assert [next(stream), next(stream)] == batches[:2]
+    message = "^LOADER .*'instances'.gt_classes of 'b.jpg' is .99. in places, expected 0 to"
+    with pytest.raises(InputError, match=message):
+        next(stream)
+
+
 class Endless(torch.utils.data.IterableDataset):
     def __iter__(self):
         while True:
