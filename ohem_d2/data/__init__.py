@@ -14,7 +14,9 @@ from .needs import (
     check_objects,
     check_semantic_labels,
     records_of,
+    warn_of_classes_without_objects,
     warn_of_limit,
+    warn_of_tested_on_training,
     warn_without_pairs,
 )
 from .specs import (
@@ -48,7 +50,9 @@ __all__ = [
     "register_by_name",
     "register_datasets",
     "unknown_dataset",
+    "warn_of_classes_without_objects",
     "warn_of_limit",
     "warn_of_other_number",
+    "warn_of_tested_on_training",
     "warn_without_pairs",
 ]

@@ -303,6 +303,42 @@ def warn_without_pairs(names: Sequence[str], key: str) -> None:
             )
 
 
+def warn_of_tested_on_training(
+    test_key: str, test: Sequence[str], train_key: str, train: Sequence[str]
+) -> None:
+    """
+    Say so if a data set to evaluate with is one to train on.
+
+    Args:
+        test_key, train_key: where the config names them.
+        test, train: the data sets.
+    """
+    if both := [x for x in dict.fromkeys(test) if x in train]:
+        logger.warning(
+            f"{test_key} has {', '.join(map(repr, both))}, which {train_key} has, too: its results "
+            "are of images that the model learns from, and better than those on new images"
+        )
+
+
+def warn_of_classes_without_objects(train: Sequence[str]) -> None:
+    """
+    Name the classes that cannot be learned.
+
+    Args:
+        train: data sets to train on. If one of them is no address, none is looked at.
+    """
+    names = by_address(train)
+    if not names or len(names) < len(set(train)):
+        return
+    classes = MetadataCatalog.get(names[0]).thing_classes
+    found = {x["category_id"] for name in names for _, x in _objects(name, crowds=False)}
+    if absent := [x for i, x in enumerate(classes) if i not in found]:
+        logger.warning(
+            f"{len(absent)} of {len(classes)} classes have no object in {_quoted(names)}, so that "
+            f"the model cannot learn them: {first_few(absent)}"
+        )
+
+
 def warn_of_limit(names: Sequence[str], key: str, limit: int) -> None:
     """
     Say so if images have more objects than a model may detect.

@@ -13,6 +13,7 @@ from detectron2.config import instantiate
 from ..config import SAMPLER_OPTIONS, OHEMOptions, config_key
 from ..errors import InputError, shown
 from ..mining.samplers import SAMPLERS, Sampler
+from .arguments import arguments_of, unknown_argument
 from .sampler_check import untrained_parameters
 
 logger = logging.getLogger(__name__)
@@ -47,8 +48,9 @@ def build_sampler(options: OHEMOptions, positive_fraction: float) -> Sampler:
     is_named = isinstance(options.sampler, (str, Mapping)) and not is_registered
     if (arguments and not is_class) or not _is_sampler(found, is_named):
         raise InputError(
-            f"{_KEY} is {shown(options.sampler)}, which is not a sampler: expected a class with a "
-            "method __call__(candidates, num_samples), or a function of candidates and num_samples"
+            f"{_KEY} is {_written(options.sampler)}, which is not a sampler: expected a class with "
+            "a method __call__(candidates, num_samples), or a function of candidates and "
+            "num_samples"
         )
     known = (_parameters(found) if is_class else None) or {}
     name = getattr(found, "__name__", type(found).__name__)
@@ -66,14 +68,35 @@ def build_sampler(options: OHEMOptions, positive_fraction: float) -> Sampler:
             )
     if "positive_fraction" in known and "positive_fraction" not in arguments:
         settings["positive_fraction"] = positive_fraction
+    if is_class:
+        _check_arguments(found, arguments, options.sampler)
     sampler = _build(found, {**settings, **arguments}, options.sampler) if is_class else found
     if parameters := untrained_parameters(sampler):
         logger.warning(
-            f"{_KEY} is {shown(options.sampler)}, which has parameters ({', '.join(parameters)}) "
-            "that are not learned: what a sampler returns carries no gradients. If it does not "
-            "train them itself, set their requires_grad to False"
+            f"{_KEY} is {_written(options.sampler)}, which has parameters "
+            f"({', '.join(parameters)}) that are not learned: what a sampler returns carries no "
+            "gradients. If it does not train them itself, set their requires_grad to False"
         )
     return sampler
+
+
+def _check_arguments(found: Any, arguments: Mapping[str, Any], sampler: object) -> None:
+    taken, takes_others = arguments_of(found, passes_on=lambda _: False)
+    for name in () if takes_others else arguments:
+        if name not in taken:
+            raise InputError(
+                f"{_KEY} is {_written(sampler)}, but {unknown_argument(name, found, taken)}"
+            )
+
+
+def _written(sampler: object) -> str:
+    """As a user writes it."""
+    if not isinstance(sampler, Mapping):
+        return shown(sampler)
+    target = sampler["_target_"]
+    name = getattr(target, "__qualname__", target)
+    arguments = ", ".join(f"{k}={shown(v)}" for k, v in sampler.items() if k != "_target_")
+    return f"L({name})({arguments})"
 
 
 def _build(found: Any, arguments: Mapping[str, Any], sampler: object) -> Sampler:
@@ -81,7 +104,7 @@ def _build(found: Any, arguments: Mapping[str, Any], sampler: object) -> Sampler
         return found(**arguments)
     except (Exception, SystemExit) as e:  # it may raise anything, and even end the program
         reason = str(e) if isinstance(e, (TypeError, ValueError)) else f"{type(e).__name__}: {e}"
-        raise InputError(f"{_KEY} is {shown(sampler)}, which cannot be built: {reason}") from e
+        raise InputError(f"{_KEY} is {_written(sampler)}, which cannot be built: {reason}") from e
 
 
 def _is_sampler(found: Any, is_named: bool) -> bool:

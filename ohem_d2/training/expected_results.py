@@ -1,15 +1,74 @@
-"""Which of the results that a config expects, ``TEST.EXPECTED_RESULTS``, an evaluation misses."""
+"""The results that a config expects, ``TEST.EXPECTED_RESULTS``, and those that are missed."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import verify_results
 
-from ..errors import InputError
+from ..errors import InputError, shown
+from ..evaluation.evaluators import tasks_of
+from .nearest_keys import hint
 
 _KEY = "TEST.EXPECTED_RESULTS"
+_OF_COCO = ("bbox", "segm", "keypoints")
+
+
+def check_expected_results(cfg: CfgNode) -> None:
+    """
+    Make sure that the evaluation will have the results that a config expects.
+
+    Args:
+        cfg: the config, with its data sets registered.
+
+    Raises:
+        InputError: it will not.
+    """
+    key, results = _KEY, cfg.TEST.EXPECTED_RESULTS
+    names = cfg.DATASETS.TEST
+    if results and len(names) != 1:
+        raise InputError(
+            f"{key} is {shown(results)}, expected []: DATASETS.TEST has {len(names)} data sets, "
+            "and Detectron2 compares the results of a single one"
+        )
+    known = [task for name in names for task in tasks_of(name)]
+    model = cfg.MODEL
+    if model.META_ARCHITECTURE in ("GeneralizedRCNN", "PanopticFPN", "RetinaNet", "FCOS"):
+        heads = {"segm": model.MASK_ON, "keypoints": model.KEYPOINT_ON}
+        known = [task for task in known if heads.get(task, True)]
+    if cfg.TEST.AUG.ENABLED:
+        known += [f"{task}_TTA" for task in known]
+    for task, metric, value, tolerance in results:
+        if task not in known:
+            raise InputError(
+                f"{key} is {shown(results)}, expected results of {', '.join(known) or 'nothing'}, "
+                f"as the evaluation of {names[0]!r} has"
+            )
+        metrics = _metrics_of(names[0], task.removesuffix("_TTA"))
+        if metrics and metric not in metrics:
+            raise InputError(
+                f"{key} is {shown(results)}, expected a metric of {task} such as "
+                f"{', '.join(metrics[:6])} in the place of {metric!r}{hint(metric, metrics)}"
+            )
+        if metric.startswith("AP") and not (value - tolerance <= 100 and value + tolerance >= 0):
+            raise InputError(
+                f"{key} is {shown(results)}, expected {metric} in percent, from 0 to 100, in the "
+                f"place of {value}"
+            )
+
+
+def _metrics_of(name: str, task: str) -> list[str]:
+    """What Detectron2's evaluators name the results of a task; empty if that is not known."""
+    metadata = MetadataCatalog.get(name)
+    sizes = ["APm", "APl"] if task == "keypoints" else ["APs", "APm", "APl"]
+    if metadata.evaluator_type == "pascal_voc":
+        return ["AP", "AP50", "AP75"]
+    if metadata.evaluator_type not in ("coco", "coco_panoptic_seg") or task not in _OF_COCO:
+        return []
+    classes = metadata.get("thing_classes", ())
+    return ["AP", "AP50", "AP75", *sizes, *(f"AP-{x}" for x in classes if len(classes) > 1)]
 
 
 @contextmanager

@@ -15,7 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import InputError
 from .device import usable_device
-from .key_checks import all_keys, check_lazy_keys, lazy_interpolations
+from .interpolations import check_interpolations
+from .key_checks import all_keys, check_lazy_keys
+from .lazy_arguments import check_arguments
 from .lazy_data import data_sets_of
 from .lazy_targets import check_targets
 from .nearest_keys import hint
@@ -72,13 +74,14 @@ def load_lazy_config(
         with keys_of_python_configs():
             cfg = _run_file(config_file)
         _override(cfg, config_file, list(opts))
-        _check_interpolations(cfg, config_file)
+        check_interpolations(cfg, config_file)
         if isinstance(device := OmegaConf.select(cfg, "train.device"), str):
             cfg.train.device = usable_device("train.device", device)
         check_lazy_keys(cfg, training)
         _check_complete(cfg, config_file, training)
         made = _made(cfg, training)
         check_targets(cfg, made)
+        check_arguments(cfg, made, config_file)
         check_parts(cfg, made)
         if training and cfg.train.device == "cpu" and cfg.train.amp.enabled:
             logger.warning("train.amp.enabled is turned off: Detectron2 needs a GPU for it")
@@ -189,16 +192,6 @@ def _check_index(cfg: DictConfig, key: str, opt: str) -> None:
                 f"in the settings {opt!r}: {above} has {len(node)} entries, expected 0 to "
                 f"{len(node) - 1} in the place of {name}"
             )
-
-
-def _check_interpolations(cfg: DictConfig, config_file: str) -> None:
-    """Make sure that what refers to another key finds it, before anything looks at it."""
-    # Some nodes have a second name, in which they come again: the shortest is that which is used.
-    for key in sorted(lazy_interpolations(cfg), key=lambda key: key.count(".")):
-        try:
-            OmegaConf.select(cfg, key)
-        except Exception as e:  # a resolver of the user's own may raise anything
-            raise InputError(f"{key} in {config_file} cannot be read: {_first_line(e)}") from e
 
 
 def _check_complete(cfg: DictConfig, config_file: str, training: bool) -> None:

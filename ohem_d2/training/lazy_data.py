@@ -17,8 +17,10 @@ from ..data import (
     check_objects,
     check_semantic_labels,
     register_by_name,
+    warn_of_classes_without_objects,
     warn_of_limit,
     warn_of_other_number,
+    warn_of_tested_on_training,
     warn_without_pairs,
 )
 from ..errors import InputError
@@ -162,6 +164,8 @@ def check_lazy_needs(cfg: DictConfig, train: Sequence[str]) -> None:
     if OmegaConf.is_list(limits := OmegaConf.select(cfg, key)) and len(limits) == 2:
         warn_of_limit(test, f"{key}[1]", limits[1])
     check_objects(train, test)
+    warn_of_tested_on_training(key_of_names("test"), test, key_of_names("train"), train)
+    warn_of_classes_without_objects(train)
 
 
 def unreadable_images(cfg: DictConfig) -> str:

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import logging
 import re
 import sys
 import textwrap
@@ -84,7 +85,7 @@ def named_settings(
         InputError: Detectron2 or torch have refused them.
     """
     try:
-        with named_annotations():  # data sets are read while a trainer is built
+        with _quiet(), named_annotations():  # data sets are read while a trainer is built
             yield
     except InputError:
         raise
@@ -107,6 +108,17 @@ def named_settings(
             f"{f'{found} in {where} and' if found else where} cannot be {verb}: {reason} "
             f"({_module(frame)}, line {line})"
         ) from e
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let Detectron2 not log what it was making, which the one line or the traceback says too."""
+    log, nothing = logging.getLogger(instantiate.__module__), lambda record: False
+    log.addFilter(nothing)
+    try:
+        yield
+    finally:
+        log.removeFilter(nothing)
 
 
 def is_known(module: str) -> bool:

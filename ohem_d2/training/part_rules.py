@@ -5,6 +5,7 @@ the RPN's matcher, and that of each stage of a cascade.
 
 import inspect
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
@@ -14,6 +15,7 @@ from detectron2.modeling.box_regression import Box2BoxTransform, Box2BoxTransfor
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
+from fvcore.common.param_scheduler import MultiStepParamScheduler
 from omegaconf import DictConfig, OmegaConf
 
 from ..errors import InputError, shown
@@ -28,7 +30,16 @@ def _weights(number: int) -> Rule:
     return Rule(lambda v: rule.holds(v) and len(v) == number, f"{number} numbers above 0")
 
 
+def _are_increasing(numbers: Sequence[Any]) -> bool:
+    are_numbers = all(type(x) in (int, float) for x in numbers)
+    return are_numbers and all(a < b for a, b in pairwise([0, *numbers]))
+
+
 _FUNCTION = Rule(lambda v: v is None or callable(v), "a function, or null")
+_MILESTONES = Rule(
+    lambda v: v is None or (is_list(v) and _are_increasing(v)),
+    "null, or a list of numbers above 0, in increasing order",
+)
 _PREDICTOR = "model.roi_heads.box_predictor"
 # By what is called: what each argument may be.
 _RULES: dict[Any, dict[str, Rule]] = {
@@ -45,6 +56,7 @@ _RULES: dict[Any, dict[str, Rule]] = {
     },
     build_detection_train_loader: {"collate_fn": _FUNCTION},
     build_detection_test_loader: {"collate_fn": _FUNCTION},
+    MultiStepParamScheduler: {"milestones": _MILESTONES},
     FPN: {"fuse_type": RULES["MODEL.FPN.FUSE_TYPE"], "in_features": RULES["MODEL.FPN.IN_FEATURES"]},
     ROIPooler: {"sampling_ratio": RULES["MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO"]},
     FastRCNNOutputLayers: {
@@ -81,6 +93,26 @@ def check_parts(cfg: DictConfig, keys: Sequence[str]) -> None:
                 if len(part.labels) != number:
                     words = f"{number} labels, one more than {key}.thresholds has"
                     raise _wrong(f"{key}.labels", part.labels, words)
+            if target is MultiStepParamScheduler:
+                _check_milestones(key, part)
+
+
+def _check_milestones(key: str, part: DictConfig) -> None:
+    """How many there are, and that none is after the end."""
+    values, milestones, end = (part.get(x) for x in ("values", "milestones", "num_updates"))
+    if not is_list(values) or not is_list(milestones):
+        return
+    number = len(values) - (end is not None)
+    found = f"{key}.values is {shown([*values])}"
+    if len(milestones) != number:
+        less = (
+            " one less than values, with num_updates" if end is not None else " as many as values"
+        )
+        raise _wrong(f"{key}.milestones", milestones, f"{number} entries,{less}: {found}")
+    if milestones and type(end) is int and milestones[-1] >= end:
+        raise _wrong(
+            f"{key}.milestones", milestones, f"less than {key}.num_updates, which is {end}"
+        )
 
 
 def _check_switches(key: str, part: DictConfig, target: Any) -> None:

@@ -31,11 +31,13 @@ from ..data import (
     check_semantic_labels,
     read_all_images,
     register_datasets,
+    warn_of_classes_without_objects,
     warn_of_limit,
+    warn_of_tested_on_training,
     warn_without_pairs,
 )
-from ..errors import InputError, shown
-from ..evaluation.evaluators import build_evaluator, check_evaluator_type, tasks_of
+from ..errors import InputError
+from ..evaluation.evaluators import build_evaluator, check_evaluator_type
 from ..evaluation.tta import TTA
 from ..visualization import MinedPictures
 from . import lazy_trainer
@@ -58,7 +60,7 @@ from .data_checks import (
 )
 from .data_loader import ResumableLoader, shield_workers
 from .distributed import wrap_ddp
-from .expected_results import named_expectations
+from .expected_results import check_expected_results, named_expectations
 from .first_batch import check_first_batch
 from .ignore_regions import IgnoreMapper, ignores_regions, use_ignore_rpn
 from .interruption import ResumeHook
@@ -323,6 +325,9 @@ def _check_needs(cfg: CfgNode, training: bool) -> None:
     key = "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE"
     least = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
     check_objects(train if training else (), test, least, key)
+    if training:
+        warn_of_tested_on_training("DATASETS.TEST", test, "DATASETS.TRAIN", train)
+        warn_of_classes_without_objects(train)
     warn_of_limit(test, "TEST.DETECTIONS_PER_IMAGE", cfg.TEST.DETECTIONS_PER_IMAGE)
     if _NODES_OF_CLASSES.get(cfg.MODEL.META_ARCHITECTURE) == "ROI_HEADS":
         if cfg.MODEL.LOAD_PROPOSALS:
@@ -345,39 +350,6 @@ def _try_augmentations(cfg: CfgNode, splits: Sequence[str]) -> None:
         try_augmentations(augmentations, keys)
 
 
-def _check_expected_results(cfg: CfgNode) -> None:
-    key, results = "TEST.EXPECTED_RESULTS", cfg.TEST.EXPECTED_RESULTS
-    names = cfg.DATASETS.TEST
-    if results and len(names) != 1:
-        raise InputError(
-            f"{key} is {shown(results)}, expected []: DATASETS.TEST has {len(names)} data sets, "
-            "and Detectron2 compares the results of a single one"
-        )
-    known = [task for name in names for task in tasks_of(name)]
-    model = cfg.MODEL
-    if model.META_ARCHITECTURE in ("GeneralizedRCNN", "PanopticFPN", "RetinaNet", "FCOS"):
-        heads = {"segm": model.MASK_ON, "keypoints": model.KEYPOINT_ON}
-        known = [task for task in known if heads.get(task, True)]
-    if cfg.TEST.AUG.ENABLED:
-        known += [f"{task}_TTA" for task in known]
-    for task, metric, value, tolerance in results:
-        if task not in known:
-            raise InputError(
-                f"{key} is {shown(results)}, expected results of {', '.join(known) or 'nothing'}, "
-                f"as the evaluation of {names[0]!r} has"
-            )
-        if task.startswith(("bbox", "segm", "keypoints")) and not metric.startswith("AP"):
-            raise InputError(
-                f"{key} is {shown(results)}, expected a metric of {task} such as AP or AP50 in the "
-                f"place of {metric!r}"
-            )
-        if metric.startswith("AP") and not (value - tolerance <= 100 and value + tolerance >= 0):
-            raise InputError(
-                f"{key} is {shown(results)}, expected {metric} in percent, from 0 to 100, in the "
-                f"place of {value}"
-            )
-
-
 def _check_datasets(args, cfg: CfgNode) -> None:
     """Register those of the config, and make sure that they can be read."""
     run_of = cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR, args.resume
@@ -393,7 +365,7 @@ def _check_datasets(args, cfg: CfgNode) -> None:
     for name in cfg.DATASETS.TEST:
         check_evaluator_type(name)
     _check_needs(cfg, training=not args.eval_only)
-    _check_expected_results(cfg)
+    check_expected_results(cfg)
     if (node := _NODES_OF_CLASSES.get(cfg.MODEL.META_ARCHITECTURE)) is not None:
         names = [name for split in splits for name in cfg.DATASETS[split]]
         check_num_classes(f"MODEL.{node}.NUM_CLASSES", cfg.MODEL[node].NUM_CLASSES, names)

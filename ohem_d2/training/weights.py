@@ -5,6 +5,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from zipfile import ZipFile, is_zipfile
 
@@ -14,6 +15,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
 from ..data.class_names import normalise
+from ..data.other_files import what_file_is
 from ..data.pickles import read_pickle
 from ..errors import InputError
 
@@ -258,9 +260,12 @@ def load_torch_file(name: str, path: str) -> Any:
                 f"{name!r} was not loaded, because it names {what}, which could run code: expected "
                 "tensors and plain containers, such as a model's state_dict()"
             ) from None
+        what = what_file_is(Path(path))
+        if "ZIP" in what:  # which torch's own files are
+            what = ""
         raise InputError(
-            f"{name!r} is no checkpoint, or not a whole one: expected a file that torch.save has "
-            "written"
+            f"{name!r} is {what or 'no checkpoint, or not a whole one'}: expected a file that "
+            "torch.save has written"
         ) from None
 
 

@@ -146,7 +146,15 @@ def test_a_registered_one():
         ({"sampler": "RandomSampler(a=b)"}, "expected a name such as OHEMSampler or my_module"),
         ({"sampler": "1 + 1"}, "it is not a name"),
         ({"sampler": "Random Sampler"}, "expected a name such as OHEMSampler"),
-        ({"sampler": "RandomSampler(bins=3)"}, "cannot be built: .*unexpected keyword.*'bins'"),
+        (
+            {"sampler": "RandomSampler(bins=3)"},
+            "RandomSampler has no argument bins: expected one of .*positive_fraction",
+        ),
+        (
+            {"sampler": f"{HERE}.First(num_frst=3)"},
+            "First.num_frst=3.', but First has no argument num_frst: .*, the nearest is num_first$",
+        ),
+        ({"sampler": L(First)(num_frst=3)}, r"is L\(First\)\(num_frst=3\), but First has no argum"),
         ({"sampler": f"{HERE}.NoSampler"}, r"expected a class with a method __call__"),
         ({"sampler": f"{HERE}.first(a=1)"}, "which is not a sampler: expected a class"),
         *(

@@ -220,19 +220,45 @@ def test_a_warning_where_the_model_finds_less_than_there_is(tmp_path, caplog):
     write_coco(tmp_path, {"a.jpg": boxes}, {1: "bug"})
     address = f"coco://{tmp_path}/annotations.json?images={tmp_path}/images"
     yaml_checks(address, address, "TEST.DETECTIONS_PER_IMAGE", "5")
-    assert "TEST.DETECTIONS_PER_IMAGE is 5" in caplog.records[-1].message
+    assert "TEST.DETECTIONS_PER_IMAGE is 5" in caplog.text
     caplog.clear()
     yaml_checks(address, address, "MODEL.RPN.POST_NMS_TOPK_TEST", "6")
-    assert "MODEL.RPN.POST_NMS_TOPK_TEST is 6" in caplog.records[-1].message
+    assert "MODEL.RPN.POST_NMS_TOPK_TEST is 6" in caplog.text
     caplog.clear()
     more = "model.proposal_generator.post_nms_topk=[20,4]", "model.roi_heads.mask_in_features=null"
     lazy_checks(address, address, MASKS, *more)
-    assert "model.proposal_generator.post_nms_topk[1] is 4" in caplog.records[-1].message
+    assert "model.proposal_generator.post_nms_topk[1] is 4" in caplog.text
     caplog.clear()
     key = "model.roi_heads.box_predictor.test_topk_per_image"
     opts = f"+{key}=5", "model.roi_heads.mask_in_features=null"
     lazy_checks(address, address, MASKS, *opts)
-    assert f"{key} is 5" in caplog.records[-1].message
+    assert f"{key} is 5" in caplog.text
+
+
+@pytest.mark.parametrize("is_lazy", [False, True])
+def test_warnings_of_what_a_training_set_cannot_show(tmp_path, caplog, is_lazy):
+    write_coco(tmp_path, IMAGES, {1: "bug", 2: "ant", 3: "bee"})
+    write_coco(
+        tmp_path, {"9.jpg": [("bug", [5, 5, 9, 9])]}, {1: "bug", 2: "ant", 3: "bee"}, "b.json"
+    )
+    one, other = (
+        f"coco://{tmp_path}/{x}?images={tmp_path}/images" for x in ("annotations.json", "b.json")
+    )
+
+    def check(train, test):
+        caplog.clear()
+        if is_lazy:
+            lazy_checks(train, test, MASKS, "model.roi_heads.mask_in_features=null")
+        else:
+            yaml_checks(train, test)
+        return "; ".join(x.message for x in caplog.records)
+
+    words = check(one, one)
+    assert f"has {one!r}, which " in words
+    assert "images that the model learns from" in words
+    assert "2 of 3 classes have no object in the training set" in words
+    assert words.endswith("cannot learn them: ant; bee")
+    assert "learns from" not in check(one, other)
 
 
 def test_runs_need_bitmasks_in_a_python_config(tmp_path):

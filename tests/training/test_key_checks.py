@@ -15,6 +15,7 @@ from ohem_d2.training import checks
 from ohem_d2.training.checks import check_output_dir, check_seed
 from ohem_d2.training.config_file import _ZOO, CONFIGS, load_config
 from ohem_d2.training.data_checks import check_num_classes
+from ohem_d2.training.expected_results import check_expected_results
 from ohem_d2.training.key_checks import (
     _leaves,
     check_keys,
@@ -23,7 +24,6 @@ from ohem_d2.training.key_checks import (
     warn_of_unused_mining,
 )
 from ohem_d2.training.key_rules import RULES, TRAINING_RULES
-from ohem_d2.training.trainer import _check_expected_results
 
 QUICK_START = str(CONFIGS / "quick_start.yaml")
 PRECOMPUTED = ["MODEL.LOAD_PROPOSALS", "True",
@@ -183,11 +183,14 @@ def test_a_warmup_that_is_longer_than_the_training(caplog):
     [
         ([["box", "AP", 38.5, 0.2]], [], "expected results of bbox, box_proposals, as"),
         ([["segm", "AP", 38.5, 0.2]], [], "expected results of bbox, box_proposals, as"),
-        ([["bbox", "mAP", 38.5, 0.2]], [], "expected a metric of bbox such as AP .* of 'mAP'"),
+        ([["bbox", "mAP", 38.5, 0.2]], [], "expected a metric of bbox such as AP, .* of 'mAP'"),
         ([["bbox_TTA", "AP", 38.5, 0.2]], [], "expected results of bbox, box_proposals, as"),
         ([["bbox", "AP", 385, 2]], [], "expected AP in percent, from 0 to 100, in the pl"),
         ([["bbox", "AP50", -5, 2]], [], "expected AP50 in percent, .* in the place of -5"),
         ([["bbox", "AP", 101, 1]], [], None),
+        ([["bbox", "APx", 38, 1]], [], "APs, APm, APl in the place of 'APx', the nearest is "),
+        ([["bbox", "AP-persn", 38, 1]], [], "the nearest is AP-person"),
+        ([["bbox", "AP-person", 38, 1]], [], None),
         ([["box_proposals", "AR@100", 0.5, 0.1]], [], None),
         ([["bbox", "AP", 38.5, 0.2]], ["DATASETS.TEST", "()"], "has 0 data sets"),
         ([["bbox", "AP", 38.5, 0.2]],
@@ -203,10 +206,10 @@ def test_results_that_no_evaluation_has(results, opts, expected):
     cfg.TEST.EXPECTED_RESULTS = results
     check_keys(cfg)
     if expected is None:
-        _check_expected_results(cfg)
+        check_expected_results(cfg)
         return
     with pytest.raises(InputError, match=f"^TEST.EXPECTED_RESULTS is .*{expected}"):
-        _check_expected_results(cfg)
+        check_expected_results(cfg)
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_without_a_command_line_what_is_not_a_default_is_named():
     ],
 )
 def test_those_of_python_configs(opt, message):
-    cfg = load_lazy_config(PYTHON, [opt])
+    cfg = LazyConfig.apply_overrides(LazyConfig.load(PYTHON), [opt])
     with pytest.raises(InputError, match=message), named_settings("x.py", cfg, [opt]):
         instantiate(cfg.model)
 
@@ -112,7 +112,8 @@ def test_a_data_set_that_cannot_be_read_is_not_the_settings_fault(tmp_path):
 
 
 def test_what_a_python_config_is_made_of_is_not_named():
-    cfg = load_lazy_config(PYTHON, ["+model.roi_heads.foo=5"])
+    cfg = load_lazy_config(PYTHON)
+    cfg.model.roi_heads.foo = 5
     cfg.copied = {"model": cfg.model}
     message = "^model.roi_heads.foo is 5 in x.py, or"
     with pytest.raises(InputError, match=message), named_settings("x.py", cfg):

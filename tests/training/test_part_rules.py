@@ -2,6 +2,7 @@
 
 import pytest
 from detectron2 import model_zoo
+from detectron2.config import instantiate
 from omegaconf import OmegaConf
 
 from ohem_d2.errors import InputError
@@ -80,3 +81,30 @@ def test_what_is_no_function(split):
     cfg.dataloader[split].collate_fn = 7
     with pytest.raises(InputError, match="collate_fn is 7, expected a function, or null"):
         check_parts(cfg, [f"dataloader.{split}"])
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"milestones": [60000, 30000]}, "expected null, or a list of numbers"),
+        ({"milestones": [0, 30000]}, "numbers above 0, in increasing order"),
+        ({"milestones": [30000]}, "expected 3 entries, as many as values: .*values is .1.0, 0.1"),
+        ({"num_updates": 95000}, "expected 2 entries, one less than values, with num_updates"),
+        ({"num_updates": 70000, "milestones": [6, 70000]}, "expected less than .*, which is 70000"),
+        ({"num_updates": 90000, "milestones": [60000, 80000]}, None),
+        ({"num_updates": 90000, "milestones": None}, None),
+        ({"milestones": [6, 8, 9]}, None),
+    ],
+)
+def test_milestones(change, expected):
+    cfg = model_zoo.get_config("common/coco_schedule.py")
+    cfg.lr_multiplier = cfg.lr_multiplier_1x
+    cfg.lr_multiplier.scheduler.update(change)
+    if expected is None:
+        check_parts(cfg, ["lr_multiplier"])
+        instantiate(cfg.lr_multiplier)
+        return
+    with pytest.raises(InputError, match=f"^lr_multiplier.scheduler.milestones is .*{expected}"):
+        check_parts(cfg, ["lr_multiplier"])
+    with pytest.raises((ValueError, TypeError)):  # Detectron2, too
+        instantiate(cfg.lr_multiplier)

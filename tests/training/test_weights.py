@@ -209,6 +209,12 @@ def test_a_long_error_of_torch_is_cut(here):
     assert len(str(e.value)) < 300
 
 
+def test_a_pointer_of_git_lfs(here):
+    (here / "x.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n")
+    with pytest.raises(InputError, match="'x.pth' is a Git LFS pointer .*git lfs pull.*: expected"):
+        evaluate("x.pth")
+
+
 def test_a_truncated_file(here):
     torch.save({"model": Model().state_dict()}, "x.pth")
     whole = (here / "x.pth").read_bytes()

@@ -1,0 +1,50 @@
+"""Whether what makes the parts of a Python config takes the arguments that the config gives it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.data import build_detection_train_loader
+from omegaconf import DictConfig, OmegaConf
+from torch.utils.data import DataLoader
+
+from ..errors import InputError, shown
+from ..modeling.arguments import arguments_of, unknown_argument
+from .lazy_targets import parts_of, target_of
+from .named_settings import is_known
+
+
+def check_arguments(cfg: DictConfig, keys: Sequence[str], config_file: str) -> None:
+    """
+    Make sure that no argument of a part is unknown to what makes the part.
+
+    Args:
+        cfg: the config.
+        keys: of the parts to look at, and below. Those that are not there are left out.
+        config_file: where it is from.
+
+    Raises:
+        InputError: one is.
+    """
+    for above in keys:
+        for key, part in parts_of(OmegaConf.select(cfg, above), above):
+            target = target_of(part)
+            known, is_open = _known_to(target) if callable(target) else ([], True)
+            # Detectron2's @configurable also takes a whole config, whatever else is named.
+            if is_open or "cfg" in part:
+                continue
+            for name in map(str, part):
+                if name == "_target_" or name in known:
+                    continue
+                value = "missing" if OmegaConf.is_missing(part, name) else shown(part[name])
+                raise InputError(
+                    f"{key}.{name} is {value} in {config_file}, or the settings that change it, "
+                    f"but {unknown_argument(name, target, known)}"
+                )
+
+
+def _known_to(target: Any) -> tuple[list[str], bool]:
+    known, is_open = arguments_of(target, passes_on=is_known)
+    if target is not build_detection_train_loader:
+        return known, is_open
+    others, is_open = arguments_of(DataLoader, passes_on=is_known)  # to which it passes them
+    return [*known, *others], is_open
