@@ -29,7 +29,7 @@ function mark(e, x) {
   const verdict = decisionOf.get(x)?.decision;
   if (verdict) e.dataset.verdict = verdict;
   else delete e.dataset.verdict;
-  for (const b of e.querySelectorAll(".verdicts button")) b.setAttribute("aria-pressed", b.dataset.verdict === verdict);
+  for (const b of e.querySelectorAll("button[data-verdict]")) b.setAttribute("aria-pressed", b.dataset.verdict === verdict);
 }
 
 const cardOf = x => $("gallery").querySelector(`figure[data-id="${x.id}"]`);
@@ -151,7 +151,8 @@ function draw() {
   const truth = label ? `labelled ${label.category}` : "no label";
   const seen = x.predicted_category_id === null ? "sees nothing" : `sees ${names.get(x.predicted_category_id)}`;
   $("suspicion").replaceChildren(swatch(x.error_type), element("b", x.error_type),
-    `: ${truth}, the model ${seen} (${x.score.toFixed(2)}). ${found.indexOf(x) + 1} of ${found.length}, ${fileOf(x)}`);
+    `: ${truth}, the model ${seen} (${x.score.toFixed(2)}) `,
+    element("span", `${found.indexOf(x) + 1} of ${found.length}, ${fileOf(x)}`, {class: "soft"}));
   const [left, top, width, height] = isWhole ? [0, 0, image.width, image.height] : x.crop_bbox;
   svg.setAttribute("viewBox", `${left} ${top} ${width} ${height}`);
   const [labelHalo, boxHalo] = svg.querySelectorAll(".halo");
@@ -159,9 +160,11 @@ function draw() {
     e.style.display = label ? "" : "none";
     if (label) setBox(e, label.bbox);
   }
-  for (const e of [boxHalo, $("box")]) setBox(e, box);
+  for (const e of [boxHalo, $("box")]) {
+    e.style.display = proposal || drag?.now ? "" : "none";
+    setBox(e, box);
+  }
   $("box").style.stroke = data.colors[x.error_type];
-  $("box").style.strokeDasharray = proposal || drag ? "" : "2 4";
   const size = 9 / (svg.getScreenCTM()?.a || 1);
   svg.querySelectorAll(".corner").forEach((corner, i) => {
     corner.style.display = isFixed(x) ? "none" : "";
@@ -258,13 +261,22 @@ $("class-of-box").addEventListener("change", event => {
 
 // Keys and buttons
 
-const button = (name, key, action) => {
-  const e = element("button", name, {type: "button", title: `key ${key}`});
+function keyButton(name, key, action) {
+  const e = element("button", name, {type: "button"});
   e.addEventListener("click", action);
-  return e;
-};
+  return withKey(e, key);
+}
+
+function withKey(button, key) {
+  button.append(" ", element("kbd", key));
+  return button;
+}
+
 const toggleWhole = () => { isWhole = !isWhole; draw(); };
-$("verdicts").append(...buttons(() => current), button("undo", "u", undo), button("whole image", "z", toggleWhole));
+$("verdicts").append(
+  ...buttons(() => current).map(b => withKey(b, b.dataset.verdict[0])),
+  keyButton("undo", "u", undo), keyButton("next", "j", () => move(1)), keyButton("previous", "k", () => move(-1)),
+  keyButton("whole image", "z", toggleWhole));
 
 const KEYS = new Map([
   ["j", () => move(1)], ["k", () => move(-1)], ["u", undo], ["z", toggleWhole],
