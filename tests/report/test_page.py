@@ -80,6 +80,7 @@ def test_the_page_has_the_data_and_nothing_from_outside(tmp_path, dataset):
     assert [x["error_types"] for x in data["lists"]] == [list(ERROR_TYPES[:-1]), list(LABEL_ERRORS)]
     assert set(data["colors"]) == {*ERROR_TYPES[:-1], *LABEL_ERRORS}
     assert "img" not in parser.elements
+    assert not re.findall(r"<script>\w+\.js<", page)  # which are in it
     assert not re.findall(r"(?:https?:)?//\w|@import|innerHTML|document\.write", page)
     for name, coco in zip(("hard_examples", "label_errors"), lists):
         assert json.loads((tmp_path / f"{name}.json").read_text()) == coco
