@@ -109,7 +109,9 @@ class Page:
         return self.chrome.find_elements("css selector", css)[number]
 
     def texts(self, css):
-        return self.js("return [...document.querySelectorAll(arguments[0])].map(e => e.textContent)", css)
+        return self.js(
+            "return [...document.querySelectorAll(arguments[0])].map(e => e.textContent)", css
+        )
 
     def text(self, css):
         return " ".join(self.texts(css))
@@ -147,7 +149,9 @@ class Page:
         actions, (a, b) = self.actions(), to_screen
         actions.move_to_element_with_offset(self.find("#view"), *a).click_and_hold()
         actions.move_by_offset(b[0] - a[0], b[1] - a[1]).release().perform()
-        return 1 / per_pixel  # pixels of the image in one of the screen, which the mouse cannot part
+        return (
+            1 / per_pixel
+        )  # pixels of the image in one of the screen, which the mouse cannot part
 
     def saved(self):
         """What the file has that the page saves."""
@@ -466,7 +470,9 @@ def test_another_window_of_the_same_data_shows_what_is_decided(page):
 
 def test_an_image_that_is_turned_is_in_view_as_the_model_sees_it(write, open_page):
     stored = Image.fromarray(np.zeros((400, 300, 3), np.uint8))  # 300 wide, 400 high
-    stored.paste((255, 255, 255), (0, 0, 300, 200))  # white above, which is on the right when turned
+    stored.paste(
+        (255, 255, 255), (0, 0, 300, 200)
+    )  # white above, which is on the right when turned
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter to the right
     stored.save(write.files[0], "jpeg", exif=exif)
@@ -489,9 +495,7 @@ def test_an_image_that_is_turned_is_in_view_as_the_model_sees_it(write, open_pag
 
 
 def test_a_browser_that_keeps_nothing_is_told_of(page):
-    page.js(
-        "Object.defineProperty(window, 'localStorage', {get() { throw new Error('denied'); }})"
-    )
+    page.js("Object.defineProperty(window, 'localStorage', {get() { throw new Error('denied'); }})")
     assert page.text("#problem") == ""
     page.keys("a")
     said = "This browser does not keep decisions: save them before you leave the page."
