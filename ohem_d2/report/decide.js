@@ -156,9 +156,10 @@ function draw() {
   const [left, top, width, height] = isWhole ? [0, 0, image.width, image.height] : x.crop_bbox;
   svg.setAttribute("viewBox", `${left} ${top} ${width} ${height}`);
   const [labelHalo, boxHalo] = svg.querySelectorAll(".halo");
+  const nearest = label ? label.bbox : x.true_bbox;
   for (const e of [labelHalo, $("label-box")]) {
-    e.style.display = label ? "" : "none";
-    if (label) setBox(e, label.bbox);
+    e.style.display = nearest ? "" : "none";
+    if (nearest) setBox(e, nearest);
   }
   for (const e of [boxHalo, $("box")]) {
     e.style.display = proposal || drag?.now ? "" : "none";

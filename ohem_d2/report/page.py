@@ -314,8 +314,8 @@ def crop_window(shape: Sequence[int], annotation: dict) -> tuple[int, int, int, 
         XYXY in whole pixels, within the image: a pixel at least, also of a box that has no size or
         lies outside the image.
     """
-    boxes = [annotation[key] for key in _STYLES if annotation[key] is not None]
-    boxes = np.array([BoxMode.convert(x, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS) for x in boxes])
+    shown = [annotation[key] for key in _STYLES if annotation[key] is not None]
+    boxes = np.array([BoxMode.convert(x, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS) for x in shown])
     near, far = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
     margin = _CONTEXT * (far - near).max()
     size = np.array(shape[1::-1])
