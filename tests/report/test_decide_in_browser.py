@@ -352,6 +352,8 @@ def test_a_class_is_chosen(page):
     Select(page.find("#class-of-box")).select_by_index(3)  # no label that would go any more
     page.keys("j")
     Select(page.find("#class-of-box")).select_by_index(4)
+    width = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.js(width) == 0  # however long a name is
     first, second, third = page.saved()["decisions"]
     assert first["proposal"] == {"category": HOSTILE, "bbox": [300, 100, 60, 40]}
     assert second["proposal"] == {"category": LONG, "bbox": BOXES[1]}
@@ -370,6 +372,28 @@ def test_a_label_to_ignore_keeps_its_box_and_a_new_region_can_be_moved(page):
     assert region["decision"] == label["decision"] == "ignore"
     assert region["proposal"]["bbox"][:2] != [300, 100]
     assert (label["label"], label["proposal"]) == (LABEL[1], None)
+
+
+def test_a_label_that_would_go_can_be_moved_instead(page):
+    page.keys("j")
+    assert page.text("#effect") == "Accepting removes the label."
+    page.drag((140, 80), (150, 90))
+    assert page.text("#effect") == "Accepted: moves its box."
+    (decision,) = page.saved()["decisions"]
+    assert (decision["label"], decision["suspected"]) == (LABEL[1], None)
+    assert decision["proposal"] == {"category": "cat", "bbox": page.box()}
+    assert page.box()[:2] != BOXES[1][:2]
+    page.keys("rk")
+    assert page.saved()["decisions"][0]["proposal"]["bbox"] != BOXES[1]  # as it was left
+
+
+def test_two_suspects_of_one_label_have_one_decision(write, open_page):
+    with open_page(write("report", [(0, SPURIOUS), (1, WRONG), (0, SAME_LABEL)])) as page:
+        page.keys("r")
+        assert page.verdicts() == ["reject", "", "reject"]
+        page.keys("ja")
+        assert page.verdicts() == ["accept", "", "accept"]
+        assert len(page.saved()["decisions"]) == 1
 
 
 NEARBY = suspect("missing label", [305, 102, 60, 40], None, CAT)
@@ -408,6 +432,8 @@ def test_a_file_is_loaded_again_and_that_can_be_undone(write, open_page, tmp_pat
         page.keys("arr")
         content = page.saved()
         file = tmp_path / "mine.json"
+        content["decisions"][1]["label"] |= {"index": 7, "id": None}  # the same box, elsewhere
+        del content["decisions"][0]["suspected"]  # which others may not write
         file.write_text(json.dumps(content), encoding="utf-8")
         page.keys("uuujaji")
         before = page.verdicts()
