@@ -115,14 +115,14 @@ function setPicture() {
 
 // Where the image itself cannot be shown, its crop is.
 function setCrop() {
-  if ($("picture").getAttribute("href") === current.crop) return;
+  if (!current || $("picture").getAttribute("href") === current.crop) return;
   $("picture").setAttribute("href", current.crop);
   setBox($("picture"), current.crop_bbox);
 }
 
 // The box that is moved: that of the proposal, or of the label that would go.
 function boxOf(x) {
-  return drag?.now ?? (proposalOf(x) ?? x).bbox ?? null;
+  return drag?.now ?? (proposalOf(x) ?? labelOf(x)).bbox;
 }
 
 // A label that is to be ignored keeps its box.
