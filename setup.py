@@ -35,7 +35,7 @@ setup(
     package_dir={"ohem_d2.configs": "configs"},
     package_data={
         "ohem_d2": ["py.typed"],
-        "ohem_d2.report": ["*.html"],
+        "ohem_d2.report": ["*.html", "*.js"],
         "ohem_d2.configs": ["**/*.yaml"],
     },
     include_package_data=False,

@@ -158,7 +158,7 @@ def test_the_wheel_holds_everything(wheel):
     assert files(package / "configs") == files(ROOT / "configs")
     rest = [x for x in files(package) if not x.startswith("configs/")]
     assert rest == files(ROOT / "ohem_d2")
-    assert {"py.typed", "report/report.html", "cli.py"} <= set(rest)
+    assert {"py.typed", "report/report.html", "report/decide.js", "cli.py"} <= set(rest)
     (info,) = wheel.glob("*.dist-info")
     assert {p.name for p in wheel.iterdir()} == {"ohem_d2", info.name}
     scripts = ConfigParser()

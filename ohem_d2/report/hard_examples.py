@@ -63,6 +63,8 @@ class HardExample:
     iou: float
     # Where the model sees an object of the predicted class. None: nowhere.
     predicted_box: Box | None
+    # The position of the label among the annotations of the image. None: it belongs to none.
+    label: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Findings:
     # (L, 4) float64 and (L,) int64.
     label_boxes: np.ndarray
     label_classes: np.ndarray
+    # (L,) int64: their positions among the annotations of the image, in which regions count too.
+    label_positions: np.ndarray
     # In the box of a label, (L,): how probable the model finds its class; and the class that it
     # finds most probable, or `num_classes` for background, and how probable it finds that.
     label_probs: np.ndarray
@@ -101,7 +105,8 @@ def build_mapper(cfg: CfgNode | DictConfig) -> Callable[[dict], dict]:
 
     Returns:
         a function from a record of Detectron2's catalog to what `IgnoreMapper` returns, and
-        ``regions``, (G, 4), those to ignore in pixels of the file.
+        ``regions``, (G, 4), those to ignore in pixels of the file, and ``label_positions``, (L,),
+        of the instances among the annotations of the record.
     """
     if isinstance(cfg, DictConfig):
         at_test = cfg.dataloader.test.mapper
@@ -124,7 +129,17 @@ def build_mapper(cfg: CfgNode | DictConfig) -> Callable[[dict], dict]:
             for a in record["annotations"]
             if is_region(a, mapper.ignore_difficult)
         ]
-        return {**mapper(record), "regions": np.array(regions, dtype=float).reshape(-1, 4)}
+        # What is left of the annotations comes back with its position for a class.
+        annotations = [{**a, "category_id": i} for i, a in enumerate(record["annotations"])]
+        x = mapper({**record, "annotations": annotations})
+        positions = x["instances"].gt_classes
+        classes = [record["annotations"][i]["category_id"] for i in positions.tolist()]
+        x["instances"].gt_classes = torch.tensor(classes, dtype=torch.int64)
+        return {
+            **x,
+            "regions": np.array(regions, dtype=float).reshape(-1, 4),
+            "label_positions": positions.numpy(),
+        }
 
     return prepare
 
@@ -203,13 +218,17 @@ def look_at(model: GeneralizedRCNN, x: dict) -> Findings:
     height, width = x["instances"].image_size
     to_file = np.array([x["width"] / width, x["height"] / height] * 2)
     objects, label_classes = targets[0].gt_boxes, targets[0].gt_classes.cpu().numpy()
+    positions = x["label_positions"]
     probs_of_labels = with_background(probs_of_labels, by_sigmoid)
     return Findings(
         hard_examples=list(
-            _examples(mined, types, with_background(probs, by_sigmoid), boxes, objects, to_file)
+            _examples(
+                mined, types, with_background(probs, by_sigmoid), boxes, objects, positions, to_file
+            )
         ),
         label_boxes=objects.tensor.cpu().numpy() * to_file,
         label_classes=label_classes,
+        label_positions=positions,
         label_probs=probs_of_labels[np.arange(len(label_classes)), label_classes],
         seen_classes=probs_of_labels.argmax(axis=1),
         seen_probs=probs_of_labels.max(axis=1),
@@ -302,6 +321,7 @@ def _examples(
     scores: np.ndarray,
     boxes: Tensor,
     objects: Boxes,
+    positions: np.ndarray,
     to_file: np.ndarray,
 ) -> Iterator[HardExample]:
     """
@@ -311,6 +331,7 @@ def _examples(
         scores: (R, K + 1) how probable each class is, and background.
         boxes: (R, K * 4), or (R, 4) if class-agnostic: where each class is.
         objects: the boxes of all objects of the image.
+        positions: theirs among the annotations of the image.
         to_file: (4,) from pixels of the image as the model sees it to those of its file.
     """
     num_classes = scores.shape[1] - 1
@@ -339,4 +360,5 @@ def _examples(
             true_box=None if best is None else in_file(objects.tensor[best]),
             iou=0.0 if best is None else float(ious[i, best]),
             predicted_box=None if is_bg else in_file(boxes[i, of_class]),
+            label=int(positions[mined.gt_index[i]]) if label < num_classes else None,
         )

@@ -171,6 +171,7 @@ def _of_label(f: Findings, error_type: str, label: int) -> HardExample:
         true_box=box,
         iou=1.0,
         predicted_box=None if is_background else box,
+        label=int(f.label_positions[label]),
     )
 
 
@@ -193,6 +194,7 @@ def _of_detection(
         true_box=None if near is None else tuple(f.label_boxes[near].tolist()),
         iou=0.0 if near is None else float(of_box[near]),
         predicted_box=box,
+        label=None if label is None else int(f.label_positions[label]),
     )
 
 

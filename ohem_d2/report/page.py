@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
 
@@ -25,10 +26,14 @@ from .label_errors import LABEL_ERRORS
 logger = logging.getLogger(__name__)
 
 _TEMPLATE = Path(__file__).with_name("report.html")
+_SCRIPTS = [Path(__file__).with_name(x) for x in ("decisions.js", "decide.js")]
 _MOST = 5000  # of each list are on the page
 _CROP_SIZE = 260  # pixels of the longer side of a crop, whatever it shows
 _CONTEXT = 0.6  # of the longer side of what is shown, on each side
 _TRUTH_COLOR = (255, 255, 255)
+# Of each box that is drawn, whether it is the truth, and how wide its line is. Where two are the
+# same, the first is drawn.
+_STYLES = {"true_bbox": (True, 2), "bbox": (False, 2), "predicted_bbox": (False, 1)}
 # What the lists are called, and which error types they have.
 _LISTS = {
     "hard_examples": ("hard examples", ERROR_TYPES[:-1]),
@@ -62,7 +67,9 @@ def as_coco(
         what a JSON file of COCO's has. An annotation has the box of the example, the class of the
         object or, where there is none, that for which it is taken; and ``error_type``, ``loss``,
         ``score``, ``iou``, ``predicted_category_id`` (null: background), ``is_labelled``,
-        ``true_bbox``, ``predicted_bbox`` and ``crop``, for which see `write_page`.
+        ``true_bbox``, ``predicted_bbox``; ``label_index``, ``label_id`` and ``label_bbox`` of the
+        label that it belongs to, as the record has it; ``crop`` and ``crop_bbox``, for which see
+        `write_page`.
     """
     ids = _category_ids(dataset_name)
     image_ids = _image_ids(records)
@@ -72,6 +79,7 @@ def as_coco(
         classes = [k for k in (x.true_class, x.predicted_class) if k is not None]
         predicted = None if x.predicted_class is None else ids.get(x.predicted_class)
         box = _xywh(x.box)
+        label = None if x.label is None else records[image]["annotations"][x.label]
         annotations.append(
             {
                 "id": number,
@@ -88,11 +96,19 @@ def as_coco(
                 "predicted_category_id": predicted,
                 "true_bbox": None if x.true_box is None else _xywh(x.true_box),
                 "predicted_bbox": None if x.predicted_box is None else _xywh(x.predicted_box),
+                "label_index": x.label,
+                "label_id": label.get("id") if label else None,
+                "label_bbox": _box_of(label) if label else None,
                 "crop": None,
+                "crop_bbox": None,
             }
         )
     return {
-        "info": {"description": f"{_LISTS[name][0]} of {dataset_name}"},
+        "info": {
+            "description": f"{_LISTS[name][0]} of {dataset_name}",
+            "dataset": dataset_name,
+            "ohem_d2": _version(),
+        },
         "images": [
             {
                 "id": i,
@@ -132,6 +148,19 @@ def _image_ids(records: Sequence[dict]) -> list[int]:
     return ids if all(isinstance(i, int) for i in ids) else list(range(1, len(ids) + 1))
 
 
+def _version() -> str | None:
+    """That of this package; None where it is not installed, as in a clone."""
+    try:
+        return version("ohem_d2")
+    except PackageNotFoundError:
+        return None
+
+
+def _box_of(label: dict) -> list[float]:
+    box = [float(v) for v in label["bbox"]]
+    return BoxMode.convert(box, label["bbox_mode"], BoxMode.XYWH_ABS)
+
+
 def _xywh(box: Box) -> list[float]:
     return BoxMode.convert(list(box), BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
 
@@ -162,7 +191,8 @@ def write_page(folder: Path, dataset_name: str, hard_examples: dict, label_error
         folder: where to. It is made if need be.
         dataset_name: that of the data set.
         hard_examples: what `as_coco` returned. ``crop`` of what is drawn becomes its file, relative
-            to the folder; of other examples it stays null.
+            to the folder, and ``crop_bbox`` what part of the image it shows; of other examples they
+            stay null.
         label_errors: the same, of the same images.
 
     Raises:
@@ -178,9 +208,8 @@ def write_page(folder: Path, dataset_name: str, hard_examples: dict, label_error
     for name, (title, error_types) in _LISTS.items():
         of = cocos[name]["annotations"]
         to_draw += [(crops / f"{name}_{x['id']:06d}.jpg", x) for x in of[:_MOST]]
-        lists.append(
-            {"name": title, "error_types": error_types, "number": len(of), "of": of[:_MOST]}
-        )
+        each = {"name": title, "error_types": error_types, "number": len(of), "of": of[:_MOST]}
+        lists.append({**each, "is_of_labels": name == "label_errors"})
     images = {x["id"]: x for x in hard_examples["images"]}
     interrupt = None
     try:
@@ -189,7 +218,7 @@ def write_page(folder: Path, dataset_name: str, hard_examples: dict, label_error
         except KeyboardInterrupt as e:
             logger.warning("Interrupted while drawing: the page has what is drawn")
             interrupt = e
-        _write_html(folder, dataset_name, images, hard_examples["categories"], lists)
+        _write_html(folder, dataset_name, hard_examples, lists)
     except OSError:
         _remove_crops(crops)
         raise
@@ -210,18 +239,22 @@ def _remove_crops(folder: Path) -> None:
         folder.rmdir()
 
 
-def _write_html(
-    folder: Path, dataset_name: str, images: dict[int, dict], categories: list, lists: list[dict]
-) -> None:
-    """The page, with those examples of the lists that are drawn."""
+def _write_html(folder: Path, dataset_name: str, coco: dict, lists: list[dict]) -> None:
+    """The page, with those examples of the lists that are drawn. `coco` has the images of both."""
     for each in lists:
         each["of"] = [x for x in each["of"] if x["crop"] is not None]
     shown = {x["image_id"] for each in lists for x in each["of"]}
+    images = [
+        {**x, "url": Path(x["file_name"]).as_uri()} for x in coco["images"] if x["id"] in shown
+    ]
     data = {
         "dataset": dataset_name,
-        "number_of_images": len(images),
-        "images": [x for x in images.values() if x["id"] in shown],
-        "categories": categories,
+        # An address may be relative: what it names is told by where its images are.
+        "folder": os.path.dirname(coco["images"][0]["file_name"]),
+        "ohem_d2": _version(),
+        "number_of_images": len(coco["images"]),
+        "images": images,
+        "categories": coco["categories"],
         "lists": lists,
         "colors": {
             error_type: f"rgb({', '.join(str(round(255 * c)) for c in color)})"
@@ -231,8 +264,10 @@ def _write_html(
     }
     # Nothing in a name can end the script element that holds it.
     text = json.dumps(data).replace("<", "\\u003c")
-    page = _TEMPLATE.read_text(encoding="utf-8").replace(">DATA<", f">{text}<")
-    write_whole(folder / "index.html", page)
+    page = _TEMPLATE.read_text(encoding="utf-8")
+    for script in _SCRIPTS:
+        page = page.replace(f">{script.name}<", f">\n{script.read_text(encoding='utf-8')}<")
+    write_whole(folder / "index.html", page.replace(">DATA<", f">{text}<"))
 
 
 def _write_crops(
@@ -259,9 +294,34 @@ def _draw_crops(
         for file, x in of_image:
             crop = draw_crop(image, x)[:, :, ::-1]
             _, encoded = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, 85])
-            yield file, x, encoded.tobytes()
+            content = encoded.tobytes()
+            x0, y0, x1, y1 = crop_window(image.shape, x)
+            x["crop_bbox"] = [x0, y0, x1 - x0, y1 - y0]
+            yield file, x, content
     except Exception as e:  # what reads images raises anything
         logger.warning(f"Of {image_file} not all is on the page: {e}")
+
+
+def crop_window(shape: Sequence[int], annotation: dict) -> tuple[int, int, int, int]:
+    """
+    What part of an image shows an example and what is around it.
+
+    Args:
+        shape: that of the image, (H, W, ...).
+        annotation: one of those that `as_coco` returns.
+
+    Returns:
+        XYXY in whole pixels, within the image: a pixel at least, also of a box that has no size or
+        lies outside the image.
+    """
+    shown = [annotation[key] for key in _STYLES if annotation[key] is not None]
+    boxes = np.array([BoxMode.convert(x, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS) for x in shown])
+    near, far = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+    margin = _CONTEXT * (far - near).max()
+    size = np.array(shape[1::-1])
+    x0, y0 = np.floor((near - margin).clip(0, size - 1)).astype(int).tolist()
+    x1, y1 = np.ceil((far + margin).clip([x0 + 1, y0 + 1], size)).astype(int).tolist()
+    return x0, y0, x1, y1
 
 
 def draw_crop(image: np.ndarray, annotation: dict) -> np.ndarray:
@@ -277,20 +337,13 @@ def draw_crop(image: np.ndarray, annotation: dict) -> np.ndarray:
         RGB of uint8.
     """
     color = tuple(round(255 * c) for c in _COLORS[annotation["error_type"]])
-    # Where two are the same, the first is drawn.
-    styles = {"true_bbox": (_TRUTH_COLOR, 2), "bbox": (color, 2), "predicted_bbox": (color, 1)}
     drawn: dict[tuple[float, ...], tuple[Sequence[float], int]] = {}
-    for key, style in styles.items():
+    for key, (is_truth, width) in _STYLES.items():
         if annotation[key] is not None:
             box = BoxMode.convert(annotation[key], BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
-            drawn.setdefault(tuple(box), style)
+            drawn.setdefault(tuple(box), (_TRUTH_COLOR if is_truth else color, width))
     boxes = np.array(list(drawn))
-    near, far = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
-    margin = _CONTEXT * (far - near).max()
-    size = np.array(image.shape[1::-1])
-    # A pixel at least, also of a box that has no size or lies outside the image.
-    x0, y0 = np.floor((near - margin).clip(0, size - 1)).astype(int)
-    x1, y1 = np.ceil((far + margin).clip([x0 + 1, y0 + 1], size)).astype(int)
+    x0, y0, x1, y1 = crop_window(image.shape, annotation)
     scale = _CROP_SIZE / max(x1 - x0, y1 - y0)
     crop_size = [max(1, round(scale * s)) for s in (x1 - x0, y1 - y0)]
     crop = cv2.resize(image[y0:y1, x0:x1], crop_size, interpolation=cv2.INTER_AREA)

@@ -131,6 +131,25 @@ def test_crowds_are_no_objects(data):
     assert len(findings.label_classes) == len(OBJECTS)
 
 
+def test_labels_are_known_by_their_positions_among_all_annotations(data):
+    model, record, _ = model_and_image(FPN, data)
+    box = {"bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+    crowd = {"bbox": [5, 6, 10, 20], "iscrowd": 1, **box}
+    outside = {"bbox": [900, 900, 10, 10], **box}  # of which nothing is left
+    first, second = record["annotations"]
+    cfg = load_config(FPN, [*SHRINK_OPTS, "INPUT.MIN_SIZE_TEST", "64"])
+    x = build_mapper(cfg)({**record, "annotations": [crowd, first, outside, second]})
+    findings = look_at(model, x)
+    assert findings.label_positions.tolist() == [1, 3]
+    assert findings.label_classes.tolist() == [first["category_id"], second["category_id"]]
+    of_classes = {a["category_id"]: i for i, a in ((1, first), (3, second))}
+    assert len(of_classes) == 2
+    of_labels = [e for e in findings.hard_examples if e.true_class is not None]
+    assert of_labels
+    for e in findings.hard_examples:
+        assert e.label == (None if e.true_class is None else of_classes[e.true_class])
+
+
 @pytest.mark.parametrize("mark", ["iscrowd", "ignore", "difficult"])
 def test_no_hard_example_lies_in_a_region_to_ignore(data, mark):
     region = {"bbox": [0, 0, 40, 60], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0, mark: 1}

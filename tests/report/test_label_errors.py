@@ -20,6 +20,7 @@ def findings(labels=(), detections=(), crowds=()):
         hard_examples=[],
         label_boxes=np.array(label_boxes, dtype=float).reshape(-1, 4),
         label_classes=np.array(label_classes, dtype=int),
+        label_positions=np.arange(len(label_classes)) + 1,  # behind a region to ignore
         label_probs=np.array([p[k] for p, k in zip(probs, label_classes)]),
         seen_classes=probs.argmax(axis=1),
         seen_probs=probs.max(axis=1),
@@ -66,6 +67,7 @@ def test_each_error_by_hand_and_the_worst_first():
     assert placed.true_box == PLACE
     assert placed.iou == pytest.approx(1 / 3)
     assert (missing.box, missing.true_box, missing.iou) == (FAR, None, 0)
+    assert [x.label for _, x in by_loss(images)] == [1, 2, 1, None]
     assert set(LABEL_ERRORS) == {x.error_type for _, x in by_loss(images)}
 
 
@@ -130,6 +132,7 @@ def test_cleanlab_by_hand():
     assert ("missing label", FAR) in of_images[1]
     assert of_images[2][0] == ("badly placed label", (10, 0, 30, 20))  # where it is seen
     assert 3 not in of_images
+    assert all((x.label is None) == (x.error_type == "missing label") for _, x in ranked)
     # In cleanlab's order of classes, not in that of the detections.
     assert sorted(of_images[5]) == [("missing label", FARTHER), ("missing label", FAR)]
     classes = {x.box: x.predicted_class for i, x in ranked if i == 5}

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from detectron2.data import MetadataCatalog
+from detectron2.structures import BoxMode
 from full_disk import fill_disk
 
 from ohem_d2.mining.error_types import ERROR_TYPES
@@ -79,6 +80,7 @@ def test_the_page_has_the_data_and_nothing_from_outside(tmp_path, dataset):
     assert [x["error_types"] for x in data["lists"]] == [list(ERROR_TYPES[:-1]), list(LABEL_ERRORS)]
     assert set(data["colors"]) == {*ERROR_TYPES[:-1], *LABEL_ERRORS}
     assert "img" not in parser.elements
+    assert not re.findall(r"<script>\w+\.js<", page)  # which are in it
     assert not re.findall(r"(?:https?:)?//\w|@import|innerHTML|document\.write", page)
     for name, coco in zip(("hard_examples", "label_errors"), lists):
         assert json.loads((tmp_path / f"{name}.json").read_text()) == coco
@@ -103,6 +105,8 @@ def test_a_crop_of_each_example(tmp_path, dataset):
     assert shown == crops
     listed = json.loads((tmp_path / "report/hard_examples.json").read_text())["annotations"]
     assert [x["crop"] for x in listed] == crops[:2]
+    # The first shows its box and its label, and 0.6 times their longer side around both.
+    assert [x["crop_bbox"] for x in listed] == [[12, 12, 66, 66], [0, 0, 23, 32]]
 
 
 FILES = ["hard_examples.json", "index.html", "label_errors.json"]
@@ -246,12 +250,14 @@ def test_coco_by_hand():
     )
     easy = HardExample("look-alike", 1.0, (0, 0, 10, 20), None, 1, 0.75, None, 0.0, (1, 0, 10, 20))
     hard = HardExample(
-        "missed object", 2.0, (5, 5, 15, 25), 0, None, 0.5, (5, 5, 15, 27), 0.9, None
+        "missed object", 2.0, (5, 5, 15, 25), 0, None, 0.5, (5, 5, 15, 27), 0.9, None, label=1
     )
     size = {"height": 30, "width": 40}
+    crowd = {"bbox": [0, 0, 9, 9], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0, "iscrowd": 1}
+    label = {"bbox": [5, 5, 15, 27], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, "id": 12}
     records = [
         {"file_name": "a.jpg", "image_id": "x", **size},
-        {"file_name": "b.jpg", "image_id": "y", **size},
+        {"file_name": "b.jpg", "image_id": "y", "annotations": [crowd, label], **size},
     ]
     coco = as_coco(records, [(1, hard), (0, easy)], name, "hard_examples")
     file = os.path.abspath("b.jpg")
@@ -262,11 +268,14 @@ def test_coco_by_hand():
         "id": 1, "image_id": 2, "category_id": 7, "bbox": [5, 5, 10, 20], "area": 200,
         "iscrowd": 0, "error_type": "missed object", "loss": 2.0, "score": 0.5, "iou": 0.9,
         "is_labelled": True, "predicted_category_id": None, "true_bbox": [5, 5, 10, 22],
-        "predicted_bbox": None, "crop": None,
+        "predicted_bbox": None, "label_index": 1, "label_id": 12, "label_bbox": [5, 5, 10, 22],
+        "crop": None, "crop_bbox": None,
     }  # fmt: skip
     assert (second["category_id"], second["predicted_category_id"]) == (3, 3)
     assert (second["is_labelled"], second["true_bbox"]) == (False, None)
     assert second["predicted_bbox"] == [1, 0, 9, 20]
+    assert (second["label_index"], second["label_id"], second["label_bbox"]) == (None,) * 3
+    assert coco["info"]["dataset"] == name
 
 
 @pytest.mark.parametrize("image_ids", [(7, 0), ("7", "0")])

@@ -304,7 +304,7 @@ def test_hostile_names(trained):
     assert [x["name"] for x in found["categories"]] == [hostile, "dog"]
     assert found["images"][0]["file_name"].endswith(f"{image}.jpg")
     page = (trained / "report/index.html").read_text(encoding="utf-8")
-    assert page.count("</script>") == 2
+    assert page.count("</script>") == 5
     assert "<img" not in page
 
 
