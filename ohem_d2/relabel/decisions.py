@@ -61,7 +61,7 @@ class Decision:
         """Name it in a message."""
         of = self.label or self.proposal
         where = f"{of.category!r} at {as_xywh(of.box)}" if of else "no box"
-        return f"{self.image}: {self.suspect}, {where}"
+        return f"{self.suspect}, {where}"
 
 
 def as_xywh(box: Box) -> list[float]:

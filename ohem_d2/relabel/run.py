@@ -9,7 +9,6 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from .. import __version__
 from ..data.addresses import join_address, load_address, split_address
 from ..data.builtin import register_builtin
 from ..data.findings import Findings
@@ -62,7 +61,7 @@ def relabel(file: Path, output: Path, dataset: str | None = None) -> str:
     check_output_dir("--output", output)
     notes = _apply(outcomes, annotations)
     log: dict[str, Any] = {
-        "info": {"dataset": name, "decisions": str(file), "ohem_d2": __version__},
+        "info": {"dataset": name, "decisions": str(file)},
         **{status.replace(" ", "_"): [] for status in (CHANGED, ALREADY, REJECTED, LEFT_OUT)},
     }
     for x in outcomes:

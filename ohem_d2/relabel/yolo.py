@@ -151,7 +151,7 @@ class YoloAnnotations:
 
     def address(self, folder: Path) -> tuple[Path, dict[str, str]]:
         """See `Annotations`. The links lie where the files say that images are."""
-        return folder / self._layout.inside(self._described.source), {"split": self._split}
+        return folder / self._layout.source, {"split": self._split}
 
 
 def _with_words(line: str, words: Sequence[str]) -> str:

@@ -46,6 +46,9 @@ class Layout:
         here = os.path.abspath(self._source.parent)
         # The file that describes the data set lies where it lay, if that is above all the others.
         self._base = here if os.path.commonpath([base, here]) == here else base
+        is_moved = self._base != here and self._source.suffix.lower() in (*_YAML, *_DARKNET)
+        # Relative to the folder that is written, as are the paths in it.
+        self.source = Path(self._source.name) if is_moved else self.inside(self._source)
 
     def inside(self, file: Path) -> Path:
         """Return where a file is to lie."""
@@ -65,8 +68,14 @@ class Layout:
         written: dict[Path, bytes] = {}
         for entry in {y for x in self._entries.values() for y in x}:
             if entry is not None and not entry.is_dir():
-                self._put(entry, self._of_list(entry), written, copied)
-        self._put(self._source, self._of_source(), written, copied)
+                if (new := self._of_list(entry)) is None:
+                    copied[self.inside(entry)] = entry
+                else:
+                    written[self.inside(entry)] = new
+        if (new := self._of_source()) is None:
+            copied[self.source] = self._source
+        else:
+            written[self.source] = new
         if (names := self._names_of_darknet()) is not None:
             copied[self.inside(names)] = names
         for name in NAMES:  # beside the labels or the file that describes the data set
@@ -74,14 +83,6 @@ class Layout:
                 if (folder / name).is_file():
                     copied.setdefault(self.inside(folder / name), folder / name)
         return Output(written, {x: y for x, y in copied.items() if x not in written}, links)
-
-    def _put(
-        self, file: Path, new: bytes | None, written: dict[Path, bytes], copied: dict[Path, Path]
-    ) -> None:
-        if new is None:
-            copied[self.inside(file)] = file
-        else:
-            written[self.inside(file)] = new
 
     def _leads_inside(self, path: str, *folders: Path) -> bool:
         """Whether a path leads to what is below a folder, and does so from its copy, too."""
@@ -120,7 +121,8 @@ class Layout:
             if found is not None
         ]
         home = self._source.parent
-        if self._is_at_home(self._source) and all(self._leads_inside(x, home) for x in entries):
+        is_at_home = self.source == self.inside(self._source)
+        if is_at_home and all(self._leads_inside(x, home) for x in entries):
             return None
         content = self._source.read_bytes()
         if self._source.suffix.lower() in _YAML:
