@@ -61,18 +61,15 @@ class XmlText:
         if self._before + text.encode(self._encoding) != content:
             raise InputError(f"{file} is not plain {self._encoding}, expected a file in UTF-8")
         stripped = text.lstrip()
-        self._before += text[: len(text) - len(stripped)].encode(self._encoding)
-        if text != stripped and self._encoding.startswith("utf-16"):
-            raise InputError(f"{file} begins with white space, expected XML")
+        self._space = text[: len(text) - len(stripped)]
         self.text = stripped.encode()
         self.root = _parsed(self.text)
 
     def as_bytes(self, text: bytes) -> bytes:
         """Return the content of the file with another text."""
-        try:
-            return self._before + text.decode().encode(self._encoding)
-        except UnicodeEncodeError:  # a class that its encoding has no letters for
-            return self._before + text.decode().encode(self._encoding, "xmlcharrefreplace")
+        new = self._space + text.decode()
+        # As numbers, what its encoding has no letters for: it may be in a new class.
+        return self._before + new.encode(self._encoding, "xmlcharrefreplace")
 
 
 def _parsed(text: bytes) -> Element:

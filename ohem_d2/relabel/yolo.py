@@ -114,7 +114,7 @@ class YoloAnnotations:
         notes = []
         end = "\r\n" if lines and lines[0].endswith("\r\n") else "\n"
         is_polygons = any(self._is_polygon(x.split()) for x in lines)
-        for edit in edits:
+        for edit in sorted(edits, key=lambda x: x.at is None):  # new ones come last
             if edit.at is None:
                 assert edit.category is not None
                 assert edit.box is not None

@@ -144,7 +144,10 @@ class Layout:
         changes = []
         assert root is not None
         for key, value in root.value:
-            start, end = value.start_mark.index, value.end_mark.index
+            is_lines = isinstance(value, yaml.SequenceNode) and not value.flow_style
+            # Which is said to end where the next key begins
+            last = value.value[-1] if is_lines else value
+            start, end = value.start_mark.index, last.end_mark.index
             if key.value == "path":
                 put = '""'  # its own folder
             elif key.value in self._splits:
@@ -152,8 +155,7 @@ class Layout:
                 put = json.dumps(entries if len(entries) > 1 else entries[0], ensure_ascii=False)
             else:
                 continue
-            rest = text[start:end]  # of a list in lines, with the end of its last one
-            changes.append((start, end, put + rest[len(rest.rstrip()) :]))
+            changes.append((start, end, put))
         for start, end, put in sorted(changes, reverse=True):
             lead = text[:start]
             if "\n" in text[len(lead.rstrip(" ")) - 1 : start]:
