@@ -26,6 +26,7 @@ from . import __version__
 from .data import ADDRESSES
 from .errors import InputError
 from .paths import wrong_name
+from .relabel.exchange import TOOLS, export_suspects, import_decisions
 from .relabel.run import relabel as write_relabelled
 from .report.data_page import MAX_PICTURES, look_at_data
 from .report.run import RANKINGS, write_report
@@ -366,6 +367,36 @@ example:
         sys.exit(130)  # as shells have it
 
 
+def suspects(argv: Sequence[str], prog: str | None = None) -> None:
+    """Take the suspected label errors of a report to a labelling tool, and back as decisions."""
+    parser = _parser(
+        prog,
+        suspects.__doc__,
+        """
+examples:
+  %(prog)s report --to label-studio --output tasks.json
+  %(prog)s report --to cvat --output suspects.xml
+  %(prog)s report --from annotations.xml --output decisions.json
+""",
+    )
+    parser.add_argument("report", metavar="REPORT", help="the folder that 'ohem-d2 report' wrote")
+    way = parser.add_mutually_exclusive_group(required=True)
+    way.add_argument("--to", choices=TOOLS, help="write pre-annotations")
+    way.add_argument("--from", dest="export", help="read what the tool exports (.json, .xml)")
+    parser.add_argument("--output", required=True, help="the file to write")
+    args = parser.parse_args(argv)
+    try:
+        if reason := wrong_name(args.output):
+            raise InputError(f"--output is {args.output!r}, which {reason}, expected a file's path")
+        report_folder, output = Path(args.report), Path(args.output)
+        if args.to is not None:
+            export_suspects(report_folder, args.to, output)
+        else:
+            import_decisions(report_folder, Path(args.export), output)
+    except InputError as e:
+        sys.exit(f"error: {e}")
+
+
 def proposals(argv: Sequence[str], prog: str | None = None) -> None:
     """Compute the selective search proposals of a data set, as Fast R-CNN learns from."""
     from .data.selective_search import MODES, compute_proposals  # which needs Unix
@@ -451,6 +482,7 @@ def _find_own_modules() -> None:
 COMMANDS = {
     "train": train,
     "report": report,
+    "suspects": suspects,
     "relabel": relabel,
     "data": data,
     "proposals": proposals,
