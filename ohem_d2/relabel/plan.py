@@ -86,7 +86,7 @@ def plan(
         if image not in labels:
             labels[image] = annotations.labels(image)
         outcomes.append(_decide(decision, image, labels[image], annotations, classes))
-    _refuse_contradictions(outcomes, annotations)
+    _refuse_contradictions(outcomes)
     return outcomes
 
 
@@ -204,17 +204,19 @@ def _check_class(
         )
 
 
-def _refuse_contradictions(outcomes: Sequence[Outcome], annotations: Annotations) -> None:
+def _refuse_contradictions(outcomes: Sequence[Outcome]) -> None:
     """
     Leave out decisions of which the second one would undo or repeat the first: different ones on
     one label or on one place, and those that make what another one changes.
     """
-    active = [x for x in outcomes if x.status in (CHANGED, ALREADY)]
     groups: dict[tuple, list[Outcome]] = defaultdict(list)
     of_images: dict[Image, list[Outcome]] = defaultdict(list)
-    for x in active:
-        assert x.image is not None
+    for x in outcomes:
+        if x.image is None or x.status == REJECTED:
+            continue
         of_images[x.image].append(x)
+        if x.status == LEFT_OUT:
+            continue
         for at in x.touched:
             groups[x.image, at].append(x)
         if x.decision.label is None and x.after is not None:
@@ -228,8 +230,8 @@ def _refuse_contradictions(outcomes: Sequence[Outcome], annotations: Annotations
                 x.edits = []
                 x.status = ALREADY
     for image, of_image in of_images.items():
-        for x in of_image:
-            for y in of_image:
+        for x in (x for x in of_image if x.status != LEFT_OUT):
+            for y in of_image:  # also one whose label x would put there again
                 label = y.decision.label
                 if x is y or x.after is None or label is None or _effect(x) == _effect(y):
                     continue

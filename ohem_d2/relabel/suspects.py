@@ -1,8 +1,8 @@
 """
 Suspected label errors of a report, on their way to a labelling tool and back.
 
-The tool shows what would be labelled if all were accepted, and for a spurious label, the label. What
-comes back says what is to be labelled: a box that stayed, moved, or is gone.
+The tool shows what would be labelled if all were accepted, and for a spurious label, the label.
+What comes back says what is to be labelled: a box that stayed, moved, or is gone.
 """
 
 import os
@@ -178,20 +178,18 @@ def _entry(
     label: Object | None,
     proposal: Object | None,
 ) -> dict[str, Any]:
-    label_, proposal_ = (
-        None if x is None else {"category": x.category, "bbox": as_xywh(x.box)}
-        for x in (label, proposal)
-    )
-    if label_ is not None:
-        label_ |= {"index": None, "id": None}
     return {
         "image": image,
         "image_id": image_id,
         "suspect": name,
         "decision": action,
-        "label": label_,
-        "proposal": proposal_,
+        "label": None if label is None else {"index": None, "id": None, **_described(label)},
+        "proposal": None if proposal is None else _described(proposal),
     }
+
+
+def _described(x: Object) -> dict[str, Any]:
+    return {"category": x.category, "bbox": as_xywh(x.box)}
 
 
 def checked_shape(category: object, corners: Sequence[object], where: str) -> Object:

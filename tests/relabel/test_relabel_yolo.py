@@ -74,9 +74,7 @@ def test_polygons_and_keypoints(tmp_path, capsys):
         decision(data.image, label=("dog", box), proposal=("cat", [8, 6, 40, 30])),
         decision(data.image, proposal=("dog", CAT)),
     )
-    assert data.changed() == (
-        "1 0.1 0.1 0.6 0.1 0.6 0.6 0.1 0.6\n0 0 0 0.1 0 0.1 0.1 0 0.1\n"
-    )
+    assert data.changed() == ("1 0.1 0.1 0.6 0.1 0.6 0.6 0.1 0.6\n0 0 0 0.1 0 0.1 0.1 0 0.1\n")
     assert [x[1] for x in read_objects(address)["a.jpg"]] == [[8, 6, 40, 30], CAT]
     assert "- outline replaced by the corners of its box: 1\n" in capsys.readouterr().out
 
