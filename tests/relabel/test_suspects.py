@@ -100,7 +100,7 @@ def test_what_was_changed_in_label_studio(report):
     export_suspects(report, "label-studio", file)
 
     def change(results):
-        missing, spurious, wrong, badly_placed = results
+        missing, _spurious, wrong, badly_placed = results
         missing["value"]["rectanglelabels"] = ["owl"]
         wrong["value"]["rectanglelabels"] = ["cat"]  # as it was labelled
         badly_placed["value"]["x"] += 1.25
@@ -130,8 +130,10 @@ def test_cvat(report, capsys):
     image, other = root.findall("image")
     assert image.attrib == {"id": "0", "name": "a.jpg", "width": "80", "height": "60"}
     box = image.find("box")
-    assert box.attrib == {"label": "cat", "source": "auto", "occluded": "0", "xtl": "5.00",
-                          "ytl": "40.00", "xbr": "15.00", "ybr": "50.00", "z_order": "0"}  # fmt: skip
+    assert box.attrib == {
+        "label": "cat", "source": "auto", "occluded": "0", "xtl": "5.00", "ytl": "40.00",
+        "xbr": "15.00", "ybr": "50.00", "z_order": "0",
+    }  # fmt: skip
     assert box.findtext("attribute") == "1 missing label"
     root.remove(other)
     ET.ElementTree(root).write(file)
