@@ -39,8 +39,13 @@ class Layout:
             split: [locate(entry, [self._source.parent]) for entry in entries]
             for split, entries in described.splits.items()
         }
-        places = [os.path.dirname(os.path.abspath(x)) for pair in labels.items() for x in pair]
         lists = [y for x in self._entries.values() for y in x if y is not None]
+        # The labels then lie where lists have the images.
+        self._is_beside = self._given is not None and not all(x.is_dir() for x in lists)
+        files = [*labels, *labels.values()]
+        if self._is_beside:
+            files = [x for x in labels.values() if x.is_file()]
+        places = [os.path.dirname(os.path.abspath(x)) for x in files]
         places += [os.path.abspath(x if x.is_dir() else x.parent) for x in lists if not self._given]
         base = os.path.commonpath(places)
         here = os.path.abspath(self._source.parent)
@@ -55,6 +60,12 @@ class Layout:
         path = os.path.relpath(os.path.abspath(file), self._base)
         return Path(file.name) if path.startswith("..") else Path(path)
 
+    def _link(self, image: Path) -> Path:
+        """Where the link to an image is to lie."""
+        if self._is_beside:
+            return self.inside(self._labels[image]).with_suffix(image.suffix)
+        return self.inside(image)
+
     def inputs(self) -> list[Path]:
         """Return the folders and files that are read."""
         entries = [y for x in self._entries.values() for y in x if y is not None]
@@ -63,7 +74,7 @@ class Layout:
 
     def output(self) -> Output:
         """Return all files without any correction."""
-        links = {self.inside(image): Path(os.path.abspath(image)) for image in self._labels}
+        links = {self._link(image): Path(os.path.abspath(image)) for image in self._labels}
         copied = {self.inside(x): x for x in self._labels.values() if x.is_file()}
         written: dict[Path, bytes] = {}
         for entry in {y for x in self._entries.values() for y in x}:
@@ -99,7 +110,7 @@ class Layout:
             return None
         by_name: dict[str, list[Path]] = {}
         for image in self._labels:
-            by_name.setdefault(image.name, []).append(self.inside(image))
+            by_name.setdefault(image.name, []).append(self._link(image))
         here = self.inside(file).parent
         new = []
         for line in filter(None, lines):

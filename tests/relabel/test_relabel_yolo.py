@@ -128,3 +128,21 @@ def test_darknet(tmp_path):
     written = (tmp_path / "out/obj/a.txt").read_bytes().decode()
     assert written == LABELS.replace("0  ", "1  ", 1)
     assert (tmp_path / "out/my.names").is_file()
+
+
+def test_images_in_another_folder_than_lists_say(tmp_path):
+    data = Set(tmp_path / "data")
+    data.image.parent.rename(tmp_path / "photos")
+    (tmp_path / "data/labels/train/a.txt").rename(tmp_path / "data/a.txt")
+    (tmp_path / "data/train.txt").write_text("data/a.jpg\ndata/b.jpg\n")
+    (tmp_path / "data/obj.data").write_text("train = data/train.txt\nnames = data/obj.names\n")
+    (tmp_path / "data/obj.names").write_text("dog\ncat\n")
+    file = write_decisions(
+        tmp_path / "d.json", f"yolo://{tmp_path}/data/obj.data?images={tmp_path}/photos",
+        decision(tmp_path / "photos/a.jpg", label=("dog", DOG), proposal=("cat", DOG)),
+    )  # fmt: skip
+    address = relabel(file, tmp_path / "out")
+    assert address == f"yolo://{tmp_path}/out/obj.data?split=train"
+    assert read_objects(address)["a.jpg"][0] == ("cat", DOG, False)
+    assert (tmp_path / "out/a.txt").read_bytes().decode() == LABELS.replace("0  ", "1  ", 1)
+    assert (tmp_path / "out/a.jpg").readlink() == tmp_path / "photos/a.jpg"
