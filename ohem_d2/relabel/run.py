@@ -144,7 +144,10 @@ def _check(address: str, images: Sequence[Image], outcomes: Sequence[Outcome]) -
     Raises:
         InputError: it has not, as in a layout that only leads to the old files.
     """
-    again, annotations, classes = _load(address)
+    try:
+        again, annotations, classes = _load(address)
+    except InputError as e:
+        raise InputError(f"the corrected annotations are written, but cannot be read: {e}") from e
     if {os.path.realpath(x.file) for x in again} != {os.path.realpath(x.file) for x in images}:
         raise InputError(f"{address} was written, but leads to other images than before")
     by_file = {os.path.realpath(x.file): x for x in again}

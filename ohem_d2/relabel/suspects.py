@@ -105,12 +105,14 @@ def _suspect(entry: dict, image: dict, names: dict) -> Suspect:
     if name not in SUSPECTS:
         raise KeyError(name)
     if entry["is_labelled"]:
-        label = Object(names[entry["category_id"]], _box(entry["true_bbox"]))
+        # As the data set has it, where the report says so; the model sees it cut off.
+        at = entry.get("label_bbox") or entry["true_bbox"]
+        label = Object(names[entry["category_id"]], _box(at), entry.get("label_id"))
     predicted = entry["predicted_category_id"]
     if predicted is not None and name != "spurious label":
         # A label of the wrong class stays where it is.
-        at = entry["true_bbox"] if name == "wrong class" else entry["predicted_bbox"]
-        proposal = Object(names[predicted], _box(at))
+        stays = label is not None and name == "wrong class"
+        proposal = Object(names[predicted], _box(at if stays else entry["predicted_bbox"]))
     size = image["width"], image["height"]
     of_image = image["file_name"], image["original_id"], size
     return Suspect(entry["id"], *of_image, name, label, proposal)
@@ -183,7 +185,7 @@ def _entry(
         "image_id": image_id,
         "suspect": name,
         "decision": action,
-        "label": None if label is None else {"index": None, "id": None, **_described(label)},
+        "label": None if label is None else {"index": None, "id": label.id, **_described(label)},
         "proposal": None if proposal is None else _described(proposal),
     }
 

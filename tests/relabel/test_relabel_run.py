@@ -181,6 +181,13 @@ def test_the_same_decided_twice_and_labels_that_stand_twice(tmp_path):
     assert statuses(tmp_path / "out") == {"changed": 1, "already_there": 1, "rejected": 1}
 
 
+def test_nothing_is_left(tmp_path):
+    folder = write_voc(tmp_path / "data", {"a": [("dog", (1, 1, 20, 30), "")]})
+    entry = decision(folder / "JPEGImages/a.jpg", label=("dog", BOX))
+    with pytest.raises(InputError, match="are written, but cannot be read: there is no object in"):
+        relabel(write_decisions(tmp_path / "d.json", f"voc://{folder}", entry), tmp_path / "out")
+
+
 def test_the_log(data):
     run(data, decision(data[1], label=("dog", BOX), proposal=("cat", BOX), more=1))
     [change] = read_log(data[2] / "out")["changed"]

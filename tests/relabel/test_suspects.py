@@ -9,8 +9,10 @@ from small_data import write_voc
 
 from ohem_d2 import cli
 from ohem_d2.errors import InputError
+from ohem_d2.relabel.decisions import Box, Object
 from ohem_d2.relabel.exchange import export_suspects, import_decisions
 from ohem_d2.relabel.run import relabel
+from ohem_d2.relabel.suspects import read_suspects
 
 DOG, CAT, OWL, NEW = [0, 0, 20, 30], [30, 0, 20, 30], [55, 0, 20, 30], [5, 40, 10, 10]
 MOVED = [57.5, 0, 20, 30.25]
@@ -93,6 +95,16 @@ def test_label_studio(report, capsys):
     )
     file.write_text(json.dumps(as_exported(tasks)))
     assert decided(report, file) == AS_SHOWN
+
+
+def test_labels_as_the_data_set_has_them(report):
+    file = report / "label_errors.json"
+    content = json.loads(file.read_text())
+    content["annotations"][2] |= {"label_index": 1, "label_id": 7, "label_bbox": [29, 0, 20, 30]}
+    file.write_text(json.dumps(content))
+    _, _, suspects = read_suspects(report)
+    box = Box(29, 0, 49, 30)
+    assert (suspects[2].label, suspects[2].proposal) == (Object("cat", box, 7), Object("dog", box))
 
 
 def test_what_was_changed_in_label_studio(report):
