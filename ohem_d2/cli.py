@@ -1,4 +1,4 @@
-"""The commands of ``ohem-d2``: ``train``, ``report``, ``data`` and ``proposals``."""
+"""The commands of ``ohem-d2``."""
 
 import argparse
 import logging
@@ -26,6 +26,8 @@ from . import __version__
 from .data import ADDRESSES
 from .errors import InputError
 from .paths import wrong_name
+from .relabel.exchange import TOOLS, export_suspects, import_decisions
+from .relabel.run import relabel as write_relabelled
 from .report.data_page import MAX_PICTURES, look_at_data
 from .report.run import RANKINGS, write_report
 from .training.checks import check_output_dir
@@ -333,6 +335,68 @@ example:
         sys.exit(130)  # as shells have it
 
 
+def relabel(argv: Sequence[str], prog: str | None = None) -> None:
+    """Correct the labels of a data set by decisions on suspected label errors."""
+    parser = _parser(
+        prog,
+        relabel.__doc__,
+        """
+The corrected annotations are written in the format that they came in, COCO, PASCAL VOC or YOLO,
+with all else in them as it was. The files of the data set stay as they are.
+
+example:
+  %(prog)s decisions.json --output corrected
+""",
+    )
+    parser.add_argument("decisions", metavar="DECISIONS", help="what the report's page saved")
+    parser.add_argument("--output", required=True, help="the folder to write")
+    parser.add_argument(
+        "--dataset",
+        help="an address or a name, in place of the one in DECISIONS: coco://, voc:// or yolo://",
+    )
+    args = parser.parse_args(argv)
+    _find_own_modules()
+    setup_logger(name="ohem_d2")
+    try:
+        if reason := wrong_name(args.output):
+            raise InputError(f"--output is {args.output!r}, which {reason}, expected a folder")
+        write_relabelled(Path(args.decisions), Path(args.output), args.dataset)
+    except InputError as e:
+        sys.exit(f"error: {e}")
+    except KeyboardInterrupt:
+        sys.exit(130)  # as shells have it
+
+
+def suspects(argv: Sequence[str], prog: str | None = None) -> None:
+    """Take the suspected label errors of a report to a labelling tool, and back as decisions."""
+    parser = _parser(
+        prog,
+        suspects.__doc__,
+        """
+examples:
+  %(prog)s report --to label-studio --output tasks.json
+  %(prog)s report --to cvat --output suspects.xml
+  %(prog)s report --from annotations.xml --output decisions.json
+""",
+    )
+    parser.add_argument("report", metavar="REPORT", help="the folder that 'ohem-d2 report' wrote")
+    way = parser.add_mutually_exclusive_group(required=True)
+    way.add_argument("--to", choices=TOOLS, help="write pre-annotations")
+    way.add_argument("--from", dest="export", help="read what the tool exports (.json, .xml)")
+    parser.add_argument("--output", required=True, help="the file to write")
+    args = parser.parse_args(argv)
+    try:
+        if reason := wrong_name(args.output):
+            raise InputError(f"--output is {args.output!r}, which {reason}, expected a file's path")
+        report_folder, output = Path(args.report), Path(args.output)
+        if args.to is not None:
+            export_suspects(report_folder, args.to, output)
+        else:
+            import_decisions(report_folder, Path(args.export), output)
+    except InputError as e:
+        sys.exit(f"error: {e}")
+
+
 def proposals(argv: Sequence[str], prog: str | None = None) -> None:
     """Compute the selective search proposals of a data set, as Fast R-CNN learns from."""
     from .data.selective_search import MODES, compute_proposals  # which needs Unix
@@ -415,4 +479,11 @@ def _find_own_modules() -> None:
         sys.path.append(os.getcwd())
 
 
-COMMANDS = {"train": train, "report": report, "data": data, "proposals": proposals}
+COMMANDS = {
+    "train": train,
+    "report": report,
+    "suspects": suspects,
+    "relabel": relabel,
+    "data": data,
+    "proposals": proposals,
+}

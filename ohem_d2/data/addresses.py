@@ -127,6 +127,23 @@ def _parse(name: str) -> tuple[_Format, str, Options]:
     return known, path, options
 
 
+def split_address(name: str) -> tuple[str, Path, Options]:
+    """
+    Return the format of an address, its path and its options.
+
+    Raises:
+        InputError: it is not understood.
+    """
+    _, path, options = _parse(name)
+    return name.partition("://")[0], Path(path).expanduser(), options
+
+
+def join_address(scheme: str, path: Path, options: Options) -> str:
+    """Return the address of these; see `split_address`."""
+    joined = "&".join(f"{key}={value}" for key, value in options.items())
+    return f"{scheme}://{path}?{joined}" if joined else f"{scheme}://{path}"
+
+
 def evaluator_type(name: str) -> str:
     """Return Detectron2's ``evaluator_type`` for an address."""
     return _parse(name)[0].evaluator_type

@@ -25,6 +25,7 @@ from .same_boxes import find_same_boxes
 from .shared_boxes import find_shared_boxes
 
 UNREADABLE = ("error", "skip", "keep")
+TURNED = "image annotated before EXIF turns it, boxes turned"
 
 
 def look_over(
@@ -262,7 +263,7 @@ def _fit_to_files(
             )
     for record in as_stored:
         file = files[record["file_name"]]
-        findings.add("image annotated before EXIF turns it, boxes turned", record["file_name"])
+        findings.add(TURNED, record["file_name"])
         for annotation in record["annotations"]:
             _drop_bad_runs(annotation, file.height, file.width)
             turn_annotation(annotation, file.orientation, file.width, file.height)

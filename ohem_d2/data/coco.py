@@ -87,7 +87,7 @@ def load_coco(
             f"{json_file} is {other}, expected an object with images, annotations and categories"
         )
     try:
-        names = _check(content)
+        names = check_content(content)
         points = _keypoint_names(content["categories"], json_file, findings)
         used = next((x for x in points.values() if x), [])
         of_images = _objects(content["annotations"], points, used, json_file, findings)
@@ -111,7 +111,7 @@ def load_coco(
         objects = of_images.get(image["id"], [])
         for annotation in objects:
             annotation["category_id"] = names[annotation["category_id"]]
-        file = _find_image(json_file, image_folder, image["file_name"], findings)
+        file = find_image(json_file, image_folder, image["file_name"], findings)
         first = first_names.setdefault(file, image["file_name"])
         if composed(first) != composed(image["file_name"]) and folded(first) == folded(
             image["file_name"]
@@ -174,9 +174,9 @@ def _root_class(content: dict) -> int | None:
     return None
 
 
-def _find_image(json_file: Path, folder: Path, name: str, findings: Findings | None) -> str:
+def find_image(json_file: Path, folder: Path, name: str, findings: Findings | None) -> str:
     """
-    The path of an image, which an annotation file of somebody else's must not lead anywhere.
+    Return the path of an image, which an annotation file of somebody else's must not lead anywhere.
 
     Raises:
         InputError: it is not there, or outside the folder.
@@ -267,7 +267,7 @@ def _optional(
     yield "keypoints", (keypoints, fault)
 
 
-def _check(content: object) -> dict[int | str, str]:
+def check_content(content: object) -> dict[int | str, str]:
     """
     Check the content of a file against `_FIELDS`, and that ids refer to something, which they are
     made to where one is a number and the other its text.

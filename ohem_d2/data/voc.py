@@ -69,7 +69,7 @@ def load_voc(
     """
     findings = Findings() if findings is None else findings
     check_folder(folder, "the PASCAL VOC layout")
-    annotations = _find_annotations(folder)
+    annotations = find_annotations(folder)
     folders = [ImageFolder(x) for x in image_folders(folder, images)]
     if split is None:
         files = files_below(annotations, ".xml")
@@ -99,7 +99,13 @@ def load_voc(
     return records, sorted(names), {}
 
 
-def _find_annotations(folder: Path) -> Path:
+def find_annotations(folder: Path) -> Path:
+    """
+    Return the folder of the XML files of a data set.
+
+    Raises:
+        InputError: there are none.
+    """
     inside = sorted(x for x in folder.iterdir() if x.is_dir() and x.name.lower() in _FOLDERS)
     for candidate in sorted(inside, key=lambda x: _FOLDERS.index(x.name.lower())):
         if files_below(candidate, ".xml"):
@@ -222,7 +228,7 @@ def _load_image(
             findings.add("<object> that is marked as deleted, left out", file, f"object {number}")
             continue
         try:
-            annotation = _load_object(obj, first_pixel, file, findings)
+            annotation = load_object(obj, first_pixel, file, findings)
         except ValueError as e:
             raise InputError(f"{file}: object {number} {e}") from None
         annotations.append(annotation)
@@ -246,7 +252,22 @@ def _size_text(root: ET.Element) -> list[str | None]:
     return [root.findtext(f"size/{x}") for x in ("width", "height")]
 
 
-def _load_object(obj: ET.Element, first_pixel: int, file: Path, findings: Findings) -> dict:
+def load_object(obj: ET.Element, first_pixel: int, file: Path, findings: Findings) -> dict:
+    """
+    Read an <object>; see `load_voc`.
+
+    Args:
+        obj: it, as `read_xml` has it.
+        first_pixel: the number of the first pixel of a row.
+        file: where it is, for findings.
+        findings: where to put what is odd.
+
+    Returns:
+        Detectron2's annotation, with the class's name in place of ``category_id``.
+
+    Raises:
+        ValueError: says what is wrong with it.
+    """
     name = normalise(obj.findtext("name") or "")
     if not name:
         raise ValueError("has no <name>")

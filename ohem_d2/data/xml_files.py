@@ -36,6 +36,22 @@ def read_xml(file: Path) -> ET.Element:
     return root
 
 
+def encoding_of(content: bytes) -> str:
+    """
+    Return the encoding of an XML file that `read_xml` reads, behind the mark of its byte order.
+
+    Args:
+        content: the whole file.
+    """
+    if content.startswith(codecs.BOM_UTF8):  # which is what it is, whatever it says
+        return "utf-8"
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    declared = _DECLARATION.match(content)
+    known = codecs.lookup(declared[1].decode("ascii", "replace")).name if declared else "utf-8"
+    return _LARGER.get(known, known)
+
+
 def _plain(name: str) -> str:
     return name.rpartition("}")[2].lower()
 

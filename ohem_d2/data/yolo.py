@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from ..errors import InputError
 from .class_names import normalise, of_one_name
@@ -57,20 +58,10 @@ def load_yolo(
         InputError: a file is missing or malformed. Of labels, the line is named.
     """
     findings = Findings() if findings is None else findings
-    source = _find_source(source)
-    if source.suffix.lower() in _YAML:
-        names, splits, keypoints = _read_yaml(source, findings)
-    elif source.suffix.lower() in _DARKNET:
-        names, splits, keypoints = *_read_darknet(source, findings), None
-    else:
-        names, splits = read_names(source, findings), _splits_of_folder(source)
-        keypoints = None
+    source, names, splits, keypoints = described_by = describe(source, findings)
     root = source.parent
-    where, entries = _choose(source, splits, split)
-    folders = [ImageFolder(x) for x in image_folders(root, images)]
-    others = {entry: name for name, of in splits.items() if name != where for entry in of}
-    given = folders if images else []
-    files = _list_images(source, where, entries, others, given, folders, findings)
+    where, entries = choose_split(source, splits, split)
+    files = list_images(described_by, where, images, findings)
     if not files:
         raise InputError(f"{source}: there are no images in {where!r}, {', '.join(entries)}")
 
@@ -79,7 +70,7 @@ def load_yolo(
     described = Described()
     labels_read: dict[Path, Path] = {}
     columns = Columns()
-    of_images = _find_labels(files, findings)
+    of_images = find_labels(files, findings)
     for image, listed in files:
         described.add(image, listed)
         labels = of_images.get(image)
@@ -102,7 +93,7 @@ def load_yolo(
             }
         )
     if len(without) == len(files):
-        tried = _label_files(files[0][0], Path(files[0][1]))
+        tried = label_files(files[0][0], Path(files[0][1]))
         raise InputError(
             f"{source}: no image of {where!r} has a file of labels, expected that of "
             f"{files[0][0]} to be {' or '.join(map(str, tried))}"
@@ -122,6 +113,52 @@ def load_yolo(
         )
     known = [name for _, name in sorted(names.items())]
     return records, list(dict.fromkeys(known)), {"category_ids": {n: i for i, n in names.items()}}
+
+
+class Description(NamedTuple):
+    """What the file says that describes a data set."""
+
+    source: Path
+    names: dict[int, str]  # of the classes, by number
+    splits: dict[str, list[str]]  # folders or lists of images, as they are written
+    keypoints: int | None  # columns of labels; None if nobody says
+
+
+def describe(source: Path, findings: Findings) -> Description:
+    """
+    Read the file that describes a data set; see `load_yolo`.
+
+    Raises:
+        InputError: it is missing or malformed.
+    """
+    source = _find_source(source)
+    if source.suffix.lower() in _YAML:
+        return Description(source, *_read_yaml(source, findings))
+    if source.suffix.lower() in _DARKNET:
+        return Description(source, *_read_darknet(source, findings), None)
+    return Description(source, read_names(source, findings), _splits_of_folder(source), None)
+
+
+def list_images(
+    described: Description, split: str, images: str | None, findings: Findings
+) -> list[tuple[Path, str]]:
+    """
+    Return the images of a split, and the paths by which their labels are found.
+
+    Args:
+        described: the data set.
+        split: one of its splits.
+        images: the folder of the images, where it is another one than the files say.
+        findings: where to put what is odd.
+
+    Raises:
+        InputError: some are missing.
+    """
+    source, _, splits, _ = described
+    folders = [ImageFolder(x) for x in image_folders(source.parent, images)]
+    others = {entry: name for name, of in splits.items() if name != split for entry in of}
+    given = folders if images else []
+    return _list_images(source, split, splits[split], others, given, folders, findings)
 
 
 def _find_source(source: Path) -> Path:
@@ -229,7 +266,7 @@ def _read_darknet(file: Path, findings: Findings) -> tuple[dict[int, str], dict[
                 )
     if "names" not in content:
         raise InputError(f"{file} has no 'names = <file>', expected the names of the classes")
-    names = _locate(content["names"], [file.parent], findings)
+    names = locate(content["names"], [file.parent], findings)
     if names is None:
         raise InputError(f"{file}: its names, {content['names']}, do not exist")
     known = read_names(names, findings)
@@ -251,7 +288,15 @@ def _splits_of_folder(names: Path) -> dict[str, list[str]]:
     return splits or {"train": [str(folder / "images" if (folder / "images").is_dir() else folder)]}
 
 
-def _choose(source: Path, splits: dict[str, list[str]], split: str | None) -> tuple[str, list[str]]:
+def choose_split(
+    source: Path, splits: dict[str, list[str]], split: str | None
+) -> tuple[str, list[str]]:
+    """
+    Return the split that a user means, and its entries.
+
+    Raises:
+        InputError: there is none, or none is named among several.
+    """
     there = ", ".join(splits) or "none"
     if split is None:
         if len(splits) != 1:
@@ -263,11 +308,11 @@ def _choose(source: Path, splits: dict[str, list[str]], split: str | None) -> tu
     raise InputError(f"{source} has no split {split!r}, expected one of {there}")
 
 
-def _locate(path: str, bases: Iterable[Path], findings: Findings | None = None) -> Path | None:
+def locate(path: str, bases: Iterable[Path], findings: Findings | None = None) -> Path | None:
     """
-    The file or folder that a path means, which may have been written for another folder to work in
-    or for another machine: below one of the bases, its last parts are enough. Of a folder, whose
-    name may be that of another, two parts.
+    Return the file or folder that a path means, which may have been written for another folder to
+    work in or for another machine: below one of the bases, its last parts are enough. Of a folder,
+    whose name may be that of another, two parts.
     """
     given = PurePosixPath(path.replace("\\", "/"))
     bases = list(bases)
@@ -303,7 +348,7 @@ def _list_images(
     files: dict[str, tuple[Path, str]] = {}
     bases = [source.parent]
     for entry in entries:
-        found = _locate(entry, bases, findings)
+        found = locate(entry, bases, findings)
         if found is None:
             raise InputError(
                 f"{source}: {split} is {entry}, which does not exist, expected a folder or a list "
@@ -316,7 +361,7 @@ def _list_images(
             words = f"{split} is {found}, and there is {second}"
             findings.add("path that may mean another one, which exists, too", source, words)
         for other, name in others.items():
-            if other != entry and _locate(other, bases) == found:
+            if other != entry and locate(other, bases) == found:
                 raise InputError(
                     f"{source}: neither {split} ({entry}) nor {name} ({other}) exists as it is "
                     f"written, and {found} may be either, expected paths that exist"
@@ -349,7 +394,7 @@ def _image_of_list(
 ) -> tuple[Path, str]:
     if not is_image(Path(name)):
         raise InputError(f"{where} has {name!r}, expected the path of an image")
-    image = None if given else _locate(name, bases, findings)
+    image = None if given else locate(name, bases, findings)
     if image is not None:
         inside = [os.path.join(os.path.abspath(x), "") for x in (*bases, Path())]
         if not os.path.abspath(image).startswith(tuple(inside)):
@@ -365,15 +410,15 @@ def _image_of_list(
             note_capitals(found[0], base_name(name), findings)
         if len(found) == 1:
             # Its labels lie where the list has it.
-            labels = _locate(str(PurePosixPath(name.replace("\\", "/")).with_suffix(".txt")), bases)
+            labels = locate(str(PurePosixPath(name.replace("\\", "/")).with_suffix(".txt")), bases)
             listed = found[0] if labels is None else labels.with_suffix(found[0].suffix)
             return found[0], str(listed)
     places = ", ".join(str(x.folder) for x in folders)
     raise InputError(f"{where} names the image {name}, which does not exist, nor one in {places}")
 
 
-def _label_files(image: Path, listed: Path) -> list[Path]:
-    """Where the labels of an image may be, in this order."""
+def label_files(image: Path, listed: Path) -> list[Path]:
+    """Return where the labels of an image may be, in this order."""
     candidates = []
     for path in (listed, image):
         parts = path.parts
@@ -384,13 +429,13 @@ def _label_files(image: Path, listed: Path) -> list[Path]:
     return list(dict.fromkeys(x.with_suffix(".txt") for x in candidates))
 
 
-def _find_labels(files: Sequence[tuple[Path, str]], findings: Findings) -> dict[Path, Path]:
-    """The files of labels of images, by these."""
+def find_labels(files: Sequence[tuple[Path, str]], findings: Findings) -> dict[Path, Path]:
+    """Return the files of labels of those images that have one; see `list_images`."""
     found: dict[Path, Path] = {}
     for look in (as_on_disk, in_other_capitals):
         taken = {*found.values()}
         for image, listed in ((x, y) for x, y in files if x not in found):
-            for path in _label_files(image, Path(listed)):
+            for path in label_files(image, Path(listed)):
                 labels = look(str(path))
                 if labels is None or not os.path.isfile(labels) or Path(labels) in taken:
                     continue

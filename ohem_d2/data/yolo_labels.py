@@ -54,7 +54,7 @@ def read_labels(
                     )
                 findings.add("keypoints, which are not read", place)
                 words = words[:5]
-            annotation, values, is_beyond = _read_line(words, names, width, height)
+            annotation, values, is_beyond = read_line(words, names, width, height)
         except ValueError as e:
             raise InputError(f"{place}: {e}") from None
         if is_beyond:
@@ -65,9 +65,25 @@ def read_labels(
     return annotations
 
 
-def _read_line(
+def read_line(
     words: list[str], names: dict[int, str], width: int, height: int
 ) -> tuple[dict, list[float], bool]:
+    """
+    Read the columns of a label, without keypoints.
+
+    Args:
+        words: the columns.
+        names: of the classes, by number.
+        width: of the image.
+        height: of the image.
+
+    Returns:
+        Detectron2's annotation, with the class's name in place of ``category_id``; the columns
+        behind the class, cut off at 0 and 1; and whether some were by more than a rounding.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
     is_polygon = len(words) >= 7 and len(words) % 2 == 1
     if len(words) != 5 and not is_polygon:
         raise ValueError(

@@ -1,0 +1,73 @@
+"""Suspects in CVAT's XML ("CVAT for images 1.1"), and what it exports in the same form."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from ..data.fields import number
+from ..data.xml_files import read_xml
+from ..errors import InputError
+from .suspects import Returned, Suspect, checked_shape, names_of_images, of_images
+
+_ATTRIBUTE = "suspect"  # of a box: the number of its suspect, by which it is known again
+
+
+def write_cvat(suspects: Sequence[Suspect]) -> str:
+    """Return annotations to upload to a task that has the images."""
+    root = ET.Element("annotations")
+    ET.SubElement(root, "version").text = "1.1"
+    _, names = names_of_images(suspects)
+    for i, (image, of_image) in enumerate(of_images(suspects).items()):
+        width, height = of_image[0].size
+        attributes = {"id": i, "name": names[image], "width": width, "height": height}
+        element = ET.SubElement(root, "image", {k: str(v) for k, v in attributes.items()})
+        for x in of_image:
+            corners = zip(("xtl", "ytl", "xbr", "ybr"), x.shown.box)
+            box = {"label": x.shown.category, "source": "auto", "occluded": "0"}
+            box |= {k: f"{v:.2f}" for k, v in corners} | {"z_order": "0"}
+            of_box = ET.SubElement(element, "box", box)
+            ET.SubElement(of_box, "attribute", name=_ATTRIBUTE).text = f"{x.number} {x.name}"
+    ET.indent(root)
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{ET.tostring(root, "unicode")}\n'
+
+
+def setup_of_cvat(suspects: Sequence[Suspect], classes: Sequence[str]) -> list[str]:
+    """Return what to set up, a line for each."""
+    attribute = {"name": _ATTRIBUTE, "mutable": False, "input_type": "text", "values": [""]}
+    labels = [{"name": x, "type": "any", "attributes": [attribute]} for x in classes]
+    return [
+        f"Labels of the task (under Raw): {json.dumps(labels)}",
+        f"Images of the task: those of {names_of_images(suspects)[0]}",
+    ]
+
+
+def read_cvat(file: Path, suspects: Sequence[Suspect]) -> Returned:
+    """
+    Read an export in the format "CVAT for images 1.1". All images in it count as looked at.
+
+    Raises:
+        InputError: it is another one.
+    """
+    root = read_xml(file)
+    images = root.findall("image")
+    if root.tag != "annotations" or not images:
+        raise InputError(f"{file} has no <image>, expected an export as 'CVAT for images 1.1'")
+    _, names = names_of_images(suspects)
+    by_name = {name: image for image, name in names.items()}
+    returned = Returned()
+    for element in images:
+        image = by_name.get(element.get("name", ""))
+        if image is None:
+            continue
+        returned.images.add(image)
+        for box in element.findall("box"):
+            where = f"{file}: the image {element.get('name')!r}"
+            if number(box.get("rotation")):
+                raise InputError(f"{where} has a turned box, expected upright ones")
+            corners = [number(box.get(x)) for x in ("xtl", "ytl", "xbr", "ybr")]
+            known = [x.text or "" for x in box.findall("attribute") if x.get("name") == _ATTRIBUTE]
+            digits = "".join(known[:1]).partition(" ")[0]
+            of = int(digits) if digits.isdecimal() else None
+            returned.add(image, of, checked_shape(box.get("label"), corners, where))
+    return returned

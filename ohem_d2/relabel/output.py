@@ -1,0 +1,146 @@
+"""The folder of the corrected annotations, in which a log says what is of an earlier run."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..data.text_files import read_json
+from ..errors import InputError
+from ..files import write_whole
+from .labels import Output
+
+LOG = "relabel_log.json"
+
+
+def check_apart(folder: Path, inputs: Sequence[Path]) -> None:
+    """
+    Make sure that what is written is apart from what is read.
+
+    Args:
+        folder: where to write.
+        inputs: the folders that are read, with all in them, and single files.
+
+    Raises:
+        InputError: one lies in the other.
+    """
+    output = Path(os.path.realpath(folder))
+    for given in inputs:
+        path = Path(os.path.realpath(given))
+        is_inside = path == output or output in path.parents
+        if is_inside or (path.is_dir() and path in output.parents):
+            how = "holds" if is_inside else "lies in"
+            raise InputError(
+                f"--output is {str(folder)!r}, which {how} what the data set is read from, "
+                f"{given}: expected a folder of its own"
+            )
+
+
+def former_files(folder: Path) -> dict[str, list[str]]:
+    """
+    Return what an earlier run wrote to a folder: the digests of each file.
+
+    Raises:
+        InputError: there is anything else in it, or a file was changed since.
+    """
+    log = folder / LOG
+    content = read_json(log) if log.is_file() else {"files": {}}
+    former = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(former, dict) or not all(isinstance(x, list) for x in former.values()):
+        raise InputError(f"{log} is no log of 'ohem-d2 relabel', expected a new folder")
+    for file in _files_in(folder):
+        name = file.relative_to(folder).as_posix()
+        of = name.removesuffix(".tmp")  # of a run that was killed
+        if name == LOG or (of != name and (of in former or of == LOG)):
+            continue
+        if name not in former:
+            raise InputError(
+                f"--output is {str(folder)!r}, where {name} is not of an earlier 'ohem-d2 "
+                "relabel': expected a new folder"
+            )
+        if _digest_of(file) not in former[name]:
+            raise InputError(
+                f"--output is {str(folder)!r}, where {name} was changed since an earlier 'ohem-d2 "
+                "relabel' wrote it: expected a new folder"
+            )
+    return former
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    for root, folders, files in os.walk(folder):
+        links = [x for x in folders if os.path.islink(os.path.join(root, x))]
+        yield from (Path(root, x) for x in (*files, *links))
+
+
+def write_output(
+    folder: Path, output: Output, log: Mapping[str, Any], former: Mapping[str, list[str]]
+) -> None:
+    """
+    Write the corrected annotations, each file whole or not at all, and the log.
+
+    Args:
+        folder: where to. It is made if need be.
+        output: what to write.
+        log: what the log says besides the files.
+        former: what `former_files` returned; of it, what is not written anew goes.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    new = {x.as_posix(): _digest(y) for x, y in output.written.items()}
+    new |= {x.as_posix(): _digest_of(y) for x, y in output.copied.items()}
+    new |= {x.as_posix(): _digest_of_link(str(y)) for x, y in output.links.items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Until all is written, the log has the files of both runs: another one can then go on.
+        both = {x: [*former.get(x, ()), new[x]] if x in new else former[x] for x in {*former, *new}}
+        _write_log(folder, log, both)
+        for name in former:
+            if name not in new:
+                (folder / name).unlink(missing_ok=True)
+        for path, content in output.written.items():
+            _write(folder / path, content)
+        for path, source in output.copied.items():
+            _write(folder / path, source.read_bytes())
+        for path, image in output.links.items():
+            _link(folder / path, image)
+        for root, _, _ in os.walk(folder, topdown=False):
+            with suppress(OSError):  # there is something in it
+                os.rmdir(root)
+        _write_log(folder, log, {x: [y] for x, y in new.items()})
+    except OSError as e:
+        raise InputError(
+            f"--output {folder} cannot be written ({e.strerror}): to go on, give the command again"
+        ) from e
+
+
+def _write_log(folder: Path, log: Mapping[str, Any], files: Mapping[str, list[str]]) -> None:
+    ordered = {x: files[x] for x in sorted(files)}
+    text = json.dumps({**log, "files": ordered}, indent=1, allow_nan=False)
+    write_whole(folder / LOG, f"{text}\n")
+
+
+def _write(file: Path, content: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, content)
+
+
+def _link(file: Path, image: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.unlink(missing_ok=True)
+    file.symlink_to(image)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _digest_of(file: Path) -> str:
+    return _digest_of_link(os.readlink(file)) if file.is_symlink() else _digest(file.read_bytes())
+
+
+def _digest_of_link(target: str) -> str:
+    return f"link to {target}"

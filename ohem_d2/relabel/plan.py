@@ -1,0 +1,253 @@
+"""What becomes of each decision: a change, or the reason why there is none."""
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..data.boxes import iou
+from ..errors import InputError
+from .decisions import Box, Decision, Object, as_xywh
+from .labels import Annotations, Edit, Image, Label
+
+CHANGED, ALREADY, REJECTED, LEFT_OUT = "changed", "already there", "rejected", "left out"
+
+_NEAR = 0.5  # IoU, from which on another label may be what became of one
+_BEYOND = 1  # pixel, by which a box may reach out of its image: it is cut off
+_TOO_SMALL = 1  # pixel, by which what is read again may differ: more is another box
+
+
+@dataclass
+class Outcome:
+    """
+    What becomes of a decision.
+
+    Args:
+        decision: the decision.
+        status: `CHANGED`, `ALREADY`, `REJECTED` or `LEFT_OUT`.
+        reason: why it is left out.
+        image: that of the data set; None if it is not there.
+        before: what was labelled.
+        after: what is labelled then.
+        edits: what that takes.
+        touched: positions of the labels that are decided on.
+    """
+
+    decision: Decision
+    status: str
+    reason: str = ""
+    image: Image | None = None
+    before: Object | None = None
+    after: Object | None = None
+    edits: list[Edit] = field(default_factory=list)
+    touched: list[int] = field(default_factory=list)
+
+    def leave_out(self, reason: str) -> None:
+        """Let it change nothing."""
+        self.status, self.reason, self.edits = LEFT_OUT, reason, []
+
+
+def plan(
+    decisions: Sequence[Decision],
+    images: Sequence[Image],
+    annotations: Annotations,
+    classes: Sequence[str],
+) -> list[Outcome]:
+    """
+    Compare decisions with what is labelled now.
+
+    A label is found by the id of its annotation, or else by its class and box; labels of the same
+    class and box count as one. Nothing depends on the order of labels or of decisions.
+
+    Args:
+        decisions: those to take.
+        images: all of the data set.
+        annotations: its files. They stay as they are.
+        classes: the names of its classes.
+
+    Returns:
+        the outcome of each decision.
+
+    Raises:
+        InputError: a proposal has a class that is not known, or a box outside of its image.
+    """
+    by_path = {os.path.realpath(x.file): x for x in images}
+    by_id = {(x.id, os.path.basename(x.file)): x for x in images}
+    labels: dict[Image, list[Label]] = {}
+    outcomes = []
+    for decision in decisions:
+        name = os.path.basename(decision.image)
+        image = by_path.get(os.path.realpath(decision.image))
+        if image is None and decision.image_id is not None:  # of a data set that was moved
+            image = by_id.get((decision.image_id, name))
+        if image is None:
+            outcomes.append(Outcome(decision, LEFT_OUT, "its image is not in the data set"))
+            continue
+        if image not in labels:
+            labels[image] = annotations.labels(image)
+        outcomes.append(_decide(decision, image, labels[image], annotations, classes))
+    _refuse_contradictions(outcomes)
+    return outcomes
+
+
+def _decide(
+    decision: Decision,
+    image: Image,
+    labels: Sequence[Label],
+    annotations: Annotations,
+    classes: Sequence[str],
+) -> Outcome:
+    label, proposal = decision.label, decision.proposal
+    outcome = Outcome(decision, REJECTED, image=image, before=label)
+    if decision.action == "reject":
+        outcome.after = label
+        return outcome
+    if decision.action == "ignore":
+        if not annotations.has_regions:
+            outcome.leave_out("the format has no place for regions to ignore")
+            return outcome
+        wanted = label or proposal
+    else:
+        wanted = proposal
+    found = [] if label is None else _found(label, image, labels)
+    outcome.touched = [x.at for x in found]
+    as_region = decision.action == "ignore"
+    box = held = None
+    if wanted is not None:
+        stays = label is not None and image.is_same(wanted.box, label.box)
+        if not stays:
+            _check_box(decision, wanted.box, image)
+            box = image.cut(wanted.box)
+            held = annotations.held(image, box)
+            if any(abs(x - y) > _TOO_SMALL for x, y in zip(held, box)):
+                outcome.leave_out("its box is too small to be written in this format")
+                return outcome
+            stays = label is not None and image.is_same(held, label.box)
+        after = wanted.box if stays or held is None else held
+        if label is None or wanted.category != label.category:
+            _check_class(decision, wanted.category, annotations, classes)
+        outcome.after = Object(wanted.category, after, None if label is None else label.id)
+        is_there = any(
+            _is_object(outcome.after, x, image) and x.is_region == as_region
+            for x in labels
+            if label is None or label.id is None or x.id == label.id or x.id is None
+        )
+    else:
+        is_there = not _near(decision, image, labels)
+    if label is not None and not found:
+        if is_there:
+            outcome.status = ALREADY
+        else:
+            outcome.leave_out("its label is gone or has changed since")
+        return outcome
+    outcome.status = CHANGED
+    if label is None:
+        if is_there:
+            outcome.status = ALREADY
+        else:
+            outcome.edits = [Edit(None, False, wanted.category, box, as_region)]  # type: ignore[union-attr]
+    elif wanted is None:
+        outcome.edits = [Edit(x.at, remove=True) for x in found]
+    elif as_region:
+        outcome.edits = [Edit(x.at, is_region=True) for x in found]
+    else:
+        category = None if wanted.category == label.category else wanted.category
+        box = None if stays else box
+        if category is None and box is None:
+            outcome.status = ALREADY
+        else:
+            outcome.edits = [Edit(x.at, False, category, box) for x in found]
+    return outcome
+
+
+def _is_object(wanted: Object, label: Label, image: Image) -> bool:
+    return label.category == wanted.category and image.is_same(label.box, wanted.box)
+
+
+def _found(label: Object, image: Image, labels: Sequence[Label]) -> list[Label]:
+    found = [x for x in labels if _is_object(label, x, image) and not x.is_region]
+    if label.id is not None and any(x.id is not None for x in labels):
+        found = [x for x in found if x.id == label.id]
+    return found
+
+
+def _near(decision: Decision, image: Image, labels: Sequence[Label]) -> bool:
+    """Whether a label that is not found any more may have become another one."""
+    label = decision.label
+    assert label is not None
+    if label.id is not None and any(x.id is not None for x in labels):
+        return any(x.id == label.id for x in labels)
+    return any(
+        iou(x.box, label.box) >= _NEAR
+        and (x.category == label.category or image.is_same(x.box, label.box))
+        for x in labels
+    )
+
+
+def _check_box(decision: Decision, box: Box, image: Image) -> None:
+    edges = (box.x0, box.y0, image.width - box.x1, image.height - box.y1)
+    cut = image.cut(box)
+    if min(edges) < -_BEYOND or cut.x1 <= cut.x0 or cut.y1 <= cut.y0:
+        raise InputError(
+            f"{decision.place} has the bbox {as_xywh(box)}, expected one inside of the image "
+            f"{image.file}, of {image.width} x {image.height} pixels"
+        )
+
+
+def _check_class(
+    decision: Decision, category: str, annotations: Annotations, classes: Sequence[str]
+) -> None:
+    if category not in classes and not annotations.knows(category):
+        raise InputError(
+            f"{decision.place} has the category {category!r}, expected one of the data set: "
+            f"{', '.join(classes)}"
+        )
+
+
+def _refuse_contradictions(outcomes: Sequence[Outcome]) -> None:
+    """
+    Leave out decisions of which the second one would undo or repeat the first: different ones on
+    one label or on one place, and those that make what another one changes.
+    """
+    groups: dict[tuple, list[Outcome]] = defaultdict(list)
+    of_images: dict[Image, list[Outcome]] = defaultdict(list)
+    for x in outcomes:
+        if x.image is None or x.status == REJECTED:
+            continue
+        of_images[x.image].append(x)
+        if x.status == LEFT_OUT:
+            continue
+        for at in x.touched:
+            groups[x.image, at].append(x)
+        if x.decision.label is None and x.after is not None:
+            groups[(x.image, *(round(v, 1) for v in x.after.box))].append(x)
+    bad: dict[int, Outcome] = {}
+    for group in groups.values():
+        if any(_effect(x) != _effect(group[0]) for x in group):
+            bad.update((id(x), x) for x in group)
+        else:  # the same was decided twice
+            for x in group[1:]:
+                x.edits = []
+                x.status = ALREADY
+    for image, of_image in of_images.items():
+        for x in (x for x in of_image if x.status != LEFT_OUT):
+            for y in of_image:  # also one whose label x would put there again
+                label = y.decision.label
+                if x is y or x.after is None or label is None or _effect(x) == _effect(y):
+                    continue
+                is_of_y = x.after.category == label.category
+                own = x.decision.label
+                is_own = (
+                    own is not None
+                    and own.category == label.category
+                    and image.is_same(own.box, label.box)
+                )
+                if is_of_y and not is_own and image.is_same(x.after.box, label.box):
+                    bad |= {id(x): x, id(y): y}
+    for x in bad.values():
+        x.leave_out("it contradicts another decision")
+
+
+def _effect(x: Outcome) -> tuple:
+    after = None if x.after is None else (x.after.category, *(round(v, 1) for v in x.after.box))
+    return x.decision.action == "ignore", after

@@ -1,0 +1,175 @@
+"""Corrected annotations from a file of decisions, as ``ohem-d2 relabel`` writes them."""
+
+import os
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ..data.addresses import join_address, load_address, split_address
+from ..data.builtin import register_builtin
+from ..data.findings import Findings
+from ..errors import InputError
+from ..paths import printable
+from ..training.checks import check_output_dir
+from .coco import CocoAnnotations
+from .decisions import Object, as_xywh, read_decisions
+from .labels import Annotations, Edit, Image, images_of
+from .output import LOG, check_apart, former_files, write_output
+from .plan import ALREADY, CHANGED, LEFT_OUT, REJECTED, Outcome, plan
+from .voc import VocAnnotations
+from .yolo import YoloAnnotations
+
+_FORMATS = ("coco", "voc", "yolo")
+
+
+def relabel(file: Path, output: Path, dataset: str | None = None) -> str:
+    """
+    Write the corrected annotations of a data set, in its format, and a log of each change.
+
+    Args:
+        file: the decisions.
+        output: the folder to write.
+        dataset: an address, or a name that is registered with Detectron2, in place of the one in
+            the file.
+
+    Returns:
+        the address of the corrected data set.
+
+    Raises:
+        InputError: the decisions or the data set cannot be read, or the folder cannot be written.
+    """
+    named, decisions = read_decisions(file)
+    name = dataset or named
+    if not name:
+        raise InputError(f"{file} names no data set, expected --dataset with its address")
+    address = _address_of(name)
+    scheme, path, options = split_address(address)
+    if scheme not in _FORMATS:
+        raise InputError(
+            f"the data set {name!r} is in the format {scheme}://, which cannot be relabelled: "
+            f"expected one of {', '.join(f'{x}://' for x in _FORMATS)}"
+        )
+    part = options.pop("part", None)
+    images, annotations, classes = _load(join_address(scheme, path, options))
+    outcomes = plan(decisions, images, annotations, classes)
+    check_apart(output, annotations.inputs())
+    former = former_files(output)
+    check_output_dir("--output", output)
+    notes = _apply(outcomes, annotations)
+    log: dict[str, Any] = {
+        "info": {"dataset": name, "decisions": str(file)},
+        **{status.replace(" ", "_"): [] for status in (CHANGED, ALREADY, REJECTED, LEFT_OUT)},
+    }
+    for x in outcomes:
+        log[x.status.replace(" ", "_")].append(_logged(x, annotations))
+    write_output(output, annotations.output(), log, former)
+
+    where, others = annotations.address(output)
+    kept = {key: value for key, value in options.items() if key != "images"}
+    _check(join_address(scheme, where, kept | others), images, outcomes)
+    if part is not None:
+        others |= {"part": part}
+    corrected = join_address(scheme, where, kept | others)
+    _say(outcomes, notes, output, corrected)
+    return corrected
+
+
+def _load(address: str) -> tuple[list[Image], Annotations, list[str]]:
+    data = load_address(address, unreadable="skip")
+    scheme, path, options = split_address(address)
+    images = images_of(data)
+    if scheme == "coco":
+        return images, CocoAnnotations(path, options), data.classes
+    of_format = VocAnnotations if scheme == "voc" else YoloAnnotations
+    return images, of_format(path, options, images), data.classes
+
+
+def _address_of(name: str) -> str:
+    """The address of a data set that is registered with Detectron2, by what its metadata name."""
+    if "://" in name:
+        return name
+    register_builtin([name])
+    metadata = MetadataCatalog.get(name) if name in DatasetCatalog else None
+    file, images = (metadata.get(x) if metadata else None for x in ("json_file", "image_root"))
+    if file and images:
+        return join_address("coco", Path(file), {"images": str(images)})
+    folder, split = (metadata.get(x) if metadata else None for x in ("dirname", "split"))
+    if folder and split:
+        return join_address("voc", Path(folder), {"split": str(split)})
+    found = "has no files of annotations that Detectron2 knows of" if metadata else "is not known"
+    raise InputError(
+        f"the data set {name!r} {found}: expected --dataset with an address, "
+        f"{', '.join(f'{x}://' for x in _FORMATS)}"
+    )
+
+
+def _apply(outcomes: Sequence[Outcome], annotations: Annotations) -> Counter[str]:
+    edits: dict[Image, list[Edit]] = defaultdict(list)
+    for x in outcomes:
+        if x.edits and x.image is not None:
+            edits[x.image] += x.edits
+    notes: Counter[str] = Counter()
+    for image, of_image in edits.items():
+        notes.update(annotations.edit(image, of_image))
+    return notes
+
+
+def _logged(x: Outcome, annotations: Annotations) -> dict[str, Any]:
+    as_region = x.decision.action == "ignore"
+    entry = {
+        "image": x.decision.image if x.image is None else x.image.file,
+        "file": None if x.image is None else annotations.file_of(x.image).as_posix(),
+        "before": _described(x.before),
+        "after": _described(x.after, as_region) if x.status in (CHANGED, ALREADY) else None,
+        "decision": x.decision.as_written,
+    }
+    return entry | ({"reason": x.reason} if x.reason else {})
+
+
+def _described(what: Object | None, as_region: bool = False) -> dict[str, Any] | None:
+    if what is None:
+        return None
+    described = {"category": what.category, "bbox": as_xywh(what.box)}
+    return described | ({"ignore": 1} if as_region else {})
+
+
+def _check(address: str, images: Sequence[Image], outcomes: Sequence[Outcome]) -> None:
+    """
+    Read what was written: it has the same images, and what was changed is there.
+
+    Raises:
+        InputError: it has not, as in a layout that only leads to the old files.
+    """
+    try:
+        again, annotations, classes = _load(address)
+    except InputError as e:
+        raise InputError(f"the corrected annotations are written, but cannot be read: {e}") from e
+    if {os.path.realpath(x.file) for x in again} != {os.path.realpath(x.file) for x in images}:
+        raise InputError(f"{address} was written, but leads to other images than before")
+    by_file = {os.path.realpath(x.file): x for x in again}
+    changed = [x for x in outcomes if x.status == CHANGED and x.image is not None]
+    for x, y in zip(changed, plan([x.decision for x in changed], again, annotations, classes)):
+        if y.status != ALREADY:
+            assert x.image is not None
+            image = by_file[os.path.realpath(x.image.file)].file
+            raise InputError(f"{address} was written, but what was changed is not read in {image}")
+
+
+def _say(outcomes: Sequence[Outcome], notes: Counter[str], output: Path, corrected: str) -> None:
+    counts = Counter(x.status for x in outcomes)
+    statuses = ", ".join(f"{counts[x]} {x}" for x in (CHANGED, ALREADY, REJECTED, LEFT_OUT))
+    print(f"{len(outcomes)} decisions: {statuses}")
+    findings = Findings()
+    for x in outcomes:
+        if x.status == LEFT_OUT:
+            findings.add(f"left out, since {x.reason}", x.decision.image, x.decision.words)
+    for line in findings.summary():
+        print(f"- {line}")
+    for note, number in notes.items():
+        print(f"- {note}: {number}")
+    print(f"Wrote the corrected annotations, and {LOG} beside them, to {output}. Have a look:")
+    print(printable(f"ohem-d2 data {shlex.quote(corrected)}"))

@@ -1,0 +1,211 @@
+"""Suspects in labelling tools, and what comes back from these."""
+
+import json
+from xml.etree import ElementTree as ET
+
+import pytest
+from deciding import read_objects
+from small_data import write_voc
+
+from ohem_d2 import cli
+from ohem_d2.errors import InputError
+from ohem_d2.relabel.decisions import Box, Object
+from ohem_d2.relabel.exchange import export_suspects, import_decisions
+from ohem_d2.relabel.run import relabel
+from ohem_d2.relabel.suspects import read_suspects
+
+DOG, CAT, OWL, NEW = [0, 0, 20, 30], [30, 0, 20, 30], [55, 0, 20, 30], [5, 40, 10, 10]
+MOVED = [57.5, 0, 20, 30.25]
+
+
+@pytest.fixture
+def report(tmp_path):
+    """Suspects 1 to 4, of each kind one, as a report has them."""
+    objects = [(c, (x + 1, y + 1, x + w, y + h), "") for c, (x, y, w, h) in
+               (("dog", DOG), ("cat", CAT), ("owl", OWL))]  # fmt: skip
+    folder = write_voc(tmp_path / "data", {"a": objects, "b": objects})
+    image = {"id": 1, "file_name": str(folder / "JPEGImages/a.jpg"), "width": 80, "height": 60,
+             "original_id": "a"}  # fmt: skip
+    other = image | {"id": 2, "file_name": str(folder / "JPEGImages/b.jpg"), "original_id": "b"}
+
+    def entry(number, name, category, true, predicted, predicted_box, image_id=1):
+        return {"id": number, "image_id": image_id, "error_type": name, "category_id": category,
+                "is_labelled": name != "missing label", "true_bbox": true,
+                "predicted_category_id": predicted, "predicted_bbox": predicted_box}  # fmt: skip
+
+    content = {
+        "info": {"description": f"suspected label errors of voc://{folder}"},
+        "images": [image, other],
+        "categories": [{"id": i, "name": n} for i, n in enumerate(("dog", "cat", "owl"), 1)],
+        "annotations": [
+            entry(1, "missing label", 2, DOG, 2, NEW),
+            entry(2, "spurious label", 1, DOG, None, None),
+            entry(3, "wrong class", 2, CAT, 1, CAT),
+            entry(4, "badly placed label", 3, OWL, 3, MOVED),
+            entry(5, "wrong class", 2, CAT, 1, CAT, image_id=2),
+        ],
+    }
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report/label_errors.json").write_text(json.dumps(content))
+    return tmp_path / "report"
+
+
+def decided(report, file):
+    """By the suspect: decision and proposal."""
+    output = report.parent / "decisions.json"
+    import_decisions(report, file, output)
+    content = json.loads(output.read_text())
+    return {x["suspect"]: (x["decision"], x["proposal"]) for x in content["decisions"]}
+
+
+def as_exported(tasks, change=lambda results: None):
+    """What Label Studio exports where the first image was submitted."""
+    results = tasks[0]["predictions"][0]["result"]
+    for x in results:
+        x["id"] = "z" * 10  # which its number does not depend on
+    change(results)
+    tasks[0] |= {"id": 1, "annotations": [{"was_cancelled": False, "result": results}]}
+    tasks[1] |= {"id": 2, "annotations": []}
+    return tasks
+
+
+AS_SHOWN = {
+    "missing label": ("accept", {"category": "cat", "bbox": NEW}),
+    "spurious label": ("reject", None),
+    "wrong class": ("accept", {"category": "dog", "bbox": CAT}),
+    "badly placed label": ("accept", {"category": "owl", "bbox": MOVED}),
+}
+
+
+def test_label_studio(report, capsys):
+    file = report.parent / "tasks.json"
+    export_suspects(report, "label-studio", file)
+    tasks = json.loads(file.read_text())
+    assert tasks[0]["data"]["image"] == "/data/local-files/?d=a.jpg"
+    result = tasks[0]["predictions"][0]["result"][0]
+    assert result == {
+        "id": "suspect-1", "type": "rectanglelabels", "from_name": "label", "to_name": "image",
+        "original_width": 80, "original_height": 60, "image_rotation": 0,
+        "value": {"x": 6.25, "y": pytest.approx(200 / 3), "width": 12.5,
+                  "height": pytest.approx(50 / 3), "rotation": 0, "rectanglelabels": ["cat"]},
+        "meta": {"text": ["suspect 1: missing label"]},
+    }  # fmt: skip
+    assert '<RectangleLabels name="label" toName="image"><Label value="dog"/>' in (
+        capsys.readouterr().out
+    )
+    file.write_text(json.dumps(as_exported(tasks)))
+    assert decided(report, file) == AS_SHOWN
+
+
+def test_labels_as_the_data_set_has_them(report):
+    file = report / "label_errors.json"
+    content = json.loads(file.read_text())
+    content["annotations"][2] |= {"label_index": 1, "label_id": 7, "label_bbox": [29, 0, 20, 30]}
+    file.write_text(json.dumps(content))
+    _, _, suspects = read_suspects(report)
+    box = Box(29, 0, 49, 30)
+    assert (suspects[2].label, suspects[2].proposal) == (Object("cat", box, 7), Object("dog", box))
+
+
+def test_what_was_changed_in_label_studio(report):
+    file = report.parent / "tasks.json"
+    export_suspects(report, "label-studio", file)
+
+    def change(results):
+        missing, _spurious, wrong, badly_placed = results
+        missing["value"]["rectanglelabels"] = ["owl"]
+        wrong["value"]["rectanglelabels"] = ["cat"]  # as it was labelled
+        badly_placed["value"]["x"] += 1.25
+        copy = dict(badly_placed, value=dict(badly_placed["value"], x=0, y=50))
+        results[:] = [missing, wrong, badly_placed, copy]
+
+    file.write_text(json.dumps(as_exported(json.loads(file.read_text()), change)))
+    found = decided(report, file)
+    assert found["spurious label"] == ("accept", None)
+    assert found["wrong class"][0] == "reject"
+    assert found["badly placed label"] == (
+        "accept", {"category": "owl", "bbox": [58.5, 0, 20, 30.25]}
+    )  # fmt: skip
+    # The last of the two: what was drawn besides.
+    assert found["missing label"] == ("accept", {"category": "owl", "bbox": [0, 30, 20, 30.25]})
+
+
+def test_cvat(report, capsys):
+    file = report.parent / "suspects.xml"
+    export_suspects(report, "cvat", file)
+    said = capsys.readouterr().out
+    labels = json.loads(said.split("(under Raw): ")[1].splitlines()[0])
+    assert [x["name"] for x in labels] == ["dog", "cat", "owl"]
+    assert labels[0]["attributes"][0]["name"] == "suspect"
+    root = ET.parse(file).getroot()
+    assert root.findtext("version") == "1.1"
+    image, other = root.findall("image")
+    assert image.attrib == {"id": "0", "name": "a.jpg", "width": "80", "height": "60"}
+    box = image.find("box")
+    assert box.attrib == {
+        "label": "cat", "source": "auto", "occluded": "0", "xtl": "5.00", "ytl": "40.00",
+        "xbr": "15.00", "ybr": "50.00", "z_order": "0",
+    }  # fmt: skip
+    assert box.findtext("attribute") == "1 missing label"
+    root.remove(other)
+    ET.ElementTree(root).write(file)
+    assert decided(report, file) == AS_SHOWN
+
+    missing, spurious, wrong, _ = image.findall("box")
+    image.remove(missing)
+    image.remove(spurious)
+    wrong.set("label", "owl")
+    drawn = ET.SubElement(image, "box", label="dog", xtl="1", ytl="2", xbr="11", ybr="12")
+    ET.SubElement(drawn, "attribute", name="suspect")
+    ET.ElementTree(root).write(file)
+    (report.parent / "decisions.json").unlink()
+    found = decided(report, file)
+    assert found["spurious label"] == ("accept", None)
+    assert found["wrong class"] == ("accept", {"category": "owl", "bbox": CAT})
+    assert found["missing label"] == ("accept", {"category": "dog", "bbox": [1, 2, 10, 10]})
+
+
+def test_from_the_report_to_corrected_labels(report):
+    file = report.parent / "suspects.xml"
+    cli.main(["suspects", str(report), "--to", "cvat", "--output", str(file)])
+    decisions = report.parent / "decisions.json"
+    cli.main(["suspects", str(report), "--from", str(file), "--output", str(decisions)])
+    found = read_objects(relabel(decisions, report.parent / "out"))
+    assert sorted(found["a.jpg"]) == sorted(
+        [("dog", DOG, False), ("dog", CAT, False), ("owl", [58, 0, 20, 30], False),
+         ("cat", NEW, False)]
+    )  # fmt: skip
+    assert found["b.jpg"][1] == ("dog", CAT, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("x.json", "[]", "decides on no suspect"),
+        ("x.json", '[{"label": []}]', "expected its format JSON, not JSON-MIN"),
+        ("x.xml", "<annotations/>", "has no <image>, expected an export as 'CVAT for images 1.1'"),
+        ("x.xml", '<annotations><image name="a.jpg"><box label="dog" xtl="5" ytl="5" xbr="1" '
+         'ybr="9"/></image></annotations>', "expected a box with an area"),
+        ("x.xml", '<annotations><image name="a.jpg"><box label="dog" rotation="9"/></image>'
+         "</annotations>", "has a turned box"),
+        ("x.zip", "", "is empty, expected XML"),
+        (None, "", "does not exist"),
+    ],
+)  # fmt: skip
+def test_files_that_are_no_exports(report, name, content, words):
+    file = report.parent / (name or "none.xml")
+    if name:
+        file.write_text(content)
+    with pytest.raises(InputError, match=words):
+        import_decisions(report, file, report.parent / "decisions.json")
+
+
+def test_other_wrong_files(report):
+    taken = report.parent / "taken.xml"
+    taken.write_text("mine")
+    with pytest.raises(InputError, match="which exists already: expected a new file"):
+        export_suspects(report, "cvat", taken)
+    assert taken.read_text() == "mine"
+    (report / "label_errors.json").write_text('{"annotations": []}')
+    with pytest.raises(InputError, match="is no list of a report's"):
+        export_suspects(report, "cvat", report.parent / "new.xml")
