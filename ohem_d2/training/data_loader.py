@@ -24,6 +24,7 @@ from detectron2.data.common import AspectRatioGroupedDataset, MapDataset, ToIter
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
+from .given_images import limit_nothing
 from .named_settings import is_known
 from .random_state import keep_random_state, random_state, set_random_state
 
@@ -71,6 +72,7 @@ class ResumableLoader:
         self._waiting: list[tuple[Any, int, dict]] = []
         self._first_state: bytes | None = None
         self._dataset = stream.dataset
+        limit_nothing(self._dataset)
         self._sampler = _Sampler(stream.sampler, stream.shard_sampler, stream.shard_chunk_size)
         stream.dataset = _Traced(stream.dataset)
         stream.sampler, stream.shard_sampler = self._sampler, False

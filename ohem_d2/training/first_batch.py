@@ -6,7 +6,6 @@ Only what Detectron2's own code reads is looked at. Other fields, models that ar
 fields that a head of the user's own may read in another way are left alone.
 """
 
-import inspect
 import logging
 import traceback
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ from torch import nn
 from ..errors import InputError, shown
 from ..modeling.mixin import OHEMMixin
 from .data_loader import ResumableLoader
+from .given_images import MOST, NothingGivenError, name_of_maker
 from .named_settings import is_known
 
 logger = logging.getLogger(__name__)
@@ -52,10 +52,15 @@ def check_first_batch(
     model, loader = getattr(steps.model, "module", steps.model), steps.data_loader
     if not isinstance(loader, ResumableLoader) or not _is_detectron2s(model):
         return
-    maker += f" ({_name(loader.maker())})"
+    maker += f" ({name_of_maker(loader.maker())})"
     with naming:
         try:
             batch = loader.first_batch()
+        except NothingGivenError as e:
+            raise InputError(
+                f"{maker} gives None for all of the first {MOST} images, or for each that there "
+                f"is, expected a dict with 'image'{_expected_beside(model)}"
+            ) from e
         except (KeyError, TypeError, IndexError) as e:
             if not _groups(e):
                 raise
@@ -317,12 +322,3 @@ def _described(value: object) -> str:
 
 def _of_box(box: torch.Tensor) -> str:
     return f"({', '.join(f'{x:.4g}' for x in box.tolist())})"
-
-
-def _name(maker: Any) -> str:
-    """Of a class or a function."""
-    maker = getattr(maker, "func", maker)  # of a partial
-    named = maker if inspect.isclass(maker) or inspect.isroutine(maker) else type(maker)
-    if inspect.isgenerator(maker):  # of whose function this is the name
-        return maker.__qualname__
-    return f"{named.__module__}.{named.__qualname__}"

@@ -54,6 +54,7 @@ from .data_checks import (
 from .data_loader import ResumableLoader, shield_workers, try_batch
 from .distributed import wrap_ddp
 from .first_batch import check_first_batch
+from .given_images import NothingGivenError, limit_nothing
 from .ignore_regions import use_ignore_regions_lazily
 from .interruption import ResumeHook
 from .lazy_agreement import check_evaluated, check_mappers
@@ -261,7 +262,14 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict | None:
     if not evaluators:
         logger.warning("Nothing is evaluated: the config has no dataloader.evaluator")
         return None
-    results = inference_on_dataset(model, _test_loader(cfg), evaluators)
+    loader = _test_loader(cfg)
+    try:
+        results = inference_on_dataset(model, loader, evaluators)
+    except NothingGivenError as e:
+        raise InputError(
+            f"dataloader.test.mapper: {e} for an image, expected a dict with 'image': in its "
+            "place, Detectron2 would evaluate another image twice"
+        ) from e
     if comm.is_main_process():
         print_csv_format(results)
     return results
@@ -275,6 +283,7 @@ def _test_loader(cfg: DictConfig) -> DataLoader:
             f"dataloader.test makes a {type(loader).__name__}, expected a torch.utils.data."
             "DataLoader, such as build_detection_test_loader makes"
         )
+    limit_nothing(loader.dataset, most=1)
     return shield_workers(loader)
 
 

@@ -113,6 +113,30 @@ def test_what_is_fine(trainer, caplog, change):
     assert not warnings(caplog)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_mapper_that_gives_nothing(tmp_path, workers):
+    opts = "DATALOADER.NUM_WORKERS", str(workers)
+    trainer = Trainer(config(tmp_path, register_images(tmp_path), *opts))
+    trainer.data_loader._dataset._map_func._obj = nothing
+    message = (
+        "^MAPPER .test_first_batch.nothing. gives None for all .* expected a dict with 'image'"
+    )
+    with pytest.raises(InputError, match=message):
+        check_first_batch(trainer, 1, "MAPPER", nullcontext())
+
+
+def test_a_mapper_that_leaves_out_some(trainer):
+    record = trainer.data_loader._dataset._dataset[0]["file_name"]
+    trainer.data_loader._dataset._map_func._obj = lambda x: (
+        None if x["file_name"] != record else DatasetMapper(trainer.cfg, True)(x)
+    )
+    check_first_batch(trainer, 1, "MAPPER", nullcontext())
+
+
+def nothing(record):
+    return None
+
+
 def test_what_is_not_detectron2s_is_left_alone(trainer, monkeypatch):
     class MyModel(type(trainer.model)):
         pass

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from detectron2.config import LazyCall as L
 from detectron2.data import DatasetCatalog, DatasetMapper, build_detection_test_loader
 from detectron2.data import transforms as T
 from detectron2.engine import HookBase
@@ -11,6 +12,7 @@ from small_models import SHRINK_OPTS
 from small_training import config, register_images
 
 from ohem_d2.errors import InputError
+from ohem_d2.training import lazy_trainer
 from ohem_d2.training.config_file import load_config
 from ohem_d2.training.data_loader import try_batch
 from ohem_d2.training.lazy_trainer import _test_loader
@@ -198,6 +200,22 @@ def test_a_batch_to_evaluate_with(tmp_path, collate_fn):
         try_batch(loader)
         assert loader.num_workers == 0  # they would load ahead
     assert random_state() == state
+
+
+def test_a_mapper_that_gives_nothing_to_evaluate(monkeypatch):
+    cfg = OmegaConf.create({"dataloader": {"evaluator": {}}}, flags={"allow_objects": True})
+    loader = L(build_detection_test_loader)(dataset=[{}, {}], mapper=none_of_the_second)
+    cfg.dataloader.test = loader
+    monkeypatch.setattr(lazy_trainer, "build_lazy_evaluators", lambda cfg: [None])
+    monkeypatch.setattr(lazy_trainer, "inference_on_dataset", lambda _, images, __: list(images))
+    message = "^dataloader.test.mapper: .*none_of_the_second gives None for an image, expected a "
+    with pytest.raises(InputError, match=message):
+        lazy_trainer.evaluate(cfg, None)
+
+
+def none_of_the_second(record, seen=[]):  # noqa: B006
+    seen.append(record)
+    return record if len(seen) == 1 else None
 
 
 def test_a_batch_that_the_users_own_code_makes_is_left_alone():
