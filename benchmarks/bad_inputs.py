@@ -107,7 +107,8 @@ def unbuilt(name: str, value: object) -> Bad:
 def lazy(setting: str) -> Bad:
     """The same, in a Python config."""
     name, _, value = setting.partition("=")
-    return Bad("keys", f"{name}={value}", (name,), {name: value}, config=LAZY, plain=False)
+    names = (name.lstrip("+"),)
+    return Bad("keys", f"{name}={value}", names, {name: value}, config=LAZY, plain=False)
 
 
 def mapper(name: str, change: str) -> Bad:
@@ -338,6 +339,14 @@ KEYS = [
     sampler("returns weights that overflow", weights="torch.full((4,), 1e38)"),
     sampler("cannot be imported", start="raise SystemExit(0)"),
     lazy("dataloader.test.mapper.image_format=RGB"),
+    lazy("+model.roi_heads.num_class=3"),
+    lazy("+model.backbone.bottom_up.freeze=2"),
+    lazy("+dataloader.train.aspect_ratio_groupng=false"),
+    lazy("+optimizer.learning_rate=0.1"),
+    lazy("lr_multiplier.scheduler.milestones=[60000,30000,90000]"),
+    lazy("dataloader.train.mapper=${dataloader.nothing}"),
+    key("TEST.EXPECTED_RESULTS", "[['bbox', 'AP59', 38.5, 0.2]]"),
+    mapper("None for each image", "made = None"),
     lazy("dataloader.train.mapper.is_train=False"),
     lazy("dataloader.test.dataset.filter_empty=maybe"),
     lazy("model.proposal_generator.anchor_generator.strides=[8,16,32,64,128]"),
