@@ -24,6 +24,7 @@ from .foreground_budget import ForegroundBudgetMixin
 from .head_checks import check_class, check_classes_of_heads, check_stages
 from .labelling import LabellingMixin, ignore_below, with_ground_truth, within_limit
 from .metrics import MiningMetrics, add_up
+from .pooling_once import keeping, pool_once
 from .reading import Reading, features_of_forward, read_rois
 from .sampler_check import choose
 from .self_check import SelfCheck, learns_statistics
@@ -114,6 +115,7 @@ class OHEMMixin(ForegroundBudgetMixin, LabellingMixin, BoxVotingMixin):
         if not isinstance(ohem, OHEMOptions):
             ohem = ohem_options(cfg) if ohem is None else options_by_name(OHEMOptions, ohem)
         super().__init__(*args, **kwargs)
+        pool_once(self)
         self._matcher: Matcher = self.proposal_matcher
         self.ohem = ohem
         if self.batch_size_per_image < 1:
@@ -177,7 +179,8 @@ class OHEMMixin(ForegroundBudgetMixin, LabellingMixin, BoxVotingMixin):
         outer, self._features = self._features, args[1] if len(args) > 1 else kwargs["features"]
         self._check.begin()
         try:
-            result = super().__call__(*args, **kwargs)
+            with keeping(self):
+                result = super().__call__(*args, **kwargs)
         finally:
             self._features = outer
         self._check.end(self, result[1])

@@ -132,9 +132,6 @@ def _pool_by_channels(
 ) -> tuple[Tensor, list[_Graph]]:
     """What is pooled and, with ``with_graphs``, for each part of the channels the way back."""
     channels = features[0].shape[1]
-    for_cores = min(torch.get_num_threads(), channels // _FEWEST_CHANNELS)
-    number = max(1, for_cores, -(-channels // _MOST_CHANNELS))
-    bounds = [channels * i // number for i in range(number + 1)]
     pooled = features[0].new_empty(sum(map(len, boxes)), channels, *pooler.output_size)
 
     def pool(part: slice) -> _Graph | None:
@@ -150,8 +147,27 @@ def _pool_by_channels(
         pooled[:, part] = output.detach()
         return graph
 
-    graphs = _by_all_cores(pool, [slice(a, b) for a, b in pairwise(bounds)])
-    return pooled, graphs
+    return pooled, by_channels(pool, channels)
+
+
+def by_channels(function: Callable[[slice], Any], channels: int) -> list:
+    """
+    Call a function for parts of the channels, with all cores.
+
+    Args:
+        function: takes a part.
+        channels: how many there are.
+
+    Returns:
+        what it returns for each.
+    """
+    for_cores = min(torch.get_num_threads(), channels // _FEWEST_CHANNELS)
+    number = max(1, for_cores, -(-channels // _MOST_CHANNELS))
+    bounds = [channels * i // number for i in range(number + 1)]
+    parts = [slice(a, b) for a, b in pairwise(bounds)]
+    if torch.get_num_threads() == 1:
+        return [function(part) for part in parts]
+    return _by_all_cores(function, parts)
 
 
 @cache
