@@ -44,7 +44,7 @@ from torch import Tensor, nn
 
 from ohem_d2 import OHEMROIHeads, losses_per_roi, select_hard_examples
 from ohem_d2.errors import InputError
-from ohem_d2.modeling import mixin, pooling
+from ohem_d2.modeling import mixin, pooling, pooling_once
 from ohem_d2.modeling.lazy import COUNTERPARTS
 from ohem_d2.training.config_file import load_config
 
@@ -161,9 +161,9 @@ class Contender:
 
     def synchronizations(self) -> int:
         """How often a step waits for the GPU, or would if there was one."""
-        with mock.patch.object(
-            pooling.AllCoresROIPooler, "forward", ROIPooler.forward
-        ):  # as on a GPU
+        with ExitStack() as stack:  # as on a GPU
+            for pooler in (pooling.AllCoresROIPooler, pooling_once.OnceROIPooler):
+                stack.enter_context(mock.patch.object(pooler, "forward", ROIPooler.forward))
             return synchronizations(self.step, self.device)
 
     def look(self) -> tuple[str, dict[str, float]]:
