@@ -3,8 +3,8 @@
 What it saves not to pool again, for training, what was pooled to rank RoIs.
 
 It times the pooling of a step of Faster R-CNN R50-FPN (all that is read, and the forward and the
-backward pass of what is trained on) and whole steps, in CPU seconds, which other work on the machine
-changes less. It compares the peak memory of whole steps, and adds a section to a page in Markdown.
+backward pass of what is trained on) and whole steps, in CPU seconds, which other work changes less.
+It compares the peak memory of whole steps, and adds a section to a page in Markdown.
 """
 
 import argparse

@@ -19,7 +19,7 @@ from .pooling import AllCoresROIPooler, by_channels
 
 # What is kept takes at most this many times the memory of the features. It is gone when training
 # begins, and the gradients of the features, from these heads and from the RPN, take more later on.
-# So the peak stays where it was (docs/cost.md).
+# So the peak of a step stays about where it was (docs/cost.md).
 _ROOM = 1.5
 
 
