@@ -36,6 +36,7 @@ from ..evaluation.evaluators import build_evaluator
 from ..modeling.head_checks import check_classes_of_heads
 from ..modeling.mixin import OHEMMixin
 from ..visualization import DetectionPictures, MinedPictures, detections_file
+from . import part_outputs
 from .checkpoint import WholeCheckpointer, classes_of_weights
 from .checks import (
     check_batch_size,
@@ -77,6 +78,7 @@ from .named_settings import named_settings
 from .no_learning import warn_of_no_learning
 from .output_folder import alone_in, check_output_files, check_space
 from .overrides import warn_of_unused_overrides
+from .part_outputs import check_outputs_once
 from .proposal_files import check_lazy_use, check_proposal_files
 from .resumed_config import check_config_of_weights
 from .schedule import settings_of, with_an_end
@@ -174,6 +176,7 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
         checkpointer.class_names = class_names(data_sets_of(cfg, "test"))
         checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
         try_model(model, named_settings(*settings, verb="evaluated"))
+        check_outputs_once(model, part_outputs.LAZY_KEYS)
         return evaluate(cfg, model)
 
     with named_settings(*settings):
@@ -183,6 +186,7 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     if isinstance(heads := getattr(model, "roi_heads", None), OHEMMixin):
         check_start_iter(heads.ohem, "model.roi_heads.ohem.start_iter", cfg.train.max_iter)
     warn_without_choice(model, LAZY_KEYS)
+    check_outputs_once(model, part_outputs.LAZY_KEYS)
     with named_settings(*settings):
         trainer, checkpointer = build_trainer(cfg, model)
     check_space("train.output_dir", output_dir, model)

@@ -13,19 +13,30 @@ from types import FrameType
 from typing import Any
 
 from detectron2.config import CfgNode, get_cfg, instantiate
+from detectron2.modeling import (
+    BACKBONE_REGISTRY,
+    PROPOSAL_GENERATOR_REGISTRY,
+    ROI_BOX_HEAD_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    ROI_KEYPOINT_HEAD_REGISTRY,
+    ROI_MASK_HEAD_REGISTRY,
+)
 from omegaconf import OmegaConf
 
 from ..errors import InputError, shown
 from .data_checks import named_annotations
 from .key_checks import is_unused, leaves_of
 from .key_rules import is_list
-from .lazy_targets import make
+from .lazy_targets import make, parts_of, target_of
 
 # Whose code it is that raises an error which the settings are to blame for.
 _NOT_OF_USERS = sys.stdlib_module_names | {
     "ohem_d2", "detectron2", "fvcore", "iopath", "omegaconf", "torch", "torchvision", "numpy",
     "yacs", "hydra", "tensorboard", "PIL", "cv2", "pycocotools",
 }  # fmt: skip
+# What Detectron2 names the files that a Python config imports. What the config itself defines has
+# the module "builtins".
+_OF_CONFIG_FILES = "detectron2._cfg_loader"
 _POOLER = tuple(f"MODEL.ROI_{x}_HEAD.POOLER_" for x in ("BOX", "MASK", "KEYPOINT"))
 _ANCHORS = ("MODEL.ANCHOR_GENERATOR.",)
 _DENSE = ("MODEL.RETINANET.",)
@@ -63,6 +74,14 @@ _KEYS_OF_MODULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "fvcore.common.param_scheduler": (("SOLVER.",), ("lr_multiplier.",)),
     "ohem_d2.modeling": (("MODEL.ROI_HEADS.",), ("model.roi_heads.",)),
 }  # fmt: skip
+_REGISTRIES = {
+    "BACKBONE": BACKBONE_REGISTRY,
+    "PROPOSAL_GENERATOR": PROPOSAL_GENERATOR_REGISTRY,
+    "ROI_HEADS": ROI_HEADS_REGISTRY,
+    "ROI_BOX_HEAD": ROI_BOX_HEAD_REGISTRY,
+    "ROI_MASK_HEAD": ROI_MASK_HEAD_REGISTRY,
+    "ROI_KEYPOINT_HEAD": ROI_KEYPOINT_HEAD_REGISTRY,
+}
 _MOST_NAMED, _MOST_LISTED = 4, 30
 
 
@@ -92,7 +111,7 @@ def named_settings(
     except Exception as e:  # there is no end to what they raise
         # The first two are this function and the one that called it.
         frames = [frame for frame, _ in traceback.walk_tb(e.__traceback__)][2:]
-        if not {_module(x).partition(".")[0] for x in frames} <= _NOT_OF_USERS:
+        if not all(is_known(_module(x)) for x in frames):
             raise
         *_, (frame, line) = traceback.walk_tb(e.__traceback__)
         reason = f"{type(e).__name__}: {e}".removesuffix(": ")
@@ -102,7 +121,10 @@ def named_settings(
             reason += f", expected one of {', '.join(names)}"
         where = f"{config_file}, or the settings that change it,"
         found = " and ".join(
-            _quoted(cfg, e) or _made(frames, opts) or _worked_with(cfg, frames, opts)
+            _quoted(cfg, e)
+            or _made(frames, opts)
+            or _worked_with(cfg, frames, opts)
+            or _of_the_user(cfg)
         )
         raise InputError(
             f"{f'{found} in {where} and' if found else where} cannot be {verb}: {reason} "
@@ -123,7 +145,8 @@ def _quiet() -> Iterator[None]:
 
 def is_known(module: str) -> bool:
     """Whether a module is of Detectron2, or what it works with, rather than of the user."""
-    return module.partition(".")[0] in _NOT_OF_USERS
+    is_of_users = module == "builtins" or module.startswith(_OF_CONFIG_FILES)
+    return module.partition(".")[0] in _NOT_OF_USERS and not is_of_users
 
 
 def _module(frame: FrameType) -> str:
@@ -215,6 +238,17 @@ def _worked_with(cfg: Any, frames: list[FrameType], opts: Sequence[str]) -> list
         if words := _with_values(cfg, chosen):
             return words
     return [f"{x.rstrip('._')}" for x in prefixes]
+
+
+def _of_the_user(cfg: Any) -> list[str]:
+    """The parts of a model that are the user's own: what they give may be what others fail of."""
+    if isinstance(cfg, CfgNode):
+        parts = {f"MODEL.{node}.NAME": (cfg.MODEL[node].NAME, x) for node, x in _REGISTRIES.items()}
+        made = {key: x.get(name) for key, (name, x) in parts.items() if name in x}
+    else:
+        made = {key: target_of(part) for key, part in parts_of(cfg.get("model"), "model")}
+    own = {key: x for key, x in made.items() if not is_known(str(getattr(x, "__module__", "")))}
+    return [f"{key} is {x.__module__}.{x.__qualname__}" for key, x in own.items()][:_MOST_NAMED]
 
 
 def _above(module: str) -> Iterator[str]:

@@ -40,7 +40,7 @@ from ..errors import InputError
 from ..evaluation.evaluators import build_evaluator, check_evaluator_type
 from ..evaluation.tta import TTA
 from ..visualization import MinedPictures
-from . import lazy_trainer
+from . import lazy_trainer, part_outputs
 from .checkpoint import WholeCheckpointer, classes_of_weights
 from .checks import (
     check_batch_size,
@@ -70,6 +70,7 @@ from .mining_logs import MiningLogs
 from .named_settings import named_settings
 from .no_learning import warn_of_no_learning
 from .output_folder import alone_in, check_output_files, check_space
+from .part_outputs import check_outputs_once
 from .proposal_files import check_proposal_files
 from .resumed_config import check_config_of_weights
 from .schedule import settings_of, with_an_end
@@ -276,6 +277,7 @@ def _run(args, cfg: CfgNode) -> dict | None:
         checkpointer.class_names = class_names(cfg.DATASETS.TEST)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
         try_model(model, named_settings(*settings, verb="evaluated"))
+        check_outputs_once(model, part_outputs.KEYS)
         results = Trainer.test(cfg, model)
         if cfg.TEST.AUG.ENABLED:
             results.update(Trainer.test_with_tta(cfg, model))
@@ -288,6 +290,7 @@ def _run(args, cfg: CfgNode) -> dict | None:
         trainer = Trainer(cfg)
     check_space("OUTPUT_DIR", cfg.OUTPUT_DIR, trainer.model)
     warn_without_choice(trainer.model, KEYS)
+    check_outputs_once(trainer._trainer.model, part_outputs.KEYS)
     name_first_step(trainer, named_settings(*settings, verb="trained"))
     trainer.resume_or_load(resume=args.resume)
     if trainer.start_iter == 0:

@@ -43,9 +43,12 @@ def try_augmentations(augmentations: Sequence[T.Augmentation | T.Transform], key
     image = np.zeros((*_IMAGE_SIZE, 3), dtype=np.uint8)
     with keep_random_state():
         for augmentation in augmentations:
-            if not is_known(type(augmentation).__module__):
+            module = type(augmentation).__module__
+            is_one = isinstance(augmentation, (T.Augmentation, T.Transform))
+            # A text and the like are none of the user's own, and a config's own augmentation is.
+            if not is_known(module) and (is_one or module != "builtins"):
                 return
-            if not isinstance(augmentation, (T.Augmentation, T.Transform)):
+            if not is_one:
                 raise InputError(
                     f"{keys} has {shown(augmentation)}, expected one of Detectron2's augmentations "
                     "that is called, such as RandomFlip()"

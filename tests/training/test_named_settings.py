@@ -8,17 +8,24 @@ import torch
 from detectron2.config import LazyConfig, get_cfg, instantiate
 from detectron2.data.datasets import load_coco_json
 from detectron2.engine import DefaultTrainer
-from detectron2.modeling.roi_heads import FastRCNNConvFCHead
+from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, FastRCNNConvFCHead
+from detectron2.utils.memory import retry_if_cuda_oom
 
+from ohem_d2 import OHEMROIHeads
 from ohem_d2.errors import InputError
 from ohem_d2.training.config_file import CONFIGS, load_config
 from ohem_d2.training.lazy_config import load_lazy_config
 from ohem_d2.training.lazy_targets import make
-from ohem_d2.training.named_settings import named_settings
+from ohem_d2.training.named_settings import is_known, named_settings
 
 QUICK_START = str(CONFIGS / "quick_start.yaml")
 PYTHON = str(CONFIGS / "mask_rcnn_R_50_FPN_1x_ohem.py")
 BOX_HEAD = "MODEL.ROI_BOX_HEAD"
+
+
+@ROI_HEADS_REGISTRY.register()
+class OwnHeads(OHEMROIHeads):
+    pass
 
 
 @pytest.mark.parametrize(
@@ -117,6 +124,30 @@ def test_what_a_python_config_is_made_of_is_not_named():
     cfg.copied = {"model": cfg.model}
     message = "^model.roi_heads.foo is 5 in x.py, or"
     with pytest.raises(InputError, match=message), named_settings("x.py", cfg):
+        instantiate(cfg.model)
+
+
+def test_parts_of_the_users_own_are_named_where_nothing_else_is():
+    cfg = load_lazy_config(PYTHON)
+    cfg.model.roi_heads._target_ = OwnHeads
+    message = "^model.roi_heads is test_named_settings.OwnHeads in x.py, or .* cannot be trained: "
+    with pytest.raises(InputError, match=message), named_settings("x.py", cfg, verb="trained"):
+        retry_if_cuda_oom(torch.zeros(1).view)(2)
+    cfg = load_config("quick_start.yaml", ["MODEL.ROI_HEADS.NAME", "OwnHeads"])
+    message = "^MODEL.ROI_HEADS.NAME is test_named_settings.OwnHeads in x.yaml, or .* cannot be "
+    with pytest.raises(InputError, match=message), named_settings("x.yaml", cfg, verb="trained"):
+        retry_if_cuda_oom(torch.zeros(1).view)(2)
+
+
+@pytest.mark.parametrize("is_its_own", [True, False])
+def test_code_in_a_config_file_is_the_users_own(tmp_path, is_its_own):
+    (tmp_path / "x.py").write_text(
+        "class Mine:\n    def __init__(self):\n        1 / 0\nmine = dict()\n"
+    )
+    (tmp_path / "y.py").write_text("from .x import Mine\nmodel = dict(_target_=Mine)\n")
+    cfg = LazyConfig.load(str(tmp_path / "y.py"))
+    assert not is_known(cfg.model._target_.__module__)
+    with pytest.raises(ZeroDivisionError), named_settings("y.py", cfg):
         instantiate(cfg.model)
 
 

@@ -1,0 +1,106 @@
+"""Parts of a model that are the user's own and give what Detectron2 cannot take."""
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.modeling.backbone import FPN
+from detectron2.modeling.proposal_generator import RPN
+from detectron2.modeling.roi_heads import StandardROIHeads
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+from small_models import SHRINK_OPTS
+from torch.nn.modules import module as torchs
+
+from ohem_d2 import OHEMROIHeads
+from ohem_d2.errors import InputError
+from ohem_d2.training.config_file import load_config
+from ohem_d2.training.part_outputs import KEYS, LAZY_KEYS, check_outputs_once
+
+FASTER_RCNN = "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
+
+
+def with_change(kind, change):
+    class Own(kind):
+        def forward(self, *args, **kwargs):
+            return change(super().forward(*args, **kwargs))
+
+    return Own
+
+
+def model_with(name, kind, change):
+    cfg = load_config(FASTER_RCNN, [*SHRINK_OPTS, "MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", ""])
+    model = build_model(cfg)
+    part = getattr(model, name)
+    if kind is OHEMROIHeads:
+        part = OHEMROIHeads(cfg, model.backbone.output_shape())
+        model.roi_heads = part
+    part.__class__ = with_change(kind, change)
+    return model
+
+
+def run(model):
+    instances = Instances(
+        (64, 64), gt_boxes=Boxes([[8.0, 8, 40, 40]]), gt_classes=torch.zeros(1).long()
+    )
+    image = {"image": torch.zeros(3, 64, 64), "instances": instances, "height": 64, "width": 64}
+    with EventStorage():
+        return model([image])
+
+
+def swapped(given):
+    return given[::-1]
+
+
+@pytest.mark.parametrize("keys", [KEYS, LAZY_KEYS])
+@pytest.mark.parametrize(
+    ("name", "kind", "change", "training", "words"),
+    [
+        ("roi_heads", StandardROIHeads, swapped, True, "a tuple of dict, list"),
+        ("roi_heads", OHEMROIHeads, swapped, True, "a tuple of dict, list"),
+        ("roi_heads", OHEMROIHeads, lambda x: x[1], True, "a dict of 'loss_cls': "),
+        ("roi_heads", StandardROIHeads, lambda x: None, True, "None"),
+        ("roi_heads", StandardROIHeads, swapped, False, "a tuple of dict, list"),
+        ("roi_heads", StandardROIHeads, lambda x: x[0], False, "a list of Instances"),
+        ("proposal_generator", RPN, swapped, True, "a tuple of dict, list"),
+        ("proposal_generator", RPN, lambda x: x[0], False, "a list of Instances"),
+        (
+            "backbone",
+            FPN,
+            lambda x: [*x.values()],
+            True,
+            "a list of Tensor, Tensor",
+        ),
+        ("backbone", FPN, lambda x: None, False, "None"),
+    ],
+)
+def test_what_is_not_what_detectron2_takes(name, kind, change, training, words, keys):
+    model = model_with(name, kind, change).train(training)
+    check_outputs_once(model, keys)
+    message = rf"^{keys[name]} \(test_part_outputs\.with_change.*Own\) gives {words}.*, expected a "
+    with pytest.raises(InputError, match=message):
+        run(model)
+    assert not torchs._global_forward_hooks
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("roi_heads", OHEMROIHeads), ("proposal_generator", RPN), ("backbone", FPN)],
+)
+def test_what_is_as_it_should_be(name, kind, training):
+    model = model_with(name, kind, lambda x: x).train(training)
+    check_outputs_once(model, KEYS)
+    assert len(torchs._global_forward_hooks) == 1
+    run(model)
+    assert not torchs._global_forward_hooks
+    if training and name == "roi_heads":  # nothing reads what stands beside the losses
+        model = model_with(name, kind, lambda x: (None, x[1]))
+        check_outputs_once(model, KEYS)
+        run(model)
+
+
+def test_models_of_detectron2s_alone_are_not_looked_at():
+    model = model_with("roi_heads", StandardROIHeads, lambda x: x)
+    model.roi_heads.__class__ = StandardROIHeads
+    check_outputs_once(model, KEYS)
+    assert not torchs._global_forward_hooks
