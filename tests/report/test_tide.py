@@ -193,7 +193,7 @@ def test_random_images_have_errors_of_every_type_that_cost():
 
 
 def random_images(random, images=3, most=6, distinct=False):
-    """Of the detections, two thirds are copies of labels. `distinct`: no two scores are the same."""
+    """Of the detections, two thirds are copies of labels. `distinct`: each has its own score."""
 
     def box():
         whole = np.concatenate([random.integers(0, 5, 2), random.integers(1, 5, 2)])
