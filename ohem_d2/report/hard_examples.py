@@ -10,8 +10,9 @@ import torch
 from detectron2.config import CfgNode, instantiate
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.modeling import GeneralizedRCNN
+from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
-from detectron2.structures import Boxes, BoxMode, Instances, pairwise_iou
+from detectron2.structures import Boxes, BoxMode, ImageList, Instances, pairwise_iou
 from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
 from torch import Tensor, nn
@@ -68,6 +69,16 @@ class HardExample:
 
 
 @dataclass(frozen=True)
+class Detections:
+    """The D boxes that inference finds in an image, as an evaluator gets them."""
+
+    # (D, 4) float64 XYXY in pixels of the image file, (D,) int64 and (D,) float64.
+    boxes: np.ndarray
+    classes: np.ndarray
+    scores: np.ndarray
+
+
+@dataclass(frozen=True)
 class Findings:
     """
     What a model makes of an image and of its L labels.
@@ -88,12 +99,16 @@ class Findings:
     seen_classes: np.ndarray
     seen_probs: np.ndarray
     num_classes: int
-    # (D, 4) float64, (D,) int64 and (D,) float64: detections, by falling score.
+    # (D, 4) float64, (D,) int64 and (D,) float64: detections among the proposals of training, by
+    # falling score.
     boxes: np.ndarray
     classes: np.ndarray
     scores: np.ndarray
-    # (G, 4): the regions to ignore, such as crowds, whose objects have no label each.
+    # (G, 4): the regions to ignore, such as crowds, whose objects have no label each; and (G,)
+    # int64: their positions among the annotations of the image.
     regions: np.ndarray
+    region_positions: np.ndarray
+    detections: Detections
 
 
 def build_mapper(cfg: CfgNode | DictConfig) -> Callable[[dict], dict]:
@@ -105,9 +120,11 @@ def build_mapper(cfg: CfgNode | DictConfig) -> Callable[[dict], dict]:
 
     Returns:
         a function from a record of Detectron2's catalog to what `IgnoreMapper` returns, and
-        ``regions``, (G, 4), those to ignore in pixels of the file, and ``label_positions``, (L,),
-        of the instances among the annotations of the record.
+        ``regions``, (G, 4), those to ignore in pixels of the file; ``label_positions``, (L,), and
+        ``region_positions``, (G,), of the instances and of the regions among the annotations of
+        the record; and, of precomputed proposals, ``test_proposals``, as many as at test time.
     """
+    in_training = at_test_time = None  # the most proposals of an image
     if isinstance(cfg, DictConfig):
         at_test = cfg.dataloader.test.mapper
         mapper = IgnoreMapper(
@@ -122,12 +139,17 @@ def build_mapper(cfg: CfgNode | DictConfig) -> Callable[[dict], dict]:
         cfg.MODEL.MASK_ON = cfg.MODEL.KEYPOINT_ON = cfg.INPUT.CROP.ENABLED = False
         augmentations = build_augmentation(cfg, is_train=False)
         mapper = IgnoreMapper(cfg, is_train=True, augmentations=augmentations)
+        if mapper.proposal_topk is not None:
+            in_training = mapper.proposal_topk
+            at_test_time = cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST
+            mapper.proposal_topk = max(in_training, at_test_time)
 
     def prepare(record: dict) -> dict:
+        are_regions = [is_region(a, mapper.ignore_difficult) for a in record["annotations"]]
+        region_positions = np.flatnonzero(are_regions)
         regions = [
             BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS)
-            for a in record["annotations"]
-            if is_region(a, mapper.ignore_difficult)
+            for a in (record["annotations"][i] for i in region_positions)
         ]
         # What is left of the annotations comes back with its position for a class.
         annotations = [{**a, "category_id": i} for i, a in enumerate(record["annotations"])]
@@ -135,9 +157,13 @@ def build_mapper(cfg: CfgNode | DictConfig) -> Callable[[dict], dict]:
         positions = x["instances"].gt_classes
         classes = [record["annotations"][i]["category_id"] for i in positions.tolist()]
         x["instances"].gt_classes = torch.tensor(classes, dtype=torch.int64)
+        if "proposals" in x:  # the most likely objects first
+            x["test_proposals"] = x["proposals"][:at_test_time]
+            x["proposals"] = x["proposals"][:in_training]
         return {
             **x,
             "regions": np.array(regions, dtype=float).reshape(-1, 4),
+            "region_positions": region_positions,
             "label_positions": positions.numpy(),
         }
 
@@ -180,7 +206,8 @@ def look_at(model: GeneralizedRCNN, x: dict) -> Findings:
         one hard example of each object and of each place that is taken for one: of RoIs that
         overlap an object by an IoU of 0.7 or more, or all of them by less than 0.3. What the model
         is only not sure of, with the right class, is none; nor is what lies in a region to ignore.
-        And what it finds in the boxes of the labels, and without them, for `label_errors`.
+        And what it finds in the boxes of the labels, and without them, for `label_errors`; and
+        what inference detects.
 
     Raises:
         FloatingPointError: the model computes what is not a number.
@@ -215,6 +242,7 @@ def look_at(model: GeneralizedRCNN, x: dict) -> Findings:
             predictor.test_topk_per_image,
         )[0][0]
         found = found[found.pred_boxes.nonempty()]
+        detections = _detect(model, images, features, x)
     height, width = x["instances"].image_size
     to_file = np.array([x["width"] / width, x["height"] / height] * 2)
     objects, label_classes = targets[0].gt_boxes, targets[0].gt_classes.cpu().numpy()
@@ -237,6 +265,28 @@ def look_at(model: GeneralizedRCNN, x: dict) -> Findings:
         classes=found.pred_classes.cpu().numpy(),
         scores=found.scores.double().cpu().numpy(),
         regions=x["regions"],
+        region_positions=x["region_positions"],
+        detections=detections,
+    )
+
+
+def _detect(
+    model: GeneralizedRCNN, images: ImageList, features: dict[str, Tensor], x: dict
+) -> Detections:
+    """As `GeneralizedRCNN.inference`, from features that are there already."""
+    if model.proposal_generator is None:
+        proposals = [x["test_proposals"].to(model.device)]
+    else:
+        model.proposal_generator.eval()
+        proposals, _ = model.proposal_generator(images, features, None)
+    (found,), _ = model.roi_heads(images, features, proposals, None)
+    boxes = ("pred_boxes", "pred_classes", "scores")  # masks and keypoints are not looked at
+    found = Instances(found.image_size, **{name: found.get(name) for name in boxes})
+    found = detector_postprocess(found, x["height"], x["width"])
+    return Detections(
+        boxes=found.pred_boxes.tensor.double().cpu().numpy(),
+        classes=found.pred_classes.cpu().numpy(),
+        scores=found.scores.double().cpu().numpy(),
     )
 
 

@@ -6,38 +6,37 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
-from itertools import count
 from pathlib import Path
 
 import cv2
 import numpy as np
-from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 from tqdm import tqdm
 
-from ..data import plain_path, read_image
+from ..data import read_image
 from ..files import write_whole
 from ..mining.error_types import ERROR_TYPES, TIDE_NAMES
 from ..visualization import ERROR_COLORS
-from .hard_examples import Box, HardExample
+from .coco_form import TITLES, package_version
 from .label_errors import LABEL_ERRORS
+from .model_errors import for_page
 
 logger = logging.getLogger(__name__)
 
 _TEMPLATE = Path(__file__).with_name("report.html")
-_SCRIPTS = [Path(__file__).with_name(x) for x in ("decisions.js", "decide.js")]
+_SCRIPTS = [Path(__file__).with_name(x) for x in ("decisions.js", "decide.js", "model_errors.js")]
 _MOST = 5000  # of each list are on the page
+_MOST_DETECTIONS = 200_000  # and of detections
 _CROP_SIZE = 260  # pixels of the longer side of a crop, whatever it shows
 _CONTEXT = 0.6  # of the longer side of what is shown, on each side
 _TRUTH_COLOR = (255, 255, 255)
 # Of each box that is drawn, whether it is the truth, and how wide its line is. Where two are the
 # same, the first is drawn.
 _STYLES = {"true_bbox": (True, 2), "bbox": (False, 2), "predicted_bbox": (False, 1)}
-# What the lists are called, and which error types they have.
+# The lists, and which error types they have.
 _LISTS = {
-    "hard_examples": ("hard examples", ERROR_TYPES[:-1]),
-    "label_errors": ("suspected label errors", LABEL_ERRORS),
+    "hard_examples": ERROR_TYPES[:-1],
+    "label_errors": LABEL_ERRORS,
 }
 # An error in a label looks to the model like a mistake of its own, and has the colour of that.
 _COLORS = dict(zip(ERROR_TYPES[:-1], ERROR_COLORS)) | {
@@ -46,123 +45,13 @@ _COLORS = dict(zip(ERROR_TYPES[:-1], ERROR_COLORS)) | {
         LABEL_ERRORS, ("look-alike", "missed object", "confused class", "badly placed box")
     )
 }
-
-
-def as_coco(
-    records: Sequence[dict],
-    ranked: Sequence[tuple[int, HardExample]],
-    dataset_name: str,
-    name: str,
-) -> dict:
-    """
-    Turn examples into COCO's format, each an annotation with fields of its own.
-
-    Args:
-        records: those of the images in Detectron2's catalog.
-        ranked: pairs of the index of an image and an example, in the order to show them.
-        dataset_name: the registered data set.
-        name: "hard_examples" or "label_errors".
-
-    Returns:
-        what a JSON file of COCO's has. An annotation has the box of the example, the class of the
-        object or, where there is none, that for which it is taken; and ``error_type``, ``loss``,
-        ``score``, ``iou``, ``predicted_category_id`` (null: background), ``is_labelled``,
-        ``true_bbox``, ``predicted_bbox``; ``label_index``, ``label_id`` and ``label_bbox`` of the
-        label that it belongs to, as the record has it; ``crop`` and ``crop_bbox``, for which see
-        `write_page`.
-    """
-    ids = _category_ids(dataset_name)
-    image_ids = _image_ids(records)
-    annotations = []
-    for number, (image, x) in enumerate(ranked, 1):
-        # Of a label and of what the model finds, no more than one is background.
-        classes = [k for k in (x.true_class, x.predicted_class) if k is not None]
-        predicted = None if x.predicted_class is None else ids.get(x.predicted_class)
-        box = _xywh(x.box)
-        label = None if x.label is None else records[image]["annotations"][x.label]
-        annotations.append(
-            {
-                "id": number,
-                "image_id": image_ids[image],
-                "category_id": ids[classes[0]],
-                "bbox": box,
-                "area": box[2] * box[3],
-                "iscrowd": 0,
-                "error_type": x.error_type,
-                "loss": x.loss,
-                "score": x.score,
-                "iou": x.iou,
-                "is_labelled": x.true_class is not None,
-                "predicted_category_id": predicted,
-                "true_bbox": None if x.true_box is None else _xywh(x.true_box),
-                "predicted_bbox": None if x.predicted_box is None else _xywh(x.predicted_box),
-                "label_index": x.label,
-                "label_id": label.get("id") if label else None,
-                "label_bbox": _box_of(label) if label else None,
-                "crop": None,
-                "crop_bbox": None,
-            }
-        )
-    return {
-        "info": {
-            "description": f"{_LISTS[name][0]} of {dataset_name}",
-            "dataset": dataset_name,
-            "ohem_d2": _version(),
-        },
-        "images": [
-            {
-                "id": i,
-                "file_name": os.path.abspath(
-                    plain_path(r["file_name"])
-                ),  # wherever the file is read from
-                "height": r["height"],
-                "width": r["width"],
-                "original_id": r["image_id"],
-            }
-            for i, r in zip(image_ids, records)
-        ],
-        "categories": [
-            {"id": ids[i], "name": x}
-            for i, x in enumerate(MetadataCatalog.get(dataset_name).thing_classes)
-        ],
-        "annotations": annotations,
-    }
-
-
-def _category_ids(dataset_name: str) -> dict[int, int | str]:
-    """The ids that the classes have in the user's file, if it has any, or numbers from 1."""
-    metadata = MetadataCatalog.get(dataset_name)
-    contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
-    if contiguous:
-        return {v: k for k, v in contiguous.items()}
-    in_file = metadata.get("category_ids", {})
-    names = metadata.thing_classes
-    # A class of the training set alone has none.
-    unused = (i for i in count(1) if i not in in_file.values())
-    return {i: in_file[x] if x in in_file else next(unused) for i, x in enumerate(names)}
-
-
-def _image_ids(records: Sequence[dict]) -> list[int]:
-    """Those of the user's file where they are numbers, as COCO's are, or numbers from 1."""
-    ids = [r["image_id"] for r in records]
-    return ids if all(isinstance(i, int) for i in ids) else list(range(1, len(ids) + 1))
-
-
-def _version() -> str | None:
-    """That of this package; None where it is not installed, as in a clone."""
-    try:
-        return version("ohem_d2")
-    except PackageNotFoundError:
-        return None
-
-
-def _box_of(label: dict) -> list[float]:
-    box = [float(v) for v in label["bbox"]]
-    return BoxMode.convert(box, label["bbox_mode"], BoxMode.XYWH_ABS)
-
-
-def _xywh(box: Box) -> list[float]:
-    return BoxMode.convert(list(box), BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
+# TIDE's error types have the colours of the same mistakes, and the two that have no such mistake
+# their own.
+_TIDE_COLORS = {name: _COLORS[error_type] for error_type, name in TIDE_NAMES.items()} | {
+    "Both": (0.55, 0.34, 0.29),
+    "Dupe": (0.50, 0.50, 0.50),
+    "": (0.00, 0.62, 0.45),  # right: bluish green
+}
 
 
 def write_list(folder: Path, name: str, coco: dict) -> None:
@@ -171,14 +60,16 @@ def write_list(folder: Path, name: str, coco: dict) -> None:
 
     Args:
         folder: where to. It is made if need be.
-        name: "hard_examples" or "label_errors".
-        coco: what `as_coco` returned.
+        name: "hard_examples", "label_errors" or "model_errors".
+        coco: what `as_coco` or `as_model_errors` returned.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / f"{name}.json", json.dumps(coco, allow_nan=False))
 
 
-def write_page(folder: Path, dataset_name: str, hard_examples: dict, label_errors: dict) -> None:
+def write_page(
+    folder: Path, dataset_name: str, hard_examples: dict, label_errors: dict, model_errors: dict
+) -> None:
     """
     Write crops of the first 5000 examples of each list, a page that opens from disk and shows
     these, and the lists, which name them. What cannot be drawn is named and left out; if drawing is
@@ -194,6 +85,7 @@ def write_page(folder: Path, dataset_name: str, hard_examples: dict, label_error
             to the folder, and ``crop_bbox`` what part of the image it shows; of other examples they
             stay null.
         label_errors: the same, of the same images.
+        model_errors: what `as_model_errors` returned, of the same images.
 
     Raises:
         KeyboardInterrupt: it was interrupted; the page is written.
@@ -205,10 +97,15 @@ def write_page(folder: Path, dataset_name: str, hard_examples: dict, label_error
     crops.mkdir()
     cocos = dict(zip(_LISTS, (hard_examples, label_errors)))
     lists, to_draw = [], []
-    for name, (title, error_types) in _LISTS.items():
+    for name, error_types in _LISTS.items():
         of = cocos[name]["annotations"]
         to_draw += [(crops / f"{name}_{x['id']:06d}.jpg", x) for x in of[:_MOST]]
-        each = {"name": title, "error_types": error_types, "number": len(of), "of": of[:_MOST]}
+        each = {
+            "name": TITLES[name],
+            "error_types": error_types,
+            "number": len(of),
+            "of": of[:_MOST],
+        }
         lists.append({**each, "is_of_labels": name == "label_errors"})
     images = {x["id"]: x for x in hard_examples["images"]}
     interrupt = None
@@ -218,7 +115,8 @@ def write_page(folder: Path, dataset_name: str, hard_examples: dict, label_error
         except KeyboardInterrupt as e:
             logger.warning("Interrupted while drawing: the page has what is drawn")
             interrupt = e
-        _write_html(folder, dataset_name, hard_examples, lists)
+        of_model = for_page(model_errors, _MOST_DETECTIONS)
+        _write_html(folder, dataset_name, hard_examples, lists, of_model)
     except OSError:
         _remove_crops(crops)
         raise
@@ -239,11 +137,14 @@ def _remove_crops(folder: Path) -> None:
         folder.rmdir()
 
 
-def _write_html(folder: Path, dataset_name: str, coco: dict, lists: list[dict]) -> None:
-    """The page, with those examples of the lists that are drawn. `coco` has the images of both."""
+def _write_html(
+    folder: Path, dataset_name: str, coco: dict, lists: list[dict], of_model: dict
+) -> None:
+    """The page, with those examples of the lists that are drawn. `coco` has the images of all."""
     for each in lists:
         each["of"] = [x for x in each["of"] if x["crop"] is not None]
     shown = {x["image_id"] for each in lists for x in each["of"]}
+    shown |= {x[0] for x in (*of_model["detections"], *of_model["labels"])}
     images = [
         {**x, "url": Path(x["file_name"]).as_uri()} for x in coco["images"] if x["id"] in shown
     ]
@@ -251,14 +152,15 @@ def _write_html(folder: Path, dataset_name: str, coco: dict, lists: list[dict]) 
         "dataset": dataset_name,
         # An address may be relative: what it names is told by where its images are.
         "folder": os.path.dirname(coco["images"][0]["file_name"]),
-        "ohem_d2": _version(),
+        "ohem_d2": package_version(),
         "number_of_images": len(coco["images"]),
         "images": images,
         "categories": coco["categories"],
         "lists": lists,
+        "model": of_model,
         "colors": {
             error_type: f"rgb({', '.join(str(round(255 * c)) for c in color)})"
-            for error_type, color in _COLORS.items()
+            for error_type, color in (_COLORS | _TIDE_COLORS).items()
         },
         "tide_names": TIDE_NAMES,
     }

@@ -34,15 +34,17 @@ from ..training.named_settings import named_settings
 from ..training.output_folder import alone_in, check_not_in_the_way
 from ..training.proposal_files import check_number_of_proposal_files, check_proposal_files
 from ..training.weights import SafeCheckpointer
+from .coco_form import as_coco
 from .hard_examples import Findings, build_mapper, check_model, look_at
 from .label_errors import by_cleanlab, by_loss
-from .page import as_coco, write_list, write_page
+from .model_errors import as_model_errors
+from .page import write_list, write_page
 
 logger = logging.getLogger(__name__)
 
 RANKINGS = {"loss": by_loss, "cleanlab": by_cleanlab}
 
-_FILES = ("index.html", "hard_examples.json", "label_errors.json", ".lock")
+_FILES = ("index.html", "hard_examples.json", "label_errors.json", "model_errors.json", ".lock")
 
 # While images are looked at, the lists are written every so many seconds, but not for more than
 # this share of the time.
@@ -60,10 +62,10 @@ def write_report(
     """
     Look at the images, and write what was found; also if that is interrupted, or fails.
 
-    ``index.html`` shows it, the worst first; ``hard_examples.json`` and ``label_errors.json``
-    beside it have it in COCO's format. The lists are also written now and then on the way, for when
-    the process is killed. Each file is written whole or not at all, and files of others are left
-    alone.
+    ``index.html`` shows it, the worst first; ``hard_examples.json``, ``label_errors.json`` and
+    ``model_errors.json`` beside it have it in COCO's format. The lists are also written now and
+    then on the way, for when the process is killed. Each file is written whole or not at all, and
+    files of others are left alone.
 
     Args:
         config_file: that of the training: a path or a name.
@@ -146,21 +148,24 @@ def write(
     lists = write_lists(output, dataset, seen, rank)
     with _named_output(output):
         write_page(output, dataset, *lists)
-    hard, errors = (len(coco["annotations"]) for coco in lists)
+    hard, errors = (len(coco["annotations"]) for coco in lists[:2])
     logger.info(
         f"Wrote {hard} hard examples and {errors} suspected label errors of {len(seen)} images: "
         f"open {output / 'index.html'}"
     )
+    of_model = lists[2]["info"]
+    each = ", ".join(f"{error} {cost:.1f}" for error, cost in of_model["costs"].items())
+    logger.info(f"AP50 is {of_model['ap50']:.1f}. What each error type costs: {each}")
 
 
 def write_lists(
     output: Path, dataset: str, seen: Sequence[tuple[dict, Findings]], rank: Callable
-) -> tuple[dict, dict]:
+) -> tuple[dict, dict, dict]:
     """
     Write the lists without the page. The arguments are those of `write`.
 
     Returns:
-        what `as_coco` returned of each.
+        what `as_coco` returned of the first two, and `as_model_errors` of the last.
 
     Raises:
         InputError: the folder cannot be written.
@@ -173,7 +178,9 @@ def write_lists(
         write_list(output, "hard_examples", coco)
         errors = as_coco(records, rank(findings), dataset, "label_errors")
         write_list(output, "label_errors", errors)
-    return coco, errors
+        of_model = as_model_errors(records, findings, dataset)
+        write_list(output, "model_errors", of_model)
+    return coco, errors, of_model
 
 
 @contextmanager

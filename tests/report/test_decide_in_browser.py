@@ -13,8 +13,10 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 from PIL import Image
 
+from ohem_d2.report.coco_form import as_coco
 from ohem_d2.report.hard_examples import HardExample
-from ohem_d2.report.page import as_coco, write_page
+from ohem_d2.report.model_errors import as_model_errors
+from ohem_d2.report.page import write_page
 
 HOSTILE = '</script><img src=x onerror=alert(1)> "it\'s" & ünï \u2028'
 LONG = "long " * 200
@@ -76,7 +78,7 @@ def write(tmp_path, dataset):
             as_coco(records, [], name, "hard_examples"),
             as_coco(records, suspects, name, "label_errors"),
         )
-        write_page(tmp_path / folder, name, *lists)
+        write_page(tmp_path / folder, name, *lists, as_model_errors(records, [], name))
         return tmp_path / folder / "index.html"
 
     report.files = [str(x) for x in files]

@@ -126,6 +126,7 @@ def test_crowds_are_no_objects(data):
     annotations = [*record["annotations"], crowd]
     x = build_mapper(cfg)({**record, "annotations": annotations})
     assert x["regions"].tolist() == [[5, 6, 15, 26]]
+    assert x["region_positions"].tolist() == [len(OBJECTS)]
     findings = look_at(model, x)
     assert findings.regions.tolist() == [[5, 6, 15, 26]]
     assert len(findings.label_classes) == len(OBJECTS)
@@ -171,6 +172,23 @@ def test_no_hard_example_lies_in_a_region_to_ignore(data, mark):
     assert after[1] > 0
 
 
+def test_precomputed_proposals_are_as_many_as_in_training_and_at_test_time(data):
+    boxes = np.array([[5.0, 5, 25, 30], [35, 10, 60, 45], [0, 30, 30, 60]])
+    cfg = load_config(FAST, [*SHRINK_OPTS, "INPUT.MIN_SIZE_TEST", "64"])
+    register_datasets(load_config(FPN, ["DATASETS.TEST", data]))
+    record = {
+        **DatasetCatalog.get(data)[0],
+        "proposal_boxes": boxes,
+        "proposal_objectness_logits": np.array([3.0, 2, 1]),
+        "proposal_bbox_mode": BoxMode.XYXY_ABS,
+    }
+    for numbers in ((1, 2), (2, 1)):
+        for split, number in zip(("TRAIN", "TEST"), numbers):
+            setattr(cfg.DATASETS, f"PRECOMPUTED_PROPOSAL_TOPK_{split}", number)
+        x = build_mapper(cfg)(record)
+        assert (len(x["proposals"]), len(x["test_proposals"])) == numbers
+
+
 def test_boxes_that_are_not_numbers(data):
     model, _, x = model_and_image(FPN, data, image=1)
     with torch.no_grad():
@@ -194,6 +212,7 @@ def test_precomputed_proposals(data):
     boxes = Boxes(torch.tensor([[5.0, 5, 25, 30], [35, 10, 60, 45], [0, 30, 30, 60]]))
     x["proposals"] = Instances(x["instances"].image_size, proposal_boxes=boxes)
     x["proposals"].objectness_logits = torch.zeros(3)
+    x["test_proposals"] = x["proposals"][:2]
     assert 0 < len(look_at(model, x).hard_examples) <= 5  # with the ground truth
 
 
@@ -213,6 +232,19 @@ def test_detections_are_those_of_inference(data, agnostic):
     np.testing.assert_allclose(findings.scores, found.scores, atol=1e-5)
     inside = findings.boxes.clip(0, [record["width"], record["height"]] * 2)
     np.testing.assert_allclose(inside, found.pred_boxes.tensor, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", [FPN, C4, CASCADE])
+def test_what_inference_detects(name, data):
+    model, record, x = model_and_image(name, data)
+    found = look_at(model, x).detections
+    with torch.no_grad():
+        size = {"height": record["height"], "width": record["width"]}
+        expected = model.eval().inference([{"image": x["image"], **size}])[0]["instances"]
+    assert len(expected) > 5
+    np.testing.assert_array_equal(found.boxes, expected.pred_boxes.tensor)
+    np.testing.assert_array_equal(found.classes, expected.pred_classes)
+    np.testing.assert_array_equal(found.scores, expected.scores)
 
 
 def test_background_by_hand():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ohem_d2.errors import InputError
-from ohem_d2.report.hard_examples import Findings
+from ohem_d2.report.hard_examples import Detections, Findings
 from ohem_d2.report.label_errors import LABEL_ERRORS, by_cleanlab, by_loss
 
 CAT, DOG = 0, 1
@@ -29,6 +29,8 @@ def findings(labels=(), detections=(), crowds=()):
         classes=np.array(classes, dtype=int),
         scores=np.array(scores, dtype=float),
         regions=np.array(crowds, dtype=float).reshape(-1, 4),
+        region_positions=np.zeros(len(crowds), dtype=int),
+        detections=Detections(np.zeros((0, 4)), np.zeros(0, dtype=int), np.zeros(0)),
     )
 
 

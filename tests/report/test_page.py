@@ -11,9 +11,12 @@ from detectron2.structures import BoxMode
 from full_disk import fill_disk
 
 from ohem_d2.mining.error_types import ERROR_TYPES
+from ohem_d2.report.coco_form import as_coco
 from ohem_d2.report.hard_examples import HardExample
 from ohem_d2.report.label_errors import LABEL_ERRORS
-from ohem_d2.report.page import as_coco, draw_crop, write_list, write_page
+from ohem_d2.report.model_errors import as_model_errors
+from ohem_d2.report.page import draw_crop, write_list, write_page
+from ohem_d2.report.tide import ERRORS
 from ohem_d2.visualization import ERROR_COLORS
 
 HOSTILE = '</script><img src=x onerror=alert(1)> "it\'s" & ünï \u2028.jpg'
@@ -43,7 +46,7 @@ def report_of(folder, dataset, file_names, hard, wrong=()):
     )
     for name, coco in zip(("hard_examples", "label_errors"), lists):
         write_list(folder, name, coco)
-    write_page(folder, dataset, *lists)
+    write_page(folder, dataset, *lists, as_model_errors(records, [], dataset))
     return lists
 
 
@@ -78,7 +81,7 @@ def test_the_page_has_the_data_and_nothing_from_outside(tmp_path, dataset):
     assert data["categories"][0]["name"] == HOSTILE
     assert data["dataset"] == dataset
     assert [x["error_types"] for x in data["lists"]] == [list(ERROR_TYPES[:-1]), list(LABEL_ERRORS)]
-    assert set(data["colors"]) == {*ERROR_TYPES[:-1], *LABEL_ERRORS}
+    assert set(data["colors"]) == {*ERROR_TYPES[:-1], *LABEL_ERRORS, *ERRORS, ""}
     assert "img" not in parser.elements
     assert not re.findall(r"<script>\w+\.js<", page)  # which are in it
     assert not re.findall(r"(?:https?:)?//\w|@import|innerHTML|document\.write", page)

@@ -11,20 +11,23 @@ import pytest
 from browser import opened, requested
 from command_line import ROOT, run_command, run_train_net
 from detectron2.data import MetadataCatalog
+from detectron2.structures import BoxMode
 
 from ohem_d2.data.shapes import write_shapes
+from ohem_d2.report.coco_form import as_coco
 from ohem_d2.report.hard_examples import HardExample
-from ohem_d2.report.page import as_coco, write_page
+from ohem_d2.report.model_errors import as_model_errors
+from ohem_d2.report.page import write_page
 
 HOSTILE = '</script><img src=x onerror=alert(1)> "it\'s" & ünï \u2028'
 SMALL, MEDIUM, LARGE = (2, 2, 22, 22), (30, 20, 80, 70), (5, 5, 125, 115)
 
 
-def example(error_type, loss, box, true_class, predicted_class):
+def example(error_type, loss, box, true_class, predicted_class, label=None):
     true_box = None if true_class is None else box
     predicted_box = None if predicted_class is None else box
     ends = (0.75, true_box, 0.5, predicted_box)
-    return HardExample(error_type, loss, box, true_class, predicted_class, *ends)
+    return HardExample(error_type, loss, box, true_class, predicted_class, *ends, label)
 
 
 HARD = [
@@ -35,7 +38,7 @@ HARD = [
 ]
 ERRORS = [
     (1, example("missing label", 4.5, LARGE, None, 1)),
-    (1, example("spurious label", 1.5, SMALL, 0, None)),
+    (1, example("spurious label", 1.5, SMALL, 0, None, label=0)),
 ]
 
 
@@ -53,8 +56,9 @@ def records(tmp_path):
     files = [tmp_path / f"{i} {HOSTILE.replace('/', '_')}.png" for i in range(2)]
     for file in files:
         file.write_bytes((tmp_path / "x.png").read_bytes())
-    size = {"height": 120, "width": 160}
-    return [{"file_name": str(x), "image_id": i, **size} for i, x in enumerate(files)]
+    label = {"bbox": list(SMALL), "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
+    rest = {"height": 120, "width": 160, "annotations": [label]}
+    return [{"file_name": str(x), "image_id": i, **rest} for i, x in enumerate(files)]
 
 
 @pytest.fixture
@@ -64,7 +68,7 @@ def page(tmp_path, dataset, records):
         as_coco(records, HARD, dataset, "hard_examples"),
         as_coco(records, ERRORS, dataset, "label_errors"),
     )
-    write_page(folder, dataset, *lists)
+    write_page(folder, dataset, *lists, as_model_errors(records, [], dataset))
     with opened(folder / "index.html", tmp_path / "profile") as chrome:
         yield chrome
         assert [x for x in chrome.get_log("browser") if x["level"] == "SEVERE"] == []
@@ -139,7 +143,8 @@ def test_filters(page):
 
 
 def test_label_errors_are_the_other_list(page):
-    assert texts(page, "#lists button") == ["hard examples (4)", "suspected label errors (2)"]
+    titles = ["hard examples (4)", "suspected label errors (2)", "errors of detections"]
+    assert texts(page, "#lists button") == titles
     click(page, "#lists button", 1)
     assert error_types_shown(page) == [x.error_type for _, x in ERRORS]
     assert texts(page, "#error_types label")[0] == "missing label"
@@ -171,14 +176,18 @@ def test_thousands_are_added_while_one_scrolls(tmp_path, dataset, records):
         patch.setattr(
             "ohem_d2.report.page._write_crops", lambda folder, *_: write_one(folder / "x.jpg")
         )
-        write_page(folder, dataset, coco, as_coco(records, [], dataset, "label_errors"))
+        others = (
+            as_coco(records, [], dataset, "label_errors"),
+            as_model_errors(records, [], dataset),
+        )
+        write_page(folder, dataset, coco, *others)
 
     def number_of_cards():
         return page.execute_script("return document.querySelectorAll('figure').length")
 
     with opened(folder / "index.html", tmp_path / "profile") as page:
         titles = ["hard examples (the first 5000 of 8000)", "suspected label errors (0)"]
-        assert texts(page, "#lists button") == titles
+        assert texts(page, "#lists button")[:2] == titles
         assert texts(page, "#class-title") == ["By class (of the first 5000)"]
         assert 0 < number_of_cards() <= 120
         deadline = time.monotonic() + 60

@@ -87,6 +87,10 @@ def test_writes_what_pycocotools_reads(trained, capsys):
     assert {x["error_type"] for x in errors} <= set(LABEL_ERRORS)
     found = f"{len(annotations)} hard examples and {len(errors)} suspected label errors of 2 images"
     assert f"Wrote {found}" in run.stdout
+    of_model = COCO(str(trained / "report/model_errors.json"))
+    assert len(of_model.imgs) == 2
+    assert {"score", "error_type"} <= set(of_model.anns[1])
+    assert f"AP50 is {of_model.dataset['info']['ap50']:.1f}" in run.stdout
     crops = [trained / "report" / x["crop"] for x in annotations + errors]
     assert all(cv2.imread(str(x)) is not None for x in crops)
     assert sorted(crops) == sorted((trained / "report/crops/1").iterdir())
@@ -160,12 +164,12 @@ def report(folder, output="report"):
 
 
 def test_a_report_that_is_killed_leaves_what_it_had(trained, monkeypatch):
-    """At any moment, both lists are there, of all images but the last one."""
+    """At any moment, all lists are there, of all images but the last one."""
     looked = []
 
     def look(model, x):
         if looked:
-            for name in ("hard_examples", "label_errors"):
+            for name in ("hard_examples", "label_errors", "model_errors"):
                 assert len(COCO(f"report/{name}.json").imgs) == len(looked)
         looked.append(x)
         return look_at(model, x)
@@ -304,7 +308,7 @@ def test_hostile_names(trained):
     assert [x["name"] for x in found["categories"]] == [hostile, "dog"]
     assert found["images"][0]["file_name"].endswith(f"{image}.jpg")
     page = (trained / "report/index.html").read_text(encoding="utf-8")
-    assert page.count("</script>") == 5
+    assert page.count("</script>") == 6
     assert "<img" not in page
 
 
