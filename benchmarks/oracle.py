@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from ohem_d2.relabel.suspects import Suspect
 _AT_IT = 0.5
 
 # What is labelled, or to be labelled: of the id of each image, by the id of the annotation.
-Objects = dict[int, dict[int, Object]]
+Objects = dict[Any, dict[Any, Object]]
 
 
 def read_objects(file: Path) -> tuple[dict[int, str], Objects]:
@@ -54,10 +55,11 @@ def on_suspects(
     decisions = []
     for x in suspects[:number]:
         objects, labelled = truth[x.image_id], labels[x.image_id]
-        if x.label is not None:
-            label, right = labelled[x.label.id], objects[x.label.id]
+        label = None if x.label is None else labelled[x.label.id]
+        if label is None:
+            right = _unlabelled_at(x.shown.box, objects, labelled)
         else:
-            label, right = None, _unlabelled_at(x.shown.box, objects, labelled)
+            right = objects[label.id]
         entry = _decided(x.image, x.image_id, label, right)
         decisions.append({**entry, "suspect": x.name})
     return decisions
@@ -98,9 +100,9 @@ def on_random_images(
     return decisions
 
 
-def _decided(image: str, image_id: int, label: Object | None, right: Object | None) -> dict:
+def _decided(image: str, image_id: int | str, label: Object | None, right: Object | None) -> dict:
     """Accept what is right, where it is not what is labelled."""
-    is_wrong = right is not None and right != label
+    proposal = None if right == label else right
     if label is None:
         suspect = "missing label"
     elif right is not None and right.box != label.box:
@@ -111,9 +113,9 @@ def _decided(image: str, image_id: int, label: Object | None, right: Object | No
         "image": image,
         "image_id": image_id,
         "suspect": suspect,
-        "decision": "accept" if is_wrong else "reject",
+        "decision": "reject" if proposal is None else "accept",
         "label": None if label is None else {"id": label.id, **_described(label)},
-        "proposal": _described(right) if is_wrong else None,
+        "proposal": None if proposal is None else _described(proposal),
     }
 
 

@@ -5,10 +5,10 @@ What is relabelling worth? Trains on wrong labels, corrects some of them, and tr
     python benchmarks/relabel.py --kinds removed --shares 0.2 --seeds 0 --decisions 100 400
 
 Labels of a drawn data set are removed, swapped or moved on purpose. A model is trained on them and
-reports what it suspects in its own training images, as users do it. One who knows the truth decides
-on the first suspects; for comparison, on as many objects in images drawn at random. `oracle.py` says
-what counts as a decision. The decisions go through `ohem-d2 relabel`, and a new model is trained on
-the corrected labels. AP is COCO's, of test images whose labels are right.
+reports what it suspects in its own training images, as users do it. One who knows the truth
+decides on the first suspects; for comparison, on as many objects in images drawn at random.
+`oracle.py` says what counts as a decision. The decisions go through `ohem-d2 relabel`, and a new
+model is trained on the corrected labels. AP is COCO's, of test images whose labels are right.
 
 Runs of one seed start from the same weights, of a backbone that was trained on other drawn shapes
 (`accuracy.py --pretrain`). A run that is in results.json is not repeated, so that the script may be
@@ -52,24 +52,25 @@ from ohem_d2.report.label_errors import by_loss
 from ohem_d2.report.run import load_records, write_lists
 from ohem_d2.training.checks import check_output_dir
 
-DATA = "some_look_alikes"
+DATA = ["few_look_alikes", "some_look_alikes"]
 CONFIG, VARIANT = "benchmarks/accuracy.yaml", "half_random"
 STEPS = ["SOLVER.MAX_ITER", "2000"]
 
-# A kind of error, the share of labels that have it, and a seed; or no error.
-Cell = tuple[str, float, int]
+# A data set, a kind of error, the share of labels that have it, and a seed; or no error.
+Cell = tuple[str, str, float, int]
 
 
-def config_of(opts: list[str], seed: int, train: str | None = None) -> CfgNode:
+def config_of(opts: list[str], cell: Cell, train: str | None = None) -> CfgNode:
     """
     The config of a run.
 
     Args:
         opts: KEY VALUE pairs.
-        seed: of the run.
+        cell: that of the run.
         train: the address of the training set; None: the one whose labels are right.
     """
-    opts = [*accuracy.drawn_data(DATA), *STEPS, *opts]
+    data, *_, seed = cell
+    opts = [*accuracy.drawn_data(data), *STEPS, *opts]
     opts += ["MODEL.WEIGHTS", str(accuracy.backbone_file(CONFIG, seed))]
     opts += ["DATASETS.TRAIN", f"('{train}',)"] if train else []
     return accuracy.configure(CONFIG, opts, VARIANT, seed)
@@ -77,15 +78,14 @@ def config_of(opts: list[str], seed: int, train: str | None = None) -> CfgNode:
 
 def folder_of(cell: Cell, variant: str = "") -> Path:
     """Where the files of a cell are, or those of one of its runs."""
-    kind, share, seed = cell
-    name = f"{kind}_{share}_seed_{seed}"
+    name = "_".join(map(str, cell))
     return accuracy.DRAWN_FOLDER / "relabelled" / name / variant.replace(" ", "_")
 
 
 def address_of(cell: Cell, variant: str) -> str:
     """That of the training set of a run."""
-    drawn = accuracy.DRAWN_FOLDER / DATA
-    folder = drawn if cell[0] == CLEAN else folder_of(cell, variant)
+    drawn = accuracy.DRAWN_FOLDER / cell[0]
+    folder = drawn if cell[1] == CLEAN else folder_of(cell, variant)
     return f"coco://{folder}/train.json?images={drawn}/JPEGImages"
 
 
@@ -173,16 +173,16 @@ def correct(cell: Cell, way: str, number: int) -> dict:
         InputError: not all decisions could be carried out.
     """
     folder = folder_of(cell, variant_name(way, number))
+    drawn = accuracy.DRAWN_FOLDER / cell[0]
     spoilt = folder_of(cell, NONE) / "train.json"
-    files, truth = read_objects(accuracy.DRAWN_FOLDER / DATA / "train.json")
+    files, truth = read_objects(drawn / "train.json")
     _, labels = read_objects(spoilt)
     if way == SUSPECTS:
         *_, suspects = read_suspects(folder_of(cell, NONE))
         decisions = on_suspects(suspects, labels, truth, number)
     else:
-        images = accuracy.DRAWN_FOLDER / DATA / "JPEGImages"
-        paths = {i: str((images / name).resolve()) for i, name in files.items()}
-        decisions = on_random_images(paths, labels, truth, number, seed=cell[2])
+        paths = {i: str((drawn / "JPEGImages" / x).resolve()) for i, x in files.items()}
+        decisions = on_random_images(paths, labels, truth, number, seed=cell[3])
     address = address_of(cell, NONE)
     file = folder.with_suffix(".json")
     write_whole(file, json.dumps({"info": {"dataset": address}, "decisions": decisions}))
@@ -199,7 +199,7 @@ def correct(cell: Cell, way: str, number: int) -> dict:
 
 def runs_of(args: argparse.Namespace, cell: Cell) -> list[tuple[str, int]]:
     """The ways of a cell to come to labels, and the numbers of decisions, in the order to go."""
-    if cell[0] == CLEAN:
+    if cell[1] == CLEAN:
         return [(NONE, 0)]
     return [(NONE, 0), *itertools.product((SUSPECTS, RANDOM), sorted(args.decisions))]
 
@@ -207,37 +207,38 @@ def runs_of(args: argparse.Namespace, cell: Cell) -> list[tuple[str, int]]:
 def run_cell(args: argparse.Namespace, cell: Cell) -> None:
     """Do all runs of a cell that are not there yet, and write what is there after each."""
     logging.disable(logging.INFO)  # Detectron2 says a lot of each run
-    file, (kind, share, seed) = args.output / "results.json", cell
+    file, (data, kind, share, seed) = args.output / "results.json", cell
     folder = folder_of(cell, NONE)
     for way, number in runs_of(args, cell):
-        key = (data_name(DATA, kind, share), variant_name(way, number), seed)
+        key = (data_name(data, kind, share), variant_name(way, number), seed)
         if key in known_runs(read(file)):
             continue
         tqdm.write(f"{time.strftime('%H:%M')} {key[0]}, {key[1]}, seed {seed}")
         about = {}
         if kind != CLEAN:
-            clean = accuracy.DRAWN_FOLDER / DATA / "train.json"
+            clean = accuracy.DRAWN_FOLDER / data / "train.json"
             write_spoilt(folder / "train.json", clean, kind, share)
-            base = config_of(args.opts, seed, address_of(cell, NONE))
+            base = config_of(args.opts, cell, address_of(cell, NONE))
             if way == SUSPECTS and not has_suspects(base, folder):
                 train(base, folder)
             if way != NONE:
                 about = correct(cell, way, number)
-        cfg = config_of(args.opts, seed, address_of(cell, key[1]))
+        cfg = config_of(args.opts, cell, address_of(cell, key[1]))
         points = train(cfg, folder if way == NONE and kind != CLEAN else None)
         result = dict(zip(("data", "variant", "seed"), key), **about, points=points)
         result |= {"machine": describe(cfg.MODEL.DEVICE), "settings": settings_of(cfg)}
         with changes(file) as content:
             if key not in known_runs(content):
                 content["runs"].append(result)
-        report(args.output, DATA)
+        report(args.output)
 
 
 def cells_of(args: argparse.Namespace) -> list[Cell]:
     """Seed by seed, so that a study that is not finished can be read."""
     cells: list[Cell] = []
-    for seed in args.seeds:
-        cells += [(CLEAN, 0.0, seed), *itertools.product(args.kinds, args.shares, [seed])]
+    for seed, data in itertools.product(args.seeds, args.data):
+        cells.append((data, CLEAN, 0.0, seed))
+        cells += itertools.product([data], args.kinds, args.shares, [seed])
     return cells
 
 
@@ -252,11 +253,11 @@ def run(args: argparse.Namespace) -> None:
     known = known_runs(read(file))
     cells = cells_of(args)
     for cell in cells:
-        cfg = config_of(args.opts, cell[2])
+        cfg = config_of(args.opts, cell)
         for way, number in runs_of(args, cell):
             variant = variant_name(way, number)
             cfg.DATASETS.TRAIN = (address_of(cell, variant),)
-            result = known.get((data_name(DATA, *cell[:2]), variant, cell[2]))
+            result = known.get((data_name(*cell[:3]), variant, cell[3]))
             if result:
                 check_same_settings(result, cfg, file)
     for seed in args.seeds:
@@ -268,12 +269,15 @@ def run(args: argparse.Namespace) -> None:
 def _run_all(args: argparse.Namespace, cells: list[Cell]) -> Iterator[None]:
     """``args.jobs`` cells at a time; several have one thread each, see `accuracy.run_all`."""
     if args.jobs == 1:
-        yield from (run_cell(args, cell) for cell in cells)
+        for cell in cells:
+            run_cell(args, cell)
+            yield
         return
     os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:
         for done in as_completed([pool.submit(run_cell, args, cell) for cell in cells]):
-            yield done.result()
+            done.result()
+            yield
 
 
 def main() -> None:
@@ -281,6 +285,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--data", nargs="+", choices=DATA, default=DATA[:1], help="drawn data sets")
     parser.add_argument("--kinds", nargs="+", choices=PLAN["kinds"], default=PLAN["kinds"])
     parser.add_argument("--shares", nargs="+", type=float, default=PLAN["shares"])
     parser.add_argument("--decisions", nargs="+", type=int, default=PLAN["decisions"])
@@ -299,7 +304,7 @@ def main() -> None:
         check_output_dir("--output", args.output)
         accuracy.check_leaves_backbone(args.opts, CONFIG)
         run(args)
-        page = report(args.output, DATA)
+        page = report(args.output)
     except InputError as e:
         sys.exit(f"error: {e}")
     finally:

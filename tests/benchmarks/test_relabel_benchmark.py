@@ -13,6 +13,7 @@ from ohem_d2.relabel.suspects import Suspect
 HERE, THERE, AWAY = Box(0, 0, 10, 10), Box(4, 0, 14, 10), Box(50, 50, 60, 60)
 TRUTH = {7: {i: Object("ring", box, i) for i, box in ((1, HERE), (2, AWAY))}, 8: {}}
 IMAGES = {7: "/seven.jpg", 8: "/eight.jpg"}
+DATA = relabel.DATA[0]
 TINY = ["SOLVER.MAX_ITER", "3", "SOLVER.IMS_PER_BATCH", "1"]
 
 
@@ -68,8 +69,8 @@ def test_random_images_use_each_decision_on_one_object():
 @pytest.fixture
 def call(tmp_path, monkeypatch):
     sizes = {"train": 9, "test": 3}
-    drawing = {**accuracy.DRAWN[relabel.DATA], "sizes": sizes}
-    monkeypatch.setitem(accuracy.DRAWN, relabel.DATA, drawing)
+    drawing = {**accuracy.DRAWN[DATA], "sizes": sizes}
+    monkeypatch.setitem(accuracy.DRAWN, DATA, drawing)
     monkeypatch.setitem(accuracy.DRAWN, "plain", {**accuracy.DRAWN["plain"], "sizes": sizes})
     monkeypatch.setattr(accuracy, "DRAWN_FOLDER", tmp_path / "drawn")
     monkeypatch.setattr(accuracy, "PRETRAINING", TINY)
@@ -86,8 +87,8 @@ def call(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", relabel_page.PLAN["kinds"])
 def test_with_decisions_on_all_objects_all_labels_are_right(call, kind):
     call("--kinds", kind, "--shares", "0.5", "--decisions", "99")
-    folder = relabel.folder_of((kind, 0.5, 0))
-    _, truth = oracle.read_objects(accuracy.DRAWN_FOLDER / relabel.DATA / "train.json")
+    folder = relabel.folder_of((DATA, kind, 0.5, 0))
+    _, truth = oracle.read_objects(accuracy.DRAWN_FOLDER / DATA / "train.json")
     _, spoilt = oracle.read_objects(folder / "none" / "train.json")
     _, corrected = oracle.read_objects(folder / "99_random_images" / "train.json")
 
@@ -110,6 +111,6 @@ def test_no_run_is_repeated_and_settings_are_compared(call, monkeypatch, capsys)
     assert trained == []
     assert len(call(*arguments, "2", "3")) == 6
     assert len(trained) == 2  # the suspects are those of the first call
-    assert "2 of the 246 runs" in capsys.readouterr().out  # the other numbers are not planned
+    assert "1 of the 246 runs" in capsys.readouterr().out  # the others are not planned
     with pytest.raises(SystemExit, match=r"SOLVER\.BASE_LR 0\.02, expected 0\.01"):
         call(*arguments, "2", opts=["SOLVER.BASE_LR", "0.01"])
