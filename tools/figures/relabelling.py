@@ -9,7 +9,7 @@ from figures import stored
 from figures.markdown import table, wrapped
 
 IMAGES = {"few_look_alikes": "150", "some_look_alikes": "600"}
-DECISIONS = (50, 100)
+DECISIONS = (50, 100, 400)
 
 
 def runs() -> relabel_page.Runs:
