@@ -64,7 +64,8 @@ def gain(runs: dict[int, dict], baseline: dict[int, dict]) -> str:
     return f"{statistics.mean(ap.values()):.1f}" + (f" ({each})" if more else "")
 
 
-def _changed(runs: dict[int, dict]) -> str:
+def changed(runs: dict[int, dict]) -> str:
+    """How many of the decisions of each seed changed a label."""
     if not runs:
         return NOT_RUN
     counts = [f"{x['changed']} of {x['decisions']}" for _, x in sorted(runs.items())]
@@ -93,7 +94,7 @@ def table(runs: Runs, spoilt: str) -> str:
         cells = [str(number)]
         for way in (SUSPECTS, RANDOM):
             these = runs.get((spoilt, variant_name(way, number)), {})
-            cells += [gain(these, base), _changed(these)]
+            cells += [gain(these, base), changed(these)]
         lines.append(f"| {' | '.join(cells)} |")
     lines.append(f"| all labels right | {gain(clean, base)} |  | {gain(clean, base)} |  |")
     return "\n".join(lines)
