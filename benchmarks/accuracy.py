@@ -72,6 +72,12 @@ DRAWN: dict[str, dict[str, Any]] = {
         "max_look_alikes": 8,
         "sizes": {"train": 150, "test": 200},
     },
+    # More of these, and what the oracle of `relabel.py` corrects.
+    "some_look_alikes": {
+        "max_objects": 3,
+        "max_look_alikes": 8,
+        "sizes": {"train": 600, "test": 200},
+    },
     # With a clump of shapes in each image, which has one label, of a crowd; see `crowds`.
     "few_crowds": {"crowds": True, "max_objects": 3, "sizes": {"train": 150, "test": 200}},
 }

@@ -26,6 +26,7 @@ from figures import (  # noqa: E402
     label_errors,
     masks,
     photographs,
+    relabelling,
     single_runs,
     stored,
     study,
@@ -40,6 +41,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     **ignore_regions.BLOCKS,
     **masks.BLOCKS,
     **photographs.BLOCKS,
+    **relabelling.BLOCKS,
     **single_runs.BLOCKS,
 }
 _BLOCK = re.compile(r"<!-- figures: (\S+) -->\n.*?<!-- end -->", re.DOTALL)

@@ -140,3 +140,21 @@ def test_what_the_page_on_label_errors_says_in_words():
     loss, *cleanlab = (list(map(int, re.findall(r"(\d+) ±", row))) for row in rows)
     assert min(loss[1::2]) > 80  # "finds most of them"
     assert min(loss[::2]) > 2 * max(x for row in cleanlab for x in row[::2])  # "much higher"
+
+
+def test_what_the_page_on_relabelling_says_in_words():
+    runs = tool.relabelling.runs()
+    of = {
+        (images, variant): runs[f"{images}_look_alikes removed 0.2", variant][0]
+        for images in ("some", "few")
+        for variant in ("none", "100 suspects", "100 random images")
+    }
+    many = runs["some_look_alikes removed 0.2", "400 suspects"][0]
+    assert many["changed"] > 0.9 * many["wrong"]  # "almost every missing label"
+    at_random = runs["some_look_alikes removed 0.2", "400 random images"][0]
+    assert at_random["changed"] < many["changed"] / 2  # "far fewer"
+    few = of["few", "100 suspects"]
+    assert few["decisions"] < few["wrong"] / 2  # "few suspects left"
+    assert few["changed"] > few["decisions"] / 2  # "most of them right"
+    ap = {key: run["points"][-1]["AP"] for key, run in of.items()}
+    assert ap["few", "100 random images"] > ap["few", "100 suspects"]  # "won back more AP"
