@@ -1,11 +1,11 @@
 """Zeros with which a part of a model learns nothing."""
 
 import pytest
+from detectron2.config import LazyConfig
 from small_models import ZOO
 
 from ohem_d2.training.config_file import CONFIGS, load_config
 from ohem_d2.training.key_checks import check_keys
-from ohem_d2.training.lazy_config import load_lazy_config
 from ohem_d2.training.no_learning import warn_of_no_learning
 
 QUICK_START = str(CONFIGS / "quick_start.yaml")
@@ -81,7 +81,8 @@ def test_zeros(caplog, file, opts, words):
     ],
 )  # fmt: skip
 def test_zeros_in_python_configs(caplog, opts, words):
-    cfg = load_lazy_config(MASK, ["train.device=cpu", *opts])
+    # Some are no arguments of Detectron2's heads, and stand for those of others.
+    cfg = LazyConfig.apply_overrides(LazyConfig.load(MASK), opts)
     caplog.clear()
     warn_of_no_learning(cfg)
     assert len(caplog.messages) == (words is not None)
