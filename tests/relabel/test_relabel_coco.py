@@ -1,9 +1,9 @@
 import json
 
 import pytest
-from deciding import decision, read_objects, statuses, write_decisions
 from PIL import Image as Pixels
 from small_data import HEIGHT, WIDTH, write_coco
+from small_decisions import decision, read_objects, statuses, write_decisions
 
 from ohem_d2.relabel.run import relabel
 

@@ -6,12 +6,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from deciding import decision, read_log, read_objects, statuses, write_decisions
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_data import HEIGHT, WIDTH, write_coco, write_image, write_voc
+from small_decisions import decision, read_log, read_objects, statuses, write_decisions
 
 from ohem_d2 import cli
 from ohem_d2.errors import InputError

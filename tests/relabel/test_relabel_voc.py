@@ -1,8 +1,8 @@
 import codecs
 
 import pytest
-from deciding import decision, read_objects, statuses, write_decisions
 from small_data import write_image, write_voc
+from small_decisions import decision, read_objects, statuses, write_decisions
 
 from ohem_d2.relabel.run import relabel
 

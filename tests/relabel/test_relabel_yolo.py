@@ -1,6 +1,6 @@
 import pytest
-from deciding import decision, read_objects, statuses, write_decisions
 from small_data import write_image
+from small_decisions import decision, read_objects, statuses, write_decisions
 
 from ohem_d2.relabel.run import relabel
 

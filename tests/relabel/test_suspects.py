@@ -4,8 +4,8 @@ import json
 from xml.etree import ElementTree as ET
 
 import pytest
-from deciding import read_objects
 from small_data import write_voc
+from small_decisions import read_objects
 
 from ohem_d2 import cli
 from ohem_d2.errors import InputError
