@@ -1,5 +1,6 @@
 """What a run checks before it starts, whatever the form of its config."""
 
+import logging
 import os
 import re
 import tempfile
@@ -15,6 +16,8 @@ from ..errors import InputError
 from ..paths import wrong_file, wrong_folder, wrong_name
 from .checkpoint import has_checkpoints
 from .key_rules import LARGEST_SEED
+
+logger = logging.getLogger(__name__)
 
 _KEYPOINTS_OF_COCO = 17
 
@@ -53,6 +56,28 @@ def check_weights(key: str, weights: str, output_dir: str, resume: bool, trainin
             f"{key}, {weights!r}, cannot be loaded: it {reason}. Set it to a checkpoint that is "
             f"here.{advice if training else ''}"
         )
+
+
+def warn_of_unused_weights(key: str, weights: str, output_dir: str) -> None:
+    """
+    Say so if an evaluation that is resumed takes other weights than those of the command line.
+
+    Args:
+        key: that which the command line sets.
+        weights: a path or address.
+        output_dir: where the checkpoint is that is evaluated.
+    """
+    last = Path(output_dir) / "last_checkpoint"
+    if not weights or not has_checkpoints(output_dir):
+        return
+    if last.is_file() and os.path.realpath(weights) == os.path.realpath(
+        last.with_name(last.read_text(encoding="utf-8", errors="replace").strip())
+    ):
+        return
+    logger.warning(
+        f"{key} is {weights!r}, but --resume evaluates the last checkpoint in {output_dir!r}: "
+        f"expected one of both, so leave out --resume to evaluate {key}"
+    )
 
 
 def check_batch_size(key: str, batch_size: int) -> None:

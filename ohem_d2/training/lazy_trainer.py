@@ -43,6 +43,7 @@ from .checks import (
     check_output_dir,
     check_seed,
     check_weights,
+    warn_of_unused_weights,
 )
 from .choice import LAZY_KEYS, warn_without_choice
 from .data_checks import (
@@ -75,7 +76,7 @@ from .lazy_targets import make
 from .limits import warn_of_limits
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
-from .no_learning import warn_of_no_learning
+from .no_learning import warn_of_frozen_layers, warn_of_no_learning
 from .output_folder import alone_in, check_output_files, check_space
 from .overrides import warn_of_unused_overrides
 from .part_outputs import check_outputs_once
@@ -146,6 +147,8 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
         check_evaluated(cfg, args.opts)
     weights = ("train.init_checkpoint", cfg.train.init_checkpoint, output_dir)
     check_weights(*weights, resume=args.resume, training=not args.eval_only)
+    if args.eval_only and args.resume and any(x.startswith(f"{weights[0]}=") for x in args.opts):
+        warn_of_unused_weights(*weights)
     with named_data_sets(keys), named_annotations():
         read = {x: data_sets_of_images(cfg, x) for x in ("train", "test")}
         read_all_images(
@@ -194,6 +197,7 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
     resumed = args.resume and checkpointer.has_checkpoint()
     if not resumed:
+        warn_of_frozen_layers(cfg, model)
         try_losses(trainer, named_settings(*settings, verb="trained"))
         key = "dataloader.train"
         mapper = f"{key}.mapper" if OmegaConf.select(cfg, f"{key}.mapper") is not None else key

@@ -5,11 +5,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.layers import FrozenBatchNorm2d
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch import nn
 
 from ..config import is_number, ohem_options
 from ..errors import shown
+from ..modeling.timm_backbone import TimmBackbone
 from .key_checks import is_unused
+from .named_settings import is_known
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +40,43 @@ def warn_of_no_learning(cfg: CfgNode | DictConfig) -> None:
     """
     for words in _of_yaml(cfg) if isinstance(cfg, CfgNode) else _of_python(cfg):
         logger.warning(words)
+
+
+def warn_of_frozen_layers(cfg: CfgNode | DictConfig, model: nn.Module) -> None:
+    """
+    Say so if layers are frozen that start at random, or norms that have seen no data. Those of backbones that bring weights of their
+    own, and of the user's own, are not looked at.
+
+    Args:
+        cfg: the config in either form, of a training that starts anew.
+        model: its model.
+    """
+    backbone = getattr(getattr(model, "module", model), "backbone", None)  # within DDP
+    if isinstance(cfg, CfgNode):
+        weights_key, freeze_key = "MODEL.WEIGHTS", "MODEL.BACKBONE.FREEZE_AT"
+        weights, frozen_at = cfg.MODEL.WEIGHTS, cfg.MODEL.BACKBONE.FREEZE_AT
+    else:
+        weights_key, freeze_key = "train.init_checkpoint", "model.backbone.bottom_up.freeze_at"
+        weights, frozen_at = (OmegaConf.select(cfg, x) for x in (weights_key, freeze_key))
+    if weights or not isinstance(backbone, nn.Module):
+        return
+    layers = [*backbone.modules()]
+    if any(isinstance(x, TimmBackbone) or not is_known(type(x).__module__) for x in layers):
+        return
+    found = {name: x.requires_grad for name, x in backbone.named_parameters()}
+    frozen = [name for name, learns in found.items() if not learns]
+    if frozen:
+        logger.warning(
+            f"{freeze_key} is {frozen_at}, but {weights_key} is empty: {len(frozen)} of "
+            f"{len(found)} weights of the backbone, such as backbone.{frozen[0]}, stay as random "
+            f"as they start, expected a checkpoint, or {freeze_key} 0"
+        )
+    elif any(isinstance(x, FrozenBatchNorm2d) for x in layers):
+        norm_key = "MODEL.RESNETS.NORM" if isinstance(cfg, CfgNode) else "norm of model.backbone"
+        logger.warning(
+            f"{norm_key} is 'FrozenBN', but {weights_key} is empty: it has the statistics of no "
+            "data, and normalizes nothing, expected a checkpoint, or another norm such as 'BN'"
+        )
 
 
 def _of_yaml(cfg: CfgNode) -> Iterator[str]:

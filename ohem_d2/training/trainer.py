@@ -48,6 +48,7 @@ from .checks import (
     check_output_dir,
     check_seed,
     check_weights,
+    warn_of_unused_weights,
 )
 from .choice import KEYS, warn_without_choice
 from .config_file import find_config, load_config
@@ -68,7 +69,7 @@ from .key_checks import check_keys, warn_of_long_warmup, warn_of_unused_mining
 from .limits import warn_of_limits
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
-from .no_learning import warn_of_no_learning
+from .no_learning import warn_of_frozen_layers, warn_of_no_learning
 from .output_folder import alone_in, check_output_files, check_space
 from .part_outputs import check_outputs_once
 from .proposal_files import check_proposal_files
@@ -259,6 +260,8 @@ def _run(args, cfg: CfgNode) -> dict | None:
     check_seed("SEED", cfg.SEED)
     weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
     check_weights(*weights, resume=args.resume, training=not args.eval_only)
+    if args.eval_only and args.resume and weights[0] in args.opts[::2]:
+        warn_of_unused_weights(*weights)
     train = () if args.eval_only else cfg.DATASETS.TRAIN
     with named_data_sets(keys), named_annotations():
         read_all_images(train, cfg.DATASETS.TEST, cfg.DATASETS.get("UNREADABLE_IMAGES", "error"))
@@ -294,6 +297,7 @@ def _run(args, cfg: CfgNode) -> dict | None:
     name_first_step(trainer, named_settings(*settings, verb="trained"))
     trainer.resume_or_load(resume=args.resume)
     if trainer.start_iter == 0:
+        warn_of_frozen_layers(cfg, trainer.model)
         try_losses(trainer, named_settings(*settings, verb="trained"))
         naming = named_settings(*settings, verb="trained")
         check_first_batch(trainer, trainer.max_iter, "what reads DATASETS.TRAIN", naming)

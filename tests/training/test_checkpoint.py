@@ -14,7 +14,7 @@ from torch import nn
 
 from ohem_d2.errors import InputError
 from ohem_d2.training.checkpoint import WholeCheckpointer, has_checkpoints
-from ohem_d2.training.checks import check_weights
+from ohem_d2.training.checks import check_weights, warn_of_unused_weights
 
 
 @pytest.fixture
@@ -135,6 +135,15 @@ def test_weights_may_be_gone_if_there_is_a_checkpoint(folder):
     check_weights("MODEL.WEIGHTS", "gone.pth", str(folder), resume=True, training=True)
     with pytest.raises(InputError, match="cannot be loaded"):
         check_weights("MODEL.WEIGHTS", "gone.pth", str(folder), resume=False, training=True)
+
+
+def test_weights_of_the_command_line_that_are_not_evaluated(folder, caplog):
+    last = (folder / "last_checkpoint").read_text()
+    warn_of_unused_weights("MODEL.WEIGHTS", str(folder / last), str(folder))
+    warn_of_unused_weights("MODEL.WEIGHTS", "other.pth", str(folder / "none"))
+    assert not caplog.messages
+    warn_of_unused_weights("MODEL.WEIGHTS", "other.pth", str(folder))
+    assert "MODEL.WEIGHTS is 'other.pth', but --resume evaluates the last checkpoint" in caplog.text
 
 
 def test_old_checkpoints_are_removed(tmp_path):

@@ -1,12 +1,14 @@
 """Zeros with which a part of a model learns nothing."""
 
 import pytest
+import torch
 from detectron2.config import LazyConfig
-from small_models import ZOO
+from detectron2.modeling import build_model
+from small_models import SHRINK_OPTS, ZOO
 
 from ohem_d2.training.config_file import CONFIGS, load_config
 from ohem_d2.training.key_checks import check_keys
-from ohem_d2.training.no_learning import warn_of_no_learning
+from ohem_d2.training.no_learning import warn_of_frozen_layers, warn_of_no_learning
 
 QUICK_START = str(CONFIGS / "quick_start.yaml")
 RETINANET = str(ZOO / "COCO-Detection" / "retinanet_R_50_FPN_1x.yaml")
@@ -87,3 +89,45 @@ def test_zeros_in_python_configs(caplog, opts, words):
     warn_of_no_learning(cfg)
     assert len(caplog.messages) == (words is not None)
     assert (words or "") in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        ([], "MODEL.BACKBONE.FREEZE_AT is 2, but MODEL.WEIGHTS is empty: "),
+        (["MODEL.BACKBONE.FREEZE_AT", "0", "MODEL.RESNETS.NORM", "BN"], None),
+        (
+            ["MODEL.BACKBONE.FREEZE_AT", "0", "MODEL.RESNETS.NORM", "FrozenBN"],
+            "MODEL.RESNETS.NORM is 'FrozenBN', but MODEL.WEIGHTS is empty",
+        ),
+        (["MODEL.WEIGHTS", "x.pth"], None),
+    ],
+)
+def test_layers_that_are_frozen_at_random(caplog, opts, words):
+    cfg = load_config(KEYPOINTS, [*SHRINK_OPTS, "MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu", *opts])
+    model = build_model(cfg)
+    caplog.clear()
+    warn_of_frozen_layers(cfg, model)
+    assert len(caplog.messages) == (words is not None)
+    assert (words or "") in caplog.text
+    model.backbone.bottom_up.__class__ = type("Own", (type(model.backbone.bottom_up),), {})
+    model.backbone.bottom_up.__class__.__module__ = "mine"
+    caplog.clear()
+    warn_of_frozen_layers(cfg, model)
+    assert not caplog.messages
+
+
+def test_layers_that_are_frozen_at_random_in_a_python_config(caplog):
+    cfg = LazyConfig.load(MASK)
+    cfg.train.init_checkpoint = ""
+    backbone = build_model(load_config(KEYPOINTS, [*SHRINK_OPTS, "MODEL.DEVICE", "cpu"])).backbone
+    warn_of_frozen_layers(cfg, DistributedLike(backbone))
+    words = "model.backbone.bottom_up.freeze_at is 2, but train.init_checkpoint is empty: "
+    assert words in caplog.text
+
+
+class DistributedLike(torch.nn.Module):
+    def __init__(self, backbone):
+        super().__init__()
+        self.module = torch.nn.Module()
+        self.module.backbone = backbone
