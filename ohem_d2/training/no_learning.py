@@ -44,8 +44,8 @@ def warn_of_no_learning(cfg: CfgNode | DictConfig) -> None:
 
 def warn_of_frozen_layers(cfg: CfgNode | DictConfig, model: nn.Module) -> None:
     """
-    Say so if layers are frozen that start at random, or norms that have seen no data. Those of backbones that bring weights of their
-    own, and of the user's own, are not looked at.
+    Say so if layers are frozen that start at random, or norms that have seen no data. Backbones
+    that bring weights of their own, and the user's own, are not looked at.
 
     Args:
         cfg: the config in either form, of a training that starts anew.
