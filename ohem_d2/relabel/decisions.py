@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..data.class_names import normalise
-from ..data.fields import is_number
+from ..data.fields import is_number, plain_id
 from ..data.text_files import read_json
 from ..errors import InputError, shown
 
@@ -133,8 +133,12 @@ def _object(value: Any, key: str) -> Object | None:
     x, y, width, height = map(float, box)
     if width <= 0 or height <= 0:
         raise ValueError(f"has a {key!r} with the bbox {box}, expected one with an area")
-    if isinstance(id_, bool) or not isinstance(id_, (int, str, type(None))):
-        raise ValueError(f"has a {key!r} with the id {shown(id_)}, expected a number or a text")
+    try:
+        id_ = None if id_ is None else plain_id(id_)
+    except ValueError:
+        raise ValueError(
+            f"has a {key!r} with the id {shown(id_)}, expected a number or a text"
+        ) from None
     return Object(normalise(category), Box(x, y, x + width, y + height), id_)
 
 

@@ -2,13 +2,14 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from ..data.boxes import iou
 from ..errors import InputError
 from .decisions import Box, Decision, Object, as_xywh
 from .labels import Annotations, Edit, Image, Label
+from .output import key_of
 
 CHANGED, ALREADY, REJECTED, LEFT_OUT = "changed", "already there", "rejected", "left out"
 
@@ -52,18 +53,22 @@ def plan(
     images: Sequence[Image],
     annotations: Annotations,
     classes: Sequence[str],
+    done: Collection[str] = (),
 ) -> list[Outcome]:
     """
     Compare decisions with what is labelled now.
 
-    A label is found by the id of its annotation, or else by its class and box; labels of the same
-    class and box count as one. Nothing depends on the order of labels or of decisions.
+    A label is found by the id of its annotation, or else by its class and box, if no annotation of
+    the image has that id; labels of the same class and box then count as one. Nothing depends on
+    the order of labels or of decisions.
 
     Args:
         decisions: those to take.
         images: all of the data set.
         annotations: its files. They stay as they are.
         classes: the names of its classes.
+        done: those that were carried out in these files before, as `key_of` has them. A label that
+            one of them removed is not taken for another of its class and box.
 
     Returns:
         the outcome of each decision.
@@ -85,7 +90,8 @@ def plan(
             continue
         if image not in labels:
             labels[image] = annotations.labels(image)
-        outcomes.append(_decide(decision, image, labels[image], annotations, classes))
+        is_done = key_of(decision.as_written) in done
+        outcomes.append(_decide(decision, image, labels[image], annotations, classes, is_done))
     _refuse_contradictions(outcomes)
     return outcomes
 
@@ -96,6 +102,7 @@ def _decide(
     labels: Sequence[Label],
     annotations: Annotations,
     classes: Sequence[str],
+    is_done: bool,
 ) -> Outcome:
     label, proposal = decision.label, decision.proposal
     outcome = Outcome(decision, REJECTED, image=image, before=label)
@@ -109,7 +116,10 @@ def _decide(
         wanted = label or proposal
     else:
         wanted = proposal
-    found = [] if label is None else _found(label, image, labels)
+    of_id = [] if label is None else _of_id(label, labels)
+    found = [] if label is None else _found(label, image, of_id or labels)
+    if is_done and wanted is None and label is not None and label.id is not None and not of_id:
+        found = []  # what is left is another label of the same class and box
     outcome.touched = [x.at for x in found]
     as_region = decision.action == "ignore"
     box = held = None
@@ -129,11 +139,10 @@ def _decide(
         outcome.after = Object(wanted.category, after, None if label is None else label.id)
         is_there = any(
             _is_object(outcome.after, x, image) and x.is_region == as_region
-            for x in labels
-            if label is None or label.id is None or x.id == label.id or x.id is None
+            for x in of_id or labels
         )
     else:
-        is_there = not _near(decision, image, labels)
+        is_there = not of_id and (is_done or not _near(decision, image, labels))
     if label is not None and not found:
         if is_there:
             outcome.status = ALREADY
@@ -164,19 +173,20 @@ def _is_object(wanted: Object, label: Label, image: Image) -> bool:
     return label.category == wanted.category and image.is_same(label.box, wanted.box)
 
 
+def _of_id(label: Object, labels: Sequence[Label]) -> list[Label]:
+    """Those with the id of a label. Tools write ids as numbers and as texts."""
+    ids = [x for x in labels if x.id is not None and label.id is not None]
+    return [x for x in ids if str(x.id).strip() == str(label.id).strip()]
+
+
 def _found(label: Object, image: Image, labels: Sequence[Label]) -> list[Label]:
-    found = [x for x in labels if _is_object(label, x, image) and not x.is_region]
-    if label.id is not None and any(x.id is not None for x in labels):
-        found = [x for x in found if x.id == label.id]
-    return found
+    return [x for x in labels if _is_object(label, x, image) and not x.is_region]
 
 
 def _near(decision: Decision, image: Image, labels: Sequence[Label]) -> bool:
     """Whether a label that is not found any more may have become another one."""
     label = decision.label
     assert label is not None
-    if label.id is not None and any(x.id is not None for x in labels):
-        return any(x.id == label.id for x in labels)
     return any(
         iou(x.box, label.box) >= _NEAR
         and (x.category == label.category or image.is_same(x.box, label.box))

@@ -18,7 +18,7 @@ from ..training.checks import check_output_dir
 from .coco import CocoAnnotations
 from .decisions import Object, as_xywh, read_decisions
 from .labels import Annotations, Edit, Image, images_of
-from .output import LOG, check_apart, former_files, write_output
+from .output import LOG, carried_out, check_apart, former_files, key_of, write_output
 from .plan import ALREADY, CHANGED, LEFT_OUT, REJECTED, Outcome, plan
 from .voc import VocAnnotations
 from .yolo import YoloAnnotations
@@ -55,7 +55,8 @@ def relabel(file: Path, output: Path, dataset: str | None = None) -> str:
         )
     part = options.pop("part", None)
     images, annotations, classes = _load(join_address(scheme, path, options))
-    outcomes = plan(decisions, images, annotations, classes)
+    done = carried_out(path if path.is_dir() else path.parent)
+    outcomes = plan(decisions, images, annotations, classes, done)
     check_apart(output, annotations.inputs())
     former = former_files(output)
     check_output_dir("--output", output)
@@ -152,7 +153,9 @@ def _check(address: str, images: Sequence[Image], outcomes: Sequence[Outcome]) -
         raise InputError(f"{address} was written, but leads to other images than before")
     by_file = {os.path.realpath(x.file): x for x in again}
     changed = [x for x in outcomes if x.status == CHANGED and x.image is not None]
-    for x, y in zip(changed, plan([x.decision for x in changed], again, annotations, classes)):
+    decisions = [x.decision for x in changed]
+    done = {key_of(x.as_written) for x in decisions}
+    for x, y in zip(changed, plan(decisions, again, annotations, classes, done)):
         if y.status != ALREADY:
             assert x.image is not None
             image = by_file[os.path.realpath(x.image.file)].file

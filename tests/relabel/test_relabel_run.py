@@ -181,6 +181,13 @@ def test_the_same_decided_twice_and_labels_that_stand_twice(tmp_path):
     assert statuses(tmp_path / "out") == {"changed": 1, "already_there": 1, "rejected": 1}
 
 
+def test_a_label_that_goes_beside_one_much_like_it(tmp_path):
+    near = [1, 0, 20, 30]
+    address, images = write_set(tmp_path / "data", "voc", {"a": [("dog", BOX), ("dog", near)]})
+    corrected = run((address, images / "a.jpg", tmp_path), decision(images / "a.jpg", label=("dog", BOX)))
+    assert read_objects(corrected)["a.jpg"] == [("dog", near, False)]
+
+
 def test_nothing_is_left(tmp_path):
     folder = write_voc(tmp_path / "data", {"a": [("dog", (1, 1, 20, 30), "")]})
     entry = decision(folder / "JPEGImages/a.jpg", label=("dog", BOX))
