@@ -106,8 +106,10 @@ def _decide(
 ) -> Outcome:
     label, proposal = decision.label, decision.proposal
     outcome = Outcome(decision, REJECTED, image=image, before=label)
+    of_id = [] if label is None else _of_id(label, labels)
+    found = [] if label is None else _found(label, image, of_id or labels)
     if decision.action == "reject":
-        outcome.after = label
+        outcome.after, outcome.touched = label, [x.at for x in found]
         return outcome
     if decision.action == "ignore":
         if not annotations.has_regions:
@@ -116,8 +118,6 @@ def _decide(
         wanted = label or proposal
     else:
         wanted = proposal
-    of_id = [] if label is None else _of_id(label, labels)
-    found = [] if label is None else _found(label, image, of_id or labels)
     if is_done and wanted is None and label is not None and label.id is not None and not of_id:
         found = []  # what is left is another label of the same class and box
     outcome.touched = [x.at for x in found]
@@ -217,12 +217,12 @@ def _check_class(
 def _refuse_contradictions(outcomes: Sequence[Outcome]) -> None:
     """
     Leave out decisions of which the second one would undo or repeat the first: different ones on
-    one label or on one place, and those that make what another one changes.
+    one label or on one place, and those that make what another one changes or rejects.
     """
     groups: dict[tuple, list[Outcome]] = defaultdict(list)
     of_images: dict[Image, list[Outcome]] = defaultdict(list)
     for x in outcomes:
-        if x.image is None or x.status == REJECTED:
+        if x.image is None:
             continue
         of_images[x.image].append(x)
         if x.status == LEFT_OUT:
@@ -236,26 +236,33 @@ def _refuse_contradictions(outcomes: Sequence[Outcome]) -> None:
         if any(_effect(x) != _effect(group[0]) for x in group):
             bad.update((id(x), x) for x in group)
         else:  # the same was decided twice
-            for x in group[1:]:
+            for x in (x for x in group[1:] if x.status == CHANGED):
                 x.edits = []
                 x.status = ALREADY
     for image, of_image in of_images.items():
-        for x in (x for x in of_image if x.status != LEFT_OUT):
-            for y in of_image:  # also one whose label x would put there again
-                label = y.decision.label
-                if x is y or x.after is None or label is None or _effect(x) == _effect(y):
-                    continue
-                is_of_y = x.after.category == label.category
-                own = x.decision.label
-                is_own = (
-                    own is not None
-                    and own.category == label.category
-                    and image.is_same(own.box, label.box)
-                )
-                if is_of_y and not is_own and image.is_same(x.after.box, label.box):
+        for x in (x for x in of_image if x.status not in (LEFT_OUT, REJECTED)):
+            for y in of_image:
+                if x is not y and _undoes(x, y, image):
                     bad |= {id(x): x, id(y): y}
     for x in bad.values():
         x.leave_out("it contradicts another decision")
+
+
+def _undoes(x: Outcome, y: Outcome, image: Image) -> bool:
+    """Whether one makes what another one changes, also if its label has gone, or rejects."""
+    if x.after is None:
+        return False
+    own, label, proposal = x.decision.label, y.decision.label, y.decision.proposal
+    if y.status == REJECTED:
+        is_of_none = own is None and label is None
+        return is_of_none and proposal is not None and _are_one(x.after, proposal, image)
+    if label is None or _effect(x) == _effect(y) or not _are_one(x.after, label, image):
+        return False
+    return own is None or not _are_one(own, label, image)
+
+
+def _are_one(a: Object, b: Object, image: Image) -> bool:
+    return a.category == b.category and image.is_same(a.box, b.box)
 
 
 def _effect(x: Outcome) -> tuple:

@@ -105,9 +105,9 @@ def test_labels_are_found_by_their_ids(data):
     content["annotations"][1] |= {"bbox": DOG, "category_id": 7}  # labelled twice
     data.file.write_text(json.dumps(content))
     label = {"index": 1, "id": 2, "category": "dog", "bbox": DOG}
-    data.relabel(decision(data.image) | {"label": label})
+    data.relabel(decision(data.image, label=("dog", DOG)) | {"label": label})
     assert [x["id"] for x in json.loads(data.text())["annotations"]] == [1, 3]
-    data.relabel(decision(data.image) | {"label": label | {"bbox": CAT}})
+    data.relabel(decision(data.image, label=("dog", DOG)) | {"label": label | {"bbox": CAT}})
     assert statuses(data.folder / "out") == {"left_out": 1}
 
 

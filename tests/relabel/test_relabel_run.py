@@ -160,6 +160,8 @@ def test_what_has_changed_is_left_out(data, entry, reason, capsys):
         {"label": ("dog", BOX)},
         {"label": ("dog", BOX), "proposal": ("owl", BOX)},
         {"action": "ignore", "label": ("dog", BOX)},
+        {"action": "reject", "label": ("dog", BOX)},
+        {"action": "reject", "label": ("dog", BOX), "proposal": ("cat", BOX)},
         # What the first one makes is what this one changes.
         {"label": ("cat", BOX)},
     ],
@@ -176,9 +178,19 @@ def test_the_same_decided_twice_and_labels_that_stand_twice(tmp_path):
     address, images = write_set(tmp_path / "data", "voc", {"a": [("dog", BOX), ("dog", BOX)]})
     data = address, images / "a.jpg", tmp_path
     entry = decision(data[1], label=("dog", BOX), proposal=("cat", BOX))
-    corrected = run(data, entry, entry, decision(data[1], "reject", label=("dog", BOX)))
+    corrected = run(data, entry, entry)
     assert read_objects(corrected)["a.jpg"] == [("cat", BOX, False)] * 2
-    assert statuses(tmp_path / "out") == {"changed": 1, "already_there": 1, "rejected": 1}
+    assert statuses(tmp_path / "out") == {"changed": 1, "already_there": 1}
+
+
+@pytest.mark.parametrize("action", ["accept", "ignore"])
+def test_a_proposal_that_is_rejected_too(data, action):
+    rejected = decision(data[1], "reject", proposal=("dog", OTHER))
+    run(data, decision(data[1], action, proposal=("dog", OTHER)), rejected)
+    assert statuses(data[2] / "out") == {"left_out": 2}
+    # Something else at its place, and the same twice, are none.
+    run(data, decision(data[1], action, proposal=("owl", OTHER)), rejected, rejected)
+    assert statuses(data[2] / "out") == {"changed": 1, "rejected": 2}
 
 
 def test_a_label_that_goes_beside_one_much_like_it(tmp_path):
@@ -236,6 +248,36 @@ def test_wrong_decisions(data, entry, words):
     assert words in str(e.value)
     assert f"{data[2] / 'decisions.json'}: decisions[0] has" in str(e.value) or "is to" in words
     assert not (data[2] / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"proposal": ...}, "decisions[0] has no 'proposal': expected this key, which may be null"),
+        ({"label": ...}, "decisions[0] has no 'label': expected this key, which may be null"),
+        ({"label": ..., "lable": None}, "has no 'label', but 'lable': expected this key"),
+        ({"label": ..., "Label": None}, "has the key 'Label', expected 'label'"),
+        ({"labels": None}, "decisions[0] has the key 'labels', expected 'label'"),
+        ({"suspect": ...}, "has no 'suspect': expected this key"),
+        ({"suspect": "missing label"}, "has a label, 'dog', for the suspect 'missing label', expec"),
+        ({"label": None}, "has no label (null) for the suspect 'badly placed label', expected what"),
+        ({"label": None, "suspect": "spurious label"}, "has no label (null) for the suspect"),
+    ],
+)  # fmt: skip
+def test_decisions_that_may_mean_something_else(data, change, words):
+    entry = decision(data[1], label=("dog", BOX), proposal=("cat", BOX))
+    entry = entry | {"suspect": "badly placed label"} | change
+    with pytest.raises(InputError) as e:
+        run(data, {k: v for k, v in entry.items() if v is not ...})
+    assert words in str(e.value)
+    assert not (data[2] / "out").exists()
+
+
+@pytest.mark.parametrize("proposal", [None, ("owl", OTHER)])
+@pytest.mark.parametrize("suspect", ["spurious label", "wrong class", "badly placed label"])
+def test_what_a_user_may_choose_in_the_page(data, suspect, proposal):
+    run(data, decision(data[1], label=("dog", BOX), proposal=proposal, suspect=suspect, note=1))
+    assert statuses(data[2] / "out") == {"changed": 1}
 
 
 @pytest.mark.parametrize(
