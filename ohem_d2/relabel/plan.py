@@ -12,9 +12,9 @@ from .labels import Annotations, Edit, Image, Label
 from .output import key_of
 
 CHANGED, ALREADY, REJECTED, LEFT_OUT = "changed", "already there", "rejected", "left out"
+BEYOND = 1  # pixel, by which a box may reach out of its image: it is cut off
 
 _NEAR = 0.5  # IoU, from which on another label may be what became of one
-_BEYOND = 1  # pixel, by which a box may reach out of its image: it is cut off
 _TOO_SMALL = 1  # pixel, by which what is read again may differ: more is another box
 
 
@@ -197,7 +197,7 @@ def _near(decision: Decision, image: Image, labels: Sequence[Label]) -> bool:
 def _check_box(decision: Decision, box: Box, image: Image) -> None:
     edges = (box.x0, box.y0, image.width - box.x1, image.height - box.y1)
     cut = image.cut(box)
-    if min(edges) < -_BEYOND or cut.x1 <= cut.x0 or cut.y1 <= cut.y0:
+    if min(edges) < -BEYOND or cut.x1 <= cut.x0 or cut.y1 <= cut.y0:
         raise InputError(
             f"{decision.place} has the bbox {as_xywh(box)}, expected one inside of the image "
             f"{image.file}, of {image.width} x {image.height} pixels"

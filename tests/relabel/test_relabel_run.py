@@ -196,7 +196,9 @@ def test_a_proposal_that_is_rejected_too(data, action):
 def test_a_label_that_goes_beside_one_much_like_it(tmp_path):
     near = [1, 0, 20, 30]
     address, images = write_set(tmp_path / "data", "voc", {"a": [("dog", BOX), ("dog", near)]})
-    corrected = run((address, images / "a.jpg", tmp_path), decision(images / "a.jpg", label=("dog", BOX)))
+    corrected = run(
+        (address, images / "a.jpg", tmp_path), decision(images / "a.jpg", label=("dog", BOX))
+    )
     assert read_objects(corrected)["a.jpg"] == [("dog", near, False)]
 
 
@@ -259,8 +261,8 @@ def test_wrong_decisions(data, entry, words):
         ({"label": ..., "Label": None}, "has the key 'Label', expected 'label'"),
         ({"labels": None}, "decisions[0] has the key 'labels', expected 'label'"),
         ({"suspect": ...}, "has no 'suspect': expected this key"),
-        ({"suspect": "missing label"}, "has a label, 'dog', for the suspect 'missing label', expec"),
-        ({"label": None}, "has no label (null) for the suspect 'badly placed label', expected what"),
+        ({"suspect": "missing label"}, "has a label, 'dog', for the suspect 'missing label', "),
+        ({"label": None}, "has no label (null) for the suspect 'badly placed label', expect"),
         ({"label": None, "suspect": "spurious label"}, "has no label (null) for the suspect"),
     ],
 )  # fmt: skip
