@@ -12,6 +12,7 @@ from .labels import Annotations, Edit, Image, Label
 from .output import key_of
 
 CHANGED, ALREADY, REJECTED, LEFT_OUT = "changed", "already there", "rejected", "left out"
+NO_IMAGE = "its image is not in the data set, which --dataset may name"
 BEYOND = 1  # pixel, by which a box may reach out of its image: it is cut off
 
 _NEAR = 0.5  # IoU, from which on another label may be what became of one
@@ -54,6 +55,7 @@ def plan(
     annotations: Annotations,
     classes: Sequence[str],
     done: Collection[str] = (),
+    is_moved: bool = False,
 ) -> list[Outcome]:
     """
     Compare decisions with what is labelled now.
@@ -69,6 +71,7 @@ def plan(
         classes: the names of its classes.
         done: those that were carried out in these files before, as `key_of` has them. A label that
             one of them removed is not taken for another of its class and box.
+        is_moved: whether an image may be known by id and name though there is a file at its path.
 
     Returns:
         the outcome of each decision.
@@ -77,16 +80,17 @@ def plan(
         InputError: a proposal has a class that is not known, or a box outside of its image.
     """
     by_path = {os.path.realpath(x.file): x for x in images}
-    by_id = {(x.id, os.path.basename(x.file)): x for x in images}
+    by_id = {(str(x.id), os.path.basename(x.file)): x for x in images}
     labels: dict[Image, list[Label]] = {}
     outcomes = []
     for decision in decisions:
         name = os.path.basename(decision.image)
         image = by_path.get(os.path.realpath(decision.image))
-        if image is None and decision.image_id is not None:  # of a data set that was moved
-            image = by_id.get((decision.image_id, name))
+        # What still is at its path is an image of another data set, even if it looks the same.
+        if image is None and (is_moved or not os.path.exists(decision.image)):
+            image = by_id.get((str(decision.image_id), name))
         if image is None:
-            outcomes.append(Outcome(decision, LEFT_OUT, "its image is not in the data set"))
+            outcomes.append(Outcome(decision, LEFT_OUT, NO_IMAGE))
             continue
         if image not in labels:
             labels[image] = annotations.labels(image)

@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..data.addresses import join_address, load_address, split_address
 from ..data.builtin import register_builtin
 from ..data.findings import Findings
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..paths import printable
 from ..training.checks import check_output_dir
 from .coco import CocoAnnotations
@@ -24,6 +24,7 @@ from .voc import VocAnnotations
 from .yolo import YoloAnnotations
 
 _FORMATS = ("coco", "voc", "yolo")
+_MOST = 0.9  # of the decisions: if so many are on other images, the data set is another one
 
 
 def relabel(file: Path, output: Path, dataset: str | None = None) -> str:
@@ -56,7 +57,8 @@ def relabel(file: Path, output: Path, dataset: str | None = None) -> str:
     part = options.pop("part", None)
     images, annotations, classes = _load(join_address(scheme, path, options))
     done = carried_out(path if path.is_dir() else path.parent)
-    outcomes = plan(decisions, images, annotations, classes, done)
+    outcomes = plan(decisions, images, annotations, classes, done, dataset is not None)
+    _check_images(outcomes, images, file, named, name)
     check_apart(output, annotations.inputs())
     former = former_files(output)
     check_output_dir("--output", output)
@@ -71,7 +73,7 @@ def relabel(file: Path, output: Path, dataset: str | None = None) -> str:
 
     where, others = annotations.address(output)
     kept = {key: value for key, value in options.items() if key != "images"}
-    _check(join_address(scheme, where, kept | others), images, outcomes)
+    _check(join_address(scheme, where, kept | others), images, outcomes, dataset is not None)
     if part is not None:
         others |= {"part": part}
     corrected = join_address(scheme, where, kept | others)
@@ -138,7 +140,22 @@ def _described(what: Object | None, as_region: bool = False) -> dict[str, Any] |
     return described | ({"ignore": 1} if as_region else {})
 
 
-def _check(address: str, images: Sequence[Image], outcomes: Sequence[Outcome]) -> None:
+def _check_images(
+    outcomes: Sequence[Outcome], images: Sequence[Image], file: Path, named: str | None, name: str
+) -> None:
+    missing = [x.decision.image for x in outcomes if x.image is None]
+    if missing and len(missing) >= _MOST * len(outcomes):
+        of = "no data set" if named is None else shown(named)
+        raise InputError(
+            f"{file}, which is of {of}, has {len(outcomes)} decisions, {len(missing)} of them on "
+            f"images that are not in {shown(name)}, such as {missing[0]}; there is "
+            f"{images[0].file}: expected --dataset with the address of these images"
+        )
+
+
+def _check(
+    address: str, images: Sequence[Image], outcomes: Sequence[Outcome], is_moved: bool
+) -> None:
     """
     Read what was written: it has the same images, and what was changed is there.
 
@@ -155,7 +172,7 @@ def _check(address: str, images: Sequence[Image], outcomes: Sequence[Outcome]) -
     changed = [x for x in outcomes if x.status == CHANGED and x.image is not None]
     decisions = [x.decision for x in changed]
     done = {key_of(x.as_written) for x in decisions}
-    for x, y in zip(changed, plan(decisions, again, annotations, classes, done)):
+    for x, y in zip(changed, plan(decisions, again, annotations, classes, done, is_moved)):
         if y.status != ALREADY:
             assert x.image is not None
             image = by_file[os.path.realpath(x.image.file)].file

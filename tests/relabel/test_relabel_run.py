@@ -147,11 +147,11 @@ def run(data, *entries, **kwargs):
     ],
 )
 def test_what_has_changed_is_left_out(data, entry, reason, capsys):
-    run(data, decision(**{"image": data[1]} | entry))
+    run(data, decision(**{"image": data[1]} | entry), decision(data[1], "reject", ("cat", OTHER)))
     [left_out] = read_log(data[2] / "out")["left_out"]
     assert left_out["reason"].startswith(reason)
     assert f"- left out, since {reason}" in capsys.readouterr().out
-    assert statuses(data[2] / "out") == {"left_out": 1}
+    assert statuses(data[2] / "out") == {"left_out": 1, "rejected": 1}
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,24 @@ def test_a_data_set_that_was_moved(data):
     _address, image, folder = data
     shutil.move(folder / "data", folder / "elsewhere")
     entry = decision(image, label=("dog", BOX), image_id="a")
-    run(data, entry, dataset=f"voc://{folder / 'elsewhere'}")
+    run((f"voc://{folder / 'elsewhere'}", image, folder), entry)
+    assert statuses(folder / "out") == {"changed": 1}
+
+
+def test_another_data_set_with_the_same_names(data):
+    _address, image, folder = data
+    shutil.copytree(folder / "data", folder / "elsewhere")
+    other = f"voc://{folder / 'elsewhere'}"
+    entry = decision(image, label=("dog", BOX), image_id="a")
+    with pytest.raises(InputError) as e:
+        run((other, image, folder), entry)
+    assert str(e.value) == (
+        f"{folder / 'decisions.json'}, which is of '{other}', has 1 decisions, 1 of them on images "
+        f"that are not in '{other}', such as {image}; there is {folder}/elsewhere/JPEGImages/a.jpg:"
+        " expected --dataset with the address of these images"
+    )
+    assert not (folder / "out").exists()
+    run(data, entry, dataset=other)  # who names it knows
     assert statuses(folder / "out") == {"changed": 1}
 
 
