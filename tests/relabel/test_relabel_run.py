@@ -205,8 +205,39 @@ def test_a_label_that_goes_beside_one_much_like_it(tmp_path):
 def test_nothing_is_left(tmp_path):
     folder = write_voc(tmp_path / "data", {"a": [("dog", (1, 1, 20, 30), "")]})
     entry = decision(folder / "JPEGImages/a.jpg", label=("dog", BOX))
-    with pytest.raises(InputError, match="are written, but cannot be read: there is no object in"):
-        relabel(write_decisions(tmp_path / "d.json", f"voc://{folder}", entry), tmp_path / "out")
+    file = write_decisions(tmp_path / "d.json", f"voc://{folder}", entry)
+    with pytest.raises(InputError) as e:
+        relabel(file, tmp_path / "out")
+    assert str(e.value) == (
+        f"{file}: decisions[0]: then no label is left in 'voc://{folder}', expected one that stays"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("entry", "emptied"),
+    [
+        ({"label": ("dog", BOX)}, "'dog'"),
+        ({"label": ("dog", BOX), "proposal": ("cat", BOX)}, "'dog'"),
+        ({"action": "ignore", "label": ("dog", BOX)}, "'dog'"),
+        ({"label": ("dog", BOX), "proposal": ("dog", OTHER)}, None),
+        ({"label": ("cat", OTHER)}, None),
+    ],
+)
+def test_a_class_of_which_nothing_is_left(tmp_path, entry, emptied, capsys):
+    objects = [
+        ("dog", (1, 1, 20, 30), ""),
+        ("cat", (41, 21, 50, 30), ""),
+        ("cat", (1, 1, 9, 9), ""),
+    ]
+    folder = write_voc(tmp_path / "data", {"a": objects})
+    entry = decision(folder / "JPEGImages/a.jpg", **entry)
+    relabel(write_decisions(tmp_path / "d.json", f"voc://{folder}", entry), tmp_path / "out")
+    said = capsys.readouterr().out
+    if emptied:
+        assert f"- class without any object now: 1 ({emptied})\n" in said
+    else:
+        assert "without any object" not in said
 
 
 def test_the_log(data):
