@@ -65,7 +65,7 @@ class Decision:
     def words(self) -> str:
         """Name it in a message."""
         of = self.label or self.proposal
-        where = f"{of.category!r} at {as_xywh(of.box)}" if of else "no box"
+        where = f"{of.category!r} at {shown(as_xywh(of.box))}" if of else "no box"
         return f"{self.suspect}, {where}"
 
 
@@ -157,7 +157,7 @@ def _object(value: Any, key: str) -> Object | None:
         )
     x, y, width, height = map(float, box)
     if width <= 0 or height <= 0:
-        raise ValueError(f"has a {key!r} with the bbox {box}, expected one with an area")
+        raise ValueError(f"has a {key!r} with the bbox {shown(box)}, expected one with an area")
     try:
         id_ = None if id_ is None else plain_id(id_)
     except ValueError:

@@ -1,7 +1,9 @@
 """Suspects as Label Studio's tasks with predictions, and what it exports as JSON."""
 
 import json
+import os
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,12 @@ _NUMBER = re.compile(r"suspect[ -](\d+)\b")
 
 def write_label_studio(suspects: Sequence[Suspect]) -> str:
     """Return tasks to import, each an image with a prediction. Boxes are in percent of its size."""
-    _, names = names_of_images(suspects)
+    folder, names = names_of_images(suspects)
+    within = Path(os.path.basename(os.path.abspath(folder)))
     tasks = [
         {
             "data": {
-                "image": f"/data/local-files/?d={quote(names[image])}",
+                "image": f"/data/local-files/?d={quote((within / names[image]).as_posix())}",
                 "image_path": image,
                 "image_id": of_image[0].image_id,
             },
@@ -61,11 +64,14 @@ def _result(x: Suspect) -> dict[str, Any]:
 def setup_of_label_studio(suspects: Sequence[Suspect], classes: Sequence[str]) -> list[str]:
     """Return what to set up, a line for each."""
     labels = "".join(f"<Label value={quoteattr(x)}/>" for x in classes)
+    folder = os.path.abspath(names_of_images(suspects)[0])
     return [
         f'Labelling interface: <View><Image name="image" value="$image"/><RectangleLabels '
         f'name="label" toName="image">{labels}</RectangleLabels></View>',
         "Start it with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and "
-        f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={names_of_images(suspects)[0]}",
+        f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={shlex.quote(os.path.dirname(folder))}",
+        f"Storage of the project: a Local Files one with the path {folder}, not synchronised. "
+        "Then import the tasks",
     ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from ..data.boxes import iou
-from ..errors import InputError
+from ..errors import InputError, shown
 from .decisions import Box, Decision, Object, as_xywh
 from .labels import Annotations, Edit, Image, Label
 from .output import key_of
@@ -203,8 +203,8 @@ def _check_box(decision: Decision, box: Box, image: Image) -> None:
     cut = image.cut(box)
     if min(edges) < -BEYOND or cut.x1 <= cut.x0 or cut.y1 <= cut.y0:
         raise InputError(
-            f"{decision.place} has the bbox {as_xywh(box)}, expected one inside of the image "
-            f"{image.file}, of {image.width} x {image.height} pixels"
+            f"{decision.place} has the bbox {shown(as_xywh(box))}, expected one inside of the "
+            f"image {image.file}, of {image.width} x {image.height} pixels"
         )
 
 

@@ -151,8 +151,8 @@ class Returned:
         width, height = self._sizes[image]
         if min(box.x0, box.y0, width - box.x1, height - box.y1) < -BEYOND:
             raise InputError(
-                f"{drawn.where} has {category!r} at {as_xywh(box)}, expected a box inside of the "
-                f"image {image}, of {width} x {height} pixels"
+                f"{drawn.where} has {category!r} at {shown(as_xywh(box))}, expected a box inside "
+                f"the image {image}, of {width} x {height} pixels"
             )
 
 

@@ -284,6 +284,7 @@ def test_another_data_set_with_the_same_names(data):
         ({"proposal": ("dog", [0, 0, 0, 20])}, "[0, 0, 0, 20], expected one with an area"),
         ({"proposal": ("dog", [0, 0, float("nan"), 20])}, "expected [x, y, width, height]"),
         ({"proposal": ("dog", [0, 0, "9", 20])}, "expected [x, y, width, height]"),
+        ({"proposal": ("dog", [1e300, 0, 1e300, 20])}, "..., expected one inside of the image"),
         ({"proposal": (" ", BOX)}, "expected its name"),
         ({"action": "later"}, "'later' as 'decision', expected 'accept', 'reject' or 'ignore'"),
         ({}, "is to accept neither a label nor a proposal"),
@@ -379,6 +380,8 @@ def test_folders_that_are_refused(data):
         relabel(file, folder / "link")
     (folder / "full").mkdir()
     (folder / "full/mine.txt").write_text("")
+    with pytest.raises(InputError, match=f"--output is '{file}', which is a file, expected a fold"):
+        relabel(file, file)
     with pytest.raises(InputError, match="mine.txt is not of an earlier 'ohem-d2 relabel'"):
         relabel(file, folder / "full")
     assert all(x.read_bytes() == content for x, content in inputs.items())

@@ -81,7 +81,7 @@ def test_label_studio(report, capsys):
     file = report.parent / "tasks.json"
     export_suspects(report, "label-studio", file)
     tasks = json.loads(file.read_text())
-    assert tasks[0]["data"]["image"] == "/data/local-files/?d=a.jpg"
+    assert tasks[0]["data"]["image"] == "/data/local-files/?d=JPEGImages/a.jpg"
     result = tasks[0]["predictions"][0]["result"][0]
     assert result == {
         "id": "suspect-1", "type": "rectanglelabels", "from_name": "label", "to_name": "image",
@@ -90,9 +90,11 @@ def test_label_studio(report, capsys):
                   "height": pytest.approx(50 / 3), "rotation": 0, "rectanglelabels": ["cat"]},
         "meta": {"text": ["suspect 1: missing label"]},
     }  # fmt: skip
-    assert '<RectangleLabels name="label" toName="image"><Label value="dog"/>' in (
-        capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert '<RectangleLabels name="label" toName="image"><Label value="dog"/>' in said
+    data = report.parent / "data"  # Label Studio serves folders below this one only
+    assert f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={data}\n" in said
+    assert f"a Local Files one with the path {data}/JPEGImages, not synchronised" in said
     file.write_text(json.dumps(as_exported(tasks)))
     assert decided(report, file) == AS_SHOWN
 
@@ -232,7 +234,7 @@ def cvat(report, change):
         ({"rectanglelabels": ["dog", "cat"]}, "has a box of the classes ['dog', 'cat'], expected"),
         ({"rectanglelabels": [3]}, "has the class 3, expected its name"),
         ({"rectanglelabels": ["plane"]}, "has the class 'plane', expected one of the report: dog"),
-        ({"x": 95}, "has 'dog' at [76, 0, 20, 30], expected a box inside of the image "),
+        ({"x": 95}, "has 'dog' at [76, 0, 20, 30], expected a box inside the image "),
     ],
 )  # fmt: skip
 def test_wrong_boxes_of_label_studio(report, change, words):
@@ -302,7 +304,7 @@ def test_what_is_passed_over_in_label_studio(report, capsys):
         ('xtl="5.00"', 'xtl="98,17"', "has a <box> whose xtl is '98,17', expected a number"),
         ('xtl="5.00"', 'xtl="inf"', "has a <box> whose xtl is 'inf', expected a number"),
         ('xtl="5.00"', "", "has a <box> whose xtl is missing, expected a number"),
-        ('xbr="15.00"', 'xbr="150"', "has 'cat' at [5, 40, 145, 10], expected a box inside of"),
+        ('xbr="15.00"', 'xbr="150"', "has 'cat' at [5, 40, 145, 10], expected a box inside"),
         ('label="cat"', 'label="plane"', "has the class 'plane', expected one of the report: dog"),
         ('width="80"', 'width="160"', "is of an image of 160 x 60 pixels, expected that of"),
         ('name="b.jpg"', 'name="a.jpg"', "are of one image, "),
