@@ -7,10 +7,12 @@ from xml.etree import ElementTree as ET
 
 from ..data.fields import number
 from ..data.xml_files import read_xml
-from ..errors import InputError
-from .suspects import Returned, Suspect, checked_shape, names_of_images, of_images
+from ..errors import InputError, shown
+from .returned import NOT_OF_THE_REPORT, Drawn, Returned, checked_box
+from .suspects import Suspect, names_of_images, of_images
 
 _ATTRIBUTE = "suspect"  # of a box: the number of its suspect, by which it is known again
+_CORNERS = ("xtl", "ytl", "xbr", "ybr")
 
 
 def write_cvat(suspects: Sequence[Suspect]) -> str:
@@ -23,7 +25,7 @@ def write_cvat(suspects: Sequence[Suspect]) -> str:
         attributes = {"id": i, "name": names[image], "width": width, "height": height}
         element = ET.SubElement(root, "image", {k: str(v) for k, v in attributes.items()})
         for x in of_image:
-            corners = zip(("xtl", "ytl", "xbr", "ybr"), x.shown.box)
+            corners = zip(_CORNERS, x.shown.box)
             box = {"label": x.shown.category, "source": "auto", "occluded": "0"}
             box |= {k: f"{v:.2f}" for k, v in corners} | {"z_order": "0"}
             of_box = ET.SubElement(element, "box", box)
@@ -42,9 +44,14 @@ def setup_of_cvat(suspects: Sequence[Suspect], classes: Sequence[str]) -> list[s
     ]
 
 
-def read_cvat(file: Path, suspects: Sequence[Suspect]) -> Returned:
+def read_cvat(file: Path, suspects: Sequence[Suspect], returned: Returned) -> None:
     """
     Read an export in the format "CVAT for images 1.1". All images in it count as looked at.
+
+    Args:
+        file: the export.
+        suspects: those of the report.
+        returned: what the content is added to.
 
     Raises:
         InputError: it is another one.
@@ -55,19 +62,30 @@ def read_cvat(file: Path, suspects: Sequence[Suspect]) -> Returned:
         raise InputError(f"{file} has no <image>, expected an export as 'CVAT for images 1.1'")
     _, names = names_of_images(suspects)
     by_name = {name: image for image, name in names.items()}
-    returned = Returned()
-    for element in images:
-        image = by_name.get(element.get("name", ""))
+    for i, element in enumerate(images):
+        name = element.get("name", "")
+        image = by_name.get(name)
         if image is None:
+            returned.findings.add(NOT_OF_THE_REPORT, name or file)
             continue
-        returned.images.add(image)
-        for box in element.findall("box"):
-            where = f"{file}: the image {element.get('name')!r}"
-            if number(box.get("rotation")):
-                raise InputError(f"{where} has a turned box, expected upright ones")
-            corners = [number(box.get(x)) for x in ("xtl", "ytl", "xbr", "ybr")]
-            known = [x.text or "" for x in box.findall("attribute") if x.get("name") == _ATTRIBUTE]
-            digits = "".join(known[:1]).partition(" ")[0]
-            of = int(digits) if digits.isdecimal() else None
-            returned.add(image, of, checked_shape(box.get("label"), corners, where))
-    return returned
+        where = f"{file}: the image {name!r} (number {i + 1})"
+        returned.check_size(image, [element.get(x) for x in ("width", "height")], where)
+        returned.add(image, [_drawn(x, where) for x in element], where)
+
+
+def _drawn(element: ET.Element, where: str) -> Drawn:
+    known = [x.text or "" for x in element.findall("attribute") if x.get("name") == _ATTRIBUTE]
+    of = "".join(known[:1]).partition(" ")[0] or None
+    if element.tag != "box":
+        return Drawn(of, None, f"{where}, <{element.tag}>")
+    if number(element.get("rotation")):
+        raise InputError(f"{where} has a turned box, expected upright ones")
+    corners = []
+    for key in _CORNERS:
+        text = element.get(key)
+        value = number(text)
+        if value is None:
+            found = "missing" if text is None else shown(text)
+            raise InputError(f"{where} has a <box> whose {key} is {found}, expected a number")
+        corners.append(value)
+    return Drawn(of, checked_box(element.get("label"), corners, where), where)

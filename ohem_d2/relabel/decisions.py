@@ -1,16 +1,21 @@
 """The file of decisions on suspected label errors, as the page of a report saves it."""
 
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..data.class_names import normalise
-from ..data.fields import is_number
+from ..data.fields import is_number, plain_id
 from ..data.text_files import read_json
 from ..errors import InputError, shown
 
 SUSPECTS = ("missing label", "spurious label", "wrong class", "badly placed label")
 ACTIONS = ("accept", "reject", "ignore")
+
+_NEEDED = ("image", "suspect", "decision", "label", "proposal")
+_KEYS = (*_NEEDED, "image_id", "suspected")
+_LIKE = 0.85  # of 1, from which on a key of no meaning is one that is misspelt
 
 
 class Box(NamedTuple):
@@ -60,7 +65,7 @@ class Decision:
     def words(self) -> str:
         """Name it in a message."""
         of = self.label or self.proposal
-        where = f"{of.category!r} at {as_xywh(of.box)}" if of else "no box"
+        where = f"{of.category!r} at {shown(as_xywh(of.box))}" if of else "no box"
         return f"{self.suspect}, {where}"
 
 
@@ -103,6 +108,7 @@ def read_decisions(file: Path) -> tuple[str | None, list[Decision]]:
 def _read(entry: Any, place: str) -> Decision:
     if not isinstance(entry, dict):
         raise ValueError(f"is {shown(entry)}, expected an object")
+    _check_keys(entry)
     image, image_id = entry.get("image"), entry.get("image_id")
     if not isinstance(image, str) or not image:
         raise ValueError(f"has the image {shown(image)}, expected the path of a file")
@@ -115,7 +121,26 @@ def _read(entry: Any, place: str) -> Decision:
     action = entry["decision"]
     if action != "reject" and label is None and proposal is None:
         raise ValueError(f"is to {action} neither a label nor a proposal, expected one of them")
+    # A proposal may be null or not with any label: the page lets users choose what becomes of it.
+    is_missing = entry["suspect"] == SUSPECTS[0]
+    if action != "reject" and (label is None) != is_missing:
+        found = "no label (null)" if label is None else f"a label, {label.category!r},"
+        expected = "null" if is_missing else "what is labelled"
+        raise ValueError(f"has {found} for the suspect {entry['suspect']!r}, expected {expected}")
     return Decision(place, image, image_id, entry["suspect"], action, label, proposal, entry)
+
+
+def _check_keys(entry: dict) -> None:
+    """What is not there must not count as null, which removes or adds a label."""
+    for key in (x for x in entry if x not in _KEYS):
+        if near := get_close_matches(key.lower(), _KEYS, n=1, cutoff=_LIKE):
+            raise ValueError(f"has the key {shown(key)}, expected {near[0]!r}")
+    for key in _NEEDED:
+        if key not in entry:
+            near = get_close_matches(key, [x for x in entry if x not in _KEYS], n=1)
+            found = f", but {near[0]!r}" if near else ""
+            null = ", which may be null" if key in ("label", "proposal") else ""
+            raise ValueError(f"has no {key!r}{found}: expected this key{null}")
 
 
 def _object(value: Any, key: str) -> Object | None:
@@ -132,9 +157,13 @@ def _object(value: Any, key: str) -> Object | None:
         )
     x, y, width, height = map(float, box)
     if width <= 0 or height <= 0:
-        raise ValueError(f"has a {key!r} with the bbox {box}, expected one with an area")
-    if isinstance(id_, bool) or not isinstance(id_, (int, str, type(None))):
-        raise ValueError(f"has a {key!r} with the id {shown(id_)}, expected a number or a text")
+        raise ValueError(f"has a {key!r} with the bbox {shown(box)}, expected one with an area")
+    try:
+        id_ = None if id_ is None else plain_id(id_)
+    except ValueError:
+        raise ValueError(
+            f"has a {key!r} with the id {shown(id_)}, expected a number or a text"
+        ) from None
     return Object(normalise(category), Box(x, y, x + width, y + height), id_)
 
 

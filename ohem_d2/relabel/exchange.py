@@ -1,19 +1,24 @@
 """Suspects to a labelling tool and back, as ``ohem-d2 suspects`` has them."""
 
 import json
+import shlex
+from collections import Counter
 from pathlib import Path
 
 from ..errors import InputError
 from ..files import write_whole
-from ..paths import wrong_file
+from ..paths import printable, wrong_file
 from .cvat import read_cvat, setup_of_cvat, write_cvat
 from .label_studio import read_label_studio, setup_of_label_studio, write_label_studio
-from .suspects import as_decisions, read_suspects
+from .returned import Returned
+from .suspects import read_suspects
 
 TOOLS = {
     "label-studio": (write_label_studio, setup_of_label_studio),
     "cvat": (write_cvat, setup_of_cvat),
 }
+
+_VERDICTS = {"accept": "accepted", "reject": "rejected"}
 
 
 def export_suspects(report: Path, tool: str, output: Path) -> None:
@@ -46,15 +51,22 @@ def import_decisions(report: Path, file: Path, output: Path) -> None:
     Raises:
         InputError: something cannot be read, or the file cannot be written.
     """
-    dataset, _, suspects = read_suspects(report)
+    dataset, classes, suspects = read_suspects(report)
     if reason := wrong_file(file):
         raise InputError(f"{file} {reason}, expected what a labelling tool exports")
     read = read_label_studio if file.suffix.lower() == ".json" else read_cvat
-    content = as_decisions(dataset, suspects, read(file, suspects))
+    returned = Returned(suspects, classes)
+    read(file, suspects, returned)
+    content = returned.decisions(dataset)
     if not content["decisions"]:
         raise InputError(f"{file} decides on no suspect of {report}, expected the images of it")
     _write_new(output, json.dumps(content, indent=1))
-    print(f"Wrote {len(content['decisions'])} decisions: ohem-d2 relabel {output} --output FOLDER")
+    counts = Counter(x["decision"] for x in content["decisions"])
+    words = ", ".join(f"{counts[x]} {y}" for x, y in _VERDICTS.items())
+    print(f"Wrote {len(content['decisions'])} decisions to {output}: {words}")
+    for line in returned.findings.summary():
+        print(f"- {line}")
+    print(printable(f"ohem-d2 relabel {shlex.quote(str(output))} --output FOLDER"))
 
 
 def _write_new(file: Path, content: str) -> None:

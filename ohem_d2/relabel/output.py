@@ -14,6 +14,7 @@ from ..files import write_whole
 from .labels import Output
 
 LOG = "relabel_log.json"
+_CARRIED_OUT = ("changed", "already_there")  # lists of the log
 
 
 def check_apart(folder: Path, inputs: Sequence[Path]) -> None:
@@ -67,6 +68,25 @@ def former_files(folder: Path) -> dict[str, list[str]]:
                 "relabel' wrote it: expected a new folder"
             )
     return former
+
+
+def carried_out(folder: Path) -> set[str]:
+    """
+    Return which decisions are carried out in a folder, as its log says: their entries, as `key_of`
+    has them. None if there is no log of ours.
+    """
+    try:
+        content = read_json(folder / LOG) if (folder / LOG).is_file() else None
+    except InputError:
+        content = None
+    lists = [content.get(x) for x in _CARRIED_OUT] if isinstance(content, dict) else []
+    entries = [y for x in lists if isinstance(x, list) for y in x]
+    return {key_of(x.get("decision")) for x in entries if isinstance(x, dict)}
+
+
+def key_of(entry: Any) -> str:
+    """Return the same text for the same entry of a file of decisions."""
+    return json.dumps(entry, sort_keys=True)
 
 
 def _files_in(folder: Path) -> Iterator[Path]:

@@ -2,18 +2,20 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from ..data.boxes import iou
-from ..errors import InputError
+from ..errors import InputError, shown
 from .decisions import Box, Decision, Object, as_xywh
 from .labels import Annotations, Edit, Image, Label
+from .output import key_of
 
 CHANGED, ALREADY, REJECTED, LEFT_OUT = "changed", "already there", "rejected", "left out"
+NO_IMAGE = "its image is not in the data set, which --dataset may name"
+BEYOND = 1  # pixel, by which a box may reach out of its image: it is cut off
 
 _NEAR = 0.5  # IoU, from which on another label may be what became of one
-_BEYOND = 1  # pixel, by which a box may reach out of its image: it is cut off
 _TOO_SMALL = 1  # pixel, by which what is read again may differ: more is another box
 
 
@@ -52,18 +54,24 @@ def plan(
     images: Sequence[Image],
     annotations: Annotations,
     classes: Sequence[str],
+    done: Collection[str] = (),
+    is_moved: bool = False,
 ) -> list[Outcome]:
     """
     Compare decisions with what is labelled now.
 
-    A label is found by the id of its annotation, or else by its class and box; labels of the same
-    class and box count as one. Nothing depends on the order of labels or of decisions.
+    A label is found by the id of its annotation, or else by its class and box, if no annotation of
+    the image has that id; labels of the same class and box then count as one. Nothing depends on
+    the order of labels or of decisions.
 
     Args:
         decisions: those to take.
         images: all of the data set.
         annotations: its files. They stay as they are.
         classes: the names of its classes.
+        done: those that were carried out in these files before, as `key_of` has them. A label that
+            one of them removed is not taken for another of its class and box.
+        is_moved: whether an image may be known by id and name though there is a file at its path.
 
     Returns:
         the outcome of each decision.
@@ -72,20 +80,22 @@ def plan(
         InputError: a proposal has a class that is not known, or a box outside of its image.
     """
     by_path = {os.path.realpath(x.file): x for x in images}
-    by_id = {(x.id, os.path.basename(x.file)): x for x in images}
+    by_id = {(str(x.id), os.path.basename(x.file)): x for x in images}
     labels: dict[Image, list[Label]] = {}
     outcomes = []
     for decision in decisions:
         name = os.path.basename(decision.image)
         image = by_path.get(os.path.realpath(decision.image))
-        if image is None and decision.image_id is not None:  # of a data set that was moved
-            image = by_id.get((decision.image_id, name))
+        # What still is at its path is an image of another data set, even if it looks the same.
+        if image is None and (is_moved or not os.path.exists(decision.image)):
+            image = by_id.get((str(decision.image_id), name))
         if image is None:
-            outcomes.append(Outcome(decision, LEFT_OUT, "its image is not in the data set"))
+            outcomes.append(Outcome(decision, LEFT_OUT, NO_IMAGE))
             continue
         if image not in labels:
             labels[image] = annotations.labels(image)
-        outcomes.append(_decide(decision, image, labels[image], annotations, classes))
+        is_done = key_of(decision.as_written) in done
+        outcomes.append(_decide(decision, image, labels[image], annotations, classes, is_done))
     _refuse_contradictions(outcomes)
     return outcomes
 
@@ -96,11 +106,14 @@ def _decide(
     labels: Sequence[Label],
     annotations: Annotations,
     classes: Sequence[str],
+    is_done: bool,
 ) -> Outcome:
     label, proposal = decision.label, decision.proposal
     outcome = Outcome(decision, REJECTED, image=image, before=label)
+    of_id = [] if label is None else _of_id(label, labels)
+    found = [] if label is None else _found(label, image, of_id or labels)
     if decision.action == "reject":
-        outcome.after = label
+        outcome.after, outcome.touched = label, [x.at for x in found]
         return outcome
     if decision.action == "ignore":
         if not annotations.has_regions:
@@ -109,7 +122,8 @@ def _decide(
         wanted = label or proposal
     else:
         wanted = proposal
-    found = [] if label is None else _found(label, image, labels)
+    if is_done and wanted is None and label is not None and label.id is not None and not of_id:
+        found = []  # what is left is another label of the same class and box
     outcome.touched = [x.at for x in found]
     as_region = decision.action == "ignore"
     box = held = None
@@ -129,11 +143,10 @@ def _decide(
         outcome.after = Object(wanted.category, after, None if label is None else label.id)
         is_there = any(
             _is_object(outcome.after, x, image) and x.is_region == as_region
-            for x in labels
-            if label is None or label.id is None or x.id == label.id or x.id is None
+            for x in of_id or labels
         )
     else:
-        is_there = not _near(decision, image, labels)
+        is_there = not of_id and (is_done or not _near(decision, image, labels))
     if label is not None and not found:
         if is_there:
             outcome.status = ALREADY
@@ -164,19 +177,20 @@ def _is_object(wanted: Object, label: Label, image: Image) -> bool:
     return label.category == wanted.category and image.is_same(label.box, wanted.box)
 
 
+def _of_id(label: Object, labels: Sequence[Label]) -> list[Label]:
+    """Those with the id of a label. Tools write ids as numbers and as texts."""
+    ids = [x for x in labels if x.id is not None and label.id is not None]
+    return [x for x in ids if str(x.id).strip() == str(label.id).strip()]
+
+
 def _found(label: Object, image: Image, labels: Sequence[Label]) -> list[Label]:
-    found = [x for x in labels if _is_object(label, x, image) and not x.is_region]
-    if label.id is not None and any(x.id is not None for x in labels):
-        found = [x for x in found if x.id == label.id]
-    return found
+    return [x for x in labels if _is_object(label, x, image) and not x.is_region]
 
 
 def _near(decision: Decision, image: Image, labels: Sequence[Label]) -> bool:
     """Whether a label that is not found any more may have become another one."""
     label = decision.label
     assert label is not None
-    if label.id is not None and any(x.id is not None for x in labels):
-        return any(x.id == label.id for x in labels)
     return any(
         iou(x.box, label.box) >= _NEAR
         and (x.category == label.category or image.is_same(x.box, label.box))
@@ -187,10 +201,10 @@ def _near(decision: Decision, image: Image, labels: Sequence[Label]) -> bool:
 def _check_box(decision: Decision, box: Box, image: Image) -> None:
     edges = (box.x0, box.y0, image.width - box.x1, image.height - box.y1)
     cut = image.cut(box)
-    if min(edges) < -_BEYOND or cut.x1 <= cut.x0 or cut.y1 <= cut.y0:
+    if min(edges) < -BEYOND or cut.x1 <= cut.x0 or cut.y1 <= cut.y0:
         raise InputError(
-            f"{decision.place} has the bbox {as_xywh(box)}, expected one inside of the image "
-            f"{image.file}, of {image.width} x {image.height} pixels"
+            f"{decision.place} has the bbox {shown(as_xywh(box))}, expected one inside of the "
+            f"image {image.file}, of {image.width} x {image.height} pixels"
         )
 
 
@@ -207,12 +221,12 @@ def _check_class(
 def _refuse_contradictions(outcomes: Sequence[Outcome]) -> None:
     """
     Leave out decisions of which the second one would undo or repeat the first: different ones on
-    one label or on one place, and those that make what another one changes.
+    one label or on one place, and those that make what another one changes or rejects.
     """
     groups: dict[tuple, list[Outcome]] = defaultdict(list)
     of_images: dict[Image, list[Outcome]] = defaultdict(list)
     for x in outcomes:
-        if x.image is None or x.status == REJECTED:
+        if x.image is None:
             continue
         of_images[x.image].append(x)
         if x.status == LEFT_OUT:
@@ -226,26 +240,33 @@ def _refuse_contradictions(outcomes: Sequence[Outcome]) -> None:
         if any(_effect(x) != _effect(group[0]) for x in group):
             bad.update((id(x), x) for x in group)
         else:  # the same was decided twice
-            for x in group[1:]:
+            for x in (x for x in group[1:] if x.status == CHANGED):
                 x.edits = []
                 x.status = ALREADY
     for image, of_image in of_images.items():
-        for x in (x for x in of_image if x.status != LEFT_OUT):
-            for y in of_image:  # also one whose label x would put there again
-                label = y.decision.label
-                if x is y or x.after is None or label is None or _effect(x) == _effect(y):
-                    continue
-                is_of_y = x.after.category == label.category
-                own = x.decision.label
-                is_own = (
-                    own is not None
-                    and own.category == label.category
-                    and image.is_same(own.box, label.box)
-                )
-                if is_of_y and not is_own and image.is_same(x.after.box, label.box):
+        for x in (x for x in of_image if x.status not in (LEFT_OUT, REJECTED)):
+            for y in of_image:
+                if x is not y and _undoes(x, y, image):
                     bad |= {id(x): x, id(y): y}
     for x in bad.values():
         x.leave_out("it contradicts another decision")
+
+
+def _undoes(x: Outcome, y: Outcome, image: Image) -> bool:
+    """Whether one makes what another one changes, also if its label has gone, or rejects."""
+    if x.after is None:
+        return False
+    own, label, proposal = x.decision.label, y.decision.label, y.decision.proposal
+    if y.status == REJECTED:
+        is_of_none = own is None and label is None
+        return is_of_none and proposal is not None and _are_one(x.after, proposal, image)
+    if label is None or _effect(x) == _effect(y) or not _are_one(x.after, label, image):
+        return False
+    return own is None or not _are_one(own, label, image)
+
+
+def _are_one(a: Object, b: Object, image: Image) -> bool:
+    return a.category == b.category and image.is_same(a.box, b.box)
 
 
 def _effect(x: Outcome) -> tuple:

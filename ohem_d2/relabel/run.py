@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,21 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..data.addresses import join_address, load_address, split_address
 from ..data.builtin import register_builtin
 from ..data.findings import Findings
-from ..errors import InputError
+from ..data.overview import is_region
+from ..errors import InputError, shown
 from ..paths import printable
 from ..training.checks import check_output_dir
 from .coco import CocoAnnotations
 from .decisions import Object, as_xywh, read_decisions
 from .labels import Annotations, Edit, Image, images_of
-from .output import LOG, check_apart, former_files, write_output
+from .output import LOG, carried_out, check_apart, former_files, key_of, write_output
 from .plan import ALREADY, CHANGED, LEFT_OUT, REJECTED, Outcome, plan
 from .voc import VocAnnotations
 from .yolo import YoloAnnotations
 
 _FORMATS = ("coco", "voc", "yolo")
+_NAMED = 3  # decisions in an error
+_MOST = 0.9  # of the decisions: if so many are on other images, the data set is another one
 
 
 def relabel(file: Path, output: Path, dataset: str | None = None) -> str:
@@ -54,8 +57,18 @@ def relabel(file: Path, output: Path, dataset: str | None = None) -> str:
             f"expected one of {', '.join(f'{x}://' for x in _FORMATS)}"
         )
     part = options.pop("part", None)
-    images, annotations, classes = _load(join_address(scheme, path, options))
-    outcomes = plan(decisions, images, annotations, classes)
+    images, annotations, classes, before = _load(join_address(scheme, path, options))
+    done = carried_out(path if path.is_dir() else path.parent)
+    outcomes = plan(decisions, images, annotations, classes, done, dataset is not None)
+    _check_images(outcomes, images, file, named, name)
+    after = _labelled_then(outcomes, before)
+    if not any(after.values()):
+        removing = [x.decision.place for x in outcomes if any(y.remove for y in x.edits)]
+        more = ", ..." if len(removing) > _NAMED else ""
+        raise InputError(
+            f"{', '.join(removing[:_NAMED])}{more}: then no label is left in {shown(name)}, "
+            "expected one that stays"
+        )
     check_apart(output, annotations.inputs())
     former = former_files(output)
     check_output_dir("--output", output)
@@ -70,22 +83,41 @@ def relabel(file: Path, output: Path, dataset: str | None = None) -> str:
 
     where, others = annotations.address(output)
     kept = {key: value for key, value in options.items() if key != "images"}
-    _check(join_address(scheme, where, kept | others), images, outcomes)
+    _check(join_address(scheme, where, kept | others), images, outcomes, dataset is not None)
     if part is not None:
         others |= {"part": part}
     corrected = join_address(scheme, where, kept | others)
-    _say(outcomes, notes, output, corrected)
+    _say(outcomes, notes, [x for x in classes if before[x] and not after[x]], output, corrected)
     return corrected
 
 
-def _load(address: str) -> tuple[list[Image], Annotations, list[str]]:
+def _load(address: str) -> tuple[list[Image], Annotations, list[str], Counter[str | None]]:
+    """Images, annotations, classes, and the number of objects of each; of regions, as None."""
     data = load_address(address, unreadable="skip")
     scheme, path, options = split_address(address)
     images = images_of(data)
+    labels = [y for x in data.records for y in x["annotations"]]
+    numbers = Counter(None if is_region(x) else x["category_id"] for x in labels)
     if scheme == "coco":
-        return images, CocoAnnotations(path, options), data.classes
+        return images, CocoAnnotations(path, options), data.classes, numbers
     of_format = VocAnnotations if scheme == "voc" else YoloAnnotations
-    return images, of_format(path, options, images), data.classes
+    return images, of_format(path, options, images), data.classes, numbers
+
+
+def _labelled_then(
+    outcomes: Sequence[Outcome], before: Mapping[str | None, int]
+) -> Counter[str | None]:
+    """Numbers as `_load` returns them, when all is changed."""
+    after = Counter(before)
+    for x in outcomes:
+        label, proposal = x.decision.label, x.decision.proposal
+        of = label or proposal
+        for edit in x.edits:
+            if label is not None:
+                after[label.category] -= 1
+            if not edit.remove and of is not None:
+                after[None if edit.is_region else edit.category or of.category] += 1
+    return after
 
 
 def _address_of(name: str) -> str:
@@ -137,7 +169,22 @@ def _described(what: Object | None, as_region: bool = False) -> dict[str, Any] |
     return described | ({"ignore": 1} if as_region else {})
 
 
-def _check(address: str, images: Sequence[Image], outcomes: Sequence[Outcome]) -> None:
+def _check_images(
+    outcomes: Sequence[Outcome], images: Sequence[Image], file: Path, named: str | None, name: str
+) -> None:
+    missing = [x.decision.image for x in outcomes if x.image is None]
+    if missing and len(missing) >= _MOST * len(outcomes):
+        of = "no data set" if named is None else shown(named)
+        raise InputError(
+            f"{file}, which is of {of}, has {len(outcomes)} decisions, {len(missing)} of them on "
+            f"images that are not in {shown(name)}, such as {missing[0]}; there is "
+            f"{images[0].file}: expected --dataset with the address of these images"
+        )
+
+
+def _check(
+    address: str, images: Sequence[Image], outcomes: Sequence[Outcome], is_moved: bool
+) -> None:
     """
     Read what was written: it has the same images, and what was changed is there.
 
@@ -145,21 +192,29 @@ def _check(address: str, images: Sequence[Image], outcomes: Sequence[Outcome]) -
         InputError: it has not, as in a layout that only leads to the old files.
     """
     try:
-        again, annotations, classes = _load(address)
+        again, annotations, classes, _ = _load(address)
     except InputError as e:
         raise InputError(f"the corrected annotations are written, but cannot be read: {e}") from e
     if {os.path.realpath(x.file) for x in again} != {os.path.realpath(x.file) for x in images}:
         raise InputError(f"{address} was written, but leads to other images than before")
     by_file = {os.path.realpath(x.file): x for x in again}
     changed = [x for x in outcomes if x.status == CHANGED and x.image is not None]
-    for x, y in zip(changed, plan([x.decision for x in changed], again, annotations, classes)):
+    decisions = [x.decision for x in changed]
+    done = {key_of(x.as_written) for x in decisions}
+    for x, y in zip(changed, plan(decisions, again, annotations, classes, done, is_moved)):
         if y.status != ALREADY:
             assert x.image is not None
             image = by_file[os.path.realpath(x.image.file)].file
             raise InputError(f"{address} was written, but what was changed is not read in {image}")
 
 
-def _say(outcomes: Sequence[Outcome], notes: Counter[str], output: Path, corrected: str) -> None:
+def _say(
+    outcomes: Sequence[Outcome],
+    notes: Counter[str],
+    emptied: Sequence[str],
+    output: Path,
+    corrected: str,
+) -> None:
     counts = Counter(x.status for x in outcomes)
     statuses = ", ".join(f"{counts[x]} {x}" for x in (CHANGED, ALREADY, REJECTED, LEFT_OUT))
     print(f"{len(outcomes)} decisions: {statuses}")
@@ -167,6 +222,8 @@ def _say(outcomes: Sequence[Outcome], notes: Counter[str], output: Path, correct
     for x in outcomes:
         if x.status == LEFT_OUT:
             findings.add(f"left out, since {x.reason}", x.decision.image, x.decision.words)
+    for category in emptied:
+        findings.add("class without any object now", repr(category))
     for line in findings.summary():
         print(f"- {line}")
     for note, number in notes.items():

@@ -147,11 +147,12 @@ def check_output_dir(key: str, path: object) -> None:
         InputError: they cannot.
     """
     expected = "expected a folder on this machine that can be written"
+    path = os.fspath(path) if isinstance(path, os.PathLike) else path
     if reason := wrong_name(path) or wrong_folder(Path(path)):  # type: ignore[arg-type]
         raise InputError(f"{key} is {path!r}, which {reason}, {expected}")
     try:
         os.makedirs(path, exist_ok=True)  # type: ignore[arg-type]
-        with tempfile.TemporaryFile(dir=path):  # type: ignore[call-overload]
+        with tempfile.TemporaryFile(dir=path):
             pass
     except (OSError, ValueError) as e:
         reason = getattr(e, "strerror", None) or str(e)

@@ -16,7 +16,7 @@ def decision(image, action="accept", label=None, proposal=None, image_id=None, *
     return {
         "image": str(image),
         "image_id": image_id,
-        "suspect": "wrong class",
+        "suspect": "wrong class" if label else "missing label",
         "decision": action,
         "label": label and {"index": 0, "id": None, "category": label[0], "bbox": label[1]},
         "proposal": proposal and {"category": proposal[0], "bbox": proposal[1]},

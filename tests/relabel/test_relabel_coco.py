@@ -105,10 +105,40 @@ def test_labels_are_found_by_their_ids(data):
     content["annotations"][1] |= {"bbox": DOG, "category_id": 7}  # labelled twice
     data.file.write_text(json.dumps(content))
     label = {"index": 1, "id": 2, "category": "dog", "bbox": DOG}
-    data.relabel(decision(data.image) | {"label": label})
+    data.relabel(decision(data.image, label=("dog", DOG)) | {"label": label})
     assert [x["id"] for x in json.loads(data.text())["annotations"]] == [1, 3]
-    data.relabel(decision(data.image) | {"label": label | {"bbox": CAT}})
+    data.relabel(decision(data.image, label=("dog", DOG)) | {"label": label | {"bbox": CAT}})
     assert statuses(data.folder / "out") == {"left_out": 1}
+
+
+@pytest.mark.parametrize("id_", [71, "71", "1", 1.0, " 1"])
+@pytest.mark.parametrize(
+    ("action", "proposal", "expected"),
+    [
+        ("accept", None, []),
+        ("accept", ("dog", FAR), [("dog", FAR, False)]),
+        ("ignore", ("dog", DOG), [("dog", DOG, True)]),
+    ],
+)
+def test_labels_whose_ids_are_others_now(data, id_, action, proposal, expected):
+    label = {"index": 0, "id": id_, "category": "dog", "bbox": DOG}
+    entry = decision(data.image, action, ("dog", DOG), proposal) | {"label": label}
+    address = data.relabel(entry)
+    assert read_objects(address)["a.jpg"] == [*expected, ("cat", CAT, False)]
+    relabel(write_decisions(data.folder / "d.json", address, entry), data.folder / "again")
+    assert statuses(data.folder / "again") == {"already_there": 1}
+
+
+def test_of_labels_that_stand_twice_one_goes_once(data):
+    content = json.loads(data.file.read_text())
+    content["annotations"][1] |= {"bbox": DOG, "category_id": 7}
+    data.file.write_text(json.dumps(content))
+    label = {"index": 0, "id": 1, "category": "dog", "bbox": DOG}
+    entry = decision(data.image, label=("dog", DOG)) | {"label": label}
+    address = data.relabel(entry)
+    again = relabel(write_decisions(data.folder / "d.json", address, entry), data.folder / "again")
+    assert read_objects(address)["a.jpg"] == read_objects(again)["a.jpg"] == [("dog", DOG, False)]
+    assert statuses(data.folder / "again") == {"already_there": 1}
 
 
 def test_ids_that_are_texts(data):

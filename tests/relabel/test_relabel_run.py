@@ -147,11 +147,11 @@ def run(data, *entries, **kwargs):
     ],
 )
 def test_what_has_changed_is_left_out(data, entry, reason, capsys):
-    run(data, decision(**{"image": data[1]} | entry))
+    run(data, decision(**{"image": data[1]} | entry), decision(data[1], "reject", ("cat", OTHER)))
     [left_out] = read_log(data[2] / "out")["left_out"]
     assert left_out["reason"].startswith(reason)
     assert f"- left out, since {reason}" in capsys.readouterr().out
-    assert statuses(data[2] / "out") == {"left_out": 1}
+    assert statuses(data[2] / "out") == {"left_out": 1, "rejected": 1}
 
 
 @pytest.mark.parametrize(
@@ -160,6 +160,8 @@ def test_what_has_changed_is_left_out(data, entry, reason, capsys):
         {"label": ("dog", BOX)},
         {"label": ("dog", BOX), "proposal": ("owl", BOX)},
         {"action": "ignore", "label": ("dog", BOX)},
+        {"action": "reject", "label": ("dog", BOX)},
+        {"action": "reject", "label": ("dog", BOX), "proposal": ("cat", BOX)},
         # What the first one makes is what this one changes.
         {"label": ("cat", BOX)},
     ],
@@ -176,16 +178,66 @@ def test_the_same_decided_twice_and_labels_that_stand_twice(tmp_path):
     address, images = write_set(tmp_path / "data", "voc", {"a": [("dog", BOX), ("dog", BOX)]})
     data = address, images / "a.jpg", tmp_path
     entry = decision(data[1], label=("dog", BOX), proposal=("cat", BOX))
-    corrected = run(data, entry, entry, decision(data[1], "reject", label=("dog", BOX)))
+    corrected = run(data, entry, entry)
     assert read_objects(corrected)["a.jpg"] == [("cat", BOX, False)] * 2
-    assert statuses(tmp_path / "out") == {"changed": 1, "already_there": 1, "rejected": 1}
+    assert statuses(tmp_path / "out") == {"changed": 1, "already_there": 1}
+
+
+@pytest.mark.parametrize("action", ["accept", "ignore"])
+def test_a_proposal_that_is_rejected_too(data, action):
+    rejected = decision(data[1], "reject", proposal=("dog", OTHER))
+    run(data, decision(data[1], action, proposal=("dog", OTHER)), rejected)
+    assert statuses(data[2] / "out") == {"left_out": 2}
+    # Something else at its place, and the same twice, are none.
+    run(data, decision(data[1], action, proposal=("owl", OTHER)), rejected, rejected)
+    assert statuses(data[2] / "out") == {"changed": 1, "rejected": 2}
+
+
+def test_a_label_that_goes_beside_one_much_like_it(tmp_path):
+    near = [1, 0, 20, 30]
+    address, images = write_set(tmp_path / "data", "voc", {"a": [("dog", BOX), ("dog", near)]})
+    corrected = run(
+        (address, images / "a.jpg", tmp_path), decision(images / "a.jpg", label=("dog", BOX))
+    )
+    assert read_objects(corrected)["a.jpg"] == [("dog", near, False)]
 
 
 def test_nothing_is_left(tmp_path):
     folder = write_voc(tmp_path / "data", {"a": [("dog", (1, 1, 20, 30), "")]})
     entry = decision(folder / "JPEGImages/a.jpg", label=("dog", BOX))
-    with pytest.raises(InputError, match="are written, but cannot be read: there is no object in"):
-        relabel(write_decisions(tmp_path / "d.json", f"voc://{folder}", entry), tmp_path / "out")
+    file = write_decisions(tmp_path / "d.json", f"voc://{folder}", entry)
+    with pytest.raises(InputError) as e:
+        relabel(file, tmp_path / "out")
+    assert str(e.value) == (
+        f"{file}: decisions[0]: then no label is left in 'voc://{folder}', expected one that stays"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("entry", "emptied"),
+    [
+        ({"label": ("dog", BOX)}, "'dog'"),
+        ({"label": ("dog", BOX), "proposal": ("cat", BOX)}, "'dog'"),
+        ({"action": "ignore", "label": ("dog", BOX)}, "'dog'"),
+        ({"label": ("dog", BOX), "proposal": ("dog", OTHER)}, None),
+        ({"label": ("cat", OTHER)}, None),
+    ],
+)
+def test_a_class_of_which_nothing_is_left(tmp_path, entry, emptied, capsys):
+    objects = [
+        ("dog", (1, 1, 20, 30), ""),
+        ("cat", (41, 21, 50, 30), ""),
+        ("cat", (1, 1, 9, 9), ""),
+    ]
+    folder = write_voc(tmp_path / "data", {"a": objects})
+    entry = decision(folder / "JPEGImages/a.jpg", **entry)
+    relabel(write_decisions(tmp_path / "d.json", f"voc://{folder}", entry), tmp_path / "out")
+    said = capsys.readouterr().out
+    if emptied:
+        assert f"- class without any object now: 1 ({emptied})\n" in said
+    else:
+        assert "without any object" not in said
 
 
 def test_the_log(data):
@@ -202,7 +254,24 @@ def test_a_data_set_that_was_moved(data):
     _address, image, folder = data
     shutil.move(folder / "data", folder / "elsewhere")
     entry = decision(image, label=("dog", BOX), image_id="a")
-    run(data, entry, dataset=f"voc://{folder / 'elsewhere'}")
+    run((f"voc://{folder / 'elsewhere'}", image, folder), entry)
+    assert statuses(folder / "out") == {"changed": 1}
+
+
+def test_another_data_set_with_the_same_names(data):
+    _address, image, folder = data
+    shutil.copytree(folder / "data", folder / "elsewhere")
+    other = f"voc://{folder / 'elsewhere'}"
+    entry = decision(image, label=("dog", BOX), image_id="a")
+    with pytest.raises(InputError) as e:
+        run((other, image, folder), entry)
+    assert str(e.value) == (
+        f"{folder / 'decisions.json'}, which is of '{other}', has 1 decisions, 1 of them on images "
+        f"that are not in '{other}', such as {image}; there is {folder}/elsewhere/JPEGImages/a.jpg:"
+        " expected --dataset with the address of these images"
+    )
+    assert not (folder / "out").exists()
+    run(data, entry, dataset=other)  # who names it knows
     assert statuses(folder / "out") == {"changed": 1}
 
 
@@ -215,6 +284,7 @@ def test_a_data_set_that_was_moved(data):
         ({"proposal": ("dog", [0, 0, 0, 20])}, "[0, 0, 0, 20], expected one with an area"),
         ({"proposal": ("dog", [0, 0, float("nan"), 20])}, "expected [x, y, width, height]"),
         ({"proposal": ("dog", [0, 0, "9", 20])}, "expected [x, y, width, height]"),
+        ({"proposal": ("dog", [1e300, 0, 1e300, 20])}, "..., expected one inside of the image"),
         ({"proposal": (" ", BOX)}, "expected its name"),
         ({"action": "later"}, "'later' as 'decision', expected 'accept', 'reject' or 'ignore'"),
         ({}, "is to accept neither a label nor a proposal"),
@@ -229,6 +299,36 @@ def test_wrong_decisions(data, entry, words):
     assert words in str(e.value)
     assert f"{data[2] / 'decisions.json'}: decisions[0] has" in str(e.value) or "is to" in words
     assert not (data[2] / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"proposal": ...}, "decisions[0] has no 'proposal': expected this key, which may be null"),
+        ({"label": ...}, "decisions[0] has no 'label': expected this key, which may be null"),
+        ({"label": ..., "lable": None}, "has no 'label', but 'lable': expected this key"),
+        ({"label": ..., "Label": None}, "has the key 'Label', expected 'label'"),
+        ({"labels": None}, "decisions[0] has the key 'labels', expected 'label'"),
+        ({"suspect": ...}, "has no 'suspect': expected this key"),
+        ({"suspect": "missing label"}, "has a label, 'dog', for the suspect 'missing label', "),
+        ({"label": None}, "has no label (null) for the suspect 'badly placed label', expect"),
+        ({"label": None, "suspect": "spurious label"}, "has no label (null) for the suspect"),
+    ],
+)  # fmt: skip
+def test_decisions_that_may_mean_something_else(data, change, words):
+    entry = decision(data[1], label=("dog", BOX), proposal=("cat", BOX))
+    entry = entry | {"suspect": "badly placed label"} | change
+    with pytest.raises(InputError) as e:
+        run(data, {k: v for k, v in entry.items() if v is not ...})
+    assert words in str(e.value)
+    assert not (data[2] / "out").exists()
+
+
+@pytest.mark.parametrize("proposal", [None, ("owl", OTHER)])
+@pytest.mark.parametrize("suspect", ["spurious label", "wrong class", "badly placed label"])
+def test_what_a_user_may_choose_in_the_page(data, suspect, proposal):
+    run(data, decision(data[1], label=("dog", BOX), proposal=proposal, suspect=suspect, note=1))
+    assert statuses(data[2] / "out") == {"changed": 1}
 
 
 @pytest.mark.parametrize(
@@ -280,6 +380,8 @@ def test_folders_that_are_refused(data):
         relabel(file, folder / "link")
     (folder / "full").mkdir()
     (folder / "full/mine.txt").write_text("")
+    with pytest.raises(InputError, match=f"--output is '{file}', which is a file, expected a fold"):
+        relabel(file, file)
     with pytest.raises(InputError, match="mine.txt is not of an earlier 'ohem-d2 relabel'"):
         relabel(file, folder / "full")
     assert all(x.read_bytes() == content for x, content in inputs.items())

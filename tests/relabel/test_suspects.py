@@ -81,7 +81,7 @@ def test_label_studio(report, capsys):
     file = report.parent / "tasks.json"
     export_suspects(report, "label-studio", file)
     tasks = json.loads(file.read_text())
-    assert tasks[0]["data"]["image"] == "/data/local-files/?d=a.jpg"
+    assert tasks[0]["data"]["image"] == "/data/local-files/?d=JPEGImages/a.jpg"
     result = tasks[0]["predictions"][0]["result"][0]
     assert result == {
         "id": "suspect-1", "type": "rectanglelabels", "from_name": "label", "to_name": "image",
@@ -90,9 +90,11 @@ def test_label_studio(report, capsys):
                   "height": pytest.approx(50 / 3), "rotation": 0, "rectanglelabels": ["cat"]},
         "meta": {"text": ["suspect 1: missing label"]},
     }  # fmt: skip
-    assert '<RectangleLabels name="label" toName="image"><Label value="dog"/>' in (
-        capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert '<RectangleLabels name="label" toName="image"><Label value="dog"/>' in said
+    data = report.parent / "data"  # Label Studio serves folders below this one only
+    assert f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={data}\n" in said
+    assert f"a Local Files one with the path {data}/JPEGImages, not synchronised" in said
     file.write_text(json.dumps(as_exported(tasks)))
     assert decided(report, file) == AS_SHOWN
 
@@ -198,6 +200,152 @@ def test_files_that_are_no_exports(report, name, content, words):
         file.write_text(content)
     with pytest.raises(InputError, match=words):
         import_decisions(report, file, report.parent / "decisions.json")
+
+
+def label_studio(report, change, **task):
+    """Import an export in which the first image was submitted, after a change of its results."""
+    file = report.parent / "tasks.json"
+    export_suspects(report, "label-studio", file)
+    tasks = as_exported(json.loads(file.read_text()), change)
+    tasks[0] |= task
+    file.write_text(json.dumps(tasks))
+    return decided(report, file)
+
+
+def cvat(report, change):
+    """Import what was written to CVAT, after a change of its text."""
+    file = report.parent / "suspects.xml"
+    export_suspects(report, "cvat", file)
+    text = file.read_text()
+    assert change(text) != text
+    file.write_text(change(text))
+    return decided(report, file)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"x": "12"}, "has a box whose 'x' is '12', expected a number"),
+        ({"width": None}, "has a box whose 'width' is None, expected a number"),
+        ({"y": ...}, "has a box whose 'y' is missing, expected a number"),
+        ({"x": float("nan")}, "has a box whose 'x' is nan, expected a number"),
+        ({"rectanglelabels": None}, "has 'rectanglelabels' None, expected a list"),
+        ({"rectanglelabels": []}, "has a box of the classes [], expected one class"),
+        ({"rectanglelabels": ["dog", "cat"]}, "has a box of the classes ['dog', 'cat'], expected"),
+        ({"rectanglelabels": [3]}, "has the class 3, expected its name"),
+        ({"rectanglelabels": ["plane"]}, "has the class 'plane', expected one of the report: dog"),
+        ({"x": 95}, "has 'dog' at [76, 0, 20, 30], expected a box inside the image "),
+    ],
+)  # fmt: skip
+def test_wrong_boxes_of_label_studio(report, change, words):
+    def spoil(results):
+        value = results[2]["value"] | change
+        results[2]["value"] = {k: v for k, v in value.items() if v is not ...}
+
+    with pytest.raises(InputError) as e:
+        label_studio(report, spoil)
+    assert f"tasks.json: task 1, annotations[0], result[2] {words}" in str(e.value)
+    assert not (report.parent / "decisions.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ({"annotations": [{"result": None}]}, "annotations[0] has 'result' None, expected a list"),
+        ({"annotations": [{}]}, "annotations[0] has no 'result', expected a list"),
+        ({"annotations": [{"result": [2]}]}, "annotations[0], result[0] is 2, expected an object"),
+        ({"annotations": [None]}, "annotations[0] is None, expected an object"),
+        ({"data": None}, "has 'data' None, expected an object"),
+        ({"annotations": [{"result": [{"type": "rectanglelabels", "value": None}]}]},
+         "has 'value' None, expected an object"),
+        ({"annotations": [{"result": [{"original_width": 160, "original_height": 60}]}]},
+         "is of an image of 160 x 60 pixels, expected that of the report, 80 x 60"),
+        ({"annotations": [{"result": []}, {"result": [{"type": "choices"}]}]},
+         "annotations[1] and "),
+    ],
+)  # fmt: skip
+def test_wrong_tasks_of_label_studio(report, task, words):
+    with pytest.raises(InputError) as e:
+        label_studio(report, lambda results: None, **task)
+    assert "tasks.json: task 1" in str(e.value)
+    assert words in str(e.value)
+
+
+def test_what_is_passed_over_in_label_studio(report, capsys):
+    def change(results):
+        results[2] |= {"type": "polygonlabels", "value": {"points": [[1, 1]]}}
+        results[3]["meta"] = {"text": ["suspect 5: wrong class"]}  # of the other image
+        results.append({"id": "c", "type": "choices", "meta": {"text": ["suspect 1"]}})
+
+    file = report.parent / "tasks.json"
+    export_suspects(report, "label-studio", file)
+    tasks = as_exported(json.loads(file.read_text()), change)
+    tasks[0]["annotations"].append(tasks[0]["annotations"][0])
+    tasks[1] |= {"annotations": [{"result": []}], "data": {"image_path": "/x.jpg"}}
+    file.write_text(json.dumps(tasks))
+    found = decided(report, file)
+    assert "wrong class" not in found
+    assert found["badly placed label"] == ("accept", None)
+    assert found["missing label"] == ("accept", {"category": "owl", "bbox": MOVED})
+    said = capsys.readouterr().out
+    assert f"4 decisions to {report.parent / 'decisions.json'}: 3 accepted, 1 rejected\n" in said
+    task = f"{file}: task 1, annotations"
+    assert (
+        f"- shape that is no box, passed over: 2 ({task}[0], result[2], 'polygonlabels'; " in said
+    )
+    assert f"taken for a new one: 1 ({task}[0], result[3])\n" in said
+    assert f"- drawn alike twice, counted once: 1 ({task}[1]: as " in said
+    assert f"- image without suspects, passed over: 1 ({file}: task 2: '/x.jpg')\n" in said
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('xtl="5.00"', 'xtl="98,17"', "has a <box> whose xtl is '98,17', expected a number"),
+        ('xtl="5.00"', 'xtl="inf"', "has a <box> whose xtl is 'inf', expected a number"),
+        ('xtl="5.00"', "", "has a <box> whose xtl is missing, expected a number"),
+        ('xbr="15.00"', 'xbr="150"', "has 'cat' at [5, 40, 145, 10], expected a box inside"),
+        ('label="cat"', 'label="plane"', "has the class 'plane', expected one of the report: dog"),
+        ('width="80"', 'width="160"', "is of an image of 160 x 60 pixels, expected that of"),
+        ('name="b.jpg"', 'name="a.jpg"', "are of one image, "),
+    ],
+)
+def test_wrong_boxes_of_cvat(report, old, new, words):
+    with pytest.raises(InputError) as e:
+        cvat(report, lambda text: text.replace(old, new))
+    assert "suspects.xml: the image 'a.jpg' (number " in str(e.value)
+    assert words in str(e.value)
+
+
+def test_what_is_passed_over_in_cvat(report, capsys):
+    def change(text):
+        polygon = (
+            '<polygon label="cat" points="1,1;5,5;9,1"><attribute name="suspect">1 missing label'
+            "</attribute></polygon>"
+        )
+        start, end = text.index("<box"), text.index("</box>") + len("</box>")
+        text = text[:start] + polygon + text[end:]
+        text = text.replace("4 badly placed label", "what?")
+        image = text[text.index("<image") : text.index("</image>") + len("</image>")]
+        text = text.replace("</annotations>", f"{image}</annotations>")
+        return text.replace('name="b.jpg"', 'name="c.jpg"')
+
+    found = cvat(report, change)
+    # The polygon's suspect is undecided: what is missing is the box with an unknown number.
+    assert found["missing label"] == ("accept", {"category": "owl", "bbox": MOVED})
+    said = capsys.readouterr().out
+    assert "- shape that is no box, passed over: 1 (" in said
+    assert "in its image, taken for a new one: 1 (" in said
+    assert "- drawn alike twice, counted once: 1 (" in said
+    assert "- image without suspects, passed over: 1 (c.jpg)\n" in said
+
+
+def test_labels_beyond_the_edge_may_stay(report):
+    file = report / "label_errors.json"
+    content = json.loads(file.read_text())
+    content["annotations"][1]["true_bbox"] = [-9, 0, 20, 30]
+    file.write_text(json.dumps(content))
+    assert label_studio(report, lambda results: None)["spurious label"] == ("reject", None)
 
 
 def test_other_wrong_files(report):
