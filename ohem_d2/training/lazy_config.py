@@ -43,6 +43,7 @@ _NEEDED_TO_TRAIN = (
     "dataloader.train",
     "lr_multiplier",
     "optimizer",
+    "optimizer.params",
     "train.amp.enabled",
     "train.checkpointer",
     "train.ddp",
@@ -205,6 +206,8 @@ def _check_complete(cfg: DictConfig, config_file: str, training: bool) -> None:
 
 def _lacking(config_file: str, key: str) -> InputError:
     expected = "expected what the Python configs of Detectron2's model zoo have"
+    if key == "optimizer.params":
+        expected += ", params=L(get_default_optimizer_params)()"
     if key in _assigned(config_file):  # Detectron2 leaves out what is no node
         return InputError(f"{key} in {config_file} is neither a dict nor a LazyCall, {expected}")
     return InputError(f"there is no {key} in {config_file}, {expected}")

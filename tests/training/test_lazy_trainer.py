@@ -233,6 +233,20 @@ def test_wrong_files_are_named(tmp_path, content, message):
         load_lazy_config(str(tmp_path / "bad.py"))
 
 
+def test_an_optimizer_without_parameters(tmp_path):
+    (tmp_path / "x.py").write_text(
+        "import torch\nfrom detectron2 import model_zoo\n"
+        "from detectron2.config import LazyCall as L\n"
+        "plain = model_zoo.get_config('COCO-Detection/faster_rcnn_R_50_FPN_1x.py')\n"
+        "dataloader, lr_multiplier, model, train = (plain[k] for k in (\n"
+        "    'dataloader', 'lr_multiplier', 'model', 'train'))\n"
+        "optimizer = L(torch.optim.SGD)(lr=0.02)\n"
+    )
+    message = r"no optimizer.params in .*x.py, expected .*, params=L\(get_default_optimizer_params"
+    with pytest.raises(InputError, match=message):
+        load_lazy_config(str(tmp_path / "x.py"), ["train.device=cpu"])
+
+
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
