@@ -237,7 +237,7 @@ def test_an_optimizer_without_parameters(tmp_path):
     (tmp_path / "x.py").write_text(
         "import torch\nfrom detectron2 import model_zoo\n"
         "from detectron2.config import LazyCall as L\n"
-        "plain = model_zoo.get_config('COCO-Detection/faster_rcnn_R_50_FPN_1x.py')\n"
+        "plain = model_zoo.get_config('COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py')\n"
         "dataloader, lr_multiplier, model, train = (plain[k] for k in (\n"
         "    'dataloader', 'lr_multiplier', 'model', 'train'))\n"
         "optimizer = L(torch.optim.SGD)(lr=0.02)\n"
