@@ -423,6 +423,10 @@ example:
         if reason := wrong_name(args.output):
             raise InputError(f"--output is {args.output!r}, which {reason}, expected a file's path")
         output = Path(args.output)
+        if output.is_dir():
+            raise InputError(
+                f"--output is {args.output!r}, which is a folder, expected a file's path"
+            )
         check_output_dir("the folder of --output", output.parent)
         part = f"{output.name}.part"
         check_not_in_the_way("the folder of --output", output.parent, (), [output.name], [part])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from command_line import ROOT, run_train_net
 from small_data import write_voc
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
@@ -160,6 +161,19 @@ def test_what_is_in_the_way_of_proposals(tmp_path, monkeypatch, name):
     with pytest.raises(SystemExit) as done:
         cli.main(["proposals", "ohem_shapes_test", "--output", name.removesuffix(".part")])
     assert done.value.code.startswith("error: the folder of --output is ")
+
+
+def test_a_folder_in_place_of_the_file_of_proposals(tmp_path):
+    with pytest.raises(SystemExit) as done:
+        cli.main(["proposals", "ohem_shapes_test", "--output", str(tmp_path)])
+    assert done.value.code.startswith(f"error: --output is {str(tmp_path)!r}, which is a folder, ")
+
+
+def test_a_checkpoint_in_place_of_a_config(tmp_path):
+    torch.save({"model": {}}, tmp_path / "x.pth")
+    with pytest.raises(SystemExit) as done:
+        cli.main(["train", "--config-file", str(tmp_path / "x.pth")])
+    assert "is no text in UTF-8, expected a YAML or Python file (a checkpoint" in done.value.code
 
 
 def test_train_alone_is_the_quick_start(called):

@@ -136,7 +136,11 @@ def _read(path: str) -> dict:
     except OSError as e:
         raise _invalid(path, str(e.strerror)) from None
     except UnicodeDecodeError:
-        raise _invalid(path, "it is no text in UTF-8") from None
+        raise _invalid(
+            path,
+            "it is no text in UTF-8, expected a YAML or Python file (a checkpoint goes with "
+            "MODEL.WEIGHTS)",
+        ) from None
     except yaml.YAMLError as e:
         raise _invalid(path, place(e)) from None
     except RecursionError:
