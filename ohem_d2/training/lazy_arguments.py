@@ -47,4 +47,4 @@ def _known_to(target: Any) -> tuple[list[str], bool]:
     if target is not build_detection_train_loader:
         return known, is_open
     others, is_open = arguments_of(DataLoader, passes_on=is_known)  # to which it passes them
-    return [*known, *others], is_open
+    return [*dict.fromkeys([*known, *others])], is_open
