@@ -61,6 +61,17 @@ def wrong_file(path: str | os.PathLike) -> str | None:
     return None if os.access(path, os.R_OK) else "may not be read"
 
 
+def not_a_folder(path: str | os.PathLike) -> str | None:
+    """
+    Tell what is where a folder is to be read.
+
+    Returns:
+        what is wrong, or None, also if there is nothing.
+    """
+    kind = _kind(path) or "is a file"
+    return None if kind in ("is a folder", _NOTHING) else kind
+
+
 def wrong_output(path: Path, is_folder: bool, in_place: bool = True) -> str | None:
     """
     Tell why a file cannot be written, or a folder written to, where there is something already.

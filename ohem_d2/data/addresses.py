@@ -73,7 +73,10 @@ def _coco(path: Path, options: Options, findings: Findings) -> Read:
             "coco://<annotations.json>?images=<folder>"
         )
     if images is None:
-        raise ValueError
+        raise InputError(
+            f"coco://{path} does not say where the images are, expected "
+            "coco://<annotations.json>?images=<folder>"
+        )
     return load_coco(path, Path(images).expanduser(), findings)
 
 
@@ -102,10 +105,11 @@ _FORMATS = {
 }
 _ALL_OPTIONS = sorted({x for each in _FORMATS.values() for x in each.options} | {"part"})
 _OPTION = re.compile(rf"[?&]({'|'.join(_ALL_OPTIONS)})=")
+_LIKE_AN_OPTION = re.compile(r"[?&](\w+)=")
 
 
-def _not_understood(name: str) -> InputError:
-    return InputError(f"the data set {name!r} is not understood, expected {ADDRESSES}")
+def _not_understood(name: str, reason: str) -> InputError:
+    return InputError(f"the data set {name!r} is not understood: {reason}; expected {ADDRESSES}")
 
 
 def _parse(name: str) -> tuple[_Format, str, Options]:
@@ -114,15 +118,22 @@ def _parse(name: str) -> tuple[_Format, str, Options]:
     path, *pairs = _OPTION.split(rest)  # the path, then names and values in turns
     options = dict(zip(pairs[::2], pairs[1::2]))
     known = _FORMATS.get(scheme)
-    if known is None or not path or not all(options.values()):
-        raise _not_understood(name)
-    odd = [x for x in options if x not in (*known.options, "part")]
+    if known is None:
+        raise _not_understood(name, f"{scheme!r} is no format")
+    if not path:
+        raise _not_understood(name, "it has no path")
+    if empty := [x for x, value in options.items() if not value]:
+        raise _not_understood(name, f"its option {empty[0]!r} is empty")
     if len(options) < len(pairs) // 2:
         raise InputError(f"the data set {name!r} has an option twice, expected each once")
+    odd = [x for x in options if x not in (*known.options, "part")]
+    for value in (path, *options.values()):
+        if not Path(value).expanduser().exists():  # whose name may have what looks like an option
+            odd += _LIKE_AN_OPTION.findall(value)
     if odd:
-        raise InputError(
-            f"the data set {name!r} is not understood: {odd[0]!r} is no option of {scheme}://, "
-            f"which has {', '.join((*known.options, 'part'))}; expected {ADDRESSES}"
+        options_of = ", ".join((*known.options, "part"))
+        raise _not_understood(
+            name, f"{odd[0]!r} is no option of {scheme}://, which has {options_of}"
         )
     return known, path, options
 
@@ -180,7 +191,7 @@ def load_address(name: str, unreadable: str = "error") -> Loaded:
     except ValueError as e:
         if isinstance(e, InputError):
             raise
-        raise _not_understood(name) from None
+        raise _not_understood(name, str(e)) from None
     names, metadata = _normalise(name, records, names, metadata, findings)
     if share is not None:
         number = len(records)

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from ..errors import InputError
-from ..paths import wrong_name
+from ..paths import not_a_folder, wrong_name
 
 _NAME = "DETECTRON2_DATASETS"
 
@@ -18,7 +18,7 @@ def data_root() -> Path:
     """
     text = os.getenv(_NAME, "datasets")
     path = os.path.expanduser(text)  # as Detectron2 does
-    if reason := wrong_name(path):
+    if reason := wrong_name(path) or not_a_folder(path):
         raise InputError(
             f"{_NAME} is {text!r}, which {reason}, expected a folder on this machine; "
             "where it is not set, that is 'datasets'"

@@ -51,6 +51,8 @@ class WholeCheckpointer(SafeCheckpointer):
             self._file, error = comm.all_gather(found)[0]
             if error:
                 raise InputError(error)
+            if self._file:
+                self.key = "OUTPUT_DIR"
         return super().resume_or_load(path, resume=resume)
 
     def save(self, name: str, **kwargs: Any) -> None:
@@ -90,6 +92,8 @@ class WholeCheckpointer(SafeCheckpointer):
             self._file, error = self._find()
             if error:
                 raise InputError(error)
+            if self._file:
+                self.key = "OUTPUT_DIR"
         return self._file
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:

@@ -42,7 +42,7 @@ def check_weights(key: str, weights: str, output_dir: str, resume: bool, trainin
         if training:
             return
         raise InputError(
-            f"there is nothing to evaluate: set {key} to a checkpoint, such as "
+            f"{key} is empty, expected a trained checkpoint, such as "
             f"{os.path.join(output_dir, 'model_final.pth')} after a training"
         )
     # Detectron2 takes settings from behind a question mark.

@@ -19,7 +19,7 @@ from ..errors import InputError, shown
 from ..paths import wrong_file
 from .device import usable_device
 from .key_checks import all_keys, check_no_none
-from .nearest_keys import hint
+from .nearest_keys import hint, nearest_key
 from .yaml_files import file_of, keys_with_points, place, read_with_bases
 
 logger = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     add_ohem_config(cfg)
     defaults = cfg.clone()
     contents = read_with_bases(path, CONFIGS, _ZOO)
+    _check_kind(cfg, contents)
     _check_nested(cfg, contents)
     _merge_file(cfg, path, contents)
     check_no_none(cfg, defaults)
@@ -109,6 +110,18 @@ def find_config(config_file: str) -> str:
         f"like 'faster_rcnn_ohem.yaml', nor in Detectron2's model zoo ({_ZOO}), where they look "
         "like 'COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml'"
     )
+
+
+def _check_kind(cfg: CfgNode, contents: dict[str, dict]) -> None:
+    """Make sure that no file is of another kind, such as the annotations of COCO."""
+    for file, content in contents.items():
+        names = [str(name) for name in content]
+        if not any(nearest_key(name.partition(".")[0], [*cfg, BASE_KEY]) for name in names):
+            found = ", ".join(map(shown, names[:4])) + (", ..." if len(names) > 4 else "")
+            raise InputError(
+                f"{file} is no config of Detectron2: its keys are {found}, expected some of "
+                "MODEL, DATASETS, SOLVER and so on"
+            )
 
 
 def _check_nested(cfg: CfgNode, contents: dict[str, dict]) -> None:

@@ -31,6 +31,16 @@ _NODES_OF_YAML = {
     "MODEL.ROI_HEADS.OHEM": "model.roi_heads.ohem",
     "TEST.BOX_VOTING": "model.roi_heads.box_voting",
     "INPUT.IGNORE_REGIONS": "train.ignore_regions",
+    "MODEL.WEIGHTS": "train.init_checkpoint",
+    "OUTPUT_DIR": "train.output_dir",
+}
+# Where Detectron2's model zoo has parts that configs of it are made of: the file, and the name there.
+_OF_THE_ZOO = {
+    "dataloader": ("data/coco.py", "dataloader"),
+    "lr_multiplier": ("coco_schedule.py", "lr_multiplier_1x"),
+    "model": ("models/mask_rcnn_fpn.py", "model"),
+    "optimizer": ("optim.py", "SGD"),
+    "train": ("train.py", "train"),
 }
 _NEEDED_TO_EVALUATE = (
     "model",
@@ -205,9 +215,10 @@ def _check_complete(cfg: DictConfig, config_file: str, training: bool) -> None:
 
 
 def _lacking(config_file: str, key: str) -> InputError:
-    expected = "expected what the Python configs of Detectron2's model zoo have"
+    file, name = _OF_THE_ZOO[key.partition(".")[0]]
+    expected = f"expected one such as model_zoo.get_config('common/{file}').{name}"
     if key == "optimizer.params":
-        expected += ", params=L(get_default_optimizer_params)()"
+        expected += ", which has params=L(get_default_optimizer_params)()"
     if key in _assigned(config_file):  # Detectron2 leaves out what is no node
         return InputError(f"{key} in {config_file} is neither a dict nor a LazyCall, {expected}")
     return InputError(f"there is no {key} in {config_file}, {expected}")

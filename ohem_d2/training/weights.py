@@ -47,9 +47,11 @@ class SafeCheckpointer(DetectionCheckpointer):
         class_names: of the data, in the order in which the model has its classes. They are saved
             beside the weights, and compared with those of the weights that are loaded. None: not
             known.
+        key: where the config names what is loaded, for what is wrong with it.
     """
 
     class_names: Sequence[str] | None = None
+    key = "MODEL.WEIGHTS"
     _path = ""  # what is being loaded, as the user named it
 
     def load(
@@ -65,13 +67,13 @@ class SafeCheckpointer(DetectionCheckpointer):
         self._starts_training = bool(self.checkpointables) and checkpointables == []
         try:
             return super().load(path, checkpointables, **kwargs)
-        except InputError:
-            raise
+        except InputError as e:
+            raise InputError(f"{self.key}: {e}") from e
         except Exception as e:  # there is no end to what other files make of a model and its state
             text = " ".join(str(e).split())
             text = text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
             raise InputError(
-                f"{path!r} is no checkpoint of this model: {type(e).__name__}: {text}"
+                f"{self.key}: {path!r} is no checkpoint of this model: {type(e).__name__}: {text}"
             ) from e
         finally:
             self._parsed_url_during_load = None  # Detectron2 leaves it, and refuses another load

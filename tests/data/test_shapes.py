@@ -124,6 +124,15 @@ def test_a_file_where_it_would_be(tmp_path, monkeypatch):
         load()
 
 
+@pytest.mark.parametrize("root", ["file", "file/data"])
+def test_a_file_in_place_of_the_root(tmp_path, monkeypatch, root):
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DETECTRON2_DATASETS", root)
+    with pytest.raises(InputError, match=f"^DETECTRON2_DATASETS is '{root}', which is .*a file, "):
+        shapes.shapes_folder()
+
+
 @pytest.mark.parametrize("root", ["", "~nosuchuser/data"])
 @pytest.mark.parametrize("name", ["voc_2012_test", "coco_2014_train_voc_classes"])
 def test_a_folder_that_is_none_is_said_of_other_data_sets_too(monkeypatch, root, name):

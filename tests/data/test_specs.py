@@ -141,17 +141,33 @@ def test_bad_boxes_are_counted_and_left_out(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    "spec",
-    ["voc://", "coco://file.json", "coco://file.json?split=train", "kitti://x", "voc://x?split="],
+    ("spec", "reason"),
+    [
+        ("voc://", "it has no path"),
+        ("coco://file.json?image=x", "'image' is no option of coco://, which has images, part"),
+        ("coco://file.json?split=train", "'split' is no option of coco://"),
+        ("coco://x.json?images=x&imgs=y", "'imgs' is no option of coco://"),
+        ("kitti://x", "'kitti' is no format"),
+        ("voc://x?split=", "its option 'split' is empty"),
+    ],
 )
-def test_misspelt_addresses(spec):
-    with pytest.raises(InputError, match=r"is not understood.* expected coco://.* or labelme://"):
+def test_misspelt_addresses(spec, reason):
+    message = rf"is not understood: {reason}.*; expected coco://.* or labelme://"
+    with pytest.raises(InputError, match=message):
         register_datasets(make_cfg([spec]))
+
+
+def test_a_folder_whose_name_looks_like_an_option(tmp_path):
+    folder = tmp_path / "shots?take=2"
+    write_voc(folder, {"a": [("dog", GOOD, "")]})
+    register_datasets(make_cfg([f"voc://{folder}"]))
+    assert len(DatasetCatalog.get(f"voc://{folder}")) == 1
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
+        ("coco://file.json", "does not say where the images are, expected .*images=<folder>"),
         ("voc://x?first_pixel=2", r"first_pixel=2 of voc://x: expected 0 or 1"),
         ("labelme://x?split=train", r"'split' is no option of labelme://, which has images, part"),
         ("voc://x?part=train:0.5&part=test:0.5", r"has an option twice"),

@@ -261,6 +261,15 @@ def test_a_base_in_other_letters(tmp_path, key):
         load_config(str(tmp_path / "bad.yaml"))
 
 
+@pytest.mark.parametrize("suffix", ["json", "yaml"])
+def test_a_file_of_another_kind(tmp_path, suffix):
+    file = tmp_path / f"train.{suffix}"
+    file.write_text('{"images": [], "annotations": [], "categories": []}')
+    message = "is no config of Detectron2: its keys are 'images', .*, expected some of MODEL"
+    with pytest.raises(InputError, match=message):
+        load_config(str(file))
+
+
 def test_nothing_is_said_before_the_error(tmp_path, caplog):
     (tmp_path / "bad.yaml").write_text("_base_: quick_start.yaml\n")
     with pytest.raises(InputError, match="Non-existent config key: _base_"):

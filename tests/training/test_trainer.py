@@ -183,7 +183,7 @@ def test_test_time_augmentation(tmp_path, voc):
 def test_a_file_that_is_no_checkpoint(tmp_path, voc):
     (tmp_path / "empty.pth").write_text("")
     run = train_net(tmp_path, "--eval-only", **voc, **{"MODEL.WEIGHTS": "empty.pth"})
-    assert run.stderr.splitlines()[-1] == "error: 'empty.pth' is empty, expected a checkpoint"
+    assert run.stderr.splitlines()[-1] == "error: MODEL.WEIGHTS: 'empty.pth' is empty, expected a checkpoint"
 
 
 def test_broken_weights_are_not_trained(tmp_path, voc):
@@ -193,7 +193,7 @@ def test_broken_weights_are_not_trained(tmp_path, voc):
     torch.save({"model": checkpoint}, tmp_path / "broken.pth")
     run = train_net(tmp_path, **voc, **{"MODEL.WEIGHTS": "broken.pth", "MODEL.DEVICE": "cpu"})
     assert run.returncode != 0
-    assert "error: 'broken.pth' has 1 weights that are NaN or infinite: roi_heads" in run.stderr
+    assert "error: MODEL.WEIGHTS: 'broken.pth' has 1 weights that are NaN or infinite: roi_heads" in run.stderr
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_broken_weights_are_not_trained(tmp_path, voc):
             {"DATASETS.TEST": "()"},
             "DATASETS.TEST is empty, expected at least one",
         ),
-        (["--eval-only"], None, {}, "there is nothing to evaluate: set MODEL.WEIGHTS"),
+        (["--eval-only"], None, {}, "MODEL.WEIGHTS is empty, expected a trained checkpoint"),
         ([], None, {"DATASETS.TRAIN": "my_data"}, "the data set 'my_data' is not known"),
         (
             [],
