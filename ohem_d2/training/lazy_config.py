@@ -34,7 +34,7 @@ _NODES_OF_YAML = {
     "MODEL.WEIGHTS": "train.init_checkpoint",
     "OUTPUT_DIR": "train.output_dir",
 }
-# Where Detectron2's model zoo has parts that configs of it are made of: the file, and the name there.
+# Parts of configs, as Detectron2's model zoo has them: the file there, and the name in it.
 _OF_THE_ZOO = {
     "dataloader": ("data/coco.py", "dataloader"),
     "lr_multiplier": ("coco_schedule.py", "lr_multiplier_1x"),

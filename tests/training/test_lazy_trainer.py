@@ -209,7 +209,7 @@ def test_new_baselines_by_their_name(tmp_path, coco):
         ("a = 1\nb = a / 0", "line 2: ZeroDivisionError: division by zero"),
         ("from nothing import model", "line 1: ModuleNotFoundError: No module named 'nothing'"),
         ("from .nothing import model", "line 1: ImportError: .*nothing.py does not exist"),
-        ("model = dict(a=1)", r"there is no dataloader in .*, expected one .*coco.py'\).dataloader$"),
+        ("model = dict(a=1)", r"there is no dataloader in .*, expected .*coco.py'\).dataloader$"),
         ("import sys\nsys.exit(0)", "line 2: SystemExit: 0"),
         ("raise SystemExit", "line 1: SystemExit: .*, expected a config that does not end the"),
         ("model = dict(a=1)\ndel model", "there is no model in .*, expected one such as model_zoo"),

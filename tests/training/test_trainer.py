@@ -183,7 +183,8 @@ def test_test_time_augmentation(tmp_path, voc):
 def test_a_file_that_is_no_checkpoint(tmp_path, voc):
     (tmp_path / "empty.pth").write_text("")
     run = train_net(tmp_path, "--eval-only", **voc, **{"MODEL.WEIGHTS": "empty.pth"})
-    assert run.stderr.splitlines()[-1] == "error: MODEL.WEIGHTS: 'empty.pth' is empty, expected a checkpoint"
+    error = "error: MODEL.WEIGHTS: 'empty.pth' is empty, expected a checkpoint"
+    assert run.stderr.splitlines()[-1] == error
 
 
 def test_broken_weights_are_not_trained(tmp_path, voc):
@@ -193,7 +194,7 @@ def test_broken_weights_are_not_trained(tmp_path, voc):
     torch.save({"model": checkpoint}, tmp_path / "broken.pth")
     run = train_net(tmp_path, **voc, **{"MODEL.WEIGHTS": "broken.pth", "MODEL.DEVICE": "cpu"})
     assert run.returncode != 0
-    assert "error: MODEL.WEIGHTS: 'broken.pth' has 1 weights that are NaN or infinite: roi_heads" in run.stderr
+    assert "error: MODEL.WEIGHTS: 'broken.pth' has 1 weights that are NaN or infinite" in run.stderr
 
 
 @pytest.mark.parametrize(
