@@ -4,7 +4,6 @@ import argparse
 import logging
 import multiprocessing
 import os
-import re
 import shlex
 import signal
 import sys
@@ -16,7 +15,6 @@ from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 from detectron2.engine import default_argument_parser, launch
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -34,6 +32,7 @@ from .training.checks import check_output_dir
 from .training.config_file import CONFIGS
 from .training.interruption import SIGNALS, Interrupted, end_by, passing_on_signals
 from .training.output_folder import check_not_in_the_way
+from .training.processes import check_dist_url, check_launcher, check_processes
 from .training.trainer import run
 
 logger = logging.getLogger("ohem_d2")  # which each run gives a file
@@ -90,6 +89,7 @@ examples:
     args = parser.parse_args(argv)
     _find_own_modules()
     try:
+        check_launcher(os.environ, args.num_machines)
         check_processes(args.num_gpus, args.num_machines, args.machine_rank)
         given = args.dist_url != parser.get_default("dist_url")
         check_dist_url(args.dist_url if given else None, args.num_gpus, args.num_machines)
@@ -131,62 +131,6 @@ examples:
             rank = args.machine_rank * args.num_gpus + e.error_index
             sys.exit(f"error: rank {rank} did not start, its traceback is above")
         sys.exit(f"error: {errors.get()}")  # what the first one met; others may have missed it
-
-
-def check_processes(num_gpus: int, num_machines: int, machine_rank: int) -> None:
-    """
-    Make sure that this machine can run as many processes as it is asked for.
-
-    Args:
-        num_gpus: how many processes; each has a GPU, if there are any.
-        num_machines: how many machines there are.
-        machine_rank: the number of this one.
-
-    Raises:
-        InputError: it cannot.
-    """
-    gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
-    why = f", of which there are {gpus} here" if gpus else (
-        f": there is no GPU here, so that each is a process on the CPU, which has {cores} cores"
-    )  # fmt: skip
-    for name, value, low, high, reason in (
-        ("--num-gpus", num_gpus, 0, gpus or cores, why),
-        ("--num-machines", num_machines, 1, None, ""),
-        ("--machine-rank", machine_rank, 0, num_machines - 1, ""),
-    ):
-        if value < low:
-            limit = f"{low} or more" if high is None else f"{low} to {high}"
-            raise InputError(f"{name} is {value}, expected {limit}")
-        if high is not None and value > high:
-            raise InputError(f"{name} is {value}, expected {low} to {high}{reason}")
-
-
-def check_dist_url(url: str | None, num_gpus: int, num_machines: int) -> None:
-    """
-    Make sure that processes can meet at an address: they wait half an hour for each other.
-
-    Args:
-        url: as on the command line; None if it is not there.
-        num_gpus: how many processes each machine has.
-        num_machines: how many machines there are.
-
-    Raises:
-        InputError: they cannot.
-    """
-    example = "an address of the first machine, such as 'tcp://10.0.0.1:29500'"
-    if num_machines > 1 and url in (None, "auto"):
-        found = "there is no --dist-url" if url is None else f"--dist-url is {url!r}"
-        raise InputError(f"--num-machines is {num_machines}, but {found}: expected {example}")
-    if url is None:
-        return
-    if not re.fullmatch(r"tcp://.+:\d+(/.*)?|file://.+|env://.*|auto", url):
-        raise InputError(f"--dist-url is {url!r}, expected 'auto' or {example}")
-    if url.startswith("env://") and num_gpus * num_machines > 1:
-        missing = [x for x in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(x)]
-        if missing:
-            raise InputError(
-                f"--dist-url is {url!r}, expected {' and '.join(missing)} in the environment, too"
-            )
 
 
 def _run(args: argparse.Namespace, errors: SimpleQueue, resume: str) -> None:

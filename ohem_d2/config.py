@@ -219,23 +219,35 @@ def add_ohem_config(cfg: CfgNode) -> None:
     """
     Add the keys ``MODEL.ROI_HEADS.OHEM``, ``TEST.BOX_VOTING``, ``INPUT.IGNORE_REGIONS``,
     ``DATASETS.UNREADABLE_IMAGES`` and ``MODEL.TIMM`` to a Detectron2 config, at their defaults.
+    Keys that are there already keep their values.
 
     This is only needed to set them: without the keys, the mining heads use the defaults.
+
+    Raises:
+        InputError: one of the first three has a value, where keys below it are expected.
     """
-    for node, key, options in (
-        (cfg.MODEL.ROI_HEADS, "OHEM", OHEMOptions),
-        (cfg.TEST, "BOX_VOTING", BoxVotingOptions),
-        (cfg.INPUT, "IGNORE_REGIONS", IgnoreRegionsOptions),
+    for name, node, key, options in (
+        ("MODEL.ROI_HEADS", cfg.MODEL.ROI_HEADS, "OHEM", OHEMOptions),
+        ("TEST", cfg.TEST, "BOX_VOTING", BoxVotingOptions),
+        ("INPUT", cfg.INPUT, "IGNORE_REGIONS", IgnoreRegionsOptions),
     ):
-        node[key] = type(cfg)({f.name.upper(): f.default for f in fields(options)})
+        given = node.get(key, {})
+        if not isinstance(given, Mapping):
+            raise _no_node(f"{name}.{key}", given, options)
+        node[key] = type(cfg)({**{f.name.upper(): f.default for f in fields(options)}, **given})
     # What becomes of images that cannot be read, in data sets by address: "error" stops before a
     # training and names them; "skip" leaves them out, and says how many.
-    cfg.DATASETS.UNREADABLE_IMAGES = "error"
+    cfg.DATASETS.setdefault("UNREADABLE_IMAGES", "error")
     # The model of timm that build_timm_fpn_backbone takes, such as "tf_efficientnet_lite0".
-    cfg.MODEL.TIMM = type(cfg)({"NAME": ""})
+    cfg.MODEL.setdefault("TIMM", type(cfg)({"NAME": ""}))
     for old, new in _RENAMED.items():
         if not cfg.key_is_renamed(config_key(old)):
             cfg.register_renamed_key(config_key(old), config_key(new))
+
+
+def _no_node(key: str, value: object, options: type) -> InputError:
+    names = ", ".join(f.name.upper() for f in fields(options))
+    return InputError(f"{key} is {value!r}, expected keys below it: {names}")
 
 
 def ohem_options(cfg: CfgNode | None) -> OHEMOptions:
@@ -247,8 +259,7 @@ def ohem_options(cfg: CfgNode | None) -> OHEMOptions:
     """
     node = {} if cfg is None else cfg.MODEL.ROI_HEADS.get("OHEM", {})
     if not isinstance(node, Mapping):
-        names = ", ".join(f.name.upper() for f in fields(OHEMOptions))
-        raise InputError(f"MODEL.ROI_HEADS.OHEM is {node!r}, expected keys below it: {names}")
+        raise _no_node("MODEL.ROI_HEADS.OHEM", node, OHEMOptions)
     return options_by_name(OHEMOptions, node, of_config="MODEL.ROI_HEADS.OHEM.")
 
 

@@ -126,7 +126,7 @@ PROCESSES = {
 @pytest.mark.parametrize("asked", PROCESSES)
 def test_how_many_processes_there_may_be(monkeypatch, called, asked):
     gpus, cores, expected = PROCESSES[asked]
-    monkeypatch.setattr(cli.torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(cli.os, "cpu_count", lambda: cores)
     names = ("--num-gpus", "--num-machines", "--machine-rank")
     argv = ["train", *(f"{name}={value}" for name, value in zip(names, asked))]
@@ -363,33 +363,3 @@ def test_modules_in_the_current_folder_are_found(tmp_path, processes):
     assert run.returncode == 1
     assert run.stderr.splitlines()[-1].startswith("error: train.init_checkpoint, 'no.pth', cannot")
     assert run.stderr.count("error: ") == 1
-
-
-@pytest.mark.parametrize(
-    ("url", "message"),
-    [
-        ("127.0.0.1:29511", "--dist-url is '127.0.0.1:29511', expected 'auto' or an address"),
-        ("tcp://10.0.0.1", "--dist-url is 'tcp://10.0.0.1', expected 'auto' or an address"),
-        ("auto", "--num-machines is 2, but --dist-url is 'auto': expected an address of the first"),
-        (None, "--num-machines is 2, but there is no --dist-url: expected an address of the first"),
-        ("env://", "--dist-url is 'env://', expected MASTER_ADDR and MASTER_PORT in the environm"),
-    ],
-)
-def test_machines_that_would_not_meet(monkeypatch, url, message):
-    monkeypatch.setattr(cli.torch.cuda, "device_count", lambda: 0)
-    for name in ("MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
-    given = [] if url is None else ["--dist-url", url]
-    with pytest.raises(SystemExit, match=message):
-        cli.main(["train", "--num-machines", "2", *given])
-
-
-def test_machines_that_meet(monkeypatch):
-    cli.check_dist_url("tcp://10.0.0.1:29500", 8, 2)
-    cli.check_dist_url("tcp://[::1]:29500", 8, 2)
-    cli.check_dist_url("file:///shared/meeting", 1, 2)
-    for url in (None, "auto", "env://"):
-        cli.check_dist_url(url, 1, 1)
-    monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", "29500")
-    cli.check_dist_url("env://", 8, 2)

@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import logging
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
@@ -179,5 +180,12 @@ def _find_by_name(name: str) -> Callable[..., Any]:
         is_plain = isinstance(e, (ImportError, AttributeError, SyntaxError, ValueError))
         reason = str(e) if is_plain else f"{type(e).__name__}: {e}"
         raise InputError(
-            f"{_KEY} is {shown(name)}, which cannot be imported ({reason}): {expected}"
+            f"{_KEY} is {shown(name)}, which cannot be imported ({reason}){_place(e)}: {expected}"
         ) from e
+
+
+def _place(error: BaseException) -> str:
+    """The line of the user's own that fails while it is imported."""
+    frames = traceback.extract_tb(error.__traceback__)[1:]
+    own = [x for x in frames if "importlib" not in x.filename]
+    return f" in {own[-1].filename}, line {own[-1].lineno}" if own else ""

@@ -132,6 +132,7 @@ class OHEMMixin(ForegroundBudgetMixin, LabellingMixin, BoxVotingMixin):
         self._reader = Reading()
         self._is_too_early = False  # whether the last step came before start_iter
         self._features: dict[str, Tensor] | None = None
+        self._was_asked = False  # whether this pass has come to label_and_sample_proposals
         self._check = SelfCheck(self._reader)
 
     @property
@@ -178,11 +179,18 @@ class OHEMMixin(ForegroundBudgetMixin, LabellingMixin, BoxVotingMixin):
         # Detectron2 does not hand the features to label_and_sample_proposals, which ranks by them.
         outer, self._features = self._features, args[1] if len(args) > 1 else kwargs["features"]
         self._check.begin()
+        self._was_asked = False
         try:
             with keeping(self):
                 result = super().__call__(*args, **kwargs)
         finally:
             self._features = outer
+        if self.training and not self._was_asked:
+            self._check.warn_once(
+                f"{type(self).__module__}.{type(self).__qualname__} does not call "
+                "OHEMMixin.label_and_sample_proposals in training, so nothing is mined: expected "
+                "it to choose the RoIs by super().label_and_sample_proposals"
+            )
         self._check.end(self, result[1])
         return result
 
@@ -202,6 +210,7 @@ class OHEMMixin(ForegroundBudgetMixin, LabellingMixin, BoxVotingMixin):
         Arguments and result are those of Detectron2's `ROIHeads.label_and_sample_proposals`, or of
         the extended heads' own. RoIs come in another order: see `Selection.indices`.
         """
+        self._was_asked = True
         is_step = torch.is_grad_enabled()
         features = self._features_to_mine(is_step) if self.mines_among_proposals() else None
         with torch.no_grad():

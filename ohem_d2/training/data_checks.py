@@ -11,11 +11,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from ..data import ADDRESSES, unknown_dataset
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..paths import wrong_file
 
 logger = logging.getLogger(__name__)
 
+# What the metadata of a data set names by its place.
+_LISTS_OF_NAMES = ("thing_classes", "stuff_classes", "keypoint_names")
 # Whose json_file is in COCO's format, by evaluator_type.
 _OF_COCO = ("coco", "coco_panoptic_seg", "lvis")
 # Annotations of up to so many bytes are read, which takes some seconds; of others, so many at the
@@ -37,6 +39,7 @@ def check_datasets(*names: str) -> None:
         if name not in DatasetCatalog:
             raise unknown_dataset(name)
         metadata = MetadataCatalog.get(name).as_dict()
+        _check_lists_of_names(name, metadata)
         files = [metadata.get("json_file")]
         folders = [metadata.get(key) for key in ("image_root", "dirname", "image_dir", "gt_dir")]
         if "dirname" in metadata and "split" in metadata:  # in the layout of PASCAL VOC
@@ -63,6 +66,20 @@ def check_datasets(*names: str) -> None:
             _check_json(name, metadata["json_file"])
         if files[1:]:
             _check_list_of_voc(name, files[1], metadata["dirname"])
+
+
+def _check_lists_of_names(name: str, metadata: Mapping[str, object]) -> None:
+    """Make sure that what is named by its place is in a list: a set has its names in any order."""
+    for field in _LISTS_OF_NAMES:
+        names = metadata.get(field)
+        if names is None or field not in metadata:
+            continue
+        is_list = isinstance(names, (list, tuple))
+        if not is_list or not all(isinstance(x, str) for x in names):  # type: ignore[attr-defined]
+            raise InputError(
+                f"the data set {name!r} has {shown(names)} as its {field}, expected a list of "
+                "names, in the order of their numbers"
+            )
 
 
 def _unreachable(path: str) -> str | None:
@@ -178,6 +195,7 @@ def class_names(names: Sequence[str]) -> list[str] | None:
 def _class_names(name: str) -> list[str]:
     if MetadataCatalog.get(name).get("thing_classes") is None:
         DatasetCatalog.get(name)  # some say what classes they have only when they are loaded
+    _check_lists_of_names(name, MetadataCatalog.get(name).as_dict())
     return [*(MetadataCatalog.get(name).get("thing_classes") or ())]
 
 
@@ -204,8 +222,9 @@ def check_num_classes(key: str, number: int, names: Sequence[str]) -> None:
         first = class_names(names)
         if classes and first and classes != first:
             i = next(i for i, (a, b) in enumerate(zip(first, classes)) if a != b)
+            other = next(x for x in names if _class_names(x))
             words = (
-                f"the data set {name!r} has {classes[i]!r} as class {i}, where another has "
+                f"the data set {name!r} has {classes[i]!r} as class {i}, where {other!r} has "
                 f"{first[i]!r}"
             )
             if sorted(classes) == sorted(first):

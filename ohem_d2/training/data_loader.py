@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any
@@ -24,7 +24,8 @@ from detectron2.data.common import AspectRatioGroupedDataset, MapDataset, ToIter
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
-from .given_images import limit_nothing
+from ..errors import InputError
+from .given_images import limit_nothing, name_of_maker
 from .named_settings import is_known
 from .random_state import keep_random_state, random_state, set_random_state
 
@@ -124,6 +125,10 @@ class ResumableLoader:
         loader = self._loader
         if isinstance(loader, (list, tuple)):
             return len(loader)
+        if self._source is not None:
+            sampler = self._sampler.sampler
+            ends = is_known(type(sampler).__module__) and isinstance(sampler, Sized)
+            return len(sampler) // loader.batch_size if ends else None  # type: ignore[attr-defined]
         if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
             return None
         samplers = (loader.sampler, loader.batch_sampler)
@@ -136,9 +141,26 @@ class ResumableLoader:
         return dataset._map_func._obj if isinstance(dataset, MapDataset) else self._loader
 
     def __iter__(self) -> Iterator:
-        """Yield batches without end, from where `load_state_dict` said."""
+        """
+        Yield batches without end, from where `load_state_dict` said.
+
+        Raises:
+            InputError: there are no more.
+        """
         begun, self._begun = self._begun, None
-        return self._batches() if begun is None else begun
+        return self._without_end(self._batches() if begun is None else begun)
+
+    def _without_end(self, batches: Iterator) -> Iterator:
+        number = 0
+        for batch in batches:
+            number += 1
+            yield batch
+        sampler = "" if self._source is None else f" by {name_of_maker(self._sampler.sampler)}"
+        raise InputError(
+            f"the training images that {name_of_maker(self.maker())} gives{sampler} end after "
+            f"{number} batches, expected one for each step: as build_detection_train_loader has "
+            "them by default, without end"
+        )
 
     def _batches(self) -> Iterator:
         if self._source is None:

@@ -386,9 +386,13 @@ def _relations_of_heads(cfg: CfgNode) -> Iterator[_Relation]:
 
 def _relations_in_training(cfg: CfgNode) -> Iterator[_Relation]:
     solver, sampler = cfg.SOLVER, cfg.DATALOADER.SAMPLER_TRAIN
-    fits = not sampler.startswith("Weighted") or "TRAIN_REPEAT_FACTOR" in cfg.DATASETS
-    words = "another: it needs DATASETS.TRAIN_REPEAT_FACTOR, a key that Detectron2 does not have"
-    yield "DATALOADER.SAMPLER_TRAIN", fits, words
+    for start, node, name in (
+        ("Weighted", "DATASETS", "TRAIN_REPEAT_FACTOR"),
+        ("RandomSubset", "DATALOADER", "RANDOM_SUBSET_RATIO"),
+    ):
+        fits = not sampler.startswith(start) or name in cfg[node]
+        words = f"another: it needs {node}.{name}, a key that Detectron2 does not have"
+        yield "DATALOADER.SAMPLER_TRAIN", fits, words
     if solver.LR_SCHEDULER_NAME == "WarmupCosineLR":
         fits = solver.BASE_LR_END <= solver.BASE_LR
         yield "SOLVER.BASE_LR_END", fits, f"SOLVER.BASE_LR, {solver.BASE_LR}, at most"

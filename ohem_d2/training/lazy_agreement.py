@@ -109,7 +109,10 @@ def check_evaluated(cfg: DictConfig, opts: Sequence[str] = ()) -> None:
                 f"{found}, which has no image {missing[0]!r}, expected the data set that is read: "
                 f"{key} is {[*names]}"
             )
-        logger.warning(f"{found}, but {key} is {[*names]}: other objects may count")
+        logger.warning(
+            f"{found}, but {key} is {[*names]}: expected the same, since the "
+            "predictions are compared with the annotations of the former"
+        )
 
 
 def _image_ids(names: list[str] | tuple[str, ...]) -> dict[object, None]:

@@ -1,7 +1,8 @@
 """Whether what makes the parts of a Python config takes the arguments that the config gives it."""
 
+import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from detectron2.data import build_detection_train_loader
 from omegaconf import DictConfig, OmegaConf
@@ -23,11 +24,12 @@ def check_arguments(cfg: DictConfig, keys: Sequence[str], config_file: str) -> N
         config_file: where it is from.
 
     Raises:
-        InputError: one is.
+        InputError: one is, or is a class where the part takes an object of it.
     """
     for above in keys:
         for key, part in parts_of(OmegaConf.select(cfg, above), above):
             target = target_of(part)
+            _check_made(key, part, target, config_file)
             known, is_open = _known_to(target) if callable(target) else ([], True)
             # Detectron2's @configurable also takes a whole config, whatever else is named.
             if is_open or "cfg" in part:
@@ -40,6 +42,27 @@ def check_arguments(cfg: DictConfig, keys: Sequence[str], config_file: str) -> N
                     f"{key}.{name} is {value} in {config_file}, or the settings that change it, "
                     f"but {unknown_argument(name, target, known)}"
                 )
+
+
+def _check_made(key: str, part: DictConfig, target: Any, config_file: str) -> None:
+    """Make sure that no argument is a class where an object of it is taken."""
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):  # it is not written in Python, or cannot be called
+        return
+    for name in map(str, part):
+        value = None if OmegaConf.is_missing(part, name) else part[name]
+        if name not in parameters or not inspect.isclass(value):
+            continue
+        annotation = parameters[name].annotation
+        kinds = get_args(annotation) or (annotation,)
+        is_told = annotation is not inspect.Parameter.empty
+        if is_told and all(inspect.isclass(x) and not issubclass(type(value), x) for x in kinds):
+            made = value.__qualname__
+            raise InputError(
+                f"{key}.{name} in {config_file}, or the settings that change it, is the class "
+                f"{made}, expected what makes an object of it: L({made})(...), with its arguments"
+            )
 
 
 def _known_to(target: Any) -> tuple[list[str], bool]:

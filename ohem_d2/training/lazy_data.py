@@ -111,7 +111,8 @@ def _check_learned(cfg: DictConfig, train: Sequence[str], test: Sequence[str]) -
 
 def _head_key(cfg: DictConfig, name: str) -> str | None:
     """What turns the head of masks or keypoints off, if there is one and it is on."""
-    heads = OmegaConf.select(cfg, "model.roi_heads") or {}
+    heads = OmegaConf.select(cfg, "model.roi_heads")
+    heads = heads if OmegaConf.is_config(heads) else {}
     # C4 heads have none of the first.
     key = next((k for k in (f"{name}_in_features", f"{name}_head") if k in heads), None)
     return f"model.roi_heads.{key}" if key is not None and heads[key] is not None else None

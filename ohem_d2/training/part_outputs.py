@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from detectron2.modeling import GeneralizedRCNN, PanopticFPN, ProposalNetwork
+from detectron2.modeling import Backbone, GeneralizedRCNN, PanopticFPN, ProposalNetwork
 from detectron2.structures import Instances
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
@@ -21,6 +21,8 @@ KEYS = {
     "proposal_generator": "MODEL.PROPOSAL_GENERATOR.NAME",
     "roi_heads": "MODEL.ROI_HEADS.NAME",
 }
+# A map is of another stride if it is so many times larger or smaller, and by more than these cells.
+_FAR, _CELLS = 1.5, 2
 LAZY_KEYS = {name: f"model.{name}" for name in KEYS}
 
 
@@ -46,19 +48,26 @@ def check_outputs_once(model: nn.Module, keys: Mapping[str, str]) -> None:
         and not is_known(type(part).__module__)
     }
 
-    def look(module: nn.Module, _: Any, given: Any) -> None:
+    bottom_up = getattr(getattr(model, "backbone", None), "bottom_up", None)
+    if isinstance(bottom_up, nn.Module) and not is_known(type(bottom_up).__module__):
+        own[bottom_up] = "backbone"  # of an FPN of Detectron2's
+
+    def look(module: nn.Module, inputs: Any, given: Any) -> None:
         name = own.pop(module, None)
         if not own or module is model:
             handle.remove()
         if name is None:
             return
         expected, holds = _CONTRACTS[name]
+        wrong = None
         if not holds(given, module.training):
+            wrong = f"{_described(given)}, expected {expected}"
+        elif name == "backbone":
+            wrong = _of_other_stride(module, inputs, given)
+        if wrong is not None:
             handle.remove()
             kind = f"{type(module).__module__}.{type(module).__qualname__}"
-            raise InputError(
-                f"{keys[name]} ({kind}) gives {_described(given)}, expected {expected}"
-            )
+            raise InputError(f"{keys[name]} ({kind}) gives {wrong}")
 
     # A hook of the part itself would be one more that mining has to reckon with.
     if own:
@@ -69,6 +78,31 @@ def _are_feature_maps(given: Any, _: bool) -> bool:
     return isinstance(given, Mapping) and all(
         isinstance(x, torch.Tensor) and x.dim() == 4 for x in given.values()
     )
+
+
+def _of_other_stride(
+    backbone: nn.Module, inputs: Any, given: Mapping[str, torch.Tensor]
+) -> str | None:
+    """
+    Tell of the first feature map whose size is far from what the backbone says of its stride, by
+    which anchors and RoIs are placed. Layers without padding may lose cells at the borders.
+    """
+    image = inputs[0] if inputs else None
+    if not isinstance(image, torch.Tensor) or not isinstance(backbone, Backbone):
+        return None
+    for name, shape in backbone.output_shape().items():
+        if name not in given or not shape.stride:
+            continue
+        for size, cells in zip(image.shape[-2:], given[name].shape[-2:]):
+            expected = size / shape.stride
+            if not expected / _FAR - _CELLS <= cells <= expected * _FAR + _CELLS:
+                sizes = [" x ".join(map(str, x.shape[-2:])) for x in (given[name], image)]
+                return (
+                    f"{name!r} of {sizes[0]} cells for images of {sizes[1]} pixels, but its "
+                    f"output_shape() says that the stride is {shape.stride}, expected about "
+                    f"{size / cells:.3g}"
+                )
+    return None
 
 
 def _are_proposals(given: Any, _: bool) -> bool:

@@ -1,5 +1,6 @@
 """What YAML files say, and those that they are based on, before anything is made of it."""
 
+import codecs
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,11 +137,13 @@ def _read(path: str) -> dict:
     except OSError as e:
         raise _invalid(path, str(e.strerror)) from None
     except UnicodeDecodeError:
-        raise _invalid(
-            path,
-            "it is no text in UTF-8, expected a YAML or Python file (a checkpoint goes with "
-            "MODEL.WEIGHTS)",
-        ) from None
+        with open(path, "rb") as f:
+            is_utf_16 = f.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        found, advice = ("in UTF-16", "save it as UTF-8") if is_utf_16 else (
+            "no text in UTF-8", "a checkpoint goes with MODEL.WEIGHTS"
+        )  # fmt: skip
+        reason = f"it is {found}, expected a YAML or Python file in UTF-8 ({advice})"
+        raise _invalid(path, reason) from None
     except yaml.YAMLError as e:
         raise _invalid(path, place(e)) from None
     except RecursionError:

@@ -3,16 +3,37 @@
 import math
 
 import pytest
+from detectron2.config import get_cfg
 from detectron2.modeling.roi_heads import build_roi_heads
 from small_heads import SHAPES, make_batch, make_cfg, train_step
 
-from ohem_d2 import OHEMOptions, OHEMROIHeads
+from ohem_d2 import OHEMOptions, OHEMROIHeads, add_ohem_config
+from ohem_d2.config import ohem_options
+from ohem_d2.errors import InputError
 
 
 def test_no_config_keys_needed():
     cfg = make_cfg()
     del cfg.MODEL.ROI_HEADS["OHEM"]
     assert build_roi_heads(cfg, SHAPES).ohem == OHEMOptions()
+
+
+def test_keys_that_are_there_keep_their_values():
+    cfg = make_cfg("MODEL.ROI_HEADS.OHEM.HARD_FRACTION", 1.0)
+    cfg.MODEL.TIMM.NAME = "resnet18"
+    cfg.DATASETS.UNREADABLE_IMAGES = "skip"
+    del cfg.MODEL.ROI_HEADS.OHEM["START_ITER"]
+    add_ohem_config(cfg)
+    options = ohem_options(cfg)
+    assert (options.hard_fraction, options.start_iter) == (1.0, 0)
+    assert (cfg.MODEL.TIMM.NAME, cfg.DATASETS.UNREADABLE_IMAGES) == ("resnet18", "skip")
+
+
+def test_a_value_in_place_of_the_keys():
+    cfg = get_cfg()
+    cfg.MODEL.ROI_HEADS.OHEM = True
+    with pytest.raises(InputError, match="^MODEL.ROI_HEADS.OHEM is True, expected keys below it: "):
+        add_ohem_config(cfg)
 
 
 def test_built_from_arguments():

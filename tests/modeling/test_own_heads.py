@@ -93,6 +93,24 @@ def test_a_box_branch_of_its_own_without_read_boxes(caplog):
     assert not caplog.text
 
 
+class _WithoutMining(OHEMROIHeads):
+    def label_and_sample_proposals(self, proposals, targets):
+        return StandardROIHeads.label_and_sample_proposals(self, proposals, targets)
+
+
+def test_heads_that_pass_mining_over(caplog):
+    cfg = make_cfg()
+    heads = _WithoutMining(cfg, SHAPES)
+    for _ in range(2):
+        with EventStorage():
+            features, proposals, targets = make_batch(1, [(2, 30)])
+            heads.train()(None, features, proposals, targets)
+    message = (
+        r"_WithoutMining does not call OHEMMixin.label_and_sample_proposals in training, so no"
+    )
+    assert [message in x for x in caplog.messages].count(True) == 1
+
+
 def test_heads_whose_forward_is_called():
     """As by heads that call themselves: hooks and what comes with a call are left out."""
     called, forwarded = make_heads(), make_heads()

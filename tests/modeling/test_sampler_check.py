@@ -181,6 +181,9 @@ def test_whatever_ends_its_module(tmp_path, monkeypatch, line):
     monkeypatch.syspath_prepend(tmp_path)
     name = f"module_of_samplers_{abs(hash(line))}"
     (tmp_path / f"{name}.py").write_text(f"{line}\n")
-    error = r"OHEM.SAMPLER is .*, which cannot be imported \((SystemExit|ZeroDiv|KeyError)"
+    error = (
+        r"OHEM.SAMPLER is .*, which cannot be imported \((SystemExit|ZeroDiv|KeyError).* in "
+        rf".*{name}.py, line 1: "
+    )
     with pytest.raises(InputError, match=error):
         build_sampler(OHEMOptions(sampler=f"{name}.Mine"), 0.25)

@@ -270,6 +270,14 @@ def test_a_file_of_another_kind(tmp_path, suffix):
         load_config(str(file))
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_a_file_in_another_encoding(tmp_path, encoding):
+    text = "SEED: 1\n" if encoding == "utf-16" else "\ufeffSEED: 1\n"
+    (tmp_path / "bad.yaml").write_bytes(text.encode(encoding))
+    with pytest.raises(InputError, match=r"it is in UTF-16, .*in UTF-8 \(save it as UTF-8\)"):
+        load_config(str(tmp_path / "bad.yaml"))
+
+
 def test_nothing_is_said_before_the_error(tmp_path, caplog):
     (tmp_path / "bad.yaml").write_text("_base_: quick_start.yaml\n")
     with pytest.raises(InputError, match="Non-existent config key: _base_"):

@@ -122,6 +122,29 @@ def test_a_list_of_images_that_are_not_annotated(tmp_path, names, words):
         MetadataCatalog.remove(NAME)
 
 
+@pytest.mark.parametrize("field", ["thing_classes", "keypoint_names"])
+@pytest.mark.parametrize("names", [{"dog"}, {"dog": 0}, "dog", [1], {0: "dog"}])
+def test_names_in_no_order(data, field, names):
+    metadata = MetadataCatalog.get(NAME)
+    metadata.set(**{field: names})
+    message = f"^the data set '{NAME}' has .* as its {field}, expected a list of names"
+    with pytest.raises(InputError, match=message):
+        check_datasets(NAME)
+
+
+def test_classes_in_another_order_name_both_data_sets(data):
+    DatasetCatalog.register("data_of_others", list)
+    MetadataCatalog.get("data_of_others").thing_classes = ["cat", "dog"]
+    MetadataCatalog.get(NAME).thing_classes = ["dog", "cat"]
+    try:
+        message = f"'data_of_others' has 'cat' as class 0, where '{NAME}' has 'dog': expected the"
+        with pytest.raises(InputError, match=message):
+            data_checks.check_num_classes("KEY", 2, [NAME, "data_of_others"])
+    finally:
+        DatasetCatalog.remove("data_of_others")
+        MetadataCatalog.remove("data_of_others")
+
+
 def test_other_formats_are_not_looked_into(data):
     MetadataCatalog.remove(NAME)
     MetadataCatalog.get(NAME).set(json_file=str(data), evaluator_type="none", image_root="")

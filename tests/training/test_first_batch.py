@@ -5,12 +5,14 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from detectron2.data import DatasetMapper
+from detectron2.data import DatasetMapper, build_detection_train_loader
 from detectron2.data import detection_utils as utils
+from detectron2.data.samplers import InferenceSampler, TrainingSampler
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances, RotatedBoxes
 from small_models import SHRINK_OPTS
 from small_training import config, register_images
+from torch.utils.data import SequentialSampler
 
 from ohem_d2.errors import InputError
 from ohem_d2.training.config_file import load_config
@@ -188,6 +190,26 @@ class Endless(torch.utils.data.IterableDataset):
 def test_how_many_batches_there_are(samples, endless):
     loader = torch.utils.data.DataLoader(samples, batch_size=2, collate_fn=list)
     assert ResumableLoader(loader).length() == (None if endless else 2)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "number"),
+    [(InferenceSampler(5), 2), (SequentialSampler(range(5)), 2), (TrainingSampler(5), None)],
+)
+def test_samplers_that_end(sampler, number):
+    images = [{"width": 2, "height": 2}] * 5
+    loader = ResumableLoader(
+        build_detection_train_loader(
+            images, mapper=dict, sampler=sampler, total_batch_size=2, num_workers=0
+        )
+    )
+    assert loader.length() == number
+    stream = iter(loader)
+    assert [len(next(stream)) for _ in range(2)] == [2, 2]
+    if number is not None:
+        message = f"that builtins.dict gives by .*{type(sampler).__name__} end after 2 batches, exp"
+        with pytest.raises(InputError, match=message):
+            next(stream)
 
 
 def record(**fields):

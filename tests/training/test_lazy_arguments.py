@@ -7,8 +7,10 @@ import pytest
 from command_line import ROOT
 from detectron2 import model_zoo
 from detectron2.config import LazyCall, LazyConfig
+from detectron2.layers import FrozenBatchNorm2d
 from omegaconf import OmegaConf
 
+from ohem_d2 import OHEMROIHeads
 from ohem_d2.errors import InputError
 from ohem_d2.training.lazy_arguments import check_arguments
 
@@ -60,6 +62,17 @@ def test_an_unknown_argument_and_the_one_that_was_meant(key, nearest):
     message = f"^{key} is 3 in x.py, or .* has no argument {name}: expected one of .*, the nearest "
     with pytest.raises(InputError, match=f"{message}is {nearest}$"):
         check_arguments(cfg, PARTS, "x.py")
+
+
+def test_a_class_in_place_of_what_it_makes():
+    cfg = model_zoo.get_config(MASK_RCNN)
+    cfg.model.roi_heads = OHEMROIHeads
+    message = r"^model.roi_heads in x.py, .* is the class OHEMROIHeads, expected .* L\(OHEMROIHead"
+    with pytest.raises(InputError, match=message):
+        check_arguments(cfg, PARTS, "x.py")
+    cfg = model_zoo.get_config(MASK_RCNN)
+    cfg.model.backbone.bottom_up.stem.norm = FrozenBatchNorm2d  # which takes a class
+    check_arguments(cfg, PARTS[:1], "x.py")
 
 
 def test_arguments_of_the_users_own():

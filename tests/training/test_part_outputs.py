@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from detectron2.modeling import build_model
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import Backbone, build_model
 from detectron2.modeling.backbone import FPN
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.roi_heads import StandardROIHeads
@@ -97,6 +98,58 @@ def test_what_is_as_it_should_be(name, kind, training):
         model = model_with(name, kind, lambda x: (None, x[1]))
         check_outputs_once(model, KEYS)
         run(model)
+
+
+class _Backbone(Backbone):
+    """Says of its maps what it is told to."""
+
+    def __init__(self, strides, shown, padding):
+        super().__init__()
+        self.layers = torch.nn.ModuleList(
+            torch.nn.Conv2d(3, 64, 3, stride, padding) for stride in strides.values()
+        )
+        self.strides, self.shown = strides, shown
+
+    def forward(self, x):
+        return {name: layer(x) for name, layer in zip(self.strides, self.layers)}
+
+    def output_shape(self):
+        return {name: ShapeSpec(channels=64, stride=x) for name, x in self.shown.items()}
+
+
+STRIDES = {"p2": 4, "p3": 8}
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_strides_that_are_as_it_says(padding):
+    backbone = _Backbone(STRIDES, STRIDES, padding)
+    model = model_with("roi_heads", StandardROIHeads, lambda x: x)
+    model.backbone = backbone
+    check_outputs_once(model, KEYS)
+    assert [*backbone(torch.zeros(2, 3, 100, 132))] == ["p2", "p3"]
+    assert len(torchs._global_forward_hooks) == 1  # of the heads, which were not called yet
+    torchs._global_forward_hooks.clear()
+
+
+@pytest.mark.parametrize("in_fpn", [False, True])
+@pytest.mark.parametrize(
+    ("shown", "words"),
+    [
+        ({"p2": 2, "p3": 4}, "'p2' of 32 x 48 .* 128 x 192 .* stride is 2, expected about 4"),
+        ({"p2": 4, "p3": 16}, "'p3' of 16 x 24 cells .* the stride is 16, expected about 8"),
+    ],
+)
+def test_strides_that_are_others(shown, words, in_fpn):
+    backbone = _Backbone(STRIDES, shown, 1)
+    model = model_with("roi_heads", StandardROIHeads, lambda x: x)
+    if in_fpn:
+        model.backbone.bottom_up = backbone
+    else:
+        model.backbone = backbone
+    check_outputs_once(model, KEYS)
+    message = rf"^MODEL.BACKBONE.NAME \(test_part_outputs._Backbone\) gives {words}"
+    with pytest.raises(InputError, match=message):
+        backbone(torch.zeros(2, 3, 128, 192))
 
 
 def test_models_of_detectron2s_alone_are_not_looked_at():

@@ -1,0 +1,100 @@
+"""The processes of a run: how many there are, who starts them, and where they meet."""
+
+import os
+import re
+from collections.abc import Mapping
+
+import torch
+
+from ..errors import InputError
+
+# What launchers tell each process of how many of them they start on its machine.
+_OF_THIS_MACHINE = {
+    "LOCAL_WORLD_SIZE": "torchrun",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "mpirun",
+    "MPI_LOCALNRANKS": "mpirun",
+}
+# And of how many there are on all machines.
+_OF_ALL = {"WORLD_SIZE": "a launcher", "SLURM_STEP_NUM_TASKS": "srun"}
+
+
+def check_launcher(environment: Mapping[str, str], num_machines: int) -> None:
+    """
+    Make sure that nothing else starts a process for each GPU: each would train alone.
+
+    Args:
+        environment: that of this process.
+        num_machines: how many machines there are, on each of which one process is started.
+
+    Raises:
+        InputError: something does.
+    """
+    expected = (
+        "one on each machine, which starts those of its GPUs itself: --num-gpus says how many, and "
+        "--num-machines and --machine-rank say which machine it is"
+    )
+    for names, most in ((_OF_THIS_MACHINE, 1), (_OF_ALL, num_machines)):
+        for name, launcher in names.items():
+            text = environment.get(name, "")
+            if text.isdecimal() and int(text) > most:
+                where = " on this machine" if names is _OF_THIS_MACHINE else ""
+                raise InputError(
+                    f"{name} is {text} in the environment: {launcher} starts {text} processes"
+                    f"{where}, expected {expected}"
+                )
+
+
+def check_processes(num_gpus: int, num_machines: int, machine_rank: int) -> None:
+    """
+    Make sure that this machine can run as many processes as it is asked for.
+
+    Args:
+        num_gpus: how many processes; each has a GPU, if there are any.
+        num_machines: how many machines there are.
+        machine_rank: the number of this one.
+
+    Raises:
+        InputError: it cannot.
+    """
+    gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
+    why = f", of which there are {gpus} here" if gpus else (
+        f": there is no GPU here, so that each is a process on the CPU, which has {cores} cores"
+    )  # fmt: skip
+    for name, value, low, high, reason in (
+        ("--num-gpus", num_gpus, 0, gpus or cores, why),
+        ("--num-machines", num_machines, 1, None, ""),
+        ("--machine-rank", machine_rank, 0, num_machines - 1, ""),
+    ):
+        if value < low:
+            limit = f"{low} or more" if high is None else f"{low} to {high}"
+            raise InputError(f"{name} is {value}, expected {limit}")
+        if high is not None and value > high:
+            raise InputError(f"{name} is {value}, expected {low} to {high}{reason}")
+
+
+def check_dist_url(url: str | None, num_gpus: int, num_machines: int) -> None:
+    """
+    Make sure that processes can meet at an address: they wait half an hour for each other.
+
+    Args:
+        url: as on the command line; None if it is not there.
+        num_gpus: how many processes each machine has.
+        num_machines: how many machines there are.
+
+    Raises:
+        InputError: they cannot.
+    """
+    example = "an address of the first machine, such as 'tcp://10.0.0.1:29500'"
+    if num_machines > 1 and url in (None, "auto"):
+        found = "there is no --dist-url" if url is None else f"--dist-url is {url!r}"
+        raise InputError(f"--num-machines is {num_machines}, but {found}: expected {example}")
+    if url is None:
+        return
+    if not re.fullmatch(r"tcp://.+:\d+(/.*)?|file://.+|env://.*|auto", url):
+        raise InputError(f"--dist-url is {url!r}, expected 'auto' or {example}")
+    if url.startswith("env://") and num_gpus * num_machines > 1:
+        missing = [x for x in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(x)]
+        if missing:
+            raise InputError(
+                f"--dist-url is {url!r}, expected {' and '.join(missing)} in the environment, too"
+            )

@@ -1,0 +1,74 @@
+"""The processes of a run, and where they meet."""
+
+import pytest
+import torch
+
+from ohem_d2 import cli
+from ohem_d2.errors import InputError
+from ohem_d2.training.processes import check_dist_url, check_launcher
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("127.0.0.1:29511", "--dist-url is '127.0.0.1:29511', expected 'auto' or an address"),
+        ("tcp://10.0.0.1", "--dist-url is 'tcp://10.0.0.1', expected 'auto' or an address"),
+        ("auto", "--num-machines is 2, but --dist-url is 'auto': expected an address of the first"),
+        (None, "--num-machines is 2, but there is no --dist-url: expected an address of the first"),
+        ("env://", "--dist-url is 'env://', expected MASTER_ADDR and MASTER_PORT in the environm"),
+    ],
+)
+def test_machines_that_would_not_meet(monkeypatch, url, message):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    given = [] if url is None else ["--dist-url", url]
+    with pytest.raises(SystemExit, match=message):
+        cli.main(["train", "--num-machines", "2", *given])
+
+
+def test_machines_that_meet(monkeypatch):
+    check_dist_url("tcp://10.0.0.1:29500", 8, 2)
+    check_dist_url("tcp://[::1]:29500", 8, 2)
+    check_dist_url("file:///shared/meeting", 1, 2)
+    for url in (None, "auto", "env://"):
+        check_dist_url(url, 1, 1)
+    monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    check_dist_url("env://", 8, 2)
+
+
+@pytest.mark.parametrize(
+    ("environment", "machines", "message"),
+    [
+        ({"LOCAL_WORLD_SIZE": "2"}, 1, "LOCAL_WORLD_SIZE is 2 .*: torchrun starts 2 processes on"),
+        ({"LOCAL_WORLD_SIZE": "8", "WORLD_SIZE": "16"}, 2, "LOCAL_WORLD_SIZE is 8 .*: torchrun"),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, 1, "OMPI_COMM_WORLD_LOCAL_SIZE is 4 .*: mpirun"),
+        ({"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}, 1, "WORLD_SIZE is 2 .*expected one on each"),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, 2, "SLURM_STEP_NUM_TASKS is 4 .*: srun starts 4 processes"),
+    ],
+)
+def test_a_launcher_that_starts_a_process_for_each_gpu(environment, machines, message):
+    with pytest.raises(InputError, match=message):
+        check_launcher(environment, machines)
+
+
+@pytest.mark.parametrize(
+    ("environment", "machines"),
+    [
+        ({}, 1),
+        ({"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "RANK": "0"}, 1),
+        ({"WORLD_SIZE": "2", "RANK": "1"}, 2),  # as clusters tell the number of machines
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "2"}, 2),
+        ({"SLURM_NTASKS": "4"}, 1),  # as in a shell of salloc
+        ({"WORLD_SIZE": ""}, 1),
+    ],
+)
+def test_launchers_that_start_one_process(environment, machines):
+    check_launcher(environment, machines)
+
+
+def test_the_command_looks_at_its_environment(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(SystemExit, match="error: LOCAL_WORLD_SIZE is 2 in the environment"):
+        cli.main(["train"])
