@@ -126,9 +126,9 @@ class ResumableLoader:
         if isinstance(loader, (list, tuple)):
             return len(loader)
         if self._source is not None:
-            sampler = self._sampler.sampler
+            sampler, batch_size = self._sampler.sampler, loader.batch_size  # type: ignore[attr-defined]
             ends = is_known(type(sampler).__module__) and isinstance(sampler, Sized)
-            return len(sampler) // loader.batch_size if ends else None  # type: ignore[attr-defined]
+            return len(sampler) // batch_size if ends else None  # type: ignore[arg-type]
         if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
             return None
         samplers = (loader.sampler, loader.batch_sampler)
