@@ -159,9 +159,11 @@ def _find(sampler: object) -> tuple[Any, dict[str, Any]]:
         if not isinstance(call, (ast.Name, ast.Attribute)):
             raise ValueError("it is not a name")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
+        reason = f" ({e})" if type(e) is ValueError else ""
         raise InputError(
             f"{_KEY} is {shown(sampler)}, expected a name such as OHEMSampler or "
-            f"my_module.MySampler, optionally with arguments, as in MySampler(num_bins=3) ({e})"
+            "my_module.MySampler (with a point), optionally with arguments, as in "
+            f"MySampler(num_bins=3){reason}"
         ) from None
     return _find_by_name(ast.unparse(call)), arguments
 

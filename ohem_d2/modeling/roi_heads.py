@@ -89,7 +89,7 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
             if stage >= self.num_cascade_stages:
                 raise InputError(
                     f"{config_key('cascade_stages')} is {self.ohem.cascade_stages}, expected "
-                    f"stages in [0, {self.num_cascade_stages})"
+                    f"stages from 0 to {self.num_cascade_stages - 1}"
                 )
         first, *later = sorted({*self.ohem.cascade_stages})
         self.metrics = {first: MiningMetrics()} | {

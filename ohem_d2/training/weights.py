@@ -334,7 +334,7 @@ def check_weights_of_file(name: str, weights: object) -> None:
                 kind = f"the layout {value.layout}"
                 expected = "expected torch.strided, as to_dense() makes it"
             elif below:
-                expected += f", as 'model': those of this file may be what it has as {below[0]!r}"
+                expected += f": in this file they may be below {below[0]!r}, so save that alone"
             raise InputError(f"{name!r} has {key!r}, of {kind}, {expected}")
 
 
