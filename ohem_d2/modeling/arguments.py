@@ -2,10 +2,13 @@
 
 import inspect
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
+
+_WORDS = {bool: "True or False", int: "an integer", float: "a number"}
 
 
 def arguments_of(target: Any, passes_on: Callable[[str], bool]) -> tuple[list[str], bool]:
@@ -33,6 +36,41 @@ def arguments_of(target: Any, passes_on: Callable[[str], bool]) -> tuple[list[st
         if function is target or not passes_on(function.__module__):
             return found, True
     return found, False
+
+
+def parameters_of(target: Any) -> dict[str, inspect.Parameter]:
+    """The parameters that can be told of what takes the arguments of a class or a function."""
+    found: dict[str, inspect.Parameter] = {}
+    for function in _called_by(target):
+        with suppress(TypeError, ValueError):  # it is not written in Python
+            found = {**inspect.signature(function).parameters, **found}
+    return found
+
+
+def wrong_kind(parameter: inspect.Parameter, value: object) -> str | None:
+    """
+    Tell what was expected in place of a value that is plainly of another kind, such as the text
+    "false", which counts as true; None if it may be meant.
+
+    Args:
+        parameter: that takes it. Its annotation says the kind; of True and False, its default does,
+            too.
+        value: not None, which many parameters take that do not say so.
+    """
+    kinds = get_args(parameter.annotation) or (parameter.annotation,)
+    if parameter.annotation is parameter.empty:
+        kinds = (bool,) if isinstance(parameter.default, bool) else ()
+    kinds = tuple(x for x in kinds if x is not type(None))
+    if not kinds or not all(map(inspect.isclass, kinds)):
+        return None
+    if inspect.isclass(value):
+        if any(issubclass(type(value), x) for x in kinds):
+            return None
+        name = value.__qualname__
+        return f"what makes an object of it: L({name})(...), with its arguments"
+    if isinstance(value, str) and set(kinds) <= _WORDS.keys():
+        return " or ".join(_WORDS[x] for x in kinds)
+    return None
 
 
 def _called_by(target: Any) -> list[Any]:

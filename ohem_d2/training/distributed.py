@@ -9,6 +9,7 @@ from torch.nn import SyncBatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError
+from ..modeling.arguments import wrong_kind
 from .nearest_keys import hint
 
 
@@ -33,6 +34,9 @@ def wrap_ddp(model: nn.Module, **kwargs: object) -> nn.Module:
             f"train.ddp.{unknown[0]} is {kwargs[unknown[0]]!r}, expected an argument of torch's "
             f"DistributedDataParallel, or fp16_compression{hint(unknown[0], known)}"
         )
+    for name, value in kwargs.items():
+        if value is not None and (expected := wrong_kind(known[name], value)) is not None:
+            raise InputError(f"train.ddp.{name} is {value!r}, expected {expected}")
     if next(model.parameters()).device.type == "cpu":
         kwargs["device_ids"] = None
         if comm.get_world_size() > 1 and any(isinstance(m, SyncBatchNorm) for m in model.modules()):

@@ -2,14 +2,14 @@
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 from detectron2.data import build_detection_train_loader
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
 from ..errors import InputError, shown
-from ..modeling.arguments import arguments_of, unknown_argument
+from ..modeling.arguments import arguments_of, parameters_of, unknown_argument, wrong_kind
 from .lazy_targets import parts_of, target_of
 from .named_settings import is_known
 
@@ -24,12 +24,12 @@ def check_arguments(cfg: DictConfig, keys: Sequence[str], config_file: str) -> N
         config_file: where it is from.
 
     Raises:
-        InputError: one is, or is a class where the part takes an object of it.
+        InputError: one is, or is plainly of another kind than the part takes.
     """
     for above in keys:
         for key, part in parts_of(OmegaConf.select(cfg, above), above):
             target = target_of(part)
-            _check_made(key, part, target, config_file)
+            _check_kinds(key, part, target, config_file)
             known, is_open = _known_to(target) if callable(target) else ([], True)
             # Detectron2's @configurable also takes a whole config, whatever else is named.
             if is_open or "cfg" in part:
@@ -44,24 +44,17 @@ def check_arguments(cfg: DictConfig, keys: Sequence[str], config_file: str) -> N
                 )
 
 
-def _check_made(key: str, part: DictConfig, target: Any, config_file: str) -> None:
-    """Make sure that no argument is a class where an object of it is taken."""
-    try:
-        parameters = inspect.signature(target).parameters
-    except (TypeError, ValueError):  # it is not written in Python, or cannot be called
-        return
+def _check_kinds(key: str, part: DictConfig, target: Any, config_file: str) -> None:
+    parameters = parameters_of(target) if callable(target) else {}
     for name in map(str, part):
         value = None if OmegaConf.is_missing(part, name) else part[name]
-        if name not in parameters or not inspect.isclass(value):
+        if name not in parameters or value is None:
             continue
-        annotation = parameters[name].annotation
-        kinds = get_args(annotation) or (annotation,)
-        is_told = annotation is not inspect.Parameter.empty
-        if is_told and all(inspect.isclass(x) and not issubclass(type(value), x) for x in kinds):
-            made = value.__qualname__
+        if (expected := wrong_kind(parameters[name], value)) is not None:
+            found = f"the class {value.__qualname__}" if inspect.isclass(value) else shown(value)
             raise InputError(
-                f"{key}.{name} in {config_file}, or the settings that change it, is the class "
-                f"{made}, expected what makes an object of it: L({made})(...), with its arguments"
+                f"{key}.{name} in {config_file}, or the settings that change it, is {found}, "
+                f"expected {expected}"
             )
 
 

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 # Those whose values Detectron2 reads on a scale of 0 to 1; of all others, on that of 0 to 255.
 _FORMATS_OF_1 = ("YUV-BT.601",)
+# Of ImageNet, by the order of the channels.
+_MEANS = {"BGR": (103.53, 116.28, 123.675), "RGB": (123.675, 116.28, 103.53)}
 # Anchors that are all smaller than this many pixels are rather multiples of something.
 _SMALLEST_ANCHOR = 8
 # Of a side of an image, the smallest box that is kept is a large part from one over this on.
@@ -51,6 +53,8 @@ def check_units(cfg: CfgNode | DictConfig, training: bool) -> None:
             raise InputError(fault)
         logger.warning(fault)
     _check_smallest_box(cfg, training)
+    for warning in _of_channels(cfg, training):
+        logger.warning(warning)
     key, sizes = _anchors(cfg)
     if sizes and max(sizes) < _SMALLEST_ANCHOR:
         logger.warning(
@@ -76,20 +80,45 @@ def _at(cfg: CfgNode | DictConfig, key: str) -> Any:
     return node
 
 
-def _of_pixels(cfg: CfgNode | DictConfig, training: bool) -> Iterator[str]:
-    """What does not go with the values of images, where Detectron2 itself reads and takes them."""
+def _form_of_images(cfg: CfgNode | DictConfig, training: bool) -> tuple[str, Any]:
+    """The key of how images are read, and what it says; None where Detectron2 does not read them,
+    or does not take them."""
     if isinstance(cfg, CfgNode):
-        keys = "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"
-        is_read, form = True, cfg.INPUT.FORMAT
+        key, form = "INPUT.FORMAT", cfg.INPUT.FORMAT
         architecture: Any = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
     else:
-        keys = "model.pixel_mean", "model.pixel_std"
-        mapper = OmegaConf.select(cfg, f"dataloader.{'train' if training else 'test'}.mapper")
+        above = f"dataloader.{'train' if training else 'test'}.mapper"
+        mapper = OmegaConf.select(cfg, above)
         is_read = target_of(mapper) is DatasetMapper
-        form, architecture = mapper.get("image_format") if is_read else None, target_of(cfg.model)
-    module = getattr(architecture, "__module__", "")
+        key, form = f"{above}.image_format", mapper.get("image_format") if is_read else None
+        architecture = target_of(cfg.model)
+    is_taken = getattr(architecture, "__module__", "").startswith("detectron2.")
+    return key, form if is_taken else None
+
+
+def _of_channels(cfg: CfgNode | DictConfig, training: bool) -> Iterator[str]:
+    """The means of ImageNet in the order of other channels than the images have."""
+    key_of_form, form = _form_of_images(cfg, training)
+    key = "MODEL.PIXEL_MEAN" if isinstance(cfg, CfgNode) else "model.pixel_mean"
+    means = _at(cfg, key)
+    other = {"BGR": "RGB", "RGB": "BGR"}.get(form)
+    if other is None or not is_list(means) or len(means) != len(_MEANS[other]):
+        return
+    if all(abs(x - y) < 1 for x, y in zip(means, _MEANS[other])):
+        yield (
+            f"{key} is {shown([*means])}, ImageNet's means in the order of {other}, but "
+            f"{key_of_form} is {form!r}: expected {shown([*means][::-1])}, unless the weights were "
+            "trained so"
+        )
+
+
+def _of_pixels(cfg: CfgNode | DictConfig, training: bool) -> Iterator[str]:
+    """What does not go with the values of images, where Detectron2 itself reads and takes them."""
+    _, form = _form_of_images(cfg, training)
+    is_yaml = isinstance(cfg, CfgNode)
+    keys = [f"MODEL.PIXEL_{x}" if is_yaml else f"model.pixel_{x.lower()}" for x in ("MEAN", "STD")]
     means, stds = ([*x] if is_list(x) else [] for x in (_at(cfg, key) for key in keys))
-    if not is_read or not module.startswith("detectron2.") or not (means and stds):
+    if form is None or not (means and stds):
         return
     if form in _FORMATS_OF_1:
         for key, found in zip(keys, (means, stds)):
