@@ -39,6 +39,8 @@ def wrong_name(path: object) -> str | None:
         return "begins or ends with white space"
     if any(unicodedata.category(x) in _UNSEEN and x not in _JOINERS for x in text):
         return "has characters that cannot be seen"
+    if text[0] in "'\"" and text[-1] == text[0]:
+        return "is in quotes"
     if re.match(r"[A-Za-z][\w+.-]+:/", text):  # pathlib leaves one slash of an address
         return "is an address"
     if os.name == "posix" and ("\\" in text or re.match("[A-Za-z]:", text)):

@@ -23,6 +23,7 @@ from detectron2.utils.visualizer import VisImage, Visualizer
 from torch.utils.hooks import RemovableHandle
 
 from .data import plain_path, read_image
+from .errors import InputError, shown
 from .files import write_whole
 from .mining.error_types import ERROR_TYPES
 from .modeling.metrics import error_types_of
@@ -143,7 +144,15 @@ class MinedPictures(HookBase):
             image_format: ``cfg.INPUT.FORMAT``.
             period: ``cfg.VIS_PERIOD``, every how many steps to draw one. 0: never.
             num_steps: how many of the last steps go to the file, one image each.
+
+        Raises:
+            InputError: the metadata is something else, such as the data set's name.
         """
+        if not isinstance(metadata, Metadata):
+            raise InputError(
+                f"the metadata of MinedPictures is {shown(metadata)}, expected that of the "
+                "training set: MetadataCatalog.get(name)"
+            )
         self._file, self._metadata = file, metadata
         self._format, self._period, self._num_steps = image_format, period, num_steps
         self._heads: OHEMMixin | None = None

@@ -118,7 +118,7 @@ PROCESSES = {
     (99, 1, 0): (0, 8, "--num-gpus is 99, expected 0 to 8: there is no GPU here, so that each is a "
                        "process on the CPU, which has 8 cores"),
     (1, 0, 0): (1, 8, "--num-machines is 0, expected 1 or more"),
-    (1, 2, 2): (1, 8, "--machine-rank is 2, expected 0 to 1"),
+    (1, 2, 2): (1, 8, "--machine-rank is 2, expected 0 to 1: --num-machines is 2"),
     (1, 2, -1): (1, 8, "--machine-rank is -1, expected 0 to 1"),
 }  # fmt: skip
 
@@ -173,7 +173,7 @@ def test_a_checkpoint_in_place_of_a_config(tmp_path):
     torch.save({"model": {}}, tmp_path / "x.pth")
     with pytest.raises(SystemExit) as done:
         cli.main(["train", "--config-file", str(tmp_path / "x.pth")])
-    assert "is no text in UTF-8, expected a YAML or Python file (a checkpoint" in done.value.code
+    assert "is no text in UTF-8, expected a YAML or Python file in UTF-8 (a" in done.value.code
 
 
 def test_train_alone_is_the_quick_start(called):

@@ -20,6 +20,7 @@ NAMES = {
     "has a part that only a shell replaces": (
         "~/out", "~nobody", "$HOME/out", "${HOME}/out", "runs/$USER", "out/$(date)",
     ),
+    "is in quotes": ("'out'", '"/data/my sets"', "''"),
     "is a path of Windows": ("C:\\runs", "C:/runs", "d:", "runs\\a", ".\\out"),
 }  # fmt: skip
 
@@ -34,7 +35,8 @@ def test_what_cannot_be_meant_as_a_path(path, words):
 @pytest.mark.parametrize(
     "path",
     [
-        "out", "./out", "../a b/c", "/a/b", "a~b", "out/~", "cost in $", "run:2024-01-01 12:30",
+        "out", "./out", "../a b/c", "/a/b", "a~b", "out/~", "cost in $", "Bob's", "5'",
+        "run:2024-01-01 12:30",
         "größe", "图像", "a\u200cb", "a\u3000b", "[x]*", Path("out"),
     ],
 )  # fmt: skip

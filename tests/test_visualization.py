@@ -12,6 +12,7 @@ from small_heads import make_batch, make_heads
 from torch import nn
 
 from ohem_d2 import visualization
+from ohem_d2.errors import InputError
 from ohem_d2.mining.error_types import ERROR_TYPES
 from ohem_d2.visualization import ERROR_COLORS, DetectionPictures, MinedPictures, draw_mined
 
@@ -147,6 +148,12 @@ class Model(nn.Module):
 
     def forward(self, inputs):
         return self.roi_heads(None, *self.batch)
+
+
+@pytest.mark.parametrize("metadata", ["my_train", None, {"thing_classes": ["dog"]}])
+def test_the_name_in_place_of_the_metadata(tmp_path, metadata):
+    with pytest.raises(InputError, match="^the metadata of MinedPictures is .*, expected that of"):
+        visualization.MinedPictures(tmp_path / "mined.jpg", metadata, "BGR")
 
 
 @pytest.mark.parametrize("fails", [False, True])

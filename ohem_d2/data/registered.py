@@ -1,10 +1,81 @@
-"""The images of data sets that the user's own code registers, whose records stay as they are."""
+"""The records of data sets that the user's own code registers, which stay as they are."""
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
 
+from detectron2.structures import BoxMode
+
+from ..errors import InputError, shown
 from .checks import check_sizes, read_to_end
 from .findings import Findings
 from .image_reading import EIGHT_BIT, ImageFile, plain_path
+
+
+def check_records(
+    name: str, records: Sequence[dict], classes: Sequence[str], evaluated: bool
+) -> None:
+    """
+    Make sure that the objects of records are what Detectron2 takes, and that images which are
+    evaluated can be told from each other.
+
+    Args:
+        name: of the data set.
+        records: its images.
+        classes: the names of its classes; empty if they are not known.
+        evaluated: whether it is one to evaluate with.
+
+    Raises:
+        InputError: some are not.
+    """
+    faults = [
+        f"{shown(record.get('file_name'))}, where {fault}"
+        for record in records
+        for annotation in record.get("annotations") or ()
+        if (fault := _fault(annotation, len(classes)))
+    ]
+    if faults:
+        raise InputError(
+            f"the data set {name!r} has {len(faults)} annotations that Detectron2 cannot take, the "
+            f"first in {faults[0]}"
+        )
+    if not evaluated or not classes:
+        return
+    ids = Counter(shown(record.get("image_id")) for record in records)
+    if ids["None"]:
+        raise InputError(
+            f"{ids['None']} of {len(records)} images of the data set {name!r} have no image_id, "
+            "expected one each, by which detections are compared with objects"
+        )
+    (most, number), = ids.most_common(1) or [("", 0)]  # fmt: skip
+    if number > 1:
+        raise InputError(
+            f"{number} images of the data set {name!r} have the image_id {most}, expected each its "
+            "own, by which detections are compared with objects"
+        )
+
+
+def _fault(annotation: Any, num_classes: int) -> str | None:
+    """What Detectron2 cannot take of an annotation."""
+    if not isinstance(annotation, Mapping):
+        return f"it is {shown(annotation)}, expected a dict"
+    label, box, mode = (annotation.get(x) for x in ("category_id", "bbox", "bbox_mode"))
+    if num_classes and not (isinstance(label, Integral) and 0 <= int(label) < num_classes):
+        places = f"0 to {num_classes - 1}, a place in its {num_classes} thing_classes"
+        return f"category_id is {shown(label)}, expected {places}, counted from 0"
+    try:
+        numbers = [] if box is None else [*box]
+    except TypeError:
+        numbers = []
+    if len(numbers) not in (4, 5) or not all(
+        isinstance(x, Real) and math.isfinite(x) for x in numbers
+    ):
+        return f"bbox is {shown(box)}, expected 4 numbers, or 5 for a rotated box"
+    if not isinstance(mode, int) or mode not in [*BoxMode]:
+        return f"bbox_mode is {shown(mode)}, expected one such as BoxMode.XYXY_ABS"
+    return None
 
 
 def look_at_images(

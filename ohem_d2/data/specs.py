@@ -20,7 +20,7 @@ from .image_reading import ImageFile, plain_path
 from .look_alikes import drawn_as, look_alikes
 from .needs import by_address, check_learned, records_of
 from .parts import overlap
-from .registered import look_at_images, opened_by_detectron2
+from .registered import check_records, look_at_images, opened_by_detectron2
 
 logger = logging.getLogger(__name__)
 
@@ -159,6 +159,8 @@ def read_all_images(train: Sequence[str], test: Sequence[str], unreadable: str =
     for name in dict.fromkeys((*train, *test)):
         records, findings = records_of(name), Findings()
         is_address = "://" in name
+        if not is_address:
+            check_records(name, records, _registered_classes(name) or [], name in test)
         read = records if is_address else opened_by_detectron2(records, training=name not in test)
         if not read:
             continue

@@ -66,11 +66,15 @@ def wrong_kind(parameter: inspect.Parameter, value: object) -> str | None:
     if inspect.isclass(value):
         if any(issubclass(type(value), x) for x in kinds):
             return None
-        name = value.__qualname__
-        return f"what makes an object of it: L({name})(...), with its arguments"
+        return call_of(value)
     if isinstance(value, str) and set(kinds) <= _WORDS.keys():
         return " or ".join(_WORDS[x] for x in kinds)
     return None
+
+
+def call_of(kind: type) -> str:
+    """How a Python config makes an object of a class, for a sentence on what is expected."""
+    return f"what makes an object of it: L({kind.__qualname__})(...), with its arguments"
 
 
 def _called_by(target: Any) -> list[Any]:

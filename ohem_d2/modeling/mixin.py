@@ -14,7 +14,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from ..config import OHEMOptions, ohem_options, options_by_name
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..mining.candidates import Candidates
 from ..mining.losses import check_predictor
 from .box_branch import config_of, is_configured_above, own_names
@@ -183,6 +183,13 @@ class OHEMMixin(ForegroundBudgetMixin, LabellingMixin, BoxVotingMixin):
         try:
             with keeping(self):
                 result = super().__call__(*args, **kwargs)
+        except AssertionError as e:
+            if "'targets' argument is required" not in str(e):
+                raise
+            raise InputError(
+                f"{type(self).__name__} was called in training mode without targets, expected the "
+                "objects of each image, or a call in eval mode"
+            ) from e
         finally:
             self._features = outer
         if self.training and not self._was_asked:
@@ -291,9 +298,18 @@ class OHEMMixin(ForegroundBudgetMixin, LabellingMixin, BoxVotingMixin):
         fewest = self._fewest_at_a_time_on_gpu if is_on_gpu else self._fewest_at_a_time
         chunk_size = max(self.batch_size_per_image, fewest // max(1, len(labelled)))
 
+        def read_boxes(chunk: list[Instances]) -> Any:
+            pair = self.read_boxes(features, chunk, *stage)
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise InputError(
+                    f"{type(self).__name__}.read_boxes returns {shown(pair)}, expected the box "
+                    "predictor and its predictions for the RoIs"
+                )
+            return pair
+
         def read(rois: list[Instances], chunk_size: int) -> Candidates:
             return read_rois(
-                lambda chunk: self.read_boxes(features, chunk, *stage),
+                read_boxes,
                 rois,
                 targets,
                 num_classes=self.num_classes,

@@ -255,6 +255,8 @@ def _text(error: Exception, known: Iterable[str]) -> str:
         expected, found, key = mismatch.groups()
         value = text.rpartition(" vs. ")[2].rpartition(") for config key")[0]
         expected = "keys below it" if expected.endswith("CfgNode") else f"{expected}, as by default"
+        if re.fullmatch(r"\(\d+, \d+\)", value) and expected.startswith("float"):
+            expected += f", such as {value[1:-1].replace(', ', '.')} with a point"
         return f"{key} is {shown(value)}, of {found}, expected {expected}"
     if unknown := re.fullmatch(r"Non-existent (?:config )?key: (\S+)", text):
         return f"{text}{hint(unknown[1], known)}"

@@ -1,6 +1,7 @@
 """Whether what makes the parts of a Python config takes the arguments that the config gives it."""
 
 import inspect
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +10,18 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
 from ..errors import InputError, shown
-from ..modeling.arguments import arguments_of, parameters_of, unknown_argument, wrong_kind
+from ..modeling.arguments import (
+    arguments_of,
+    call_of,
+    parameters_of,
+    unknown_argument,
+    wrong_kind,
+)
 from .lazy_targets import parts_of, target_of
 from .named_settings import is_known
+
+# The parameters of Detectron2's parts that take a class, by their names.
+_TAKES_CLASSES = re.compile("act|block|class|conv|fn|layer|norm|type")
 
 
 def check_arguments(cfg: DictConfig, keys: Sequence[str], config_file: str) -> None:
@@ -50,7 +60,12 @@ def _check_kinds(key: str, part: DictConfig, target: Any, config_file: str) -> N
         value = None if OmegaConf.is_missing(part, name) else part[name]
         if name not in parameters or value is None:
             continue
-        if (expected := wrong_kind(parameters[name], value)) is not None:
+        expected = wrong_kind(parameters[name], value)
+        # Many parameters of Detectron2's do not say what they take.
+        is_untold = parameters[name].annotation is inspect.Parameter.empty
+        if is_untold and inspect.isclass(value) and is_known(getattr(target, "__module__", "")):
+            expected = None if _TAKES_CLASSES.search(name) else call_of(value)
+        if expected is not None:
             found = f"the class {value.__qualname__}" if inspect.isclass(value) else shown(value)
             raise InputError(
                 f"{key}.{name} in {config_file}, or the settings that change it, is {found}, "

@@ -3,6 +3,7 @@
 import logging
 import weakref
 from argparse import Namespace
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -77,7 +78,7 @@ from .limits import warn_of_limits
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
 from .no_learning import warn_of_frozen_layers, warn_of_no_learning
-from .output_folder import alone_in, check_output_files, check_space
+from .output_folder import alone_in, check_output_files, check_space, config_kept
 from .overrides import warn_of_unused_overrides
 from .part_outputs import check_outputs_once
 from .proposal_files import check_lazy_use, check_proposal_files
@@ -110,11 +111,13 @@ def run(args: Namespace) -> dict | None:
     check_output_dir("train.output_dir", output_dir)
     check_output_files("train.output_dir", output_dir, training=not args.eval_only)
     alone = nullcontext() if args.eval_only else alone_in("train.output_dir", output_dir)
-    with alone, keys_of_python_configs():
-        return _run(args, cfg, output_dir)
+    with alone, config_kept(output_dir) as begin, keys_of_python_configs():
+        return _run(args, cfg, output_dir, begin)
 
 
-def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
+def _run(
+    args: Namespace, cfg: DictConfig, output_dir: str, begin: Callable[[], None]
+) -> dict | None:
     setup_logger(output_dir, distributed_rank=comm.get_rank(), name="ohem_d2")
     check_units(cfg, training=not args.eval_only)
     warn_of_limits(cfg, training=not args.eval_only)
@@ -203,6 +206,7 @@ def _run(args: Namespace, cfg: DictConfig, output_dir: str) -> dict | None:
         mapper = f"{key}.mapper" if OmegaConf.select(cfg, f"{key}.mapper") is not None else key
         naming = named_settings(*settings, verb="trained")
         check_first_batch(trainer, cfg.train.max_iter, mapper, naming)
+    begin()
     trainer.train(trainer.iter + 1 if resumed else 0, cfg.train.max_iter)
     logger.info(f"Done: weights, logs and pictures are in {output_dir}")
     return None

@@ -27,6 +27,7 @@ class MiningLogs(HookBase):
                 of the writer. A single process logs every step.
         """
         self._period = period
+        self._heads: dict[str, OHEMMixin] = {}  # also if another hook fails before they are found
 
     def before_train(self) -> None:
         """Find the heads. If a model has several, each logs below its own name."""

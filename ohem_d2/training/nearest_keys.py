@@ -5,6 +5,7 @@ from difflib import get_close_matches
 
 # How alike keys have to be (1: the same) that end with the same name, and others.
 _SAME_NAME, _OTHERS = 0.4, 0.65
+_NAMES = 0.55  # and how alike the names that others end with
 
 
 def nearest_key(key: str, known: Iterable[str]) -> str | None:
@@ -20,7 +21,8 @@ def nearest_key(key: str, known: Iterable[str]) -> str | None:
     name = key.rpartition(".")[2]
     same = [x for x in by_letters if x.rpartition(".")[2] == name]
     found = get_close_matches(key, same, 1, _SAME_NAME)
-    found = found or same[:1] * (len(same) == 1) or get_close_matches(key, by_letters, 1, _OTHERS)
+    alike = [x for x in by_letters if get_close_matches(name, [x.rpartition(".")[2]], 1, _NAMES)]
+    found = found or same[:1] * (len(same) == 1) or get_close_matches(key, alike, 1, _OTHERS)
     return by_letters[found[0]] if found else None
 
 

@@ -1,15 +1,15 @@
 """The folder that a run writes: what is in its way there, and one training at a time."""
 
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from detectron2.utils import comm
 from torch import nn
 
 from ..errors import InputError
-from ..files import locked
+from ..files import locked, write_whole
 from ..paths import wrong_output
 
 # Names, and patterns of them, of the files that each run writes, and those that a training does.
@@ -97,6 +97,29 @@ def check_space(key: str, folder: str | Path, model: nn.Module) -> None:
             f"{key} is {str(folder)!r}, where {free / 1e6:.1f} MB are free, expected "
             f"{needed / 1e6:.1f} MB or more: the weights of a checkpoint"
         )
+
+
+@contextmanager
+def config_kept(folder: str | Path) -> Iterator[Callable[[], None]]:
+    """
+    Keep the config that a folder has from one that no training begins with: Detectron2 writes it
+    before it is known whether one can, and for evaluations too. The last training in the folder is
+    resumed by it.
+
+    Args:
+        folder: it may be missing.
+
+    Yields:
+        what to call once a training begins, which the config is then of.
+    """
+    files = [Path(folder) / name for name in ("config.yaml", "config.yaml.pkl")]
+    before = {x: x.read_bytes() for x in files if comm.is_main_process() and x.is_file()}
+    try:
+        yield before.clear
+    finally:
+        for file, content in before.items():
+            with suppress(OSError):  # what went wrong before is what is told
+                write_whole(file, content)
 
 
 @contextmanager

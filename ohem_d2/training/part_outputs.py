@@ -3,12 +3,12 @@ Whether parts of a model that are the user's own give what Detectron2's models t
 backbone, a proposal generator, RoI heads.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from detectron2.modeling import Backbone, GeneralizedRCNN, PanopticFPN, ProposalNetwork
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, Instances, RotatedBoxes
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
@@ -21,6 +21,10 @@ KEYS = {
     "proposal_generator": "MODEL.PROPOSAL_GENERATOR.NAME",
     "roi_heads": "MODEL.ROI_HEADS.NAME",
 }
+# What Detectron2 reads of proposals and of detections.
+_PROPOSALS = ("proposal_boxes", "objectness_logits")
+_DETECTIONS = ("pred_boxes", "scores", "pred_classes")
+_SMALL = 2  # pixels, which some coordinate in a batch is expected to reach
 # A map is of another stride if it is so many times larger or smaller, and by more than these cells.
 _FAR, _CELLS = 1.5, 2
 LAZY_KEYS = {name: f"model.{name}" for name in KEYS}
@@ -63,7 +67,11 @@ def check_outputs_once(model: nn.Module, keys: Mapping[str, str]) -> None:
         if not holds(given, module.training):
             wrong = f"{_described(given)}, expected {expected}"
         elif name == "backbone":
-            wrong = _of_other_stride(module, inputs, given)
+            wrong = _of_other_stride(module, inputs, given) or _not_finite(inputs, given)
+        elif name == "proposal_generator":
+            wrong = _wrong_instances(given[0], _PROPOSALS, None)
+        elif not module.training:
+            wrong = _wrong_instances(given[0], _DETECTIONS, getattr(module, "num_classes", None))
         if wrong is not None:
             handle.remove()
             kind = f"{type(module).__module__}.{type(module).__qualname__}"
@@ -102,6 +110,47 @@ def _of_other_stride(
                     f"output_shape() says that the stride is {shape.stride}, expected about "
                     f"{size / cells:.3g}"
                 )
+    return None
+
+
+def _not_finite(inputs: Any, given: Mapping[str, torch.Tensor]) -> str | None:
+    if not all(x.isfinite().all() for x in inputs if isinstance(x, torch.Tensor)):
+        return None
+    bad = [name for name, x in given.items() if not x.isfinite().all()]
+    return f"NaN or infinite numbers in {bad[0]!r}, expected finite ones" if bad else None
+
+
+def _wrong_instances(
+    images: list[Instances], fields: Sequence[str], num_classes: int | None
+) -> str | None:
+    """
+    Tell what Detectron2 would misread of boxes and what goes with them.
+
+    Args:
+        images: the proposals or the detections of each.
+        fields: those that it reads, the boxes first.
+        num_classes: of the model, if it is known.
+    """
+    for x in images:
+        if missing := [f for f in fields if not x.has(f)]:
+            return (
+                f"Instances with {', '.join(x.get_fields()) or 'nothing'}, expected "
+                f"{missing[0]}, too"
+            )
+        boxes = x.get(fields[0])
+        if not isinstance(boxes, (Boxes, RotatedBoxes)):
+            kind = type(boxes).__name__
+            return f"{fields[0]} that are a {kind}, expected Boxes of detectron2.structures"
+        classes = x.pred_classes if "pred_classes" in fields else torch.zeros(0)
+        if num_classes and len(classes) and not 0 <= classes.min() <= classes.max() < num_classes:
+            found = classes.max().item() if classes.max() >= num_classes else classes.min().item()
+            return f"pred_classes of {found}, expected 0 to {num_classes - 1}, of {num_classes}"
+    sides = torch.cat([x.get(fields[0]).tensor.detach().flatten() for x in images])
+    if len(sides) and sides.isfinite().all() and sides.abs().max() < _SMALL:
+        return (
+            f"{fields[0]} of which no coordinate reaches {_SMALL} pixels, expected pixels of the "
+            "image, not parts of its sides"
+        )
     return None
 
 

@@ -63,7 +63,13 @@ def check_processes(num_gpus: int, num_machines: int, machine_rank: int) -> None
     for name, value, low, high, reason in (
         ("--num-gpus", num_gpus, 0, gpus or cores, why),
         ("--num-machines", num_machines, 1, None, ""),
-        ("--machine-rank", machine_rank, 0, num_machines - 1, ""),
+        (
+            "--machine-rank",
+            machine_rank,
+            0,
+            num_machines - 1,
+            f": --num-machines is {num_machines}",
+        ),
     ):
         if value < low:
             limit = f"{low} or more" if high is None else f"{low} to {high}"

@@ -2,7 +2,7 @@
 
 import logging
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -70,7 +70,7 @@ from .limits import warn_of_limits
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
 from .no_learning import warn_of_frozen_layers, warn_of_no_learning
-from .output_folder import alone_in, check_output_files, check_space
+from .output_folder import alone_in, check_output_files, check_space, config_kept
 from .part_outputs import check_outputs_once
 from .proposal_files import check_proposal_files
 from .resumed_config import check_config_of_weights
@@ -239,11 +239,12 @@ def run(args) -> dict | None:
     check_output_dir("OUTPUT_DIR", cfg.OUTPUT_DIR)
     check_output_files("OUTPUT_DIR", cfg.OUTPUT_DIR, training=not args.eval_only)
     check_keys(cfg, training=not args.eval_only)
-    with nullcontext() if args.eval_only else alone_in("OUTPUT_DIR", cfg.OUTPUT_DIR):
-        return _run(args, cfg)
+    alone = nullcontext() if args.eval_only else alone_in("OUTPUT_DIR", cfg.OUTPUT_DIR)
+    with alone, config_kept(cfg.OUTPUT_DIR) as begin:
+        return _run(args, cfg, begin)
 
 
-def _run(args, cfg: CfgNode) -> dict | None:
+def _run(args, cfg: CfgNode, begin: Callable[[], None]) -> dict | None:
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ohem_d2")
     check_units(cfg, training=not args.eval_only)
     warn_of_limits(cfg, training=not args.eval_only)
@@ -301,6 +302,7 @@ def _run(args, cfg: CfgNode) -> dict | None:
         try_losses(trainer, named_settings(*settings, verb="trained"))
         naming = named_settings(*settings, verb="trained")
         check_first_batch(trainer, trainer.max_iter, "what reads DATASETS.TRAIN", naming)
+    begin()
     results = trainer.train()
     logger.info(f"Done: weights, logs and pictures are in {cfg.OUTPUT_DIR}")
     return results

@@ -87,6 +87,11 @@ class SafeCheckpointer(DetectionCheckpointer):
     def _load_file(self, filename: str) -> dict[str, Any]:
         if os.path.isfile(filename) and os.path.getsize(filename) == 0:
             raise InputError(f"{self._path!r} is empty, expected a checkpoint")
+        if os.path.basename(filename) == "last_checkpoint":
+            named = Path(filename).read_bytes()[:_QUOTED].decode(errors="replace").strip()
+            raise InputError(
+                f"{self._path!r} only names a checkpoint, expected that one: {named!r} beside it"
+            )
         # Detectron2 reads the first two kinds with what runs code, so they are looked at before.
         if filename.endswith(".pkl"):
             _check_mapping(self._path, read_pickle("the weights", filename))

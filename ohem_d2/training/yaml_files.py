@@ -241,4 +241,5 @@ def _check_base(path: str, base: str, trusted: tuple[Path, ...]) -> None:
             "file of Detectron2's model zoo",
         )
     if reason := wrong_file(target):
-        raise _invalid(path, f"its {BASE_KEY}, {target}, {reason}")
+        hint = ", expected / between folders" if "\\" in base else ""
+        raise _invalid(path, f"its {BASE_KEY}, {target}, {reason}{hint}")

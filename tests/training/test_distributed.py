@@ -259,3 +259,7 @@ def test_arguments_that_nothing_takes():
         InputError, match="^train.ddp.find_unused is True, expected .* nearest is find_unused_param"
     ):
         wrap_ddp(model, find_unused=True)
+    with pytest.raises(
+        InputError, match="^train.ddp.find_unused_parameters is 'false', expected True or False$"
+    ):
+        wrap_ddp(model, find_unused_parameters="false")

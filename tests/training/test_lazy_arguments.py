@@ -8,6 +8,7 @@ from command_line import ROOT
 from detectron2 import model_zoo
 from detectron2.config import LazyCall, LazyConfig
 from detectron2.layers import FrozenBatchNorm2d
+from detectron2.modeling.matcher import Matcher
 from omegaconf import OmegaConf
 
 from ohem_d2 import OHEMROIHeads
@@ -71,8 +72,31 @@ def test_a_class_in_place_of_what_it_makes():
     with pytest.raises(InputError, match=message):
         check_arguments(cfg, PARTS, "x.py")
     cfg = model_zoo.get_config(MASK_RCNN)
+    cfg.model.roi_heads.proposal_matcher = Matcher  # of a parameter that does not say its kind
+    message = r"^model.roi_heads.proposal_matcher in x.py, .* is the class Matcher, .* L\(Matcher\)"
+    with pytest.raises(InputError, match=message):
+        check_arguments(cfg, PARTS, "x.py")
+    cfg = model_zoo.get_config(MASK_RCNN)
     cfg.model.backbone.bottom_up.stem.norm = FrozenBatchNorm2d  # which takes a class
     check_arguments(cfg, PARTS[:1], "x.py")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("model.roi_heads.box_predictor.cls_agnostic_bbox_reg", "false", "True or False"),
+        ("dataloader.train.mapper.use_instance_mask", "False", "True or False"),
+        ("dataloader.train.mapper.is_train", "yes", "True or False"),
+        ("model.roi_heads.box_predictor.test_topk_per_image", "100", "an integer"),
+        ("model.roi_heads.box_predictor.test_nms_thresh", "0.5", "a number"),
+    ],
+)
+def test_a_text_in_place_of_another_kind(key, value, expected):
+    cfg = model_zoo.get_config(MASK_RCNN)
+    OmegaConf.update(cfg, key, value, force_add=True)
+    message = f"^{key} in x.py, or the settings that change it, is '{value}', expected {expected}$"
+    with pytest.raises(InputError, match=message):
+        check_arguments(cfg, PARTS, "x.py")
 
 
 def test_arguments_of_the_users_own():

@@ -91,6 +91,10 @@ def test_two_heads_of_a_model_log_below_their_names():
     assert "ohem/cost_of_selected" not in storage.histories()
 
 
+def test_another_hook_that_fails_before_the_training():
+    MiningLogs().after_train()  # which Detectron2 calls whatever has failed
+
+
 def test_steps_in_which_the_heads_rest():
     heads = make_heads().train()
 

@@ -19,6 +19,8 @@ from ohem_d2.training.nearest_keys import hint, nearest_key
         ("MODEL.OHEM.FRACTION", "MODEL.ROI_HEADS.OHEM.HARD_FRACTION"),
         ("MODEL.BASE_LR", "SOLVER.BASE_LR"),
         ("EPOCHS", None),
+        ("DATALOADER.RANDOM_SUBSET_RATIO", None),
+        ("MODEL.RPN.POST_NMS_TOP_N", "MODEL.RPN.POST_NMS_TOPK_TRAIN"),
         ("WANDB.PROJECT", None),
     ],
 )

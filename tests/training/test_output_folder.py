@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from torch import nn
 
 from ohem_d2.errors import InputError
 from ohem_d2.training import trainer
-from ohem_d2.training.output_folder import check_output_files, check_space
+from ohem_d2.training.output_folder import check_output_files, check_space, config_kept
 
 DATA = "voc://voc?split=trainval"
 YAML = ["OUTPUT_DIR", "out", "MODEL.WEIGHTS", "none.pth", "DATASETS.TRAIN", DATA, "DATASETS.TEST"]
@@ -30,6 +31,19 @@ KINDS = {
     "yaml": ("OUTPUT_DIR", "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", [*YAML, DATA]),
     "py": ("train.output_dir", ROOT / "configs" / "mask_rcnn_R_50_FPN_1x_ohem.py", PYTHON),
 }
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_the_config_is_that_of_the_last_training(tmp_path, begins):
+    file = tmp_path / "config.yaml"
+    with config_kept(tmp_path) as begin:  # in an empty folder, what is written stays
+        file.write_text("of before")
+    with suppress(InputError), config_kept(tmp_path) as begin:
+        file.write_text("of now")
+        if begins:
+            begin()
+        raise InputError("it cannot be resumed")
+    assert file.read_text() == ("of now" if begins else "of before")
 
 
 @pytest.fixture(params=KINDS)

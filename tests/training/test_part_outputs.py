@@ -152,6 +152,61 @@ def test_strides_that_are_others(shown, words, in_fpn):
         backbone(torch.zeros(2, 3, 128, 192))
 
 
+def in_parts_of_the_sides(proposals):
+    for x in proposals[0]:
+        x.proposal_boxes.tensor = x.proposal_boxes.tensor / 64
+    return proposals
+
+
+def without_scores(proposals):
+    for x in proposals[0]:
+        x.remove("objectness_logits")
+    return proposals
+
+
+def with_tensors(proposals):
+    for x in proposals[0]:
+        x.proposal_boxes = x.proposal_boxes.tensor
+    return proposals
+
+
+def counted_from_1(detections):
+    for x in detections[0]:
+        x.pred_classes = x.pred_classes * 0 + 80
+    return detections
+
+
+def with_nan(maps):
+    return {
+        name: x * (x.new_tensor(float("nan")) if name == "p3" else 1) for name, x in maps.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "change", "words"),
+    [
+        ("backbone", FPN, with_nan, "NaN or infinite numbers in 'p3', expected finite ones"),
+        ("proposal_generator", RPN, in_parts_of_the_sides, "proposal_boxes of which no coordinate"),
+        ("proposal_generator", RPN, without_scores, "Instances with .* expected objectness_logits"),
+        (
+            "proposal_generator",
+            RPN,
+            with_tensors,
+            "proposal_boxes that are a Tensor, expected Boxe",
+        ),
+        ("roi_heads", OHEMROIHeads, counted_from_1, "pred_classes of 80, expected 0 to 79, of 80"),
+    ],
+)
+def test_values_that_would_be_misread(name, kind, change, words):
+    model = model_with(name, kind, change).eval()
+    if name == "roi_heads":
+        for predictor in model.roi_heads._predictors():
+            predictor.test_score_thresh = 0.0
+    check_outputs_once(model, KEYS)
+    with pytest.raises(InputError, match=rf"^{KEYS[name]} \(.*Own\) gives {words}"):
+        run(model)
+
+
 def test_models_of_detectron2s_alone_are_not_looked_at():
     model = model_with("roi_heads", StandardROIHeads, lambda x: x)
     model.roi_heads.__class__ = StandardROIHeads

@@ -195,7 +195,10 @@ def test_another_loader_goes_on_after_as_many_images(dataset, changed, words, ca
 
 def test_a_loader_that_is_not_detectron2s(dataset, caplog):
     loader = ResumableLoader([1, 2, 3])
-    assert list(loader) == [1, 2, 3]
+    stream = iter(loader)
+    assert [*itertools.islice(stream, 3)] == [1, 2, 3]
+    with pytest.raises(InputError, match=r"that builtins.list gives end after 3 batches, expected"):
+        next(stream)
     with caplog.at_level(logging.WARNING):
         loader.load_state_dict(loader.state_dict())
     assert "The training images start anew" in caplog.text

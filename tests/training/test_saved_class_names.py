@@ -80,11 +80,11 @@ def test_registered_data_sets(caplog):
     assert caplog.text == ""
     with pytest.raises(
         InputError,
-        match="'names_c' has 'cat' as class 0, where another has 'dog': expected the same",
+        match="'names_c' has 'cat' as class 0, where 'names_a' has 'dog': expected the same",
     ):
         check_num_classes("KEY", 2, ["names_a", "names_c"])
     check_num_classes("KEY", 2, ["names_a", "names_d"])
-    assert "'names_d' has 'lynx' as class 1, where another has 'cat'" in caplog.text
+    assert "'names_d' has 'lynx' as class 1, where 'names_a' has 'cat'" in caplog.text
 
 
 def test_what_a_checkpoint_tells(tmp_path):

@@ -58,6 +58,10 @@ def test_what_would_be_of_no_use(opts, error):
     ("opts", "words"),
     [
         ([MEAN, "[103.53, 116.28, 123.675]", STD, "[1.0, 1.0, 1.0]"], None),  # of Caffe's weights
+        ([MEAN, "[123.675, 116.28, 103.53]"],
+         f"{MEAN} is [123.675, 116.28, 103.53], ImageNet's means in the order of RGB, but INPUT"),
+        (["INPUT.FORMAT", "RGB"], "in the order of BGR, but INPUT.FORMAT is 'RGB': expected [123"),
+        (["INPUT.FORMAT", "RGB", MEAN, "[123.675, 116.28, 103.53]"], None),
         ([MEAN, "[0.0, 0.0, 0.0]", STD, "[255.0, 255.0, 255.0]"], None),
         ([MEAN, "[0.0, 0.0, 0.0]", STD, "[1.0, 1.0, 1.0]"], None),
         (["INPUT.FORMAT", "YUV-BT.601", *OF_1], None),
@@ -124,6 +128,7 @@ def test_python_configs(opts, error):
          f"{HEADS}.box_predictor.box2box_transform.weights is [0.1, 0.1, 0.2, 0.2], numbers below"),
         ([f"{RPN}.box2box_transform.weights=[0.1,0.1,0.2,0.2]"], f"{RPN}.box2box_transform.w"),
         ([f"{RPN}.anchor_generator.sizes=[[1],[2],[3],[4],[5]]"], "has anchors of 5 pixels"),
+        (["model.pixel_mean=[123.675,116.28,103.53]"], "but dataloader.train.mapper.image_format"),
         # Another mapper may read images on any scale.
         (["model.pixel_std=[0.2,0.2,0.2]", "dataloader.train.mapper._target_=my.Mapper"], None),
         ([f"+{RPN}.min_box_size=10"], None),

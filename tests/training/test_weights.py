@@ -89,9 +89,12 @@ def train(file, model=None):
         ({"model": {1: torch.zeros(2)}}, "has 1, of torch.float32"),
         ({"model": {"a": torch.zeros(2, dtype=torch.complex64)}}, "has 'a', of torch.complex64"),
         ({"model": {"a": torch.zeros(2, device="meta")}}, "has 'a', of the device 'meta'"),
-        ({"state_dict": {"a": torch.zeros(2)}, "epoch": 3}, "has 'state_dict', of dict.* 'model'"),
-        ({"epoch": 3, "ema": {"a": torch.zeros(2)}}, "has 'epoch', of int.* what it has as 'ema'"),
-        ({"model": {"net": {"a": torch.zeros(2)}}}, "has 'net', of dict.* what it has as 'net'"),
+        (
+            {"state_dict": {"a": torch.zeros(2)}, "epoch": 3},
+            "has 'state_dict', of dict.* below 'state_dict'",
+        ),
+        ({"epoch": 3, "ema": {"a": torch.zeros(2)}}, "has 'epoch', of int.* below 'ema'"),
+        ({"model": {"net": {"a": torch.zeros(2)}}}, "has 'net', of dict.* below 'net'"),
         ({"model": {"a": torch.eye(2).to_sparse()}}, "'a', of the layout .*coo, expected torch.st"),
         (
             {"model": {"a": torch.quantize_per_tensor(torch.zeros(2), 1, 0, torch.qint8)}},
@@ -291,6 +294,12 @@ def test_files_of_detectron2s_zoo(here):
     model.stem = nn.ModuleDict({"conv1": nn.Conv2d(3, 4, 1)})
     train("caffe2.pkl", model)
     assert not model.stem["conv1"].weight.any()
+
+
+def test_the_file_that_names_the_last_checkpoint(here):
+    (here / "last_checkpoint").write_text("model_0000999.pth")
+    with pytest.raises(InputError, match=r"expected that one: 'model_0000999.pth' beside it$"):
+        evaluate("last_checkpoint")
 
 
 @pytest.mark.parametrize("part", ["head", "backbone.0", "backbone.1.running_mean"])
