@@ -145,7 +145,12 @@ class SharedSampler:
         """
         Args:
             sampler: the sampler that chooses.
+
+        Raises:
+            InputError: it cannot be called.
         """
+        if not callable(sampler):
+            raise InputError(f"SharedSampler was given {sampler!r}, expected a sampler")
         self.sampler = sampler
         self._last: tuple[Tensor, Selection] | None = None
 

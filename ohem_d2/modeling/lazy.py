@@ -10,7 +10,7 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 
 from ..config import BoxVotingOptions, OHEMOptions, options_by_name
-from ..errors import InputError
+from ..errors import InputError, shown
 from .mixin import OHEMMixin
 from .roi_heads import OHEMCascadeROIHeads, OHEMRes5ROIHeads, OHEMROIHeads, OHEMRROIHeads
 
@@ -42,6 +42,11 @@ def with_ohem(roi_heads: DictConfig, **options: object) -> DictConfig:
     Raises:
         InputError: there is no mining head that extends this one, or an option is wrong.
     """
+    if not isinstance(roi_heads, Mapping | DictConfig):
+        raise InputError(
+            f"with_ohem was given {shown(roi_heads)}, expected the node model.roi_heads of a "
+            "Python config"
+        )
     if "roi_heads" in roi_heads:
         raise InputError("with_ohem was given a whole model, expected its node model.roi_heads")
     target = roi_heads["_target_"]

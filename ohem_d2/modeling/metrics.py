@@ -9,6 +9,7 @@ from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
+from ..errors import InputError
 from ..mining.candidates import Candidates
 from ..mining.error_types import ERROR_TYPES, error_types
 
@@ -112,6 +113,8 @@ class MiningMetrics:
             sums: what `add_up` returned.
             class_names: those of the foreground classes; without them, classes have their numbers.
         """
+        if isinstance(class_names, str):  # whose letters would be taken for names
+            raise InputError(f"class_names is {class_names!r}, expected a list of names")
         self._class_names = class_names
         if self.collects:
             self._collected = self._collected + np.array(sums)

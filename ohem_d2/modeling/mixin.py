@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -118,10 +119,11 @@ class OHEMMixin(ForegroundBudgetMixin, LabellingMixin, BoxVotingMixin):
         pool_once(self)
         self._matcher: Matcher = self.proposal_matcher
         self.ohem = ohem
-        if self.batch_size_per_image < 1:
+        budget = self.batch_size_per_image
+        if not isinstance(budget, Integral) or budget < 1:
             raise InputError(
-                f"MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE is {self.batch_size_per_image}, "
-                "expected 1 or more: it is the number of RoIs to train on per image"
+                f"MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE is {shown(budget)}, expected an integer of "
+                "1 or more: it is the number of RoIs to train on per image"
             )
         check_classes_of_heads(self)
         for predictor in self._predictors():
@@ -142,6 +144,9 @@ class OHEMMixin(ForegroundBudgetMixin, LabellingMixin, BoxVotingMixin):
 
     @ohem.setter
     def ohem(self, options: OHEMOptions) -> None:
+        if not isinstance(options, OHEMOptions):
+            raise InputError(f"ohem is {shown(options)}, expected OHEMOptions, such as "
+                             "dataclasses.replace(heads.ohem, hard_fraction=0.3)")  # fmt: skip
         check_stages(self, options)
         self._ohem = options
         self.sampler = build_sampler(options, self.positive_fraction)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import config_key
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..mining.candidates import Candidates, Selection, check_selection, name_of
 from ..mining.samplers import Sampler
 
@@ -38,6 +38,11 @@ def choose(
         InputError: it does what no sampler may.
     """
     name = f"{_KEY}: the sampler {name_of(sampler)}"
+    if not callable(sampler):
+        raise InputError(
+            f"{_KEY}: the sampler is {shown(sampler)}, which cannot be called, expected one such "
+            "as OHEMSampler()"
+        )
     before = {k: x.clone() for k, x in _tensors(candidates)} if is_checked else {}
     try:
         selection = sampler(candidates, num_samples)

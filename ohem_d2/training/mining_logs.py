@@ -6,6 +6,7 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from ..errors import InputError
 from ..modeling.metrics import MiningMetrics
 from ..modeling.mixin import OHEMMixin
 
@@ -25,7 +26,14 @@ class MiningLogs(HookBase):
         Args:
             period: every how many steps the values of several processes are combined: the period
                 of the writer. A single process logs every step.
+
+        Raises:
+            InputError: it is no integer of 1 or more.
         """
+        if not isinstance(period, int) or period < 1:
+            raise InputError(
+                f"the period of MiningLogs is {period!r}, expected an integer of 1 or more"
+            )
         self._period = period
         self._heads: dict[str, OHEMMixin] = {}  # also if another hook fails before they are found
 

@@ -81,3 +81,11 @@ def test_after_a_config_was_saved_and_loaded(roi_heads, tmp_path):
 def test_heads_that_have_no_counterpart():
     with pytest.raises(InputError, match="no mining head for ROIHeads, expected one of Standard"):
         with_ohem(LazyCall(ROIHeads)(num_classes=3))
+
+
+@pytest.mark.parametrize("given", [None, OHEMROIHeads, "model.roi_heads"])
+def test_no_node_of_a_config(given):
+    with pytest.raises(
+        InputError, match="^with_ohem was given .*, expected the node model.roi_hea"
+    ):
+        with_ohem(given)

@@ -5,7 +5,7 @@ import math
 import pytest
 from detectron2.config import get_cfg
 from detectron2.modeling.roi_heads import build_roi_heads
-from small_heads import SHAPES, make_batch, make_cfg, train_step
+from small_heads import SHAPES, make_batch, make_cfg, make_heads, train_step
 
 from ohem_d2 import OHEMOptions, OHEMROIHeads, add_ohem_config
 from ohem_d2.config import ohem_options
@@ -34,6 +34,36 @@ def test_a_value_in_place_of_the_keys():
     cfg.MODEL.ROI_HEADS.OHEM = True
     with pytest.raises(InputError, match="^MODEL.ROI_HEADS.OHEM is True, expected keys below it: "):
         add_ohem_config(cfg)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("ohem", {"hard_fraction": 0.3}, r"^ohem is {'hard_fraction': 0.3}, expected OHEMOptions"),
+        (
+            "sampler",
+            "OHEMSampler",
+            "the sampler is 'OHEMSampler', which cannot be called, expected",
+        ),
+        ("sampler", None, "the sampler is None, which cannot be called"),
+        ("class_names", "dog", "class_names is 'dog', expected a list of names"),
+    ],
+)
+def test_attributes_that_are_set_to_something_else(name, value, words):
+    heads = make_heads()
+
+    def set_and_train():
+        setattr(heads, name, value)
+        train_step(heads, *make_batch(1, [(2, 30)]))
+
+    with pytest.raises(InputError, match=words):
+        set_and_train()
+
+
+def test_a_budget_that_is_no_integer():
+    given = OHEMROIHeads.from_config(make_cfg(), SHAPES) | {"batch_size_per_image": 10.5}
+    with pytest.raises(InputError, match="BATCH_SIZE_PER_IMAGE is 10.5, expected an integer of 1"):
+        OHEMROIHeads(**given)
 
 
 def test_built_from_arguments():
@@ -66,7 +96,7 @@ def test_built_from_arguments():
         ("OHEM.CASCADE_STAGES", (0.5,), "a tuple of at least one stage"),
         ("OHEM.CASCADE_STAGES", (0, 0), "a tuple of at least one stage, .* and each once"),
         ("OHEM.CASCADE_STAGES", (1,), r"\(0,\), the default: OHEMROIHeads is not a cascade"),
-        ("BATCH_SIZE_PER_IMAGE", 0, "1 or more"),
+        ("BATCH_SIZE_PER_IMAGE", 0, "an integer of 1 or more"),
     ],
 )
 def test_wrong_values_are_refused_when_the_model_is_built(key, value, expected):

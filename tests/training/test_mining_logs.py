@@ -18,6 +18,7 @@ except ImportError:  # before torch 2.6, which shares weights out on GPUs only
     fully_shard = None
 from torch.nn.parallel import DistributedDataParallel
 
+from ohem_d2.errors import InputError
 from ohem_d2.modeling.metrics import PERIOD
 from ohem_d2.training.mining_logs import MiningLogs
 
@@ -89,6 +90,12 @@ def test_two_heads_of_a_model_log_below_their_names():
     names = {"near/ohem/cost_of_selected", "far/ohem/cost_of_selected"}
     assert names <= storage.histories().keys()
     assert "ohem/cost_of_selected" not in storage.histories()
+
+
+@pytest.mark.parametrize("period", [0, -1, "20", None])
+def test_a_period_that_is_none(period):
+    with pytest.raises(InputError, match="^the period of MiningLogs is .*, expected an integer of"):
+        MiningLogs(period=period)
 
 
 def test_another_hook_that_fails_before_the_training():
