@@ -388,6 +388,8 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):
         """See argparse."""
         self._given: set[str] = set()
+        if "--opts" in (sys.argv[1:] if args is None else args):  # as Detectron2's demo has it
+            self.error("there is no --opts: settings come last, without a name")
         return super().parse_known_args(args, namespace)
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:

@@ -165,6 +165,11 @@ class MinedPictures(HookBase):
             if isinstance(heads := getattr(module, "roi_heads", None), OHEMMixin):
                 self._model, self._heads, self._num_classes = module, heads, heads.num_classes
                 heads.class_names = self._metadata.get("thing_classes")
+                if heads.class_names is None:
+                    logger.warning(
+                        "Classes are drawn and logged by their numbers: the metadata of the data "
+                        f"set {self._metadata.get('name')!r} has no thing_classes"
+                    )
                 return
         if any(isinstance(m, OHEMMixin) for m in self.trainer.model.modules()):
             logger.warning(

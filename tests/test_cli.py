@@ -84,7 +84,7 @@ def test_no_such_command(argv, capsys):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["train", "--opts", "SEED", "1"], "unrecognized arguments: --opts"),
+        (["train", "--opts", "SEED", "1"], "there is no --opts"),
         (["train", "--num-gpus", "two"], "argument --num-gpus: invalid int value: 'two'"),
         (["train", "--config-file", "a", "--config-file=b"], "argument --config-file is given"),
         (["train", "--num-gpus", "1", "--num-g", "1"], "argument --num-gpus is given twice"),
@@ -363,3 +363,9 @@ def test_modules_in_the_current_folder_are_found(tmp_path, processes):
     assert run.returncode == 1
     assert run.stderr.splitlines()[-1].startswith("error: train.init_checkpoint, 'no.pth', cannot")
     assert run.stderr.count("error: ") == 1
+
+
+def test_the_option_of_detectron2s_demo(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--opts", "SEED", "1"])
+    assert "there is no --opts: settings come last, without a name" in capsys.readouterr().err

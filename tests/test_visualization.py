@@ -156,6 +156,14 @@ def test_the_name_in_place_of_the_metadata(tmp_path, metadata):
         visualization.MinedPictures(tmp_path / "mined.jpg", metadata, "BGR")
 
 
+def test_metadata_without_classes(tmp_path, caplog):
+    metadata = MetadataCatalog.get("a_name_that_is_misspelt")
+    hook = visualization.MinedPictures(tmp_path / "mined.jpg", metadata, "BGR")
+    hook.trainer = SimpleNamespace(model=Model())
+    hook.before_train()
+    assert "metadata of the data set 'a_name_that_is_misspelt' has no thing_classes" in caplog.text
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_no_step_is_stopped_by_a_drawing(tmp_path, monkeypatch, caplog, fails):
     if fails:

@@ -63,6 +63,8 @@ def choose(
         warn(f"{name} chose none of the RoIs of a step, which does not train the box head")
     elif is_checked and chosen.weights is not None and not chosen.weights.any():
         warn(f"{name} gave all RoIs of a step the weight 0, which does not train the box head")
+    elif is_checked and len(chosen.indices.unique()) < len(chosen.indices):
+        warn(f"{name} chose some RoIs of a step more than once, which count as often")
     return chosen
 
 

@@ -184,6 +184,13 @@ def _merge_settings(cfg: CfgNode, opts: list[str]) -> None:
     for i, opt in enumerate(opts[::2]):
         if opt.startswith("--"):
             raise InputError(f"{opt} comes after the settings, expected it before them")
+        if i and re.match(r"[\d.\-([{'\"]", opt):
+            before = " ".join(opts[2 * i - 2 : 2 * i])
+            raise InputError(
+                f"in the settings {shown(opt)} is in the place of a key, after {shown(before)}: "
+                "expected KEY VALUE, and quotes around a value with spaces, as in "
+                "INPUT.MIN_SIZE_TRAIN '(640, 800)'"
+            )
         if "=" in opt or not re.fullmatch(r"\w+(\.\w+)*", opt):
             words = shown(opt)
             raise InputError(f"in the settings {words}: expected KEY VALUE, as for YAML configs")
@@ -257,7 +264,8 @@ def _text(error: Exception, known: Iterable[str]) -> str:
         expected = "keys below it" if expected.endswith("CfgNode") else f"{expected}, as by default"
         if re.fullmatch(r"\(\d+, \d+\)", value) and expected.startswith("float"):
             expected += f", such as {value[1:-1].replace(', ', '.')} with a point"
-        return f"{key} is {shown(value)}, of {found}, expected {expected}"
+        value = shown(value) if found == "str" else value
+        return f"{key} is {value}, of {found}, expected {expected}"
     if unknown := re.fullmatch(r"Non-existent (?:config )?key: (\S+)", text):
         return f"{text}{hint(unknown[1], known)}"
     no_value = r"Key (\S+) with value <class '(.*?)'> is not a valid type; valid types.*"

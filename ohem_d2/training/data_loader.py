@@ -135,6 +135,16 @@ class ResumableLoader:
         known = all(type(x).__module__.startswith("torch.") for x in samplers if x is not None)
         return len(loader) if known else None
 
+    def length_of_own_sampler(self) -> tuple[str, int] | None:
+        """
+        The name of a sampler of the user's own, and how many images it has if it says so. It may
+        mean an epoch, and go on.
+        """
+        sampler = None if self._source is None else self._sampler.sampler
+        if not isinstance(sampler, Sized) or is_known(type(sampler).__module__):
+            return None
+        return name_of_maker(sampler), len(sampler)
+
     def maker(self) -> Any:
         """What makes the images: the mapper, or the loader itself if it is none of Detectron2's."""
         dataset = None if self._source is None else self._dataset

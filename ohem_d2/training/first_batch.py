@@ -62,6 +62,12 @@ def check_first_batch(
                 f"is, expected a dict with 'image'{_expected_beside(model)}"
             ) from e
         except (KeyError, TypeError, IndexError) as e:
+            if _collates(e):
+                raise InputError(
+                    f"{maker} puts images together by torch's default collate_fn ({e}), expected "
+                    "one that gives a list of dicts, such as "
+                    "collate_fn=detectron2.data.build.trivial_batch_collator"
+                ) from e
             if not _groups(e):
                 raise
             raise InputError(
@@ -82,6 +88,12 @@ def check_first_batch(
             file = record.get("file_name")
             of_file = f" of {file!r}" if isinstance(file, str) else ""
             raise InputError(f"{maker}: {field}{of_file} is {found}, expected {expected}")
+    if (images := loader.length_of_own_sampler()) is not None:
+        name, length = images
+        logger.warning(
+            f"{maker}: the sampler {name} has {length} images, expected one without end, unless "
+            "it begins anew after these"
+        )
     if (number := loader.length()) is not None and number < num_steps:
         raise InputError(
             f"{maker} ends after {number} batches, expected one for each of {num_steps} steps: as "
@@ -101,6 +113,12 @@ def _check_classes(batch: Any, model: nn.Module, maker: str) -> None:
             for field, found, expected in _wrong_classes(classes, model):
                 file = record.get("file_name")
                 raise InputError(f"{maker}: {field} of {file!r} is {found}, expected {expected}")
+
+
+def _collates(error: Exception) -> bool:
+    """Whether it is torch's putting together of images that failed."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__") == "torch.utils.data._utils.collate"
 
 
 def _groups(error: Exception) -> bool:

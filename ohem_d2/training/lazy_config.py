@@ -31,6 +31,9 @@ _NODES_OF_YAML = {
     "MODEL.ROI_HEADS.OHEM": "model.roi_heads.ohem",
     "TEST.BOX_VOTING": "model.roi_heads.box_voting",
     "INPUT.IGNORE_REGIONS": "train.ignore_regions",
+}
+# Those that a message begins with. Within one, they are what a user has written.
+_KEYS_OF_YAML = {
     "MODEL.WEIGHTS": "train.init_checkpoint",
     "OUTPUT_DIR": "train.output_dir",
 }
@@ -113,6 +116,8 @@ def keys_of_python_configs() -> Iterator[None]:
     except InputError as e:
         pattern = rf"({'|'.join(map(re.escape, _NODES_OF_YAML))})((?:\.[A-Z_]+)?)"
         text = re.sub(pattern, lambda m: _NODES_OF_YAML[m[1]] + m[2].lower(), str(e))
+        for key, name in _KEYS_OF_YAML.items():
+            text = re.sub(rf"^{re.escape(key)}\b", name, text)
         if text == str(e):
             raise
         raise InputError(text) from e
@@ -150,11 +155,11 @@ def _run_file(config_file: str) -> DictConfig:
         places = [f"line {x.lineno}: " for x in traceback.extract_tb(e.__traceback__)
                   if x.filename == config_file]  # fmt: skip
         error = e.__cause__ if isinstance(e, SyntaxError) else e
+        kind = "" if isinstance(e, InputError) else f"{type(error).__name__}: "
         if isinstance(e, SystemExit):
             error = SystemExit(f"{e}, expected a config that does not end the program")
         raise InputError(
-            f"{config_file} is no valid config: {''.join(places[-1:])}"
-            f"{type(error).__name__}: {error}"
+            f"{config_file} is no valid config: {''.join(places[-1:])}{kind}{error}"
         ) from e
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from detectron2.config import instantiate
 from detectron2.utils.registry import locate
+from fvcore.common.param_scheduler import ParamScheduler
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ..errors import InputError
@@ -13,7 +14,7 @@ from ..errors import InputError
 _PARTS = {
     "model": ("a model", {"parameters", "to", "train"}),
     "optimizer": ("an optimizer", {"param_groups", "step", "zero_grad"}),
-    "lr_multiplier": ("a scheduler of learning rates", {"__call__"}),
+    "lr_multiplier": ("a ParamScheduler of fvcore's, or a scheduler of torch's", set()),
 }
 
 
@@ -89,8 +90,10 @@ def make(cfg: DictConfig, part: str) -> Any:
     node = cfg[part]
     made = instantiate(node)
     what, used = _PARTS[part]
-    # A scheduler of torch's has a step in place of being called.
-    if not used.issubset(dir(made)) and not (part == "lr_multiplier" and hasattr(made, "step")):
+    fits = used.issubset(dir(made))
+    if part == "lr_multiplier":
+        fits = isinstance(made, ParamScheduler) or hasattr(made, "step")
+    if not fits:
         target = OmegaConf.select(cfg, f"{part}._target_")
         raise InputError(f"{_words(part, target)} makes a {type(made).__name__}, expected {what}")
     return made

@@ -3,7 +3,7 @@
 import logging
 import weakref
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from ..config import check_start_iter
 from ..data import (
     read_all_images,
 )
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..evaluation.evaluators import build_evaluator
 from ..modeling.head_checks import check_classes_of_heads
 from ..modeling.mixin import OHEMMixin
@@ -56,6 +56,7 @@ from .data_checks import (
 )
 from .data_loader import ResumableLoader, shield_workers, try_batch
 from .distributed import wrap_ddp
+from .divergence import watch_for_divergence
 from .first_batch import check_first_batch
 from .given_images import NothingGivenError, limit_nothing
 from .ignore_regions import use_ignore_regions_lazily
@@ -196,6 +197,8 @@ def _run(
     with named_settings(*settings):
         trainer, checkpointer = build_trainer(cfg, model)
     check_space("train.output_dir", output_dir, model)
+    rate = OmegaConf.select(cfg, "optimizer.lr")
+    watch_for_divergence(trainer, "optimizer.lr", rate)
     name_first_step(trainer, named_settings(*settings, verb="trained"))
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
     resumed = args.resume and checkpointer.has_checkpoint()
@@ -283,8 +286,25 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict | None:
             "place, Detectron2 would evaluate another image twice"
         ) from e
     if comm.is_main_process():
+        _check_results(results)
         print_csv_format(results)
     return results
+
+
+def _check_results(results: object) -> None:
+    """Make sure that evaluators of the user's own give what Detectron2 logs and prints."""
+    key = "dataloader.evaluator gives"
+    if not isinstance(results, Mapping):
+        raise InputError(f"{key} {shown(results)}, expected a dict of metrics by task")
+    if not results:
+        logger.warning(f"{key} no results, expected a dict of metrics by task")
+    for task, metrics in results.items():
+        for name, value in metrics.items() if isinstance(metrics, Mapping) else [("", metrics)]:
+            try:
+                float(value)
+            except (TypeError, ValueError):
+                where = f"{task}/{name}" if name else task
+                raise InputError(f"{key} {shown(value)} as {where}, expected a number") from None
 
 
 def _test_loader(cfg: DictConfig) -> DataLoader:

@@ -27,6 +27,7 @@ _WEIGHTS = {
     "MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT": "boxes, classes and masks are not learned",
     "SOLVER.BIAS_LR_FACTOR": "biases are not learned",
 }
+_NAMES = 3  # of weights, that a warning lists
 _BIASES = "optimizer.params.bias_lr_factor"
 _ROI_HEADS = ("GeneralizedRCNN", "PanopticFPN")
 
@@ -40,6 +41,32 @@ def warn_of_no_learning(cfg: CfgNode | DictConfig) -> None:
     """
     for words in _of_yaml(cfg) if isinstance(cfg, CfgNode) else _of_python(cfg):
         logger.warning(words)
+
+
+def warn_of_unlearned_weights(model: nn.Module) -> None:
+    """
+    Name the weights that a step of training does not reach.
+
+    Args:
+        model: after its first step, with the gradients of it.
+    """
+    model = getattr(model, "module", model)  # within DDP
+    for name in ("proposal_generator", "roi_heads"):
+        part = getattr(model, name, None)
+        weights = [*part.parameters()] if isinstance(part, nn.Module) else []
+        if weights and not any(x.requires_grad for x in weights):
+            logger.warning(
+                f"None of the {len(weights)} weights of {name} is trained: requires_grad is False "
+                "for all of them, expected True for some"
+            )
+    trained = {name: x for name, x in model.named_parameters() if x.requires_grad}
+    if lost := [name for name, x in trained.items() if x.grad is None]:
+        more = f" and {len(lost) - _NAMES} more" if len(lost) > _NAMES else ""
+        logger.warning(
+            f"{len(lost)} of {len(trained)} trained weights got no gradient in the first step: "
+            f"{', '.join(lost[:_NAMES])}{more}. Expected losses that depend on them, or "
+            "requires_grad False"
+        )
 
 
 def warn_of_frozen_layers(cfg: CfgNode | DictConfig, model: nn.Module) -> None:

@@ -25,8 +25,8 @@ KEYS = {
 _PROPOSALS = ("proposal_boxes", "objectness_logits")
 _DETECTIONS = ("pred_boxes", "scores", "pred_classes")
 _SMALL = 2  # pixels, which some coordinate in a batch is expected to reach
-# A map is of another stride if it is so many times larger or smaller, and by more than these cells.
-_FAR, _CELLS = 1.5, 2
+# A map is of another stride if it is so many times larger or smaller, and by more than this cell.
+_FAR, _CELLS = 1.5, 1
 LAZY_KEYS = {name: f"model.{name}" for name in KEYS}
 
 

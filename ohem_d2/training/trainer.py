@@ -61,6 +61,7 @@ from .data_checks import (
 )
 from .data_loader import ResumableLoader, shield_workers
 from .distributed import wrap_ddp
+from .divergence import watch_for_divergence
 from .expected_results import check_expected_results, named_expectations
 from .first_batch import check_first_batch
 from .ignore_regions import IgnoreMapper, ignores_regions, use_ignore_rpn
@@ -295,6 +296,7 @@ def _run(args, cfg: CfgNode, begin: Callable[[], None]) -> dict | None:
     check_space("OUTPUT_DIR", cfg.OUTPUT_DIR, trainer.model)
     warn_without_choice(trainer.model, KEYS)
     check_outputs_once(trainer._trainer.model, part_outputs.KEYS)
+    watch_for_divergence(trainer, "SOLVER.BASE_LR", cfg.SOLVER.BASE_LR)
     name_first_step(trainer, named_settings(*settings, verb="trained"))
     trainer.resume_or_load(resume=args.resume)
     if trainer.start_iter == 0:

@@ -23,6 +23,7 @@ from torch import nn
 from ..errors import InputError, shown
 from .data_loader import ResumableLoader
 from .named_settings import is_known
+from .no_learning import warn_of_unlearned_weights
 from .random_state import keep_random_state
 
 _SIZE = (128, 192)
@@ -149,7 +150,7 @@ def _quiet() -> Iterator[None]:
 
 def name_first_step(trainer: TrainerBase, naming: AbstractContextManager[None]) -> None:
     """
-    Let the first step of a training say which settings it fails of.
+    Let the first step of a training say which settings it fails of, and what it does not reach.
 
     Args:
         trainer: it is as before from the second step on.
@@ -160,10 +161,11 @@ def name_first_step(trainer: TrainerBase, naming: AbstractContextManager[None]) 
     run_step: Callable[[], None] = trainer.run_step
 
     def run_first_step() -> None:
-        del trainer.run_step
+        trainer.run_step = run_step
         try:
             with naming:
                 run_step()
+            warn_of_unlearned_weights(getattr(trainer, "_trainer", trainer).model)
         except InputError:
             # Of a single step, hooks would evaluate what was not trained, and fail of the same.
             trainer.max_iter = trainer.iter + 2

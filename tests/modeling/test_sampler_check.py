@@ -118,9 +118,14 @@ def weight_0_for_most(candidates, num_samples):
     return Selection(torch.arange(4), torch.tensor([0.0, 0.0, 0.0, 1.0]))
 
 
+def one_again_and_again(candidates, num_samples):
+    return Selection(torch.zeros(4, dtype=torch.int64))
+
+
 @pytest.mark.parametrize(
     ("sampler", "words"),
     [
+        (one_again_and_again, "one_again_and_again chose some RoIs of a step more than once"),
         (nothing, "OHEM.SAMPLER: the sampler nothing chose none of the RoIs of a step"),
         (weight_0, "the sampler weight_0 gave all RoIs of a step the weight 0"),
         (weight_0_for_most, None),

@@ -130,7 +130,7 @@ def test_a_dumped_config_loads_again(tmp_path):
         ("MODEL: [", "while parsing a flow sequence"),
         ("? [a]\n: b", "unhashable key"),
         ("_BASE_: bad.yaml", "leads back to it"),
-        ("MODEL: 5", "MODEL is '5', of int, expected keys below it"),
+        ("MODEL: 5", "MODEL is 5, of int, expected keys below it"),
         ("_BASE_: nothing.yaml", "nothing.yaml"),
         ("SEED: 1\nOUTPUT_DIR: a\nSEED: 2", "the key 'SEED' in line 1 and again in line 3"),
         ("SOLVER: {GAMMA: 0.1, 'GAMMA': 0.2}", "the key 'GAMMA' in line 1 and again in line 1"),
@@ -415,7 +415,14 @@ def test_an_old_name_is_answered_by_the_new_one(tmp_path, old, new):
         (["OUTPUT_DIR", "a", "SEED.X", "5"], "in the settings 'SEED.X 5': .* since SEED is 1, and"),
         (["OUTPUT_DIR", "a", "SEED"], "in the settings 'SEED': expected a value after the key"),
         (["True", "SEED", "1", "OUTPUT_DIR", "a"], "'True' is followed by the key SEED, .* switch"),
-        (["SEED", "1", "2", "SOLVER.MAX_ITER", "5"], "'2' is followed by the key SOLVER.MAX_ITER"),
+        (
+            ["SEED", "1", "2", "SOLVER.MAX_ITER", "5"],
+            "'2' is in the place of a key, after 'SEED 1': expected KEY VALUE, and quotes around",
+        ),
+        (
+            ["INPUT.MIN_SIZE_TRAIN", "96,", "128"],
+            "'128' is in the place of a key, after 'INPUT.MIN_SIZE_TRAIN 96,': expected KEY VALUE",
+        ),
         (
             ["SEED", "SOLVER.MAX_ITER", "5"],
             "'SEED' is followed by the key SOL.* expected its value",

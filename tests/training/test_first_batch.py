@@ -212,6 +212,37 @@ def test_samplers_that_end(sampler, number):
             next(stream)
 
 
+class Epoch(torch.utils.data.Sampler):
+    """One of the user's own."""
+
+    def __iter__(self):
+        return iter(range(5))
+
+    def __len__(self):
+        return 5
+
+
+def test_a_sampler_of_the_users_own_that_has_a_length():
+    def loader(sampler):
+        images = [{"width": 2, "height": 2}] * 5
+        return ResumableLoader(
+            build_detection_train_loader(
+                images, mapper=dict, sampler=sampler, total_batch_size=2, num_workers=0
+            )
+        )
+
+    assert loader(Epoch()).length_of_own_sampler() == ("test_first_batch.Epoch", 5)
+    assert loader(TrainingSampler(5)).length_of_own_sampler() is None
+    assert ResumableLoader([1]).length_of_own_sampler() is None
+
+
+def test_images_that_torch_puts_together(trainer, monkeypatch):
+    images = torch.utils.data.DataLoader([record(), record()], batch_size=2)
+    monkeypatch.setattr(trainer._trainer, "data_loader", ResumableLoader(images))
+    with pytest.raises(InputError, match=r"default collate_fn .*trivial_batch_collator"):
+        check_first_batch(trainer, 1, "LOADER", nullcontext())
+
+
 def record(**fields):
     instances = Instances(
         SIZE, gt_boxes=Boxes([[9.0, 9, 50, 50]]), gt_classes=torch.zeros(1).long()

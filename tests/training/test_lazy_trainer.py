@@ -17,6 +17,7 @@ from small_models import NARROW_OPTS
 from ohem_d2 import OHEMROIHeads, with_ohem
 from ohem_d2.errors import InputError
 from ohem_d2.modeling.head_checks import check_classes_of_heads
+from ohem_d2.training import lazy_trainer
 from ohem_d2.training.lazy_config import keys_of_python_configs, load_lazy_config
 from ohem_d2.training.lazy_data import data_sets_of_images, register_lazy_datasets
 from ohem_d2.training.lazy_targets import make
@@ -300,7 +301,9 @@ def test_an_evaluation_needs_nothing_to_train_with():
         ("MODEL.ROI_HEADS.OHEM.SAMPLER is 'x'", "model.roi_heads.ohem.sampler is 'x'"),
         ("x TEST.BOX_VOTING.ROUNDS and x", "x model.roi_heads.box_voting.rounds and x"),
         ("INPUT.IGNORE_REGIONS.ENABLED is 5", "train.ignore_regions.enabled is 5"),
-        ("set MODEL.WEIGHTS", "set train.init_checkpoint"),
+        ("MODEL.WEIGHTS: 'x.pth' is empty", "train.init_checkpoint: 'x.pth' is empty"),
+        ("OUTPUT_DIR: 'x.pth' is damaged", "train.output_dir: 'x.pth' is damaged"),
+        ("in the settings 'MODEL.WEIGHTS=x'", "in the settings 'MODEL.WEIGHTS=x'"),
     ],
 )
 def test_settings_are_named_as_python_configs_do(raised, told):
@@ -321,7 +324,7 @@ def test_an_option_of_with_ohem_is_named_as_a_python_config_does(tmp_path):
     [
         ("model", "a model"),
         ("optimizer", "an optimizer"),
-        ("lr_multiplier", "a scheduler of learning rates"),
+        ("lr_multiplier", "a ParamScheduler of fvcore's, or a scheduler of torch's"),
     ],
 )
 def test_a_part_of_another_kind(part, expected):
@@ -422,3 +425,23 @@ def test_one_test_set_by_address(tmp_path, voc):
     cfg = load_lazy_config(EXAMPLE, [f"dataloader.test.dataset.names=['{spec}','{spec}']"])
     with pytest.raises(InputError, match="expected a single data set"):
         register_lazy_datasets(cfg)
+
+
+@pytest.mark.parametrize(
+    ("results", "words"),
+    [
+        ([1], r"gives \[1\], expected a dict of metrics by task"),
+        ({"bbox": {"AP": [1.0]}}, r"gives \[1.0\] as bbox/AP, expected a number"),
+        ({"bbox": "good"}, "gives 'good' as bbox, expected a number"),
+    ],
+)
+def test_results_of_evaluators_of_ones_own(results, words):
+    with pytest.raises(InputError, match=f"^dataloader.evaluator {words}"):
+        lazy_trainer._check_results(results)
+
+
+def test_an_evaluator_without_results(caplog):
+    lazy_trainer._check_results({"bbox": {"AP": 1.0, "AP50": torch.tensor(2.0)}, "loss": 3})
+    assert not caplog.messages
+    lazy_trainer._check_results({})
+    assert "dataloader.evaluator gives no results, expected a dict of metrics" in caplog.text

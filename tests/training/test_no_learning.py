@@ -8,7 +8,11 @@ from small_models import SHRINK_OPTS, ZOO
 
 from ohem_d2.training.config_file import CONFIGS, load_config
 from ohem_d2.training.key_checks import check_keys
-from ohem_d2.training.no_learning import warn_of_frozen_layers, warn_of_no_learning
+from ohem_d2.training.no_learning import (
+    warn_of_frozen_layers,
+    warn_of_no_learning,
+    warn_of_unlearned_weights,
+)
 
 QUICK_START = str(CONFIGS / "quick_start.yaml")
 RETINANET = str(ZOO / "COCO-Detection" / "retinanet_R_50_FPN_1x.yaml")
@@ -131,3 +135,35 @@ class DistributedLike(torch.nn.Module):
         super().__init__()
         self.module = torch.nn.Module()
         self.module.backbone = backbone
+
+
+class _Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = torch.nn.Linear(2, 2)
+        self.roi_heads = torch.nn.ModuleList(torch.nn.Linear(2, 2) for _ in range(3))
+
+
+def test_weights_that_a_step_does_not_reach(caplog):
+    model = _Model()
+    model.roi_heads[0](model.backbone(torch.ones(2))).sum().backward()
+    warn_of_unlearned_weights(model)
+    assert caplog.messages == [
+        "4 of 8 trained weights got no gradient in the first step: roi_heads.1.weight, "
+        "roi_heads.1.bias, roi_heads.2.weight and 1 more. Expected losses that depend on them, or "
+        "requires_grad False"
+    ]
+
+
+def test_heads_that_are_not_trained(caplog):
+    model = _Model()
+    model.roi_heads.requires_grad_(False)
+    model.backbone(torch.ones(2)).sum().backward()
+    warn_of_unlearned_weights(model)
+    (message,) = caplog.messages
+    assert message.startswith("None of the 6 weights of roi_heads is trained: requires_grad is Fal")
+    caplog.clear()
+    model.roi_heads[1].requires_grad_(True)
+    model.roi_heads[1](torch.ones(2)).sum().backward()
+    warn_of_unlearned_weights(model)
+    assert not caplog.messages

@@ -136,6 +136,7 @@ def test_strides_that_are_as_it_says(padding):
     ("shown", "words"),
     [
         ({"p2": 2, "p3": 4}, "'p2' of 32 x 48 .* 128 x 192 .* stride is 2, expected about 4"),
+        ({"p2": 4, "p3": 4}, "'p3' of 16 x 24 cells .* the stride is 4, expected about 8"),
         ({"p2": 4, "p3": 16}, "'p3' of 16 x 24 cells .* the stride is 16, expected about 8"),
     ],
 )
@@ -150,6 +151,15 @@ def test_strides_that_are_others(shown, words, in_fpn):
     message = rf"^MODEL.BACKBONE.NAME \(test_part_outputs._Backbone\) gives {words}"
     with pytest.raises(InputError, match=message):
         backbone(torch.zeros(2, 3, 128, 192))
+
+
+def test_a_stride_that_is_another_is_seen_in_small_images():
+    backbone = _Backbone({"out": 16}, {"out": 8}, 1)
+    model = model_with("roi_heads", StandardROIHeads, lambda x: x)
+    model.backbone = backbone
+    check_outputs_once(model, KEYS)
+    with pytest.raises(InputError, match="the stride is 8, expected about 16"):
+        backbone(torch.zeros(1, 3, 96, 96))
 
 
 def in_parts_of_the_sides(proposals):
