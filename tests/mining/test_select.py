@@ -1,5 +1,6 @@
 import doctest
 import math
+from unittest import mock
 
 import pytest
 import reference
@@ -89,6 +90,16 @@ def test_equals_reference(device, dtype, drawn, how, name_num_images):
     assert selected.dtype == torch.int64
     assert selected.device.type == device
     assert selected.tolist() == expected(rows, **how)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@settings(max_examples=200, deadline=None)
+@given(rois(), settings_of_mining, st.integers(0, 3))
+def test_equals_reference_where_the_costliest_are_looked_at_first(device, drawn, how, most):
+    """As among the anchors of an RPN; perhaps not deep enough at first."""
+    with mock.patch.object(select, "_MOST_AT_ONCE", most):
+        _, rows = drawn
+        assert run(rows, device, **how).tolist() == expected(rows, **how)
 
 
 @settings(max_examples=100, deadline=None)
