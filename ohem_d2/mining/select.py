@@ -145,7 +145,7 @@ def _first_survivors(
         queues: (R,) non-negative integers. All RoIs of a group are in the same queue.
     """
     members = [(queues == x).nonzero().squeeze(1) for x in range(int(queues.max()) + 1)]
-    depth = max(_MOST_AT_ONCE, number)
+    depth = 8 * number  # enough for most; where many are duplicates, more are looked at
     while True:
         seen = torch.cat([x[_costliest(cost[x], depth)] for x in members])
         seen = seen.sort().values  # for ties
@@ -153,7 +153,7 @@ def _first_survivors(
         found = queues[ranking].bincount(minlength=len(members)).tolist()
         if all(len(x) <= depth or n >= number for x, n in zip(members, found)):
             return ranking
-        depth *= 2
+        depth *= 4
 
 
 def _costliest(cost: Tensor, number: int) -> Tensor:
