@@ -121,6 +121,8 @@ class OHEMRPN(IgnoreRegionsMixin, RPN):
             labels = torch.full_like(of_batch.labels, -1)
             labels[chosen] = of_batch.labels[chosen]
             gt_labels = list(labels.view(len(gt_labels), -1))
+            if weights is None and int((labels >= 0).sum()) < len(chosen):
+                weights = torch.ones_like(chosen)  # an anchor that is chosen twice counts twice
         losses: dict[str, Tensor] = super().losses(
             anchors, pred_objectness_logits, gt_labels, pred_anchor_deltas, gt_boxes
         )

@@ -1,5 +1,6 @@
 """`OHEMRPN`: what it chooses, and that all else is Detectron2's."""
 
+import copy
 import math
 from unittest import mock
 
@@ -366,6 +367,17 @@ def test_weights_of_a_sampler():
     assert losses["loss_rpn_loc"].item() == pytest.approx(expected["loss_rpn_loc"].item() / 2)
 
 
+def test_what_is_chosen_twice_counts_twice():
+    features, _, targets = make_batch(0, [(3, 0), (0, 0)])
+    rpn = make_rpn(**PAPERS)
+    _, once, _ = call(rpn, features, targets)
+    mines = rpn.sampler
+    rpn.sampler = lambda *args: Selection(mines(*args).indices.repeat(2))
+    _, twice, _ = call(rpn, features, targets)
+    for name, value in once.items():
+        torch.testing.assert_close(twice[name], 2 * value)
+
+
 def test_what_a_sampler_can_read():
     rpn = make_rpn()
     features, _, targets = make_batch(0, [(3, 0), (0, 0)])
@@ -494,6 +506,27 @@ def test_in_mixed_precision():
         losses = step(model, inputs)
     assert all(loss.isfinite() for loss in losses.values())
     assert seen["candidates"].loss_cls.dtype == torch.float32
+
+
+@pytest.mark.gpu
+def test_on_a_gpu():
+    """It chooses the same anchors there: all predictions are given."""
+    rpn = make_rpn(**PAPERS)
+    features, _, targets = make_batch(0, [(3, 0), (0, 0), (2, 0)])
+    maps = [features[f] for f in rpn.in_features]
+    with torch.no_grad():
+        predictions = rpn.rpn_head(maps)
+    labels = []
+    for device in ("cpu", "cuda"):
+        x = copy.deepcopy(rpn).to(device)
+        x.rpn_head.forward = lambda _, to=device: [[y.to(to) for y in of] for of in predictions]
+        seen, patch = watch(x)
+        with patch, mock.patch.object(select, "_MOST_AT_ONCE", 100):
+            _, losses, _ = call(x, {k: v.to(device) for k, v in features.items()},
+                                [t.to(device) for t in targets])  # fmt: skip
+        labels.append((seen["labels"].cpu(), losses["loss_rpn_cls"].cpu()))
+    assert labels[0][0].equal(labels[1][0])
+    torch.testing.assert_close(labels[0][1], labels[1][1])
 
 
 def test_it_can_be_scripted():
