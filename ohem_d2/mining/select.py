@@ -7,9 +7,12 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-# Where images have more RoIs than this, such as the anchors of an RPN, those with the highest loss
-# are looked at first: the time of NMS grows with the square of their number.
-_MOST_AT_ONCE = 4096
+# The time of NMS grows with the square of the number of RoIs. So the costliest are looked at first,
+# this many times as many as are asked for, and more if most of these are duplicates.
+_AT_FIRST = 2
+# That waits for a GPU, which so many RoIs of an image are not worth: the 2,000 proposals that are
+# usual, and the ground truth.
+_AT_ONCE_ON_GPU = 2560
 
 
 @torch.no_grad()
@@ -99,7 +102,8 @@ def select_hard_examples(
     alone = num_images * (num_classes + 1) + torch.arange(len(groups), device=groups.device)
     groups = torch.where(finite, groups, alone)
     # Everything from here on is ordered by falling loss.
-    if len(cost) <= _MOST_AT_ONCE * num_images:
+    few = max(_AT_FIRST * num_samples, _AT_ONCE_ON_GPU if cost.is_cuda else 0)
+    if len(cost) <= few * num_images:
         ranking = _ranked_survivors(cost, boxes, groups, nms_thresh)
     else:
         is_apart = max_foreground_fraction is not None
@@ -145,7 +149,7 @@ def _first_survivors(
         queues: (R,) non-negative integers. All RoIs of a group are in the same queue.
     """
     members = [(queues == x).nonzero().squeeze(1) for x in range(int(queues.max()) + 1)]
-    depth = 8 * number  # enough for most; where many are duplicates, more are looked at
+    depth = _AT_FIRST * number
     while True:
         seen = torch.cat([x[_costliest(cost[x], depth)] for x in members])
         seen = seen.sort().values  # for ties
@@ -153,7 +157,7 @@ def _first_survivors(
         found = queues[ranking].bincount(minlength=len(members)).tolist()
         if all(len(x) <= depth or n >= number for x, n in zip(members, found)):
             return ranking
-        depth *= 4
+        depth *= 2
 
 
 def _costliest(cost: Tensor, number: int) -> Tensor:

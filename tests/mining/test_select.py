@@ -94,10 +94,11 @@ def test_equals_reference(device, dtype, drawn, how, name_num_images):
 
 @pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=200, deadline=None)
-@given(rois(), settings_of_mining, st.integers(0, 3))
-def test_equals_reference_where_the_costliest_are_looked_at_first(device, drawn, how, most):
+@given(rois(), settings_of_mining)
+def test_equals_reference_where_the_costliest_are_looked_at_first(device, drawn, how):
     """As among the anchors of an RPN."""
-    with mock.patch.object(select, "_MOST_AT_ONCE", most):
+    few = {"_AT_FIRST": 1, "_AT_ONCE_ON_GPU": 0}
+    with mock.patch.multiple(select, **few):
         _, rows = drawn
         assert run(rows, device, **how).tolist() == expected(rows, **how)
 
@@ -106,9 +107,8 @@ def test_duplicates_do_not_hide_the_rest():
     """The hundred costliest are duplicates of one, so that more than those are looked at."""
     rows = [(200.0 - i, A, BG, 0) for i in range(100)]
     rows += [(50.0 - i, (20.0 * i, 50.0, 20.0 * i + 9, 59.0), BG, 0) for i in range(9)]
-    with mock.patch.object(select, "_MOST_AT_ONCE", 0):
-        assert run(rows, num_samples=3).tolist() == [0, 100, 101]
-        assert run(rows, num_samples=3, max_foreground_fraction=0.5).tolist() == [0, 100, 101]
+    assert run(rows, num_samples=3).tolist() == [0, 100, 101]
+    assert run(rows, num_samples=3, max_foreground_fraction=0.5).tolist() == [0, 100, 101]
 
 
 @settings(max_examples=100, deadline=None)

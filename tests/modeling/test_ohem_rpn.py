@@ -153,9 +153,9 @@ def with_regions(targets, seed):
     budget=st.sampled_from([1, 16, 300]),
     nms_thresh=st.sampled_from([0.3, 0.7, 1.0]),
     how=st.sampled_from(["", "(scope='batch')", "(max_foreground_fraction=0.25)"]),
-    most=st.sampled_from([1, 4096]),
+    at_first=st.sampled_from([1, 2]),
 )
-def test_equals_the_reference(seed, number, regions, budget, nms_thresh, how, most):
+def test_equals_the_reference(seed, number, regions, budget, nms_thresh, how, at_first):
     rpn = make_rpn(
         **{
             "MODEL.RPN.BATCH_SIZE_PER_IMAGE": budget,
@@ -167,7 +167,7 @@ def test_equals_the_reference(seed, number, regions, budget, nms_thresh, how, mo
     if regions:
         targets = with_regions(targets, seed)
     seen, patch = watch(rpn)
-    with patch, mock.patch.object(select, "_MOST_AT_ONCE", most):
+    with patch, mock.patch.object(select, "_AT_FIRST", at_first):
         _, losses, _ = call(rpn, features, targets)
 
     maps = [features[f] for f in rpn.in_features]
@@ -521,7 +521,7 @@ def test_on_a_gpu():
         x = copy.deepcopy(rpn).to(device)
         x.rpn_head.forward = lambda _, to=device: [[y.to(to) for y in of] for of in predictions]
         seen, patch = watch(x)
-        with patch, mock.patch.object(select, "_MOST_AT_ONCE", 100):
+        with patch, mock.patch.object(select, "_AT_ONCE_ON_GPU", 0):
             _, losses, _ = call(x, {k: v.to(device) for k, v in features.items()},
                                 [t.to(device) for t in targets])  # fmt: skip
         labels.append((seen["labels"].cpu(), losses["loss_rpn_cls"].cpu()))
