@@ -12,6 +12,7 @@ optimizer) of
 - on the CPU, the same with RoIs pooled by all cores, as the heads of this project do it,
 - mining: the head of this project that extends it, and with --candidates the same that chooses
   among fewer RoIs,
+- with --rpn, plain and mining with an RPN that mines among its anchors, too,
 - one pass: gradients over all RoIs, and the loss of the easy ones dropped, as in R-FCN's code (for
   StandardROIHeads without masks),
 
@@ -50,6 +51,7 @@ from ohem_d2.training.config_file import load_config
 
 POOLED = " pooled by all cores"
 CANDIDATES = " of {} candidates"
+AND_RPN = " and OHEMRPN"
 MINING = {base.__name__: head.__name__ for base, head in COUNTERPARTS.items()}
 SWEEPS = {
     "proposals": [500, 1000, 2000, 4000, 8000],
@@ -105,8 +107,10 @@ class Contender:
         self, cfg, head: str, budget: int | None, inputs: list[dict], proposals: list[Instances]
     ) -> None:
         cfg = cfg.clone()
-        name, _, limit = head.removesuffix(POOLED).partition(" of ")
+        name, _, limit = head.removesuffix(AND_RPN).removesuffix(POOLED).partition(" of ")
         cfg.MODEL.ROI_HEADS.NAME = name
+        if head.endswith(AND_RPN):
+            cfg.MODEL.PROPOSAL_GENERATOR.NAME = "OHEMRPN"
         if limit:
             cfg.MODEL.ROI_HEADS.OHEM.MAX_CANDIDATES = int(limit.split()[0])
         if budget is not None:
@@ -272,10 +276,15 @@ def measure(
     if plain == StandardROIHeads.__name__ and not cfg.MODEL.MASK_ON:
         heads.append(OnePassROIHeads.__name__)
     heads += [MINING[plain] + CANDIDATES.format(number) for number in args.candidates]
+    if args.rpn:
+        heads += [plain + AND_RPN, MINING[plain] + AND_RPN]
     data = make_inputs(cfg, images, proposals, tuple(args.size))
     contenders = {
         head: Contender(
-            cfg, head, None if head.removesuffix(POOLED) == plain else args.budget, *data
+            cfg,
+            head,
+            None if head in (plain, plain + POOLED, plain + AND_RPN) else args.budget,
+            *data,
         )
         for head in heads
     }
@@ -390,6 +399,7 @@ def main() -> None:
         metavar="N",
         help="also mine among at most so many RoIs of each image",
     )
+    parser.add_argument("--rpn", action="store_true", help="also mine among the RPN's anchors")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--sweep", nargs="*", choices=SWEEPS, default=[], help="what to vary too")
     parser.add_argument("--amp", action="store_true", help="mixed precision")

@@ -50,6 +50,17 @@ def _regions_are_background(way: Callable[[CfgNode], None]) -> Callable[[CfgNode
     return change
 
 
+def _rpn(way: Callable[[CfgNode], None], **keys: object) -> Callable[[CfgNode], None]:
+    """With an RPN that mines among its anchors, too."""
+
+    def change(cfg: CfgNode) -> None:
+        way(cfg)
+        cfg.MODEL.PROPOSAL_GENERATOR.NAME = "OHEMRPN"
+        _set(cfg.MODEL.RPN.OHEM, keys)
+
+    return change
+
+
 def _budget(share: float, way: Callable[[CfgNode], None]) -> Callable[[CfgNode], None]:
     """With this share of the RoIs."""
 
@@ -203,5 +214,15 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
     "all_masks": ("default, masks of all foreground that is chosen", _all_masks),
     "half_candidates": ("default, among 1/2 of the proposals", _limited(1 / 2)),
     "quarter_candidates": ("default, among 1/4 of the proposals", _limited(1 / 4)),
+    "sampling_rpn": ("1:3 sampling, and OHEMRPN", _rpn(_sampling)),
+    "sampling_rpn_hard": (
+        "1:3 sampling, and OHEMRPN on hard examples alone",
+        _rpn(_sampling, HARD_FRACTION=1.0),
+    ),
+    "half_rpn": ("default, and OHEMRPN", _rpn(_HALF_RANDOM)),
+    "half_rpn_hard": (
+        "default, and OHEMRPN on hard examples alone",
+        _rpn(_HALF_RANDOM, HARD_FRACTION=1.0),
+    ),
     "retinanet": ("RetinaNet (focal loss)", _retinanet),
 }

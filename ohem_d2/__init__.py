@@ -1,6 +1,12 @@
 """Online hard example mining for Detectron2."""
 
-from .config import BoxVotingOptions, IgnoreRegionsOptions, OHEMOptions, add_ohem_config
+from .config import (
+    BoxVotingOptions,
+    IgnoreRegionsOptions,
+    OHEMOptions,
+    OHEMRPNOptions,
+    add_ohem_config,
+)
 from .data import register_datasets
 from .mining.candidates import Candidates, Selection
 from .mining.losses import losses_per_roi
@@ -17,6 +23,7 @@ from .modeling.ignore_regions import GroundTruth
 from .modeling.ignore_rpn import IgnoreRegionsMixin, IgnoreRPN, IgnoreRRPN
 from .modeling.lazy import with_ohem
 from .modeling.mixin import OHEMMixin
+from .modeling.ohem_rpn import OHEMRPN
 from .modeling.roi_heads import (
     OHEMCascadeROIHeads,
     OHEMRes5ROIHeads,
@@ -27,6 +34,7 @@ from .training.ignore_regions import IgnoreMapper
 
 __version__ = "0.1.0"
 __all__ = [
+    "OHEMRPN",
     "SAMPLERS",
     "BoxVotingOptions",
     "Candidates",
@@ -41,6 +49,7 @@ __all__ = [
     "OHEMMixin",
     "OHEMOptions",
     "OHEMROIHeads",
+    "OHEMRPNOptions",
     "OHEMRROIHeads",
     "OHEMRes5ROIHeads",
     "OHEMSampler",

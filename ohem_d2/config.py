@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from detectron2.config import CfgNode
 
@@ -74,6 +74,8 @@ class OHEMOptions:
         InputError: a value lies outside its range.
     """
 
+    NODE: ClassVar[str] = "MODEL.ROI_HEADS.OHEM"
+
     # What chooses the RoIs: a name from `ohem_d2.SAMPLERS`, or "my_module.MySampler", see
     # `ohem_d2.modeling.build_sampler`. "MixedSampler": hard_fraction of the budget goes to hard
     # examples, and the rest is drawn as in Detectron2; "OHEMSampler": hard examples only, as in the
@@ -117,15 +119,38 @@ class OHEMOptions:
         if isinstance(self.cascade_stages, Sequence) and not isinstance(self.cascade_stages, str):
             # In Python configs it is a list of OmegaConf.
             object.__setattr__(self, "cascade_stages", tuple(self.cascade_stages))
-        for name, (is_valid, expected) in _RANGES.items():
-            value = getattr(self, name)
-            if not is_valid(value):
-                raise InputError(f"{config_key(name)} is {shown(value)}, expected {expected}")
+        _check_ranges(self)
         if self.loss_weight_cls == 0 == self.loss_weight_box_reg:
             raise InputError(
                 f"{config_key('loss_weight_cls')} and {config_key('loss_weight_box_reg')} "
                 "are both 0, expected at least one above 0: nothing is left to rank by"
             )
+
+
+@dataclass(frozen=True)
+class OHEMRPNOptions:
+    """
+    How the anchors of an `OHEMRPN` are chosen. Each field is a key of ``MODEL.RPN.OHEM``, in upper
+    case. Other settings of a sampler are arguments: ``"OHEMSampler(scope='batch')"``.
+
+    The number of anchors is not among them: it is Detectron2's own
+    ``MODEL.RPN.BATCH_SIZE_PER_IMAGE``.
+
+    Raises:
+        InputError: a value lies outside its range.
+    """
+
+    NODE: ClassVar[str] = "MODEL.RPN.OHEM"
+
+    # As in `OHEMOptions`, of anchors, whose labels are object and background. What is drawn at
+    # random is drawn in the ratio of MODEL.RPN.POSITIVE_FRACTION.
+    sampler: str | Callable[..., Any] | Mapping[str, Any] = "MixedSampler"
+    hard_fraction: float = 0.5
+    nms_thresh: float = 0.7
+    start_iter: int = 0
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -188,7 +213,33 @@ class IgnoreRegionsOptions:
                 )
 
 
-def check_start_iter(options: OHEMOptions, key: str, max_iter: int) -> None:
+MiningOptions = OHEMOptions | OHEMRPNOptions
+
+
+def _check_ranges(options: MiningOptions) -> None:
+    for field in fields(options):
+        key = config_key(field.name, options.NODE)
+        check_range(field.name, getattr(options, field.name), f"{key} is")
+
+
+def check_range(option: str, value: Any, words: str) -> None:
+    """
+    Check the value of an option of mining.
+
+    Args:
+        option: its name, as in `OHEMOptions`.
+        value: any.
+        words: what comes before the value in the error.
+
+    Raises:
+        InputError: it lies outside its range.
+    """
+    is_valid, expected = _RANGES[option]
+    if not is_valid(value):
+        raise InputError(f"{words} {shown(value)}, expected {expected}")
+
+
+def check_start_iter(options: MiningOptions, key: str, max_iter: int) -> None:
     """
     Check that mining starts before the training ends.
 
@@ -207,27 +258,29 @@ def check_start_iter(options: OHEMOptions, key: str, max_iter: int) -> None:
         )
 
 
-_Options = TypeVar("_Options", bound=OHEMOptions | BoxVotingOptions | IgnoreRegionsOptions)
+_Mining = TypeVar("_Mining", bound=MiningOptions)
+_Options = TypeVar("_Options", bound=MiningOptions | BoxVotingOptions | IgnoreRegionsOptions)
 
 
-def config_key(option: str) -> str:
+def config_key(option: str, node: str = OHEMOptions.NODE) -> str:
     """The name of an option in a Detectron2 config."""
-    return f"MODEL.ROI_HEADS.OHEM.{option.upper()}"
+    return f"{node}.{option.upper()}"
 
 
 def add_ohem_config(cfg: CfgNode) -> None:
     """
-    Add the keys ``MODEL.ROI_HEADS.OHEM``, ``TEST.BOX_VOTING``, ``INPUT.IGNORE_REGIONS``,
-    ``DATASETS.UNREADABLE_IMAGES`` and ``MODEL.TIMM`` to a Detectron2 config, at their defaults.
-    Keys that are there already keep their values.
+    Add the keys ``MODEL.ROI_HEADS.OHEM``, ``MODEL.RPN.OHEM``, ``TEST.BOX_VOTING``,
+    ``INPUT.IGNORE_REGIONS``, ``DATASETS.UNREADABLE_IMAGES`` and ``MODEL.TIMM`` to a Detectron2
+    config, at their defaults. Keys that are there already keep their values.
 
-    This is only needed to set them: without the keys, the mining heads use the defaults.
+    This is only needed to set them: without the keys, what mines uses the defaults.
 
     Raises:
-        InputError: one of the first three has a value, where keys below it are expected.
+        InputError: one of the first four has a value, where keys below it are expected.
     """
     for name, node, key, options in (
         ("MODEL.ROI_HEADS", cfg.MODEL.ROI_HEADS, "OHEM", OHEMOptions),
+        ("MODEL.RPN", cfg.MODEL.RPN, "OHEM", OHEMRPNOptions),
         ("TEST", cfg.TEST, "BOX_VOTING", BoxVotingOptions),
         ("INPUT", cfg.INPUT, "IGNORE_REGIONS", IgnoreRegionsOptions),
     ):
@@ -257,10 +310,23 @@ def ohem_options(cfg: CfgNode | None) -> OHEMOptions:
     Raises:
         InputError: a value lies outside its range, or a key is unknown.
     """
-    node = {} if cfg is None else cfg.MODEL.ROI_HEADS.get("OHEM", {})
+    return _of_node(OHEMOptions, {} if cfg is None else cfg.MODEL.ROI_HEADS.get("OHEM", {}))
+
+
+def ohem_rpn_options(cfg: CfgNode) -> OHEMRPNOptions:
+    """
+    The options of mining among the anchors of a config.
+
+    Raises:
+        InputError: a value lies outside its range, or a key is unknown.
+    """
+    return _of_node(OHEMRPNOptions, cfg.MODEL.RPN.get("OHEM", {}))
+
+
+def _of_node(kind: type[_Mining], node: Any) -> _Mining:
     if not isinstance(node, Mapping):
-        raise _no_node("MODEL.ROI_HEADS.OHEM", node, OHEMOptions)
-    return options_by_name(OHEMOptions, node, of_config="MODEL.ROI_HEADS.OHEM.")
+        raise _no_node(kind.NODE, node, kind)
+    return options_by_name(kind, node, of_config=f"{kind.NODE}.")
 
 
 def box_voting_options(cfg: CfgNode | None) -> BoxVotingOptions:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from detectron2.layers import cat, ciou_loss, cross_entropy, diou_loss
+from detectron2.modeling.box_regression import Box2BoxTransform, Box2BoxTransformRotated
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import Instances
 from fvcore.nn import giou_loss, smooth_l1_loss
@@ -175,12 +176,43 @@ def _box_losses(
     column = gt_classes[foreground] if class_specific.shape[1] > 1 else 0
     deltas = class_specific[foreground, column]
 
-    losses: Tensor
-    transform = predictor.box2box_transform
-    if predictor.box_reg_loss_type == "smooth_l1":
-        targets = transform.get_deltas(proposal_boxes, gt_boxes)
-        losses = smooth_l1_loss(deltas, targets, beta=predictor.smooth_l1_beta).sum(dim=1)
-    else:
-        boxes = transform.apply_deltas(deltas, proposal_boxes)
-        losses = _IOU_LOSSES[predictor.box_reg_loss_type](boxes, gt_boxes)
+    losses = box_losses(
+        predictor.box2box_transform,
+        predictor.box_reg_loss_type,
+        predictor.smooth_l1_beta,
+        deltas,
+        proposal_boxes,
+        gt_boxes,
+    )
     return losses.new_zeros(len(gt_classes)).index_copy(0, foreground, losses)
+
+
+def box_losses(
+    transform: Box2BoxTransform | Box2BoxTransformRotated,
+    loss_type: str,
+    smooth_l1_beta: float,
+    deltas: Tensor,
+    boxes: Tensor,
+    gt_boxes: Tensor,
+) -> Tensor:
+    """
+    The box loss of each of F boxes on objects, as Detectron2's heads and RPN compute it.
+
+    Args:
+        transform: from boxes and deltas to boxes.
+        loss_type: "smooth_l1", "giou", "diou" or "ciou".
+        smooth_l1_beta: for the first.
+        deltas: (F, B), those that are predicted.
+        boxes: (F, B), B is 4 or for rotated boxes 5.
+        gt_boxes: (F, B), those of the objects.
+
+    Returns:
+        (F,), without weights.
+    """
+    losses: Tensor
+    if loss_type == "smooth_l1":
+        targets = transform.get_deltas(boxes, gt_boxes)
+        losses = smooth_l1_loss(deltas, targets, beta=smooth_l1_beta).sum(dim=1)
+    else:
+        losses = _IOU_LOSSES[loss_type](transform.apply_deltas(deltas, boxes), gt_boxes)
+    return losses

@@ -7,6 +7,13 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
+# The time of NMS grows with the square of the number of RoIs. So the costliest are looked at first,
+# this many times as many as are asked for, and more if most of these are duplicates.
+_AT_FIRST = 2
+# That waits for a GPU, which so many RoIs of an image are not worth: the 2,000 proposals that are
+# usual, and the ground truth.
+_AT_ONCE_ON_GPU = 2560
+
 
 @torch.no_grad()
 def select_hard_examples(
@@ -82,23 +89,28 @@ def select_hard_examples(
         num_images = int(image_ids.max()) + 1 if len(image_ids) else 0
     labels, image_ids = labels.long(), image_ids.long()
 
+    # What shares a budget.
+    if scope == "image":
+        shares, budget, num_shares = image_ids, num_samples, num_images
+    else:
+        shares, budget, num_shares = torch.zeros_like(image_ids), num_samples * num_images, 1
+
     finite = losses.isfinite()
     cost = losses.masked_fill(~finite, math.inf)
-    # Everything from here on is ordered by falling loss; stable, so that ties go by index.
-    ranking = cost.argsort(descending=True, stable=True)
-    if nms_thresh < 1:
-        groups = (image_ids * (num_classes + 1) + labels)[ranking]
-        # What is not finite is in a group of its own.
-        alone = num_images * (num_classes + 1) + torch.arange(len(groups), device=groups.device)
-        groups = torch.where(finite[ranking], groups, alone)
-        ranking = ranking[_survives_nms(boxes[ranking], groups, nms_thresh)]
-
-    if scope == "image":
-        shares, budget = image_ids[ranking], num_samples
-        num_shares = num_images
+    groups = image_ids * (num_classes + 1) + labels
+    # What is not finite is in a group of its own.
+    alone = num_images * (num_classes + 1) + torch.arange(len(groups), device=groups.device)
+    groups = torch.where(finite, groups, alone)
+    # Everything from here on is ordered by falling loss.
+    few = max(_AT_FIRST * num_samples, _AT_ONCE_ON_GPU if cost.is_cuda else 0)
+    if len(cost) <= few * num_images:
+        ranking = _ranked_survivors(cost, boxes, groups, nms_thresh)
     else:
-        shares, budget = torch.zeros_like(ranking), num_samples * num_images
-        num_shares = 1
+        is_apart = max_foreground_fraction is not None
+        queues = shares * 2 + (labels < num_classes) if is_apart else shares
+        ranking = _first_survivors(cost, boxes, groups, queues, nms_thresh, budget)
+
+    shares = shares[ranking]
     if max_foreground_fraction is None:
         selected = _rank_within(shares) < budget
     else:
@@ -110,6 +122,52 @@ def select_hard_examples(
 
     ranking = ranking[selected]
     return ranking[image_ids[ranking].argsort(stable=True)]
+
+
+def _ranked_survivors(cost: Tensor, boxes: Tensor, groups: Tensor, nms_thresh: float) -> Tensor:
+    """
+    Indices of what NMS among the RoIs of the same group leaves, by falling cost; stable, so that
+    ties go by index.
+    """
+    ranking = cost.argsort(descending=True, stable=True)
+    if nms_thresh < 1:
+        ranking = ranking[_survives_nms(boxes[ranking], groups[ranking], nms_thresh)]
+    return ranking
+
+
+def _first_survivors(
+    cost: Tensor, boxes: Tensor, groups: Tensor, queues: Tensor, nms_thresh: float, number: int
+) -> Tensor:
+    """
+    The first ``number`` of each queue that `_ranked_survivors` returns, and perhaps more. A RoI is
+    never suppressed by one of lower cost, so those at the end of a queue need not be looked at.
+
+    Args:
+        cost: (R,), without NaN.
+        boxes: (R, 4) or (R, 5).
+        groups: (R,) non-negative integers.
+        queues: (R,) non-negative integers. All RoIs of a group are in the same queue.
+    """
+    members = [(queues == x).nonzero().squeeze(1) for x in range(int(queues.max()) + 1)]
+    depth = _AT_FIRST * number
+    while True:
+        seen = torch.cat([x[_costliest(cost[x], depth)] for x in members])
+        seen = seen.sort().values  # for ties
+        ranking = seen[_ranked_survivors(cost[seen], boxes[seen], groups[seen], nms_thresh)]
+        found = queues[ranking].bincount(minlength=len(members)).tolist()
+        if all(len(x) <= depth or n >= number for x, n in zip(members, found)):
+            return ranking
+        depth *= 2
+
+
+def _costliest(cost: Tensor, number: int) -> Tensor:
+    """Indices of the ``number`` highest, of equal ones the first, or of all: in no order."""
+    if number >= len(cost):
+        return torch.arange(len(cost), device=cost.device)
+    least = cost.topk(number, sorted=False).values.min()
+    above = (cost > least).nonzero().squeeze(1)
+    equal = (cost == least).nonzero().squeeze(1)
+    return torch.cat([above, equal[: number - len(above)]])
 
 
 def _survives_nms(boxes: Tensor, groups: Tensor, nms_thresh: float) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 
 from detectron2.config import instantiate
 
-from ..config import SAMPLER_OPTIONS, OHEMOptions, config_key
+from ..config import SAMPLER_OPTIONS, MiningOptions, check_range, config_key
 from ..errors import InputError, shown
 from ..mining.samplers import SAMPLERS, Sampler
 from .arguments import arguments_of, unknown_argument
@@ -19,10 +19,8 @@ from .sampler_check import untrained_parameters
 
 logger = logging.getLogger(__name__)
 
-_KEY = config_key("sampler")
 
-
-def build_sampler(options: OHEMOptions, positive_fraction: float) -> Sampler:
+def build_sampler(options: MiningOptions, positive_fraction: float) -> Sampler:
     """
     Build the sampler that ``options.sampler`` names:
 
@@ -37,19 +35,20 @@ def build_sampler(options: OHEMOptions, positive_fraction: float) -> Sampler:
 
     Args:
         options: those of mining.
-        positive_fraction: ``MODEL.ROI_HEADS.POSITIVE_FRACTION``.
+        positive_fraction: ``MODEL.ROI_HEADS.POSITIVE_FRACTION``, or for anchors that of the RPN.
 
     Raises:
         InputError: there is no such sampler, it cannot be built, or an option that the sampler does
             not have differs from its default.
     """
-    found, arguments = _find(options.sampler)
+    key = config_key("sampler", options.NODE)
+    found, arguments = _find(options.sampler, key)
     is_class = inspect.isclass(found)
     is_registered = any(found is x for _, x in SAMPLERS)
     is_named = isinstance(options.sampler, (str, Mapping)) and not is_registered
     if (arguments and not is_class) or not _is_sampler(found, is_named):
         raise InputError(
-            f"{_KEY} is {_written(options.sampler)}, which is not a sampler: expected a class with "
+            f"{key} is {_written(options.sampler)}, which is not a sampler: expected a class with "
             "a method __call__(candidates, num_samples), or a function of candidates and "
             "num_samples"
         )
@@ -57,36 +56,41 @@ def build_sampler(options: OHEMOptions, positive_fraction: float) -> Sampler:
     name = getattr(found, "__name__", type(found).__name__)
     defaults = {f.name: f.default for f in fields(options)}
     settings: dict[str, Any] = {}
-    for option in SAMPLER_OPTIONS:
+    for option in (x for x in SAMPLER_OPTIONS if x in defaults):
         value = getattr(options, option)
         if option in known and option not in arguments:
             settings[option] = value
         elif value != defaults[option]:
-            reason = f"{_KEY} says it too" if option in arguments else f"{name} has no such setting"
+            reason = f"{key} says it too" if option in arguments else f"{name} has no such setting"
             raise InputError(
-                f"{config_key(option)} is {value!r}, but {reason}: expected {defaults[option]!r}, "
-                "the default"
+                f"{config_key(option, options.NODE)} is {value!r}, but {reason}: expected "
+                f"{defaults[option]!r}, the default"
             )
     if "positive_fraction" in known and "positive_fraction" not in arguments:
         settings["positive_fraction"] = positive_fraction
     if is_class:
-        _check_arguments(found, arguments, options.sampler)
-    sampler = _build(found, {**settings, **arguments}, options.sampler) if is_class else found
+        _check_arguments(found, arguments, options.sampler, key)
+    for option in arguments.keys() & SAMPLER_OPTIONS if is_registered else ():
+        words = f"{key} is {_written(options.sampler)}, and its {option} is"
+        check_range(option, arguments[option], words)
+    sampler = found
+    if is_class:
+        sampler = _build(found, {**settings, **arguments}, options.sampler, key)
     if parameters := untrained_parameters(sampler):
         logger.warning(
-            f"{_KEY} is {_written(options.sampler)}, which has parameters "
+            f"{key} is {_written(options.sampler)}, which has parameters "
             f"({', '.join(parameters)}) that are not learned: what a sampler returns carries no "
             "gradients. If it does not train them itself, set their requires_grad to False"
         )
     return sampler
 
 
-def _check_arguments(found: Any, arguments: Mapping[str, Any], sampler: object) -> None:
+def _check_arguments(found: Any, arguments: Mapping[str, Any], sampler: object, key: str) -> None:
     taken, takes_others = arguments_of(found, passes_on=lambda _: False)
     for name in () if takes_others else arguments:
         if name not in taken:
             raise InputError(
-                f"{_KEY} is {_written(sampler)}, but {unknown_argument(name, found, taken)}"
+                f"{key} is {_written(sampler)}, but {unknown_argument(name, found, taken)}"
             )
 
 
@@ -100,12 +104,12 @@ def _written(sampler: object) -> str:
     return f"L({name})({arguments})"
 
 
-def _build(found: Any, arguments: Mapping[str, Any], sampler: object) -> Sampler:
+def _build(found: Any, arguments: Mapping[str, Any], sampler: object, key: str) -> Sampler:
     try:
         return found(**arguments)
     except (Exception, SystemExit) as e:  # it may raise anything, and even end the program
         reason = str(e) if isinstance(e, (TypeError, ValueError)) else f"{type(e).__name__}: {e}"
-        raise InputError(f"{_KEY} is {_written(sampler)}, which cannot be built: {reason}") from e
+        raise InputError(f"{key} is {_written(sampler)}, which cannot be built: {reason}") from e
 
 
 def _is_sampler(found: Any, is_named: bool) -> bool:
@@ -138,12 +142,12 @@ def _takes(function: Any, *arguments: None) -> bool:
     return True
 
 
-def _find(sampler: object) -> tuple[Any, dict[str, Any]]:
+def _find(sampler: object, key: str) -> tuple[Any, dict[str, Any]]:
     """A class, or a sampler, and the arguments for the class."""
     if isinstance(sampler, Mapping):  # a node of a Python config
         target, arguments = sampler["_target_"], {k: v for k, v in sampler.items() if k[0] != "_"}
         return (
-            _find_by_name(target) if isinstance(target, str) else target,
+            _find_by_name(target, key) if isinstance(target, str) else target,
             {k: instantiate(v) for k, v in arguments.items()},
         )
     if not isinstance(sampler, str):
@@ -161,28 +165,28 @@ def _find(sampler: object) -> tuple[Any, dict[str, Any]]:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
         reason = f" ({e})" if type(e) is ValueError else ""
         raise InputError(
-            f"{_KEY} is {shown(sampler)}, expected a name such as OHEMSampler or "
+            f"{key} is {shown(sampler)}, expected a name such as OHEMSampler or "
             "my_module.MySampler (with a point), optionally with arguments, as in "
             f"MySampler(num_bins=3){reason}"
         ) from None
-    return _find_by_name(ast.unparse(call)), arguments
+    return _find_by_name(ast.unparse(call), key), arguments
 
 
-def _find_by_name(name: str) -> Callable[..., Any]:
+def _find_by_name(name: str, key: str) -> Callable[..., Any]:
     if name in SAMPLERS:
         return SAMPLERS.get(name)
     module, _, attribute = name.rpartition(".")
     registered = ", ".join(x for x, _ in SAMPLERS)
     expected = f"expected one of {registered}, or a class such as my_module.MySampler"
     if not module:
-        raise InputError(f"{_KEY} is {shown(name)}, {expected}")
+        raise InputError(f"{key} is {shown(name)}, {expected}")
     try:
         return getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as e:  # a module may raise anything, and even end the program
         is_plain = isinstance(e, (ImportError, AttributeError, SyntaxError, ValueError))
         reason = str(e) if is_plain else f"{type(e).__name__}: {e}"
         raise InputError(
-            f"{_KEY} is {shown(name)}, which cannot be imported ({reason}){_place(e)}: {expected}"
+            f"{key} is {shown(name)}, which cannot be imported ({reason}){_place(e)}: {expected}"
         ) from e
 
 

@@ -51,10 +51,14 @@ class IgnoreRegionsMixin(ExtendedRPN):
 
     def _subsample_labels(self, label: Tensor) -> Tensor:
         """See Detectron2's `RPN._subsample_labels`."""
+        return super()._subsample_labels(self._outside(label))
+
+    def _outside(self, label: Tensor) -> Tensor:
+        """The labels of the anchors of the next image: -1 for those that are left out."""
         is_left_out = None if self._left_out is None else next(self._left_out)
         if is_left_out is not None:
             label[is_left_out.to(label.device) & (label == 0)] = -1
-        return super()._subsample_labels(label)
+        return label
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()

@@ -10,7 +10,6 @@ from ..errors import InputError, shown
 from ..mining.candidates import Candidates, Selection, check_selection, name_of
 from ..mining.samplers import Sampler
 
-_KEY = config_key("sampler")
 _FIELDS = ("boxes", "labels", "image_ids", "loss_cls", "loss_box_reg")
 
 
@@ -20,6 +19,8 @@ def choose(
     num_samples: int,
     is_checked: bool,
     warn: Callable[[str], None],
+    key: str = config_key("sampler"),
+    chosen_for: tuple[str, str] = ("RoIs", "box head"),
 ) -> Selection:
     """
     Call a sampler.
@@ -30,6 +31,8 @@ def choose(
         num_samples: the budget of an image.
         is_checked: whether to look at all that it does, which waits for a GPU.
         warn: takes what is strange, but may be meant.
+        key: what names the sampler in a config.
+        chosen_for: what messages call the candidates, and what is trained on them.
 
     Returns:
         what it chooses.
@@ -37,10 +40,10 @@ def choose(
     Raises:
         InputError: it does what no sampler may.
     """
-    name = f"{_KEY}: the sampler {name_of(sampler)}"
+    (rois, part), name = chosen_for, f"{key}: the sampler {name_of(sampler)}"
     if not callable(sampler):
         raise InputError(
-            f"{_KEY}: the sampler is {shown(sampler)}, which cannot be called, expected one such "
+            f"{key}: the sampler is {shown(sampler)}, which cannot be called, expected one such "
             "as OHEMSampler()"
         )
     before = {k: x.clone() for k, x in _tensors(candidates)} if is_checked else {}
@@ -51,7 +54,7 @@ def choose(
     try:
         chosen = check_selection(selection, candidates, sampler, waits=is_checked)
     except InputError as e:
-        raise InputError(f"{_KEY}: {e}") from e
+        raise InputError(f"{key}: {e}") from e
     after = dict(_tensors(candidates))
     if changed := [k for k, x in before.items() if not _are_same(x, after.get(k))]:
         raise InputError(
@@ -60,11 +63,11 @@ def choose(
         )
     # Always in the same words, which are told once.
     if is_checked and len(candidates) and not len(chosen.indices):
-        warn(f"{name} chose none of the RoIs of a step, which does not train the box head")
+        warn(f"{name} chose none of the {rois} of a step, which does not train the {part}")
     elif is_checked and chosen.weights is not None and not chosen.weights.any():
-        warn(f"{name} gave all RoIs of a step the weight 0, which does not train the box head")
+        warn(f"{name} gave all {rois} of a step the weight 0, which does not train the {part}")
     elif is_checked and len(chosen.indices.unique()) < len(chosen.indices):
-        warn(f"{name} chose some RoIs of a step more than once, which count as often")
+        warn(f"{name} chose some {rois} of a step more than once, which count as often")
     return chosen
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetCatalog, DatasetMapper
 from detectron2.data.detection_utils import transform_instance_annotations
-from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY, ROI_HEADS_REGISTRY
 from detectron2.structures import Boxes
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..config import IgnoreRegionsOptions, ignore_regions_options, options_by_name
 from ..errors import InputError
 from ..modeling.ignore_regions import GroundTruth
-from ..modeling.ignore_rpn import COUNTERPARTS
+from ..modeling.ignore_rpn import COUNTERPARTS, IgnoreRegionsMixin
 from ..modeling.mixin import OHEMMixin
 
 logger = logging.getLogger(__name__)
@@ -120,7 +120,9 @@ def use_ignore_rpn(cfg: CfgNode) -> CfgNode:
         cfg.defrost()
         cfg.MODEL.PROPOSAL_GENERATOR.NAME = _BY_NAME[name]
         cfg.freeze()
-    _log_generator("MODEL.PROPOSAL_GENERATOR.NAME", name, _BY_NAME)
+    registry = PROPOSAL_GENERATOR_REGISTRY
+    generator = registry.get(name) if name in registry else None
+    _log_generator("MODEL.PROPOSAL_GENERATOR.NAME", name, generator)
     return cfg
 
 
@@ -163,7 +165,7 @@ def use_ignore_regions_lazily(cfg: DictConfig, names: Sequence[str]) -> None:
     if generator in COUNTERPARTS:
         cfg.model.proposal_generator["_target_"] = COUNTERPARTS[generator]
     name = str(getattr(generator, "__name__", generator))
-    _log_generator("model.proposal_generator", name, _BY_NAME)
+    _log_generator("model.proposal_generator", name, generator)
 
 
 def lazy_options(cfg: DictConfig) -> IgnoreRegionsOptions:
@@ -217,11 +219,13 @@ def _has_regions(names: Iterable[str], options: IgnoreRegionsOptions, ignores: b
     return True
 
 
-def _log_generator(key: str, name: str, known: Mapping[str, str]) -> None:
-    if name in known:
-        logger.info(f"{key} is {known[name]} in place of {name}")
-    elif name not in known.values() and name not in ("PrecomputedProposals", "None"):
+def _log_generator(key: str, name: str, generator: object) -> None:
+    if generator in COUNTERPARTS:
+        logger.info(f"{key} is {_BY_NAME[name]} in place of {name}")
+        return
+    ignores = isinstance(generator, type) and issubclass(generator, IgnoreRegionsMixin)
+    if not ignores and name not in ("PrecomputedProposals", "None"):
         logger.warning(
             f"{key} is {name}, which takes what lies in regions to ignore for background: expected "
-            f"one of {', '.join(known.values())}, or a class that extends IgnoreRegionsMixin"
+            f"one of {', '.join(_BY_NAME.values())}, or a class that extends IgnoreRegionsMixin"
         )

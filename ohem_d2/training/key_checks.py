@@ -12,6 +12,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.modeling import (
+    PROPOSAL_GENERATOR_REGISTRY,
     ROI_BOX_HEAD_REGISTRY,
     ROI_HEADS_REGISTRY,
     StandardROIHeads,
@@ -21,10 +22,17 @@ from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, RROIHea
 from detectron2.utils.registry import Registry
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from ..config import box_voting_options, config_key, ohem_options
+from ..config import (
+    MiningOptions,
+    box_voting_options,
+    config_key,
+    ohem_options,
+    ohem_rpn_options,
+)
 from ..errors import InputError, shown
 from ..modeling.box_voting import BoxVotingMixin
 from ..modeling.mixin import OHEMMixin
+from ..modeling.ohem_rpn import OHEMRPN
 from .key_rules import (
     FORMATS,
     LARGEST,
@@ -39,8 +47,8 @@ from .lazy_targets import target_of
 
 logger = logging.getLogger(__name__)
 
-# Detectron2's, and those of `ohem_d2.modeling.ignore_rpn`.
-_RPNS = ("RPN", "RRPN", "IgnoreRPN", "IgnoreRRPN")
+# Detectron2's, and this project's.
+_RPNS = ("RPN", "RRPN", "IgnoreRPN", "IgnoreRRPN", "OHEMRPN")
 # Those of Detectron2's architectures that would ignore MODEL.ROI_HEADS.NAME.
 _WITHOUT_ROI_HEADS = ("RetinaNet", "FCOS", "ProposalNetwork", "SemanticSegmentor")
 
@@ -81,22 +89,35 @@ def warn_of_long_warmup(cfg: CfgNode) -> None:
 
 
 def warn_of_unused_mining(cfg: CfgNode) -> None:
-    """Warn if settings of mining are changed, but the heads of a model do not mine."""
+    """Warn if settings of mining are changed, but the heads, or the RPN, of a model do not mine."""
     name, architecture = cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.META_ARCHITECTURE
-    mines = architecture not in _WITHOUT_ROI_HEADS and name in ROI_HEADS_REGISTRY
-    if mines and issubclass(ROI_HEADS_REGISTRY.get(name), OHEMMixin):
-        return
-    options = ohem_options(cfg)
+    has_heads = architecture not in _WITHOUT_ROI_HEADS
+    mines = has_heads and name in ROI_HEADS_REGISTRY
+    if not (mines and issubclass(ROI_HEADS_REGISTRY.get(name), OHEMMixin)):
+        heads = f"MODEL.ROI_HEADS.NAME is {name!r}, expected one that mines, such as OHEMROIHeads"
+        if not has_heads:
+            heads = f"MODEL.META_ARCHITECTURE is {architecture!r}, which has no RoI heads"
+        _warn_of_unused(ohem_options(cfg), heads)
+    generator = cfg.MODEL.PROPOSAL_GENERATOR.NAME
+    has_rpn = has_heads or architecture == "ProposalNetwork"
+    is_known = generator in PROPOSAL_GENERATOR_REGISTRY
+    if not (
+        has_rpn and is_known and issubclass(PROPOSAL_GENERATOR_REGISTRY.get(generator), OHEMRPN)
+    ):
+        words = f"MODEL.PROPOSAL_GENERATOR.NAME is {generator!r}, expected OHEMRPN"
+        if not has_rpn:
+            words = f"MODEL.META_ARCHITECTURE is {architecture!r}, which has no RPN"
+        _warn_of_unused(ohem_rpn_options(cfg), words)
+
+
+def _warn_of_unused(options: MiningOptions, reason: str) -> None:
     changed = [
-        f"{config_key(f.name)} is {shown(getattr(options, f.name))}"
+        f"{config_key(f.name, options.NODE)} is {shown(getattr(options, f.name))}"
         for f in fields(options)
         if getattr(options, f.name) != f.default
     ]
     if changed:
-        heads = f"MODEL.ROI_HEADS.NAME is {name!r}, expected one that mines, such as OHEMROIHeads"
-        if architecture in _WITHOUT_ROI_HEADS:
-            heads = f"MODEL.META_ARCHITECTURE is {architecture!r}, which has no RoI heads"
-        logger.warning(f"{' and '.join(changed)}, but nothing is mined: {heads}")
+        logger.warning(f"{' and '.join(changed)}, but nothing is mined: {reason}")
 
 
 def check_lazy_keys(cfg: DictConfig, training: bool = True) -> None:
@@ -363,7 +384,7 @@ def _relations_of_heads(cfg: CfgNode) -> Iterator[_Relation]:
     words = f"since MODEL.ROI_HEADS.NAME is {model.ROI_HEADS.NAME!r}"
     if model.PROPOSAL_GENERATOR.NAME in _RPNS:
         name = "RRPN" if rotated else "RPN"
-        fits = model.PROPOSAL_GENERATOR.NAME in (name, f"Ignore{name}")
+        fits = model.PROPOSAL_GENERATOR.NAME in (name, f"Ignore{name}", f"OHEM{name}")
         yield "MODEL.PROPOSAL_GENERATOR.NAME", fits, f"{name!r}, {words}"
     if issubclass(heads, StandardROIHeads):
         fits = (model.ROI_BOX_HEAD.POOLER_TYPE == "ROIAlignRotated") == rotated

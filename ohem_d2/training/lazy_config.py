@@ -29,6 +29,7 @@ _MISSING = object()
 # The project's nodes in a YAML config, and where they are in a Python config.
 _NODES_OF_YAML = {
     "MODEL.ROI_HEADS.OHEM": "model.roi_heads.ohem",
+    "MODEL.RPN.OHEM": "model.proposal_generator.ohem",
     "TEST.BOX_VOTING": "model.roi_heads.box_voting",
     "INPUT.IGNORE_REGIONS": "train.ignore_regions",
 }

@@ -9,7 +9,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
-from ..config import is_number, ohem_options
+from ..config import MiningOptions, is_number, ohem_options, ohem_rpn_options
 from ..errors import shown
 from ..modeling.timm_backbone import TimmBackbone
 from .key_checks import is_unused
@@ -118,15 +118,17 @@ def _of_yaml(cfg: CfgNode) -> Iterator[str]:
         parent: Any = cfg if node == "SOLVER" else model
         if is_there.get(node, True) and not is_unused(cfg, key) and parent[node][name] == 0:
             yield f"{key} is {parent[node][name]}: {words}"
-    if has_rpn:
+    if has_rpn and not (
+        model.PROPOSAL_GENERATOR.NAME == "OHEMRPN" and _is_hard_only(ohem_rpn_options(cfg))
+    ):
         yield from _of_sampling(
             ("MODEL.RPN.POSITIVE_FRACTION", model.RPN.POSITIVE_FRACTION),
             ("MODEL.RPN.BATCH_SIZE_PER_IMAGE", model.RPN.BATCH_SIZE_PER_IMAGE),
             "the RPN learns from no anchor on an object",
         )
-    options = ohem_options(cfg)
-    has_hard_only = options.sampler == "OHEMSampler" or options.hard_fraction == 1
-    if has_roi_heads and not (model.ROI_HEADS.NAME.startswith("OHEM") and has_hard_only):
+    if has_roi_heads and not (
+        model.ROI_HEADS.NAME.startswith("OHEM") and _is_hard_only(ohem_options(cfg))
+    ):
         yield from _of_sampling(
             ("MODEL.ROI_HEADS.POSITIVE_FRACTION", model.ROI_HEADS.POSITIVE_FRACTION),
             ("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", model.ROI_HEADS.BATCH_SIZE_PER_IMAGE),
@@ -140,6 +142,10 @@ def _of_yaml(cfg: CfgNode) -> Iterator[str]:
             f"SOLVER.WARMUP_FACTOR is {solver.WARMUP_FACTOR}, and SOLVER.WARMUP_METHOD is "
             f"'constant': nothing is learned in the first {solver.WARMUP_ITERS} iterations"
         )
+
+
+def _is_hard_only(options: MiningOptions) -> bool:
+    return str(options.sampler).startswith("OHEMSampler") or options.hard_fraction == 1
 
 
 def _of_python(cfg: DictConfig) -> Iterator[str]:

@@ -22,7 +22,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
-from ..config import check_start_iter, config_key, ohem_options
+from ..config import check_start_iter, config_key, ohem_options, ohem_rpn_options
 from ..data import (
     check_annotated,
     check_image_counts,
@@ -107,7 +107,8 @@ class Trainer(DefaultTrainer):
         Raises:
             InputError: it ends before it mines, or is to ignore regions, and has no heads that do.
         """
-        check_start_iter(ohem_options(cfg), config_key("start_iter"), cfg.SOLVER.MAX_ITER)
+        for options in (ohem_options(cfg), ohem_rpn_options(cfg)):
+            check_start_iter(options, config_key("start_iter", options.NODE), cfg.SOLVER.MAX_ITER)
         # Not the constructor of DefaultTrainer, whose steps these are: it distributes on GPUs only.
         TrainerBase.__init__(self)
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):

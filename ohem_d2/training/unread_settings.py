@@ -124,9 +124,9 @@ _READERS = (
             lambda cfg: cfg.MODEL.LOAD_PROPOSALS, "True"),
 )  # fmt: skip
 _TIMM, _TIMM_BACKBONE = "MODEL.TIMM.NAME", "build_timm_fpn_backbone"
-# `warn_of_unused_mining` tells of the first; and a model without RoI heads may not have the mining
-# ones of a config in the second.
-_LEFT_OUT = ("MODEL.ROI_HEADS.OHEM.", _HEADS)
+# `warn_of_unused_mining` tells of the first two; and a model without RoI heads may not have the
+# mining ones of a config in the last.
+_LEFT_OUT = ("MODEL.ROI_HEADS.OHEM.", "MODEL.RPN.OHEM.", _HEADS)
 
 
 def warn_of_unread_settings(cfg: CfgNode, training: bool, opts: Sequence[str]) -> None:

@@ -281,7 +281,7 @@ def test_all_variants_but_those_that_say_so_are_the_papers_way():
     halves = ("half", "quarter", "eighth", "half_random", "half_cls", "half_capped")
     halves += ("balanced", "half_even", "short_half", "shorter_half")
     halves += ("sampled_first_half", "sampling_ignoring", "half_unaware", "half_from_001")
-    halves += ("all_masks", "half_candidates", "quarter_candidates")
+    halves += ("all_masks", "half_candidates", "quarter_candidates", "half_rpn", "half_rpn_hard")
     # Those that have no such key.
     halves += ("iou_balanced", "prime_samples", "hard_pool", "in_proportion", "soft", "half_soft")
     assert others == {"quarter_hard": 0.25} | dict.fromkeys(halves, 0.5)

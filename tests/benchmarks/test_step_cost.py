@@ -105,12 +105,13 @@ def test_the_script_writes_a_page(capsys, monkeypatch, tmp_path):
     monkeypatch.setitem(step_cost.SWEEPS, "proposals", [40])
     page = tmp_path / "cost.md"
     command = f"step_cost.py --config-file {FPN} --size 64 64 --proposals 30 --rounds 1"
-    command += " --candidates 15 --sweep"
+    command += " --candidates 15 --rpn --sweep"
     arguments = [*command.split(), "proposals", "--title", "Small", "--output", str(page), "--"]
     monkeypatch.setattr(sys, "argv", [*arguments, *SHRINK_OPTS])
     step_cost.main()
     text = page.read_text()
-    for name in ("StandardROIHeads", "StandardROIHeads pooled by all cores", "OHEMROIHeads"):
+    for name in ("StandardROIHeads", "StandardROIHeads pooled by all cores", "OHEMROIHeads",
+                 "StandardROIHeads and OHEMRPN", "OHEMROIHeads and OHEMRPN"):  # fmt: skip
         assert re.search(rf"^\| {name} \| \d+\.\d+ \|", text, re.MULTILINE)
     assert re.search(r"^\| OHEMROIHeads of 15 candidates \| \d+\.\d+ \|", text, re.MULTILINE)
     assert "## Small" in text

@@ -7,11 +7,18 @@ from pathlib import Path
 import pytest
 from detectron2.config import get_cfg
 
-from ohem_d2 import BoxVotingOptions, IgnoreRegionsOptions, OHEMOptions, add_ohem_config
+from ohem_d2 import (
+    BoxVotingOptions,
+    IgnoreRegionsOptions,
+    OHEMOptions,
+    OHEMRPNOptions,
+    add_ohem_config,
+)
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OHEM, _, REST = (ROOT / "docs/keys.md").read_text("utf-8").partition("\n## Box voting\n")
+OHEM, _, ANCHORS = OHEM.partition("\n## Anchors of the RPN\n")
 BOX_VOTING, _, REST = REST.partition("\n## Regions to ignore\n")
 REGIONS, _, REST = REST.partition("\n## Data sets\n")
 DATA, _, TIMM = REST.partition("\n## A backbone of timm\n")
@@ -31,8 +38,13 @@ def defaults_of(options):
 
 @pytest.mark.parametrize(
     ("text", "options"),
-    [(OHEM, OHEMOptions), (BOX_VOTING, BoxVotingOptions), (REGIONS, IgnoreRegionsOptions)],
-    ids=["ohem", "vote", "ignore"],
+    [
+        (OHEM, OHEMOptions),
+        (ANCHORS, OHEMRPNOptions),
+        (BOX_VOTING, BoxVotingOptions),
+        (REGIONS, IgnoreRegionsOptions),
+    ],
+    ids=["ohem", "rpn", "vote", "ignore"],
 )
 def test_the_tables_have_every_key_with_its_default(text, options):
     assert defaults_in(text) == defaults_of(options)
@@ -59,6 +71,8 @@ def test_every_key_that_a_page_names_exists(page):
     named = set(re.findall(r"\bOHEM\.([A-Z_]+)", text))
     named |= {x.upper() for x in re.findall(r"\broi_heads\.ohem\.([a-z_]+)", text)}
     assert named <= defaults_of(OHEMOptions).keys()
+    named = {*re.findall(r"\bRPN\.OHEM\.([A-Z_]+)", text)}
+    assert named <= defaults_of(OHEMRPNOptions).keys()
     assert {*re.findall(r"\bBOX_VOTING\.([A-Z_]+)", text)} <= defaults_of(BoxVotingOptions).keys()
     named = {*re.findall(r"\bIGNORE_REGIONS\.([A-Z_]+)", text)}
     assert named <= defaults_of(IgnoreRegionsOptions).keys()

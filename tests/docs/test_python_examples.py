@@ -1,17 +1,19 @@
-"""The Python examples of docs/logging.md and docs/training.md do what their pages say."""
+"""The Python examples of pages do what their pages say."""
 
 import json
 import re
 from pathlib import Path
 
 import pytest
+from detectron2 import model_zoo
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from small_data import write_image, write_voc
 from small_models import SHRINK_OPTS
 
-from ohem_d2 import register_datasets
+from ohem_d2 import OHEMRPN, MixedSampler, register_datasets
 from ohem_d2.training.config_file import CONFIGS, load_config
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -46,6 +48,14 @@ def cfg(tmp_path, monkeypatch):
     register_datasets(cfg)
     (tmp_path / "output").mkdir()
     return cfg
+
+
+def test_a_python_config_with_an_rpn_that_mines():
+    model = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py").model
+    exec(block("mining_anchors.md", "rpn"), {"model": model})
+    rpn = instantiate(model.proposal_generator)
+    assert type(rpn) is OHEMRPN
+    assert rpn.sampler == MixedSampler(hard_fraction=0.25, positive_fraction=0.5)
 
 
 def test_the_hooks_log_each_step_when_it_is_written(cfg, monkeypatch):

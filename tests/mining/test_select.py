@@ -1,5 +1,6 @@
 import doctest
 import math
+from unittest import mock
 
 import pytest
 import reference
@@ -89,6 +90,25 @@ def test_equals_reference(device, dtype, drawn, how, name_num_images):
     assert selected.dtype == torch.int64
     assert selected.device.type == device
     assert selected.tolist() == expected(rows, **how)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@settings(max_examples=200, deadline=None)
+@given(rois(), settings_of_mining)
+def test_equals_reference_where_the_costliest_are_looked_at_first(device, drawn, how):
+    """As among the anchors of an RPN."""
+    few = {"_AT_FIRST": 1, "_AT_ONCE_ON_GPU": 0}
+    with mock.patch.multiple(select, **few):
+        _, rows = drawn
+        assert run(rows, device, **how).tolist() == expected(rows, **how)
+
+
+def test_duplicates_do_not_hide_the_rest():
+    """The hundred costliest are duplicates of one, so that more than those are looked at."""
+    rows = [(200.0 - i, A, BG, 0) for i in range(100)]
+    rows += [(50.0 - i, (20.0 * i, 50.0, 20.0 * i + 9, 59.0), BG, 0) for i in range(9)]
+    assert run(rows, num_samples=3).tolist() == [0, 100, 101]
+    assert run(rows, num_samples=3, max_foreground_fraction=0.5).tolist() == [0, 100, 101]
 
 
 @settings(max_examples=100, deadline=None)

@@ -228,6 +228,8 @@ def test_what_is_too_large_is_told_the_largest(key, value, expected):
 
 
 HARD = ["MODEL.ROI_HEADS.OHEM.HARD_FRACTION", "0.25"]
+HARD_RPN = ["MODEL.RPN.OHEM.HARD_FRACTION", "0.25"]
+OHEM_RPN = ["MODEL.PROPOSAL_GENERATOR.NAME", "OHEMRPN"]
 
 
 @pytest.mark.parametrize(
@@ -240,6 +242,12 @@ HARD = ["MODEL.ROI_HEADS.OHEM.HARD_FRACTION", "0.25"]
         (["MODEL.ROI_HEADS.NAME", "StandardROIHeads"], None),
         (["MODEL.ROI_HEADS.NAME", "StandardROIHeads", HARD[0], "0.5"], None),  # by default
         (HARD, None),
+        (HARD_RPN,
+         "MODEL.RPN.OHEM.HARD_FRACTION is 0.25, but .*GENERATOR.NAME is 'RPN', expected OHEMRPN"),
+        (["MODEL.META_ARCHITECTURE", "RetinaNet", *HARD_RPN, *OHEM_RPN],
+         "OHEM.HARD_FRACTION is 0.25, but .*META_ARCHITECTURE is 'RetinaNet', which has no RPN"),
+        (["MODEL.META_ARCHITECTURE", "ProposalNetwork", *HARD_RPN, *OHEM_RPN], None),
+        ([*HARD_RPN, *OHEM_RPN], None),
     ],
 )  # fmt: skip
 def test_settings_of_mining_for_heads_that_do_not_mine(caplog, opts, words):
@@ -252,6 +260,13 @@ def test_settings_of_mining_for_heads_that_do_not_mine(caplog, opts, words):
 def test_keys_of_training_do_not_matter_to_an_evaluation():
     cfg = load_config(QUICK_START, ["SOLVER.MAX_ITER", "0"])
     check_keys(cfg, training=False)
+
+
+def test_a_mining_rpn_keeps_the_rules_of_an_rpn():
+    check_keys(load_config(QUICK_START, OHEM_RPN))
+    opts = [*OHEM_RPN, "MODEL.LOAD_PROPOSALS", "True"]
+    with pytest.raises(InputError, match="LOAD_PROPOSALS is True, expected False, since .*OHEMRPN"):
+        check_keys(load_config(QUICK_START, opts))
 
 
 def test_heads_whose_boxes_do_not_vote():

@@ -169,6 +169,19 @@ def test_a_warm_up(tmp_path, voc):
     assert mines[:3] == [False, True, True]
 
 
+def test_a_mining_rpn(tmp_path, voc):
+    rpn = "model.proposal_generator"
+    opts = [*pairs(**TINY_R50, **voc), f"{rpn}._target_=ohem_d2.OHEMRPN"]
+    run = run_train_net(tmp_path, *opts, f"+{rpn}.ohem.start_iter=3", config=EXAMPLE)
+    assert run.returncode == 1
+    assert f"{rpn}.ohem.start_iter is 3, expected less than 3, the number of iter" in run.stderr
+    run = run_train_net(tmp_path, *opts, f"+{rpn}.ohem.start_iter=1", config=EXAMPLE)
+    assert run.returncode == 0, run.stderr
+    lines = (tmp_path / "out" / "metrics.json").read_text().splitlines()
+    mines = ["ohem_rpn/cost_of_selected" in json.loads(line) for line in lines]
+    assert mines[:3] == [False, True, True]
+
+
 def test_a_vitdet(tmp_path, coco):
     pytest.importorskip("timm")
     (tmp_path / "vitdet.py").write_text(VITDET)
@@ -299,6 +312,7 @@ def test_an_evaluation_needs_nothing_to_train_with():
     ("raised", "told"),
     [
         ("MODEL.ROI_HEADS.OHEM.SAMPLER is 'x'", "model.roi_heads.ohem.sampler is 'x'"),
+        ("MODEL.RPN.OHEM.SAMPLER is 'x'", "model.proposal_generator.ohem.sampler is 'x'"),
         ("x TEST.BOX_VOTING.ROUNDS and x", "x model.roi_heads.box_voting.rounds and x"),
         ("INPUT.IGNORE_REGIONS.ENABLED is 5", "train.ignore_regions.enabled is 5"),
         ("MODEL.WEIGHTS: 'x.pth' is empty", "train.init_checkpoint: 'x.pth' is empty"),

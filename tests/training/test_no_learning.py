@@ -22,6 +22,8 @@ MASK = str(ZOO / "COCO-InstanceSegmentation" / "mask_rcnn_R_50_FPN_1x.py")
 PLAIN = ["MODEL.ROI_HEADS.NAME", "StandardROIHeads"]
 HARD_ONLY = ["MODEL.ROI_HEADS.OHEM.HARD_FRACTION", "1.0"]
 FRACTION = ["MODEL.ROI_HEADS.POSITIVE_FRACTION", "0.0"]
+RPN_HARD_ONLY = ["MODEL.RPN.OHEM.HARD_FRACTION", "1.0",
+                 "MODEL.PROPOSAL_GENERATOR.NAME", "OHEMRPN"]  # fmt: skip
 HEADS, RPN = "model.roi_heads", "model.proposal_generator"
 
 
@@ -47,6 +49,7 @@ HEADS, RPN = "model.roi_heads", "model.proposal_generator"
         (KEYPOINTS, ["MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT", "0"], "keypoints are not learned"),
         # What the model does not have, or does not draw.
         (QUICK_START, [*FRACTION, *HARD_ONLY], None),
+        (QUICK_START, ["MODEL.RPN.POSITIVE_FRACTION", "0.0", *RPN_HARD_ONLY], None),
         (QUICK_START, ["MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT", "0"], None),
         (QUICK_START, ["MODEL.SEM_SEG_HEAD.LOSS_WEIGHT", "0"], None),
         (QUICK_START, ["MODEL.RETINANET.FOCAL_LOSS_ALPHA", "0.0"], None),

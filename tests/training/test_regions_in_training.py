@@ -21,7 +21,14 @@ from omegaconf import OmegaConf
 from small_data import HEIGHT, WIDTH, write_coco, write_voc
 from small_training import config, register_images
 
-from ohem_d2 import GroundTruth, IgnoreMapper, IgnoreRPN, OHEMROIHeads, register_datasets
+from ohem_d2 import (
+    OHEMRPN,
+    GroundTruth,
+    IgnoreMapper,
+    IgnoreRPN,
+    OHEMROIHeads,
+    register_datasets,
+)
 from ohem_d2.data.shapes import draw_image
 from ohem_d2.errors import InputError
 from ohem_d2.modeling.mixin import OHEMMixin
@@ -276,10 +283,22 @@ def test_difficult_objects_in_python_configs(images):
 
 
 def test_an_rpn_of_the_users_own_is_named(caplog):
-    ignore_regions._log_generator(
-        "MODEL.PROPOSAL_GENERATOR.NAME", "CenterNet", {"RPN": "IgnoreRPN"}
-    )
+    class CenterNet(RPN):
+        pass
+
+    key = "MODEL.PROPOSAL_GENERATOR.NAME"
+    ignore_regions._log_generator(key, "CenterNet", CenterNet)
     assert "is CenterNet, which takes what lies in regions to ignore for background" in caplog.text
+
+
+def test_an_rpn_that_mines_ignores_regions_itself(images, tmp_path, caplog):
+    name = marked(images, CROWD)
+    cfg = config(tmp_path, name, *MINING, "MODEL.PROPOSAL_GENERATOR.NAME", "OHEMRPN")
+    assert type(build_model(use_ignore_rpn(cfg)).proposal_generator) is OHEMRPN
+    cfg = lazy_config(generator=OHEMRPN)
+    use_ignore_regions_lazily(cfg, [name])
+    assert targets_of(cfg) == ["OHEMRPN", "IgnoreMapper"]
+    assert not [x for x in caplog.records if x.levelname == "WARNING"]
 
 
 def test_files_that_say_what_to_ignore(tmp_path):

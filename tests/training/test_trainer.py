@@ -241,6 +241,18 @@ def test_broken_weights_are_not_trained(tmp_path, voc):
             {"MODEL.ROI_HEADS.OHEM.START_ITER": 100000},
             "MODEL.ROI_HEADS.OHEM.START_ITER is 100000, expected less than ",
         ),
+        (
+            [],
+            None,
+            {"MODEL.RPN.OHEM.START_ITER": 100000},
+            "MODEL.RPN.OHEM.START_ITER is 100000, expected less than ",
+        ),
+        (
+            [],
+            None,
+            {"MODEL.PROPOSAL_GENERATOR.NAME": "OHEMRPN", "MODEL.RPN.OHEM.HARD_FRACTION": 2.0},
+            "MODEL.RPN.OHEM.HARD_FRACTION is 2.0, expected a number in (0, 1]",
+        ),
     ],
 )
 def test_mistakes_are_answered_by_one_line(tmp_path, args, config, settings, message):
