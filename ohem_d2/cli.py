@@ -257,6 +257,11 @@ example:
         help="how label errors are found: by what labels cost the model, or by cleanlab's scores",
     )
     parser.add_argument(
+        "--compare",
+        metavar="REPORT",
+        help="the folder of an earlier report on the same images, to compare its model with",
+    )
+    parser.add_argument(
         "opts",
         nargs="*",
         help="KEY VALUE pairs, MODEL.WEIGHTS above all; key=value for a .py config",
@@ -269,6 +274,8 @@ example:
         check_output_dir(
             "--output", args.output
         )  # as it was given: a path of '' is the current one
+        if args.compare is not None and (reason := wrong_name(args.compare)):
+            raise InputError(f"--compare is {args.compare!r}, which {reason}, expected a folder")
         with _interrupted_by_signals():
             write_report(
                 args.config_file,
@@ -277,6 +284,7 @@ example:
                 args.opts,
                 max_images=args.max_images,
                 ranking=args.label_errors,
+                compare=None if args.compare is None else Path(args.compare),
             )
     except InputError as e:
         sys.exit(f"error: {e}")

@@ -299,8 +299,9 @@ function pairCard(pair) {
 function showBehind(chosen) {
   behind = chosen;
   behindShown = 0;
-  $("behind-title").textContent = `${behind.title} (${behind.pairs.length})`;
+  $("behind-title").textContent = behind ? `${behind.title} (${behind.pairs.length})` : "";
   $("behind").replaceChildren();
+  if (!behind) return;
   if (behind.image !== undefined) {
     const figure = element("figure", "", {class: "whole-image"});
     figure.append(picture(behind.image, behind.all, true));
@@ -335,13 +336,19 @@ function drawModel() {
   drawImages(pairs);
 }
 
+// In place of the lists of examples.
+function showSection(name, button) {
+  document.body.classList.remove("deciding", "of-model", "of-both");
+  document.body.classList.add(name);
+  for (const b of $("lists").children) b.setAttribute("aria-pressed", b === button);
+  showBehind(null);
+}
+
 const modelList = {is_of_labels: false, of: [], error_types: []};
 const modelButton = element("button", "errors of detections", {type: "button", "aria-pressed": "false"});
 modelButton.addEventListener("click", () => {
   list = modelList;
-  document.body.classList.remove("deciding");
-  document.body.classList.add("of-model");
-  for (const b of $("lists").children) b.setAttribute("aria-pressed", b === modelButton);
+  showSection("of-model", modelButton);
   if ($("matrix").rows.length) return;
   const lowest = model.left_out ? detections.at(-1).score : 0;
   $("score").min = Math.ceil(100 * lowest) / 100;

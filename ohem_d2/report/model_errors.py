@@ -35,9 +35,7 @@ def as_model_errors(
         classes = np.array([a["category_id"] for a in of_image], dtype=int)
         found = f.detections
         truth = Truth(boxes[~is_region], classes[~is_region], boxes[is_region], classes[is_region])
-        found_boxes = found.boxes.copy()
-        found_boxes[:, 2:] -= found_boxes[:, :2]
-        m = match(found_boxes, found.classes, found.scores, truth)
+        m = match(found.boxes, found.classes, found.scores, truth)
         matches.append(m)
         missed = np.zeros(len(of_image), dtype=bool)
         missed[~is_region] = m.is_missed
@@ -55,7 +53,7 @@ def as_model_errors(
                     "error_type": "Miss" if missed[i] else None,
                 }
             )
-        annotations += _detections(m, found_boxes, image_id, ids, of_truth, len(annotations))
+        annotations += _detections(m, found.boxes, image_id, ids, of_truth, len(annotations))
     result = {
         **frame(records, dataset_name, TITLES["model_errors"]),
         "annotations": annotations,

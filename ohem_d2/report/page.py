@@ -18,15 +18,19 @@ from ..files import write_whole
 from ..mining.error_types import ERROR_TYPES, TIDE_NAMES
 from ..visualization import ERROR_COLORS
 from .coco_form import TITLES, package_version
+from .comparison import comparison_for_page
 from .label_errors import LABEL_ERRORS
 from .model_errors import for_page
 
 logger = logging.getLogger(__name__)
 
 _TEMPLATE = Path(__file__).with_name("report.html")
-_SCRIPTS = [Path(__file__).with_name(x) for x in ("decisions.js", "decide.js", "model_errors.js")]
+_SCRIPTS = [
+    Path(__file__).with_name(x)
+    for x in ("decisions.js", "decide.js", "model_errors.js", "comparison.js")
+]
 _MOST = 5000  # of each list are on the page
-_MOST_DETECTIONS = 200_000  # and of detections
+_MOST_DETECTIONS = 200_000  # and of detections, and of false positives of a comparison
 _CROP_SIZE = 260  # pixels of the longer side of a crop, whatever it shows
 _CONTEXT = 0.6  # of the longer side of what is shown, on each side
 _TRUTH_COLOR = (255, 255, 255)
@@ -60,15 +64,20 @@ def write_list(folder: Path, name: str, coco: dict) -> None:
 
     Args:
         folder: where to. It is made if need be.
-        name: "hard_examples", "label_errors" or "model_errors".
-        coco: what `as_coco` or `as_model_errors` returned.
+        name: "hard_examples", "label_errors", "model_errors" or "model_comparison".
+        coco: what `as_coco`, `as_model_errors` or `as_comparison` returned.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / f"{name}.json", json.dumps(coco, allow_nan=False))
 
 
 def write_page(
-    folder: Path, dataset_name: str, hard_examples: dict, label_errors: dict, model_errors: dict
+    folder: Path,
+    dataset_name: str,
+    hard_examples: dict,
+    label_errors: dict,
+    model_errors: dict,
+    comparison: dict | None = None,
 ) -> None:
     """
     Write crops of the first 5000 examples of each list, a page that opens from disk and shows
@@ -86,6 +95,7 @@ def write_page(
             stay null.
         label_errors: the same, of the same images.
         model_errors: what `as_model_errors` returned, of the same images.
+        comparison: what `as_comparison` returned, of the same images, if there is one.
 
     Raises:
         KeyboardInterrupt: it was interrupted; the page is written.
@@ -116,7 +126,8 @@ def write_page(
             logger.warning("Interrupted while drawing: the page has what is drawn")
             interrupt = e
         of_model = for_page(model_errors, _MOST_DETECTIONS)
-        _write_html(folder, dataset_name, hard_examples, lists, of_model)
+        of_both = comparison and comparison_for_page(comparison, _MOST_DETECTIONS)
+        _write_html(folder, dataset_name, hard_examples, lists, of_model, of_both)
     except OSError:
         _remove_crops(crops)
         raise
@@ -138,13 +149,20 @@ def _remove_crops(folder: Path) -> None:
 
 
 def _write_html(
-    folder: Path, dataset_name: str, coco: dict, lists: list[dict], of_model: dict
+    folder: Path,
+    dataset_name: str,
+    coco: dict,
+    lists: list[dict],
+    of_model: dict,
+    of_both: dict | None,
 ) -> None:
     """The page, with those examples of the lists that are drawn. `coco` has the images of all."""
     for each in lists:
         each["of"] = [x for x in each["of"] if x["crop"] is not None]
     shown = {x["image_id"] for each in lists for x in each["of"]}
     shown |= {x[0] for x in (*of_model["detections"], *of_model["labels"])}
+    if of_both is not None:
+        shown |= {x[1] for x in of_both["false_positives"]}
     images = [
         {**x, "url": Path(x["file_name"]).as_uri()} for x in coco["images"] if x["id"] in shown
     ]
@@ -158,6 +176,7 @@ def _write_html(
         "categories": coco["categories"],
         "lists": lists,
         "model": of_model,
+        "comparison": of_both,
         "colors": {
             error_type: f"rgb({', '.join(str(round(255 * c)) for c in color)})"
             for error_type, color in (_COLORS | _TIDE_COLORS).items()
