@@ -2,10 +2,10 @@
 // Two models on the same images: what each gets right that the other does not.
 // docs/model_errors.md tells how that is counted.
 
-const both = data.comparison;
 const MODELS = ["earlier", "now"];  // in this order, wherever there is one of each
 
 function compareModels() {
+  const both = read("model-comparison");
   const finderOf = found => found && {score: found[0], bbox: found[1]};
   const objects = both.labels.map(([image, category, bbox, ...found]) => ({label: {image, category, bbox}, found: found.map(finderOf)}));
   const mistakes = both.false_positives.map(([model, image, category, score, bbox, error, label, scoreOfOther]) =>
@@ -20,7 +20,7 @@ function compareModels() {
     $("compared").textContent = `Earlier: ${info.folder}. AP at an IoU of 0.5 was ${earlier.ap50.toFixed(1)}, and is ${now.ap50.toFixed(1)} now (${signed(difference.ap50)}).` +
       (changed ? ` Since that report, ${info.labels_new} labels are new and ${info.labels_gone} are gone. Both models are judged by those of now; by those of then, AP was ${info.ap50_then.toFixed(1)}.` : "");
     const costs = headed($("compared-costs"), [["error type"], ["cost, earlier"], ["now"], ["difference"], ["number, earlier"], ["now"]]);
-    for (const error of model.errors) {
+    for (const error of data.errors) {
       const row = costs.insertRow(), name = row.insertCell();
       name.append(swatch(error), element("span", error, {title: MEANINGS[error]}));
       numberCell(row, earlier.costs[error].toFixed(1));
@@ -30,13 +30,13 @@ function compareModels() {
       numberCell(row, now.numbers[error]);
     }
     const titles = [["class"], ["labels"], ["AP, earlier"], ["now"], ["difference"]];
-    const classes = headed($("compared-classes"), [...titles, ...model.errors.map(e => [`${e}, difference`, `what ${e} costs: ${MEANINGS[e]}`])]);
+    const classes = headed($("compared-classes"), [...titles, ...data.errors.map(e => [e, `difference of what ${e} costs: ${MEANINGS[e]}`])]);
     for (const c of [...both.categories].sort((a, b) => a.difference.ap50 - b.difference.ap50)) {
       const row = classes.insertRow();
       row.append(element("td", c.name));
       for (const text of [c.labels, c.earlier.ap50.toFixed(1), c.now.ap50.toFixed(1)]) numberCell(row, text);
       goodOrBad(numberCell(row, signed(c.difference.ap50)), c.difference.ap50);
-      for (const error of model.errors) goodOrBad(numberCell(row, signed(c.difference.costs[error])), -c.difference.costs[error]);
+      for (const error of data.errors) goodOrBad(numberCell(row, signed(c.difference.costs[error])), -c.difference.costs[error]);
     }
   }
 
@@ -58,9 +58,9 @@ function compareModels() {
       ["only earlier", "Objects that only the earlier model finds", objectsOf(true, false, 0)],
       ["only now", "Objects that only the model of now finds", objectsOf(false, true, 1)],
       ["by neither", "Objects that neither model finds", objectsOf(false, false, null)],
-      ["false positives of both", "False positives of now that the earlier model has as well", mistakesOf(1, false)],
-      ["only earlier", "False positives that only the earlier model has", mistakesOf(0, true)],
-      ["only now", "False positives that only the model of now has", mistakesOf(1, true)],
+      ["false positives: both", "False positives of now that the earlier model has as well", mistakesOf(1, false)],
+      ["false positives: only earlier", "False positives that only the earlier model has", mistakesOf(0, true)],
+      ["false positives: only now", "False positives that only the model of now has", mistakesOf(1, true)],
     ];
   }
 
@@ -88,19 +88,20 @@ function compareModels() {
     drawObjects();
   }
 
-  const button = element("button", "comparison with an earlier report", {type: "button", "aria-pressed": "false"});
-  button.addEventListener("click", () => {
-    list = modelList;
-    showSection("of-both", button);
-    if ($("compared-objects").rows.length) return;
-    const lowest = both.left_out ? Math.ceil(100 * mistakes.at(-1).detection.score) / 100 : 0;
-    for (const name of MODELS) $(`score-${name}`).min = lowest;
-    drawFigures();
-    toBest();
-  });
-  $("lists").append(button);
+  const lowest = both.left_out ? Math.ceil(100 * mistakes.at(-1).detection.score) / 100 : 0;
+  for (const name of MODELS) $(`score-${name}`).min = lowest;
+  drawFigures();
+  toBest();
   for (const name of MODELS) $(`score-${name}`).addEventListener("input", drawObjects);
   $("best-scores").addEventListener("click", toBest);
 }
 
-if (both) compareModels();
+if (data.is_compared) {
+  const button = element("button", "comparison with an earlier report", {type: "button", "aria-pressed": "false"});
+  button.addEventListener("click", () => {
+    list = modelList;
+    showSection("of-both", button);
+    if (!$("compared-objects").rows.length) compareModels();
+  });
+  $("lists").append(button);
+}

@@ -147,7 +147,6 @@ def for_page(model_errors: dict, most: int) -> dict:
     return {
         **{name: model_errors["info"][name] for name in ("ap50", "costs", "numbers")},
         "categories": model_errors["categories"],
-        "errors": list(ERRORS),
         "detections": detections,
         "left_out": len(found) - len(detections),
         "labels": [

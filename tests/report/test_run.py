@@ -308,7 +308,7 @@ def test_hostile_names(trained):
     assert [x["name"] for x in found["categories"]] == [hostile, "dog"]
     assert found["images"][0]["file_name"].endswith(f"{image}.jpg")
     page = (trained / "report/index.html").read_text(encoding="utf-8")
-    assert page.count("</script>") == 7
+    assert page.count("</script>") == 13
     assert "<img" not in page
 
 
