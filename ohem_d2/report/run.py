@@ -39,7 +39,7 @@ from .comparison import as_comparison
 from .earlier import EarlierReport, check_comparable, read_earlier
 from .hard_examples import Findings, build_mapper, check_model, look_at
 from .label_errors import by_cleanlab, by_loss
-from .model_errors import as_model_errors
+from .model_errors import ModelErrors
 from .page import write_list, write_page
 
 logger = logging.getLogger(__name__)
@@ -129,6 +129,7 @@ def _look_at_all(
     earlier: EarlierReport | None,
 ) -> None:
     seen: list[tuple[dict, Findings]] = []
+    of_model = ModelErrors(dataset)
     due = time.monotonic() + _PERIOD
     try:
         mapper = build_mapper(cfg)
@@ -141,7 +142,7 @@ def _look_at_all(
             size = {"height": x["height"], "width": x["width"]}  # which a record may lack
             seen.append(({**record, **size}, look_at(model, x)))
             if (start := time.monotonic()) >= due:
-                write_lists(output, dataset, seen, rank)
+                write_lists(output, dataset, seen, of_model, rank)
                 now = time.monotonic()
                 due = now + max(_PERIOD, (now - start) / _SHARE)
     except FloatingPointError as e:
@@ -154,7 +155,7 @@ def _look_at_all(
         raise
     finally:
         if seen:
-            write(output, dataset, seen, rank, earlier)
+            write(output, dataset, seen, of_model, rank, earlier)
     if not seen:
         raise InputError(f"no image of {dataset} was looked at, expected one or more")
 
@@ -163,17 +164,18 @@ def write(
     output: Path,
     dataset: str,
     seen: Sequence[tuple[dict, Findings]],
+    of_model: ModelErrors,
     rank: Callable,
     earlier: EarlierReport | None = None,
 ) -> None:
     """
     Rank what was found in the images that were looked at, compare it with an earlier report, if
-    there is one, and write it.
+    there is one, and write it. The arguments are those of `write_lists`.
 
     Raises:
         InputError: the folder cannot be written.
     """
-    lists = write_lists(output, dataset, seen, rank)
+    lists = write_lists(output, dataset, seen, of_model, rank)
     comparison = None
     if earlier is not None:
         records, findings = zip(*seen)
@@ -189,9 +191,9 @@ def write(
         f"Wrote {hard} hard examples and {errors} suspected label errors of {len(seen)} images: "
         f"open {output / 'index.html'}"
     )
-    of_model = lists[2]["info"]
-    each = ", ".join(f"{error} {cost:.1f}" for error, cost in of_model["costs"].items())
-    logger.info(f"AP50 is {of_model['ap50']:.1f}. What each error type costs: {each}")
+    info = lists[2]["info"]
+    each = ", ".join(f"{error} {cost:.1f}" for error, cost in info["costs"].items())
+    logger.info(f"AP50 is {info['ap50']:.1f}. What each error type costs: {each}")
     if comparison is not None:
         logger.info(_in_words(comparison["info"]))
 
@@ -215,13 +217,24 @@ def _in_words(of: dict) -> str:
 
 
 def write_lists(
-    output: Path, dataset: str, seen: Sequence[tuple[dict, Findings]], rank: Callable
+    output: Path,
+    dataset: str,
+    seen: Sequence[tuple[dict, Findings]],
+    of_model: ModelErrors,
+    rank: Callable,
 ) -> tuple[dict, dict, dict]:
     """
-    Write the lists without the page. The arguments are those of `write`.
+    Write the lists without the page.
+
+    Args:
+        output: the folder.
+        dataset: the registered data set.
+        seen: the record of each image that was looked at, and what was found in it.
+        of_model: the errors of the first ones of these, or of none; those of the others are added.
+        rank: how label errors are found, a value of `RANKINGS`.
 
     Returns:
-        what `as_coco` returned of the first two, and `as_model_errors` of the last.
+        what `as_coco` returned of the first two, and what `of_model` has.
 
     Raises:
         InputError: the folder cannot be written.
@@ -234,9 +247,11 @@ def write_lists(
         write_list(output, "hard_examples", coco)
         errors = as_coco(records, rank(findings), dataset, "label_errors")
         write_list(output, "label_errors", errors)
-        of_model = as_model_errors(records, findings, dataset)
-        write_list(output, "model_errors", of_model)
-    return coco, errors, of_model
+        for x in seen[len(of_model) :]:
+            of_model.add(*x)
+        result = of_model.result()
+        write_list(output, "model_errors", result)
+    return coco, errors, result
 
 
 @contextmanager
