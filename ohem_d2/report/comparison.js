@@ -18,7 +18,8 @@ function compareModels() {
     const {info} = both, {earlier, now, difference} = info;
     const changed = info.labels_new || info.labels_gone;
     $("compared").textContent = `Earlier: ${info.folder}. AP at an IoU of 0.5 was ${earlier.ap50.toFixed(1)}, and is ${now.ap50.toFixed(1)} now (${signed(difference.ap50)}).` +
-      (changed ? ` Since that report, ${info.labels_new} labels are new and ${info.labels_gone} are gone. Both models are judged by those of now; by those of then, AP was ${info.ap50_then.toFixed(1)}.` : "");
+      (changed ? ` Since that report, ${info.labels_new} labels are new and ${info.labels_gone} are gone. Both models are judged by those of now${info.ap50_then === null ? "" : `; by those of then, AP was ${info.ap50_then.toFixed(1)}`}.` : "") +
+      (info.images_then > data.number_of_images ? ` That report has ${info.images_then} images; only the ${data.number_of_images} of this one count.` : "");
     const costs = headed($("compared-costs"), [["error type"], ["cost, earlier"], ["now"], ["difference"], ["number, earlier"], ["now"]]);
     for (const error of data.errors) {
       const row = costs.insertRow(), name = row.insertCell();

@@ -36,8 +36,9 @@ def as_comparison(
         model_errors: what `as_model_errors` returned of these.
 
     Returns:
-        what `compare` returned; with the ``folder`` of the earlier report in ``info``, its AP by
-        the labels that there were (``ap50_then``), and how many labels are new since, and gone.
+        what `compare` returned; with the ``folder`` of the earlier report in ``info``, how many
+        images it has (``images_then``), its AP by the labels that there were (``ap50_then``; None
+        if it has more images), and how many labels are new since, and gone.
     """
     names = MetadataCatalog.get(dataset_name).thing_classes
     before = [
@@ -57,7 +58,8 @@ def as_comparison(
         gone += then - labels
     result["info"] |= {
         "folder": str(earlier.folder.absolute()),
-        "ap50_then": earlier.ap50,
+        "images_then": len(earlier.sizes),
+        "ap50_then": earlier.ap50 if len(earlier.sizes) == len(records) else None,
         "labels_new": new.total(),
         "labels_gone": gone.total(),
     }

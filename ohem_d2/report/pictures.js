@@ -2,6 +2,8 @@
 // Pictures that are parts of an image with boxes on it, whose units are the pixels of the image.
 
 const MARGIN = 0.6;  // around what a picture shows, of its longer side
+const STAY = 150;  // milliseconds in view before an image is read
+const waiting = new WeakMap();  // the timers of pictures
 
 function windowOf(image, boxes) {
   const left = Math.min(...boxes.map(b => b[0])), top = Math.min(...boxes.map(b => b[1]));
@@ -17,15 +19,19 @@ const svgElement = (tag, attributes) => {
   return e;
 };
 
-// Images are read once they come into view.
+// Images are read once they come into view, and not while one scrolls past: they may be large.
 const inView = new IntersectionObserver(entries => {
   for (const {isIntersecting, target} of entries) {
-    if (!isIntersecting) continue;
-    const image = target.querySelector("image");
-    image.setAttribute("href", image.dataset.url);
-    inView.unobserve(target);
+    clearTimeout(waiting.get(target));
+    if (isIntersecting) waiting.set(target, setTimeout(readImage, STAY, target));
   }
 }, {rootMargin: "400px"});
+
+function readImage(svg) {
+  const image = svg.querySelector("image");
+  image.setAttribute("href", image.dataset.url);
+  inView.unobserve(svg);
+}
 
 function partOf(image, viewBox) {
   const svg = svgElement("svg", {class: "picture", viewBox: viewBox.join(" ")});

@@ -192,3 +192,4 @@ def test_images_that_the_earlier_report_has_in_addition_do_not_count(tmp_path, d
     alone = compare(judged([(LABELS, BEFORE)]), judged([(LABELS, NOW)]))
     assert result["annotations"] == alone["annotations"]
     assert (result["info"]["labels_new"], result["info"]["labels_gone"]) == (0, 0)
+    assert (result["info"]["images_then"], result["info"]["ap50_then"]) == (2, None)

@@ -49,9 +49,9 @@ def dataset():
 
 @pytest.fixture
 def write(tmp_path, dataset):
-    """What writes a report, perhaps with a label less than now, and a newer one beside it."""
+    """What writes a report, perhaps with fewer labels, and a newer one, perhaps of fewer images."""
 
-    def write(labels_then=None):
+    def write(labels_then=None, images=None):
         cv2.imwrite(str(tmp_path / "x.png"), np.full((120, 160, 3), 90, np.uint8))
         records = []
         for i, (labels, _, _) in enumerate(IMAGES):
@@ -64,6 +64,7 @@ def write(tmp_path, dataset):
         then = [{**r, "annotations": r["annotations"][:labels_then]} for r in records]
         before = [findings(r, x[1]) for r, x in zip(then, IMAGES)]
         now = [findings(r, x[2]) for r, x in zip(records, IMAGES)]
+        records, now = records[:images], now[:images]
         folder = tmp_path / f"earlier {HOSTILE.replace('/', '_')}"
         write_list(folder, "model_errors", as_model_errors(then, before, dataset))
         of_now = as_model_errors(records, now, dataset)
@@ -171,6 +172,12 @@ def test_labels_that_changed_are_told_of(write, request):
         "Since that report, 1 labels are new and 0 are gone. Both models are judged by those of now"
         in page.texts("#compared")[0]
     )
+
+
+def test_images_that_do_not_count_are_told_of(write, request):
+    write(labels_then=2, images=1)
+    text = request.getfixturevalue("open_page").texts("#compared")[0]
+    assert "judged by those of now. That report has 2 images; only the 1 of this one count." in text
 
 
 def test_a_report_without_an_earlier_one_has_no_comparison(tmp_path, dataset):
