@@ -49,6 +49,7 @@ from ohem_d2.relabel.run import relabel
 from ohem_d2.relabel.suspects import read_suspects
 from ohem_d2.report.hard_examples import build_mapper, look_at
 from ohem_d2.report.label_errors import by_loss
+from ohem_d2.report.model_errors import ModelErrors
 from ohem_d2.report.run import load_records, write_lists
 from ohem_d2.training.checks import check_output_dir
 
@@ -148,9 +149,8 @@ def train(cfg: CfgNode, suspects: Path | None = None) -> list[dict]:
         mapper = build_mapper(cfg)
         records = load_records(name, None)
         looked = tqdm(records, desc="looking", unit="image", leave=False)
-        write_lists(
-            suspects, name, [(x, look_at(trainer.model, mapper(x))) for x in looked], by_loss
-        )
+        seen = [(x, look_at(trainer.model, mapper(x))) for x in looked]
+        write_lists(suspects, name, seen, ModelErrors(name), by_loss)
         write_whole(suspects / "settings.json", json.dumps(settings_of(cfg)))
     return curve.points
 

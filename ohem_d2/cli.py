@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from typing import Any, NoReturn
 
 from detectron2.engine import default_argument_parser, launch
 from detectron2.utils import comm
@@ -21,6 +20,7 @@ from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from . import __version__
+from .arguments import parser_of
 from .data import ADDRESSES
 from .errors import InputError
 from .paths import wrong_name
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: the command line, without the name of the program; that of this process by default.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser = _parser(
+    parser = parser_of(
         "ohem-d2",
         "Online hard example mining for Detectron2.",
         "commands:\n"
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(argv: Sequence[str], prog: str | None = None) -> None:
     """Train or evaluate a detector with online hard example mining."""
-    parser = _parser(
+    parser = parser_of(
         prog,
         train.__doc__,
         """
@@ -176,7 +176,7 @@ def _where_logged() -> str:
 
 def report(argv: Sequence[str], prog: str | None = None) -> None:
     """Write down what a trained model finds hard in a data set, and labels that may be wrong."""
-    parser = _parser(
+    parser = parser_of(
         prog,
         report.__doc__,
         """
@@ -201,6 +201,11 @@ example:
         help="how label errors are found: by what labels cost the model, or by cleanlab's scores",
     )
     parser.add_argument(
+        "--compare",
+        metavar="REPORT",
+        help="the folder of an earlier report on the same images, to compare its model with",
+    )
+    parser.add_argument(
         "opts",
         nargs="*",
         help="KEY VALUE pairs, MODEL.WEIGHTS above all; key=value for a .py config",
@@ -213,6 +218,8 @@ example:
         check_output_dir(
             "--output", args.output
         )  # as it was given: a path of '' is the current one
+        if args.compare is not None and (reason := wrong_name(args.compare)):
+            raise InputError(f"--compare is {args.compare!r}, which {reason}, expected a folder")
         with _interrupted_by_signals():
             write_report(
                 args.config_file,
@@ -221,6 +228,7 @@ example:
                 args.opts,
                 max_images=args.max_images,
                 ranking=args.label_errors,
+                compare=None if args.compare is None else Path(args.compare),
             )
     except InputError as e:
         sys.exit(f"error: {e}")
@@ -249,7 +257,7 @@ def _interrupted_by_signals() -> Iterator[None]:
 
 def data(argv: Sequence[str], prog: str | None = None) -> None:
     """Look at a data set before any training: what is in it, and what is odd."""
-    parser = _parser(
+    parser = parser_of(
         prog,
         data.__doc__,
         """
@@ -281,7 +289,7 @@ example:
 
 def relabel(argv: Sequence[str], prog: str | None = None) -> None:
     """Correct the labels of a data set by decisions on suspected label errors."""
-    parser = _parser(
+    parser = parser_of(
         prog,
         relabel.__doc__,
         """
@@ -313,7 +321,7 @@ example:
 
 def suspects(argv: Sequence[str], prog: str | None = None) -> None:
     """Take the suspected label errors of a report to a labelling tool, and back as decisions."""
-    parser = _parser(
+    parser = parser_of(
         prog,
         suspects.__doc__,
         """
@@ -345,7 +353,7 @@ def proposals(argv: Sequence[str], prog: str | None = None) -> None:
     """Compute the selective search proposals of a data set, as Fast R-CNN learns from."""
     from .data.selective_search import MODES, compute_proposals  # which needs Unix
 
-    parser = _parser(
+    parser = parser_of(
         prog,
         proposals.__doc__,
         """
@@ -380,47 +388,6 @@ example:
     except KeyboardInterrupt as e:
         print(f"interrupted: {e}", file=sys.stderr)
         sys.exit(130)  # as a shell has it of what Ctrl-C stops
-
-
-class _Parser(argparse.ArgumentParser):
-    """Answers what it does not understand in one line, as everything else here does."""
-
-    def parse_known_args(self, args=None, namespace=None):
-        """See argparse."""
-        self._given: set[str] = set()
-        if "--opts" in (sys.argv[1:] if args is None else args):  # as Detectron2's demo has it
-            self.error("there is no --opts: settings come last, without a name")
-        return super().parse_known_args(args, namespace)
-
-    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """Called by argparse for each argument that is there, the last of which would count."""
-        if action.option_strings and action.nargs is None:
-            if action.dest in self._given:
-                option = "/".join(action.option_strings)
-                self.error(f"argument {option} is given twice, expected once")
-            self._given.add(action.dest)
-        return super()._get_values(action, arg_strings)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} ('{self.prog} --help' tells the arguments)\n")
-
-
-def _parser(
-    prog: str | None,
-    description: str | None,
-    epilog: str,
-    parent: argparse.ArgumentParser | None = None,
-) -> argparse.ArgumentParser:
-    """A parser whose help shows the lines of the epilog as they are, perhaps with the arguments of
-    another."""
-    return _Parser(
-        prog=prog,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=epilog,
-        parents=[] if parent is None else [parent],
-        add_help=parent is None,
-    )
 
 
 def _find_own_modules() -> None:

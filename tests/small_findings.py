@@ -1,14 +1,12 @@
 """What a model finds in an image, made up."""
 
 import numpy as np
-from detectron2.structures import BoxMode
 
 from ohem_d2.report.hard_examples import Detections, Findings
 
 
 def findings(record, detections):
     """`detections`: of (XYWH box, class, score). Labels and regions are those of the record."""
-    boxes = [BoxMode.convert(list(x[0]), BoxMode.XYWH_ABS, BoxMode.XYXY_ABS) for x in detections]
     regions = [i for i, a in enumerate(record["annotations"]) if a["iscrowd"]]
     none, no_boxes = np.zeros(0), np.zeros((0, 4))
     return Findings(
@@ -26,7 +24,7 @@ def findings(record, detections):
         regions=no_boxes,
         region_positions=np.array(regions, dtype=int),
         detections=Detections(
-            boxes=np.array(boxes, dtype=float).reshape(-1, 4),
+            boxes=np.array([x[0] for x in detections], dtype=float).reshape(-1, 4),
             classes=np.array([x[1] for x in detections], dtype=int),
             scores=np.array([x[2] for x in detections], dtype=float),
         ),

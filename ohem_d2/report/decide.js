@@ -32,8 +32,6 @@ function mark(e, x) {
   for (const b of e.querySelectorAll("button[data-verdict]")) b.setAttribute("aria-pressed", b.dataset.verdict === verdict);
 }
 
-const cardOf = x => $("gallery").querySelector(`figure[data-id="${x.id}"]`);
-
 function refresh(files) {
   for (const file of files) {
     for (const x of suspectsIn.get(file) ?? []) {
@@ -52,9 +50,7 @@ function refresh(files) {
 
 // Of undecided suspects only, one that is decided goes when another comes into view.
 function drop(x) {
-  cardOf(x)?.remove();
-  found.splice(found.indexOf(x), 1);
-  shown -= 1;
+  takeOff(x);
   count();
 }
 
@@ -66,10 +62,10 @@ function view(x = null) {
   }
   current = x;
   drag = null;
-  while (x && shown < found.length && !cardOf(x)) more();
-  if (x) {
-    cardOf(x).setAttribute("aria-current", "true");
-    if (last && last !== x) cardOf(x).scrollIntoView({block: "nearest"});
+  const card = x && broughtIn(x);
+  if (card) {
+    card.setAttribute("aria-current", "true");
+    if (last && last !== x) card.scrollIntoView({block: "nearest"});
   }
   if (last !== x) setPicture();
   draw();
@@ -115,7 +111,7 @@ function setPicture() {
 
 // Where the image itself cannot be shown, its crop is.
 function setCrop() {
-  if (!current || $("picture").getAttribute("href") === current.crop) return;
+  if (!current?.crop || $("picture").getAttribute("href") === current.crop) return;
   $("picture").setAttribute("href", current.crop);
   setBox($("picture"), current.crop_bbox);
 }
@@ -153,7 +149,7 @@ function draw() {
   $("suspicion").replaceChildren(swatch(x.error_type), element("b", x.error_type),
     `: ${truth}, the model ${seen} (${x.score.toFixed(2)}) `,
     element("span", `${found.indexOf(x) + 1} of ${found.length}, ${fileOf(x)}`, {class: "soft"}));
-  const [left, top, width, height] = isWhole ? [0, 0, image.width, image.height] : x.crop_bbox;
+  const [left, top, width, height] = isWhole ? [0, 0, image.width, image.height] : partShown(x);
   svg.setAttribute("viewBox", `${left} ${top} ${width} ${height}`);
   const [labelHalo, boxHalo] = svg.querySelectorAll(".halo");
   const nearest = label ? label.bbox : x.true_bbox;
@@ -301,7 +297,7 @@ $("loaded-file").addEventListener("change", async event => {
 });
 // Another window of the same data has decided.
 window.addEventListener("storage", event => {
-  if (event.key !== KEY) return;
+  if (event.key !== KEY || !suspects) return;
   steps.length = 0;
   recall();
   if (list.is_of_labels) show();
@@ -313,4 +309,3 @@ const onResize = new ResizeObserver(() => {
 });
 onResize.observe($("filters"));
 onResize.observe($("view"));
-recall();

@@ -5,9 +5,8 @@
 const KEY = `ohem-d2 decisions: ${data.dataset} in ${data.folder}`;
 const VERDICTS = {accept: "accepted", reject: "rejected", ignore: "to ignore"};
 const SAME = 0.5;  // IoU from which on suspects without a label are of one thing
-const suspects = data.lists.find(x => x.is_of_labels).of;
+let suspects = null, suspectsIn;  // all of them, and those of each file, once they are shown
 const fileIn = x => images.get(x.image_id).file_name;  // with its folder, as decisions name it
-const suspectsIn = groupBy(suspects, fileIn);
 const decisionsIn = new Map();  // of files, also those of suspects that this report does not list
 const decisionOf = new Map();  // of suspects
 const steps = [];  // to be undone: {removed, added, suspect}
@@ -20,6 +19,13 @@ function groupBy(all, keyOf) {
     groups.get(key).push(x);
   }
   return groups;
+}
+
+function readSuspects() {
+  if (suspects) return;
+  suspects = list.of;
+  suspectsIn = groupBy(suspects, fileIn);
+  recall();
 }
 
 // What is suspected, and what is decided

@@ -72,7 +72,7 @@ class HardExample:
 class Detections:
     """The D boxes that inference finds in an image, as an evaluator gets them."""
 
-    # (D, 4) float64 XYXY in pixels of the image file, (D,) int64 and (D,) float64.
+    # (D, 4) float64 XYWH in pixels of the image file, (D,) int64 and (D,) float64.
     boxes: np.ndarray
     classes: np.ndarray
     scores: np.ndarray
@@ -280,11 +280,13 @@ def _detect(
         model.proposal_generator.eval()
         proposals, _ = model.proposal_generator(images, features, None)
     (found,), _ = model.roi_heads(images, features, proposals, None)
-    boxes = ("pred_boxes", "pred_classes", "scores")  # masks and keypoints are not looked at
-    found = Instances(found.image_size, **{name: found.get(name) for name in boxes})
+    names = ("pred_boxes", "pred_classes", "scores")  # masks and keypoints are not looked at
+    found = Instances(found.image_size, **{name: found.get(name) for name in names})
     found = detector_postprocess(found, x["height"], x["width"])
+    boxes = found.pred_boxes.tensor.double().cpu().numpy()
+    boxes[:, 2:] -= boxes[:, :2]
     return Detections(
-        boxes=found.pred_boxes.tensor.double().cpu().numpy(),
+        boxes=boxes,
         classes=found.pred_classes.cpu().numpy(),
         scores=found.scores.double().cpu().numpy(),
     )

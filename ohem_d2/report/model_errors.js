@@ -12,14 +12,18 @@ const MEANINGS = {
 };
 const BACKGROUND = -1;
 const MOST_CLASSES = 40, MOST_IMAGES = 1000;  // that are shown at a time
-const MARGIN = 0.6;  // around what a picture shows, of its longer side
-const model = data.model;
-const labels = model.labels.map(([image, category, bbox, isMissed]) => ({image, category, bbox, isMissed}));
-const detections = model.detections.map(([image, category, score, bbox, error, label, others]) =>
-  ({image, category, score, bbox, error, label: label === null ? null : labels[label], others: others.map(i => labels[i])}));
+let model, labels, detections;  // which are read when they are asked for
 const isRight = d => d.error === "";
 let order = "errors";  // of the images
 let behind = null, behindShown = 0;  // {title, pairs}: what the pictures are of
+
+function readModel() {
+  if (model) return;
+  model = read("model-errors");
+  labels = model.labels.map(([image, category, bbox, isMissed]) => ({image, category, bbox, isMissed}));
+  detections = model.detections.map(([image, category, score, bbox, error, label, others]) =>
+    ({image, category, score, bbox, error, label: label === null ? null : labels[label], others: others.map(i => labels[i])}));
+}
 
 // Counting
 
@@ -116,7 +120,7 @@ function drawCosts() {
   $("ap50").textContent = `AP at an IoU of 0.5 is ${model.ap50.toFixed(1)}. It would rise by so much if all errors of a type were repaired, and no others:`;
   const body = headed($("costs"), [["error type"], ["cost"], [""], ["number"], [""]]);
   const most = Math.max(...Object.values(model.costs), 1e-9);
-  for (const error of model.errors) {
+  for (const error of data.errors) {
     const row = body.insertRow(), cost = model.costs[error];
     const name = row.insertCell();
     name.append(swatch(error), link(error, "show them", () => showType(error)));
@@ -127,14 +131,14 @@ function drawCosts() {
     numberCell(row, model.numbers[error]);
     row.append(element("td", MEANINGS[error], {class: "soft"}));
   }
-  const byClass = headed($("costs-by-class"), [["class"], ["AP"], ["labels"], ...model.errors.map(e => [e, MEANINGS[e]])]);
+  const byClass = headed($("costs-by-class"), [["class"], ["AP"], ["labels"], ...data.errors.map(e => [e, MEANINGS[e]])]);
   const highest = Math.max(...model.categories.flatMap(c => Object.values(c.costs)), 1e-9);
   for (const c of [...model.categories].sort((a, b) => a.ap50 - b.ap50)) {
     const row = byClass.insertRow();
     row.append(element("td", c.name));
     numberCell(row, c.ap50.toFixed(1));
     numberCell(row, c.labels);
-    for (const error of model.errors) {
+    for (const error of data.errors) {
       const number = c.numbers[error];
       const cell = numberCell(row, number ? link(c.costs[error].toFixed(1), `${number} of ${error}`, () => showType(error, c.id)) : "");
       cell.style.background = shade("210, 80, 0", c.costs[error] / highest);
@@ -228,52 +232,23 @@ function drawImages(pairs) {
   $("images-title").textContent = all.length > MOST_IMAGES ? `The ${MOST_IMAGES} worst images of ${all.length}` : "Images, the worst first";
 }
 
-// Pictures: the image itself, with boxes, whose units are its pixels
-
-function windowOf(image, boxes) {
-  const left = Math.min(...boxes.map(b => b[0])), top = Math.min(...boxes.map(b => b[1]));
-  const right = Math.max(...boxes.map(b => b[0] + b[2])), bottom = Math.max(...boxes.map(b => b[1] + b[3]));
-  const margin = MARGIN * Math.max(right - left, bottom - top, 8);
-  const [x, y] = [Math.max(0, left - margin), Math.max(0, top - margin)];
-  return [x, y, Math.max(1, Math.min(image.width, right + margin) - x), Math.max(1, Math.min(image.height, bottom + margin) - y)];
-}
-
-const svgElement = (tag, attributes) => {
-  const e = document.createElementNS($("view").namespaceURI, tag);
-  for (const [key, value] of Object.entries(attributes)) e.setAttribute(key, value);
-  return e;
-};
+// Pictures
 
 function picture(imageId, pairs, isWhole) {
   const image = images.get(imageId);
   const boxes = pairs.flatMap(p => [labelNear(p)?.bbox, p.detection?.bbox]).filter(Boolean);
   const around = windowOf(image, boxes), whole = [0, 0, image.width, image.height];
-  const svg = svgElement("svg", {class: "picture", viewBox: (isWhole ? whole : around).join(" ")});
-  svg.append(svgElement("image", {preserveAspectRatio: "none", width: image.width, height: image.height, "data-url": image.url}));
-  const drawBox = ([x, y, width, height], kind, color) => svg.append(
-    svgElement("rect", {class: "halo", x, y, width, height}),
-    svgElement("rect", {class: kind, x, y, width, height, style: `stroke: ${color}`}));
+  const svg = partOf(image, isWhole ? whole : around);
   for (const pair of pairs) {
     const label = labelNear(pair), {detection} = pair;
-    if (label) drawBox(label.bbox, "label", detection ? "#fff" : data.colors.Miss);
-    if (detection) drawBox(detection.bbox, "detection", data.colors[kindOf(pair)]);
+    if (label) drawBox(svg, label.bbox, "label", detection ? "#fff" : data.colors.Miss);
+    if (detection) drawBox(svg, detection.bbox, "detection", data.colors[kindOf(pair)]);
   }
   if (!isWhole) {
     svg.addEventListener("click", () => svg.setAttribute("viewBox", (svg.classList.toggle("whole") ? whole : around).join(" ")));
   }
-  inView.observe(svg);
   return svg;
 }
-
-// Images are read once they come into view.
-const inView = new IntersectionObserver(entries => {
-  for (const {isIntersecting, target} of entries) {
-    if (!isIntersecting) continue;
-    const image = target.querySelector("image");
-    image.setAttribute("href", image.dataset.url);
-    inView.unobserve(target);
-  }
-}, {rootMargin: "400px"});
 
 function kindOf({label, detection}) {
   if (!detection) return "Miss";
@@ -299,8 +274,9 @@ function pairCard(pair) {
 function showBehind(chosen) {
   behind = chosen;
   behindShown = 0;
-  $("behind-title").textContent = `${behind.title} (${behind.pairs.length})`;
+  $("behind-title").textContent = behind ? `${behind.title} (${behind.pairs.length})` : "";
   $("behind").replaceChildren();
+  if (!behind) return;
   if (behind.image !== undefined) {
     const figure = element("figure", "", {class: "whole-image"});
     figure.append(picture(behind.image, behind.all, true));
@@ -335,13 +311,20 @@ function drawModel() {
   drawImages(pairs);
 }
 
+// In place of the lists of examples.
+function showSection(name, button) {
+  document.body.classList.remove("deciding", "of-model", "of-both");
+  document.body.classList.add(name);
+  for (const b of $("lists").children) b.setAttribute("aria-pressed", b === button);
+  showBehind(null);
+}
+
 const modelList = {is_of_labels: false, of: [], error_types: []};
 const modelButton = element("button", "errors of detections", {type: "button", "aria-pressed": "false"});
 modelButton.addEventListener("click", () => {
   list = modelList;
-  document.body.classList.remove("deciding");
-  document.body.classList.add("of-model");
-  for (const b of $("lists").children) b.setAttribute("aria-pressed", b === modelButton);
+  showSection("of-model", modelButton);
+  readModel();
   if ($("matrix").rows.length) return;
   const lowest = model.left_out ? detections.at(-1).score : 0;
   $("score").min = Math.ceil(100 * lowest) / 100;

@@ -1,6 +1,7 @@
 """The errors of a model's detections, in COCO's format: their types, and what these cost in AP."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from detectron2.data import MetadataCatalog
@@ -25,44 +26,82 @@ def as_model_errors(
         what a JSON file of COCO's has, with the detections as annotations, and ``labels``; see
         docs/model_errors.md for their fields.
     """
-    ids, image_ids = category_ids(dataset_name), ids_of_images(records)
-    annotations: list[dict] = []
-    labels: list[dict] = []
-    matches = []
-    for image_id, record, f in zip(image_ids, records, findings):
-        of_image, is_region = _labels_of(record, f)
+    errors = ModelErrors(dataset_name)
+    for record, f in zip(records, findings):
+        errors.add(record, f)
+    return errors.result()
+
+
+@dataclass(frozen=True)
+class _OfImage:
+    record: dict
+    matches: Matches
+    labels: list[dict]
+    annotations: list[dict]
+    # How many there are with those of all images before.
+    num_labels: int
+    num_annotations: int
+
+
+class ModelErrors:
+    """
+    The same image by image, so that what is asked for on the way matches none twice. ``len`` is how
+    many images there are.
+    """
+
+    def __init__(self, dataset_name: str):
+        self._dataset_name = dataset_name
+        self._ids = category_ids(dataset_name)
+        self._images: list[_OfImage] = []
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def add(self, record: dict, findings: Findings) -> None:
+        """Match the detections of an image, whose arguments are those of `as_model_errors`."""
+        of_image, is_region = _labels_of(record, findings)
         boxes = np.array([box_of(a) for a in of_image], dtype=float).reshape(-1, 4)
         classes = np.array([a["category_id"] for a in of_image], dtype=int)
-        found = f.detections
+        found = findings.detections
         truth = Truth(boxes[~is_region], classes[~is_region], boxes[is_region], classes[is_region])
-        found_boxes = found.boxes.copy()
-        found_boxes[:, 2:] -= found_boxes[:, :2]
-        m = match(found_boxes, found.classes, found.scores, truth)
-        matches.append(m)
+        m = match(found.boxes, found.classes, found.scores, truth)
         missed = np.zeros(len(of_image), dtype=bool)
         missed[~is_region] = m.is_missed
-        of_truth = [len(labels) + 1 + i for i in np.flatnonzero(~is_region).tolist()]
-        for i, a in enumerate(of_image):
-            labels.append(
-                {
-                    "id": len(labels) + 1,
-                    "image_id": image_id,
-                    "category_id": ids[a["category_id"]],
-                    "bbox": boxes[i].tolist(),
-                    "iscrowd": int(is_region[i]),
-                    "label_index": i,
-                    "label_id": a.get("id"),
-                    "error_type": "Miss" if missed[i] else None,
-                }
-            )
-        annotations += _detections(m, found_boxes, image_id, ids, of_truth, len(annotations))
-    result = {
-        **frame(records, dataset_name, TITLES["model_errors"]),
-        "annotations": annotations,
-        "labels": labels,
-    }
-    _add_costs(result, matches, dataset_name)
-    return result
+        last = self._images[-1] if self._images else None
+        first = last.num_labels + 1 if last else 1
+        labels = [
+            {
+                "id": first + i,
+                "image_id": None,  # which depends on those of all images
+                "category_id": self._ids[a["category_id"]],
+                "bbox": boxes[i].tolist(),
+                "iscrowd": int(is_region[i]),
+                "label_index": i,
+                "label_id": a.get("id"),
+                "error_type": "Miss" if missed[i] else None,
+            }
+            for i, a in enumerate(of_image)
+        ]
+        of_truth = [first + i for i in np.flatnonzero(~is_region).tolist()]
+        before = last.num_annotations if last else 0
+        annotations = _detections(m, found.boxes, self._ids, of_truth, before)
+        numbers = first - 1 + len(labels), before + len(annotations)
+        # All at once, or, if this is interrupted, nothing.
+        self._images.append(_OfImage(record, m, labels, annotations, *numbers))
+
+    def result(self) -> dict:
+        """What `as_model_errors` returns of the images that were added."""
+        records = [of_image.record for of_image in self._images]
+        for image_id, of_image in zip(ids_of_images(records), self._images):
+            for x in (*of_image.labels, *of_image.annotations):
+                x["image_id"] = image_id
+        result = {
+            **frame(records, self._dataset_name, TITLES["model_errors"]),
+            "annotations": [x for of_image in self._images for x in of_image.annotations],
+            "labels": [x for of_image in self._images for x in of_image.labels],
+        }
+        _add_costs(result, [of_image.matches for of_image in self._images], self._dataset_name)
+        return result
 
 
 def _labels_of(record: dict, f: Findings) -> tuple[list[dict], np.ndarray]:
@@ -75,7 +114,6 @@ def _labels_of(record: dict, f: Findings) -> tuple[list[dict], np.ndarray]:
 def _detections(
     m: Matches,
     boxes: np.ndarray,
-    image_id: int,
     ids: dict[int, int | str],
     label_ids: list[int],
     before: int,
@@ -83,7 +121,7 @@ def _detections(
     return [
         {
             "id": before + 1 + i,
-            "image_id": image_id,
+            "image_id": None,
             "category_id": ids[int(m.classes[i])],
             "bbox": (box := boxes[m.order[i]].tolist()),
             "area": box[2] * box[3],
@@ -149,7 +187,6 @@ def for_page(model_errors: dict, most: int) -> dict:
     return {
         **{name: model_errors["info"][name] for name in ("ap50", "costs", "numbers")},
         "categories": model_errors["categories"],
-        "errors": list(ERRORS),
         "detections": detections,
         "left_out": len(found) - len(detections),
         "labels": [

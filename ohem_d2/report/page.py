@@ -18,15 +18,21 @@ from ..files import write_whole
 from ..mining.error_types import ERROR_TYPES, TIDE_NAMES
 from ..visualization import ERROR_COLORS
 from .coco_form import TITLES, package_version
+from .comparison import comparison_for_page
 from .label_errors import LABEL_ERRORS
+from .list_rows import BOXES, FIELDS, as_rows
 from .model_errors import for_page
+from .tide import ERRORS
 
 logger = logging.getLogger(__name__)
 
 _TEMPLATE = Path(__file__).with_name("report.html")
-_SCRIPTS = [Path(__file__).with_name(x) for x in ("decisions.js", "decide.js", "model_errors.js")]
-_MOST = 5000  # of each list are on the page
-_MOST_DETECTIONS = 200_000  # and of detections
+_SCRIPTS = [
+    Path(__file__).with_name(f"{x}.js")
+    for x in ("pictures", "gallery", "decisions", "decide", "model_errors", "comparison")
+]
+_MOST = 5000  # crops of each list are drawn; a browser makes the others from the images
+_MOST_DETECTIONS = 200_000  # and of detections, and of false positives of a comparison
 _CROP_SIZE = 260  # pixels of the longer side of a crop, whatever it shows
 _CONTEXT = 0.6  # of the longer side of what is shown, on each side
 _TRUTH_COLOR = (255, 255, 255)
@@ -60,20 +66,25 @@ def write_list(folder: Path, name: str, coco: dict) -> None:
 
     Args:
         folder: where to. It is made if need be.
-        name: "hard_examples", "label_errors" or "model_errors".
-        coco: what `as_coco` or `as_model_errors` returned.
+        name: "hard_examples", "label_errors", "model_errors" or "model_comparison".
+        coco: what `as_coco`, `as_model_errors` or `as_comparison` returned.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / f"{name}.json", json.dumps(coco, allow_nan=False))
 
 
 def write_page(
-    folder: Path, dataset_name: str, hard_examples: dict, label_errors: dict, model_errors: dict
+    folder: Path,
+    dataset_name: str,
+    hard_examples: dict,
+    label_errors: dict,
+    model_errors: dict,
+    comparison: dict | None = None,
 ) -> None:
     """
-    Write crops of the first 5000 examples of each list, a page that opens from disk and shows
-    these, and the lists, which name them. What cannot be drawn is named and left out; if drawing is
-    interrupted, the page has what is there.
+    Write crops of the first 5000 examples of each list, a page that opens from disk and shows all,
+    and the lists, which name the crops. What has no crop, the page draws from the image: what
+    cannot be drawn here, which is named, and all that is left if drawing is interrupted.
 
     Crops go to a new folder, ``crops/<number>``. Once the page shows them, those of earlier pages
     go; until then, the earlier page stays whole. No other file is touched.
@@ -86,6 +97,7 @@ def write_page(
             stay null.
         label_errors: the same, of the same images.
         model_errors: what `as_model_errors` returned, of the same images.
+        comparison: what `as_comparison` returned, of the same images, if there is one.
 
     Raises:
         KeyboardInterrupt: it was interrupted; the page is written.
@@ -100,23 +112,17 @@ def write_page(
     for name, error_types in _LISTS.items():
         of = cocos[name]["annotations"]
         to_draw += [(crops / f"{name}_{x['id']:06d}.jpg", x) for x in of[:_MOST]]
-        each = {
-            "name": TITLES[name],
-            "error_types": error_types,
-            "number": len(of),
-            "of": of[:_MOST],
-        }
-        lists.append({**each, "is_of_labels": name == "label_errors"})
+        each = {"id": name.replace("_", "-"), "name": TITLES[name], "error_types": error_types}
+        lists.append({**each, "number": len(of), "is_of_labels": name == "label_errors"})
     images = {x["id"]: x for x in hard_examples["images"]}
     interrupt = None
     try:
         try:
             _write_crops(folder, images, to_draw)
         except KeyboardInterrupt as e:
-            logger.warning("Interrupted while drawing: the page has what is drawn")
+            logger.warning("Interrupted while drawing: the page has no more crops than are drawn")
             interrupt = e
-        of_model = for_page(model_errors, _MOST_DETECTIONS)
-        _write_html(folder, dataset_name, hard_examples, lists, of_model)
+        _write_html(folder, dataset_name, lists, cocos, model_errors, comparison)
     except OSError:
         _remove_crops(crops)
         raise
@@ -138,13 +144,21 @@ def _remove_crops(folder: Path) -> None:
 
 
 def _write_html(
-    folder: Path, dataset_name: str, coco: dict, lists: list[dict], of_model: dict
+    folder: Path,
+    dataset_name: str,
+    lists: list[dict],
+    cocos: dict[str, dict],
+    model_errors: dict,
+    comparison: dict | None,
 ) -> None:
-    """The page, with those examples of the lists that are drawn. `coco` has the images of all."""
-    for each in lists:
-        each["of"] = [x for x in each["of"] if x["crop"] is not None]
-    shown = {x["image_id"] for each in lists for x in each["of"]}
+    """The page. What is not shown first has elements of its own, to be read when it is."""
+    coco = cocos["hard_examples"]  # which has the images of all
+    of_model = for_page(model_errors, _MOST_DETECTIONS)
+    of_both = comparison and comparison_for_page(comparison, _MOST_DETECTIONS)
+    shown = {x["image_id"] for of_list in cocos.values() for x in of_list["annotations"]}
     shown |= {x[0] for x in (*of_model["detections"], *of_model["labels"])}
+    if of_both is not None:
+        shown |= {x[1] for x in of_both["false_positives"]}
     images = [
         {**x, "url": Path(x["file_name"]).as_uri()} for x in coco["images"] if x["id"] in shown
     ]
@@ -157,19 +171,33 @@ def _write_html(
         "images": images,
         "categories": coco["categories"],
         "lists": lists,
-        "model": of_model,
+        "fields": FIELDS,
+        "boxes": BOXES,
+        "errors": ERRORS,
+        "is_compared": of_both is not None,
         "colors": {
             error_type: f"rgb({', '.join(str(round(255 * c)) for c in color)})"
             for error_type, color in (_COLORS | _TIDE_COLORS).items()
         },
         "tide_names": TIDE_NAMES,
     }
-    # Nothing in a name can end the script element that holds it.
-    text = json.dumps(data).replace("<", "\\u003c")
     page = _TEMPLATE.read_text(encoding="utf-8")
     for script in _SCRIPTS:
         page = page.replace(f">{script.name}<", f">\n{script.read_text(encoding='utf-8')}<")
-    write_whole(folder / "index.html", page.replace(">DATA<", f">{text}<"))
+    parts = {
+        "DATA": data,
+        **{
+            name.replace("_", " ").upper(): as_rows(of_list["annotations"])
+            for name, of_list in cocos.items()
+        },
+        "MODEL ERRORS": of_model,
+        "MODEL COMPARISON": of_both,
+    }
+    for name, part in parts.items():
+        # Nothing in a name can end the script element that holds it.
+        text = json.dumps(part, separators=(",", ":")).replace("<", "\\u003c")
+        page = page.replace(f">{name}<", f">{text}<")
+    write_whole(folder / "index.html", page)
 
 
 def _write_crops(
@@ -201,7 +229,7 @@ def _draw_crops(
             x["crop_bbox"] = [x0, y0, x1 - x0, y1 - y0]
             yield file, x, content
     except Exception as e:  # what reads images raises anything
-        logger.warning(f"Of {image_file} not all is on the page: {e}")
+        logger.warning(f"Of {image_file} not all crops are drawn: {e}")
 
 
 def crop_window(shape: Sequence[int], annotation: dict) -> tuple[int, int, int, int]:

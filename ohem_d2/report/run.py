@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from detectron2.config import CfgNode, instantiate
-from detectron2.data import get_detection_dataset_dicts
+from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, build_model
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
@@ -35,16 +35,26 @@ from ..training.output_folder import alone_in, check_not_in_the_way
 from ..training.proposal_files import check_number_of_proposal_files, check_proposal_files
 from ..training.weights import SafeCheckpointer
 from .coco_form import as_coco
+from .comparison import as_comparison
+from .earlier import EarlierReport, check_comparable, read_earlier
 from .hard_examples import Findings, build_mapper, check_model, look_at
 from .label_errors import by_cleanlab, by_loss
-from .model_errors import as_model_errors
+from .model_errors import ModelErrors
 from .page import write_list, write_page
 
 logger = logging.getLogger(__name__)
 
 RANKINGS = {"loss": by_loss, "cleanlab": by_cleanlab}
 
-_FILES = ("index.html", "hard_examples.json", "label_errors.json", "model_errors.json", ".lock")
+_COMPARISON = "model_comparison"
+_FILES = (
+    "index.html",
+    "hard_examples.json",
+    "label_errors.json",
+    "model_errors.json",
+    f"{_COMPARISON}.json",
+    ".lock",
+)
 
 # While images are looked at, the lists are written every so many seconds, but not for more than
 # this share of the time.
@@ -58,6 +68,7 @@ def write_report(
     opts: Sequence[str] = (),
     max_images: int | None = None,
     ranking: str = "loss",
+    compare: Path | None = None,
 ) -> None:
     """
     Look at the images, and write what was found; also if that is interrupted, or fails.
@@ -74,10 +85,13 @@ def write_report(
         opts: settings that override those of the config.
         max_images: how many images to look at, the first ones; None for all.
         ranking: how label errors are found, one of `RANKINGS`.
+        compare: the folder of an earlier report on the same images, to compare its model with this
+            one: on the page, and in ``model_comparison.json``.
 
     Raises:
         InputError: the config, the data set or the weights are wrong or missing, or the folder
-            cannot be written, or another process writes to it.
+            cannot be written, or another process writes to it, or the earlier report is not one
+            that can be compared.
         KeyboardInterrupt: it was interrupted, and what was found is written.
     """
     if max_images is not None and max_images < 1:
@@ -86,12 +100,23 @@ def write_report(
     rank([])  # if it is not installed, it says so now
     check_output_dir("--output", output)
     check_not_in_the_way("--output", output, ("crops",), _FILES)
+    earlier = None
+    if compare is not None:
+        if compare.resolve() == output.resolve():
+            raise InputError(
+                f"--compare is {str(compare)!r}, the folder of --output, expected another: this "
+                "report would take the place of the earlier one"
+            )
+        earlier = read_earlier(compare)
     config_file = find_config(config_file)
     load = load_python_config if config_file.endswith(".py") else load_yaml_config
     cfg, model, proposal_files = load(config_file, opts, dataset)
     records = load_records(dataset, proposal_files)[:max_images]
+    if earlier is not None:
+        names = MetadataCatalog.get(dataset).thing_classes
+        check_comparable(earlier, records, names, build_mapper(cfg))
     with alone_in("--output", output):
-        _look_at_all(cfg, model, records, output, dataset, rank)
+        _look_at_all(cfg, model, records, output, dataset, rank, earlier)
 
 
 def _look_at_all(
@@ -101,8 +126,10 @@ def _look_at_all(
     output: Path,
     dataset: str,
     rank: Callable,
+    earlier: EarlierReport | None,
 ) -> None:
     seen: list[tuple[dict, Findings]] = []
+    of_model = ModelErrors(dataset)
     due = time.monotonic() + _PERIOD
     try:
         mapper = build_mapper(cfg)
@@ -115,7 +142,7 @@ def _look_at_all(
             size = {"height": x["height"], "width": x["width"]}  # which a record may lack
             seen.append(({**record, **size}, look_at(model, x)))
             if (start := time.monotonic()) >= due:
-                write_lists(output, dataset, seen, rank)
+                write_lists(output, dataset, seen, of_model, rank)
                 now = time.monotonic()
                 due = now + max(_PERIOD, (now - start) / _SHARE)
     except FloatingPointError as e:
@@ -128,7 +155,7 @@ def _look_at_all(
         raise
     finally:
         if seen:
-            write(output, dataset, seen, rank)
+            write(output, dataset, seen, of_model, rank, earlier)
     if not seen:
         raise InputError(f"no image of {dataset} was looked at, expected one or more")
 
@@ -137,35 +164,77 @@ def write(
     output: Path,
     dataset: str,
     seen: Sequence[tuple[dict, Findings]],
+    of_model: ModelErrors,
     rank: Callable,
+    earlier: EarlierReport | None = None,
 ) -> None:
     """
-    Rank what was found in the images that were looked at, and write it.
+    Rank what was found in the images that were looked at, compare it with an earlier report, if
+    there is one, and write it. The arguments are those of `write_lists`.
 
     Raises:
         InputError: the folder cannot be written.
     """
-    lists = write_lists(output, dataset, seen, rank)
+    lists = write_lists(output, dataset, seen, of_model, rank)
+    comparison = None
+    if earlier is not None:
+        records, findings = zip(*seen)
+        comparison = as_comparison(earlier, records, findings, dataset, lists[2])
     with _named_output(output):
-        write_page(output, dataset, *lists)
+        if comparison is not None:
+            write_list(output, _COMPARISON, comparison)
+        else:  # one of an earlier report in this folder goes with its page
+            (output / f"{_COMPARISON}.json").unlink(missing_ok=True)
+        write_page(output, dataset, *lists, comparison)
     hard, errors = (len(coco["annotations"]) for coco in lists[:2])
     logger.info(
         f"Wrote {hard} hard examples and {errors} suspected label errors of {len(seen)} images: "
         f"open {output / 'index.html'}"
     )
-    of_model = lists[2]["info"]
-    each = ", ".join(f"{error} {cost:.1f}" for error, cost in of_model["costs"].items())
-    logger.info(f"AP50 is {of_model['ap50']:.1f}. What each error type costs: {each}")
+    info = lists[2]["info"]
+    each = ", ".join(f"{error} {cost:.1f}" for error, cost in info["costs"].items())
+    logger.info(f"AP50 is {info['ap50']:.1f}. What each error type costs: {each}")
+    if comparison is not None:
+        logger.info(_in_words(comparison["info"]))
+
+
+def _in_words(of: dict) -> str:
+    """What a comparison comes to."""
+    costs = ", ".join(f"{error} {x:+.1f}" for error, x in of["difference"]["costs"].items())
+    objects, wrong = of["objects"], of["false_positives"]
+    text = (
+        f"AP50 of {of['folder']} is {of['earlier']['ap50']:.1f}: now it is "
+        f"{of['difference']['ap50']:+.1f}, and what each error type costs {costs}. Only now "
+        f"{objects['only_now']} objects are found, and {objects['only_earlier']} only there; "
+        f"{wrong['only_now']} false positives are new, and {wrong['only_earlier']} are gone"
+    )
+    if of["labels_new"] or of["labels_gone"]:
+        text += (
+            f". Since then {of['labels_new']} labels are new and {of['labels_gone']} are gone: "
+            "both models are judged by those of now"
+        )
+    return text
 
 
 def write_lists(
-    output: Path, dataset: str, seen: Sequence[tuple[dict, Findings]], rank: Callable
+    output: Path,
+    dataset: str,
+    seen: Sequence[tuple[dict, Findings]],
+    of_model: ModelErrors,
+    rank: Callable,
 ) -> tuple[dict, dict, dict]:
     """
-    Write the lists without the page. The arguments are those of `write`.
+    Write the lists without the page.
+
+    Args:
+        output: the folder.
+        dataset: the registered data set.
+        seen: the record of each image that was looked at, and what was found in it.
+        of_model: the errors of the first ones of these, or of none; those of the others are added.
+        rank: how label errors are found, a value of `RANKINGS`.
 
     Returns:
-        what `as_coco` returned of the first two, and `as_model_errors` of the last.
+        what `as_coco` returned of the first two, and what `of_model` has.
 
     Raises:
         InputError: the folder cannot be written.
@@ -178,9 +247,11 @@ def write_lists(
         write_list(output, "hard_examples", coco)
         errors = as_coco(records, rank(findings), dataset, "label_errors")
         write_list(output, "label_errors", errors)
-        of_model = as_model_errors(records, findings, dataset)
-        write_list(output, "model_errors", of_model)
-    return coco, errors, of_model
+        for x in seen[len(of_model) :]:
+            of_model.add(*x)
+        result = of_model.result()
+        write_list(output, "model_errors", result)
+    return coco, errors, result
 
 
 @contextmanager

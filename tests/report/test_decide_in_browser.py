@@ -444,6 +444,37 @@ def test_a_browser_that_keeps_nothing_is_told_of(page):
     page.js("isKept = true")  # or the browser asks whether to leave
 
 
+def test_without_a_crop_the_image_is_shown(write, open_page, monkeypatch):
+    file = write("report", SUSPECTS)
+    content = json.loads(file.with_name("label_errors.json").read_text(encoding="utf-8"))
+    areas = [x["crop_bbox"] for x in content["annotations"]]
+    monkeypatch.setattr("ohem_d2.report.page._MOST", 0)
+    with open_page(write("without", SUSPECTS)) as page:
+        view = "return [...document.querySelectorAll('figure svg')].map("
+        boxes = page.js(f"{view}e => e.getAttribute('viewBox').split(' ').map(Number))")
+        np.testing.assert_allclose(boxes, areas, atol=1.01)  # crops have whole pixels
+        deadline = time.monotonic() + 30
+        while not all(page.js(f"{view}e => e.querySelector('image').getAttribute('href'))")):
+            assert time.monotonic() < deadline
+        assert page.js("return document.getElementById('view').getAttribute('viewBox')") == (
+            page.js("return document.querySelector('figure svg').getAttribute('viewBox')")
+        )
+        page.keys("a")
+        assert page.saved()["decisions"][0]["proposal"]["bbox"] == [300, 100, 60, 40]
+
+
+def test_without_image_and_crop_the_boxes_are_in_view(write, monkeypatch, tmp_path):
+    monkeypatch.setattr("ohem_d2.report.page._MOST", 0)
+    file = write("report", SUSPECTS)
+    for image in write.files:
+        (tmp_path / image).unlink()
+    with opened(file, tmp_path / "profile") as chrome:
+        page = Page(chrome, tmp_path)
+        page.js("setCrop()")  # which there is none of
+        assert page.js("return document.getElementById('picture').getAttribute('href')") != "null"
+        assert page.box() == [300, 100, 60, 40]
+
+
 def test_without_the_image_its_crop_is_in_view(write, open_page, tmp_path):
     file = write("report", SUSPECTS)
     for image in write.files:

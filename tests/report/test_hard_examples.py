@@ -242,7 +242,8 @@ def test_what_inference_detects(name, data):
         size = {"height": record["height"], "width": record["width"]}
         expected = model.eval().inference([{"image": x["image"], **size}])[0]["instances"]
     assert len(expected) > 5
-    np.testing.assert_array_equal(found.boxes, expected.pred_boxes.tensor)
+    corners = BoxMode.convert(torch.tensor(found.boxes), BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
+    np.testing.assert_allclose(corners, expected.pred_boxes.tensor.double(), rtol=1e-12, atol=1e-9)
     np.testing.assert_array_equal(found.classes, expected.pred_classes)
     np.testing.assert_array_equal(found.scores, expected.scores)
 

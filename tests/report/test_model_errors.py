@@ -8,7 +8,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from small_findings import findings
 
-from ohem_d2.report.model_errors import as_model_errors, for_page
+from ohem_d2.report.model_errors import ModelErrors, as_model_errors, for_page
 from ohem_d2.report.tide import ERRORS
 
 CAT, DOG = 0, 1
@@ -126,3 +126,13 @@ def test_nothing_found_and_nothing_labelled(dataset):
     result = as_model_errors([empty], [findings(empty, [])], dataset)
     assert (result["annotations"], result["labels"]) == ([], [])
     assert result["info"]["ap50"] == 0
+
+
+def test_image_by_image_is_all_at_once(dataset):
+    """Also where a later image changes the ids: numbers count only if all are numbers."""
+    records = [{**RECORDS[0], "image_id": 40}, {**RECORDS[1], "image_id": "b"}]
+    errors = ModelErrors(dataset)
+    for n in (1, 2):
+        errors.add(records[n - 1], FOUND[n - 1])
+        assert errors.result() == as_model_errors(records[:n], FOUND[:n], dataset)
+        assert {x["image_id"] for x in errors.result()["labels"]} == ({40}, {1, 2})[n - 1]

@@ -1,7 +1,6 @@
 import json
 import os
 import re
-from html.parser import HTMLParser
 
 import cv2
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 from full_disk import fill_disk
+from page_data import Scripts, data_of
 
 from ohem_d2.mining.error_types import ERROR_TYPES
 from ohem_d2.report.coco_form import as_coco
@@ -50,34 +50,12 @@ def report_of(folder, dataset, file_names, hard, wrong=()):
     return lists
 
 
-def data_of(folder):
-    """What the page shows."""
-    parser = _Scripts()
-    parser.feed((folder / "index.html").read_text(encoding="utf-8"))
-    return json.loads(parser.scripts[0])
-
-
-class _Scripts(HTMLParser):
-    """The text of each script element, and the names of all elements."""
-
-    def __init__(self):
-        super().__init__()
-        self.scripts, self.elements = [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append(tag)
-
-    def handle_data(self, data):
-        if self.elements and self.elements[-1] == "script":
-            self.scripts.append(data)
-
-
 def test_the_page_has_the_data_and_nothing_from_outside(tmp_path, dataset):
     lists = report_of(tmp_path, dataset, [HOSTILE], [])
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
-    parser = _Scripts()
+    parser = Scripts()
     parser.feed(page)
-    data = json.loads(parser.scripts[0])
+    data = json.loads(parser.scripts["data"])
     assert data["categories"][0]["name"] == HOSTILE
     assert data["dataset"] == dataset
     assert [x["error_types"] for x in data["lists"]] == [list(ERROR_TYPES[:-1]), list(LABEL_ERRORS)]
@@ -165,7 +143,7 @@ def test_a_full_disk_leaves_the_earlier_page(tmp_path, dataset, image, monkeypat
     assert after == before
 
 
-def test_what_was_drawn_when_it_was_interrupted_is_on_the_page(tmp_path, dataset, monkeypatch):
+def test_what_was_drawn_when_it_was_interrupted_has_a_crop(tmp_path, dataset, monkeypatch):
     cv2.imwrite(str(tmp_path / "x.png"), np.zeros((80, 100, 3), np.uint8))
     drawn = []
 
@@ -182,27 +160,27 @@ def test_what_was_drawn_when_it_was_interrupted_is_on_the_page(tmp_path, dataset
         report_of(tmp_path / "report", dataset, files, hard, [(1, WRONG)])
     data = data_of(tmp_path / "report")
     # The image with the costliest example came first.
-    assert [[x["id"] for x in each["of"]] for each in data["lists"]] == [[2], [1]]
-    assert [x["id"] for x in data["images"]] == [2]
-    of_all = json.loads((tmp_path / "report/hard_examples.json").read_text())["annotations"]
-    assert len(of_all) == 3
+    drawn = [[x["id"] for x in each["of"] if x["crop"]] for each in data["lists"]]
+    assert drawn == [[2], [1]]
+    assert [len(each["of"]) for each in data["lists"]] == [3, 1]  # from the images
+    assert [x["id"] for x in data["images"]] == [1, 2]
 
 
-def test_what_cannot_be_drawn_is_named_and_left_out(tmp_path, dataset, caplog, monkeypatch):
+def test_what_cannot_be_drawn_is_named_and_has_no_crop(tmp_path, dataset, caplog, monkeypatch):
     cv2.imwrite(str(tmp_path / "x.png"), np.zeros((80, 100, 3), np.uint8))
     (tmp_path / "no image.png").write_bytes(b"no image")
     files = [tmp_path / "gone.png", tmp_path / "no image.png", tmp_path / "x.png"]
     hard = [(i, LOOK_ALIKE) for i in range(3)]
     report_of(tmp_path / "report", dataset, files, hard)
     (of_page, _) = data_of(tmp_path / "report")["lists"]
-    assert [x["id"] for x in of_page["of"]] == [3]
+    assert [x["crop"] for x in of_page["of"]] == [None, None, "crops/1/hard_examples_000003.jpg"]
     assert of_page["number"] == 3
     for file in files:
         assert (str(file) in caplog.text) == (file.name != "x.png")
 
     monkeypatch.setattr(cv2, "imencode", lambda *_: (False, None))
     lists = report_of(tmp_path / "report", dataset, files, hard)
-    assert data_of(tmp_path / "report")["lists"][0]["of"] == []
+    assert [x["crop"] for x in data_of(tmp_path / "report")["lists"][0]["of"]] == [None] * 3
     assert [x["crop"] for x in lists[0]["annotations"]] == [None] * 3
     assert str(files[2]) in caplog.text
 
@@ -307,5 +285,7 @@ def test_the_first_ones_are_drawn(tmp_path, dataset, monkeypatch):
     lists = report_of(tmp_path / "report", dataset, [tmp_path / "x.png"], [(0, LOOK_ALIKE)] * 3)
     crops = [f"crops/1/hard_examples_00000{i}.jpg" for i in (1, 2)]
     assert [x["crop"] for x in lists[0]["annotations"]] == [*crops, None]
+    on_page = data_of(tmp_path / "report")["lists"][0]["of"]
+    assert [x["crop"] for x in on_page] == [*crops, None]
     assert files_in(tmp_path / "report") == sorted([*crops, *FILES])
     assert len(json.loads((tmp_path / "report/hard_examples.json").read_text())["annotations"]) == 3

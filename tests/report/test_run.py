@@ -308,7 +308,7 @@ def test_hostile_names(trained):
     assert [x["name"] for x in found["categories"]] == [hostile, "dog"]
     assert found["images"][0]["file_name"].endswith(f"{image}.jpg")
     page = (trained / "report/index.html").read_text(encoding="utf-8")
-    assert page.count("</script>") == 6
+    assert page.count("</script>") == 13
     assert "<img" not in page
 
 
@@ -321,3 +321,52 @@ def test_an_earlier_report_stays_if_nothing_can_be_read(trained):
     assert run.returncode == 1
     assert f"no image of {DATA} was looked at" in run.stderr
     assert (trained / "report/index.html").read_text() == "earlier"
+
+
+def compared(folder, *arguments):
+    return call(folder, "MODEL.WEIGHTS", "model.pth", "--compare", "report", *arguments)
+
+
+def test_an_earlier_report_is_compared_with(trained):
+    """Before and after an object gets its label: both are judged by the labels of now."""
+    report(trained)
+    then = json.loads((trained / "report/model_errors.json").read_text())
+    file = trained / "voc/Annotations/image 1.xml"
+    text = file.read_text()
+    file.write_text(text.replace("<name>dog</name>", "<name>cat</name>", 1))
+    run = compared(trained, "--output", "newer")
+    assert run.returncode == 0, run.stderr
+    assert "Since then 1 labels are new and 1 are gone" in run.stdout
+    comparison = json.loads((trained / "newer/model_comparison.json").read_text())
+    assert comparison["info"]["earlier"] == comparison["info"]["now"]  # it is the same model
+    assert comparison["info"]["ap50_then"] == then["info"]["ap50"]
+    assert len(comparison["annotations"]) == 8
+    assert COCO(str(trained / "newer/model_comparison.json")).imgs
+    report(trained, "newer")  # without a comparison: that of before goes with its page
+    assert not (trained / "newer/model_comparison.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--output", "report"], "--compare is 'report', the folder of --output, expected another"),
+        (["--output", "new", "--compare", "voc"], "argument --compare is given twice"),
+        (["--output", "new"], "which lacks 2 of 4 images, such as"),
+    ],
+)
+def test_an_earlier_report_that_cannot_be_compared_with(trained, arguments, error):
+    report(trained)
+    file = trained / "report/model_errors.json"
+    content = json.loads(file.read_text())
+    kept = {x["id"] for x in content["images"][:2]}
+    content["images"] = content["images"][:2]
+    for part in ("annotations", "labels"):
+        content[part] = [x for x in content[part] if x["image_id"] in kept]
+    file.write_text(json.dumps(content))
+    before = file.read_bytes()
+    run = compared(trained, *arguments)
+    assert run.returncode in (1, 2)
+    assert error in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
+    assert file.read_bytes() == before
+    assert not list(trained.glob("new/*"))

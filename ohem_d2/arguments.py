@@ -1,0 +1,53 @@
+"""The parser of a command's arguments."""
+
+import argparse
+import sys
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """Answers what it does not understand in one line, as everything else here does."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        """See argparse."""
+        self._given: set[str] = set()
+        if "--opts" in (sys.argv[1:] if args is None else args):  # as Detectron2's demo has it
+            self.error("there is no --opts: settings come last, without a name")
+        return super().parse_known_args(args, namespace)
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Called by argparse for each argument that is there, the last of which would count."""
+        if action.option_strings and action.nargs is None:
+            if action.dest in self._given:
+                option = "/".join(action.option_strings)
+                self.error(f"argument {option} is given twice, expected once")
+            self._given.add(action.dest)
+        return super()._get_values(action, arg_strings)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} ('{self.prog} --help' tells the arguments)\n")
+
+
+def parser_of(
+    prog: str | None,
+    description: str | None,
+    epilog: str,
+    parent: argparse.ArgumentParser | None = None,
+) -> argparse.ArgumentParser:
+    """
+    Build the parser of a command.
+
+    Args:
+        prog: how the command is called; None: as this process was.
+        description: what it does.
+        epilog: what stands below its arguments, line by line as it is.
+        parent: another parser, whose arguments it has as well.
+    """
+    return Parser(
+        prog=prog,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=epilog,
+        parents=[] if parent is None else [parent],
+        add_help=parent is None,
+    )
