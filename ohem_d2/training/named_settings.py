@@ -83,6 +83,7 @@ _REGISTRIES = {
     "ROI_KEYPOINT_HEAD": ROI_KEYPOINT_HEAD_REGISTRY,
 }
 _MOST_NAMED, _MOST_LISTED = 4, 30
+_LOOKUP = "torch.nn.modules.module"  # of the attributes of modules
 
 
 @contextmanager
@@ -113,10 +114,14 @@ def named_settings(
         frames = [frame for frame, _ in traceback.walk_tb(e.__traceback__)][2:]
         if not all(is_known(_module(x)) for x in frames):
             raise
-        *_, (frame, line) = traceback.walk_tb(e.__traceback__)
+        # A module's lookup of what it lacks is nobody's place.
+        places = [x for x in traceback.walk_tb(e.__traceback__) if _module(x[0]) != _LOOKUP]
+        frame, line = places[-1]
         reason = f"{type(e).__name__}: {e}".removesuffix(": ")
         if isinstance(e, AssertionError) and (test := _asserted(frame, line)):
             reason += f", expected {test}"
+        if lacking := re.search(r"has no attribute '(\w+)'$", reason):
+            reason += f", expected {lacking[1]} as in Detectron2's own"
         if isinstance(e, KeyError) and (names := _names_beside(frame, e)):
             reason += f", expected one of {', '.join(names)}"
         where = f"{config_file}, or the settings that change it,"

@@ -8,7 +8,11 @@ import torch
 from detectron2.config import LazyConfig, get_cfg, instantiate
 from detectron2.data.datasets import load_coco_json
 from detectron2.engine import DefaultTrainer
-from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, FastRCNNConvFCHead
+from detectron2.modeling.roi_heads import (
+    ROI_BOX_HEAD_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    FastRCNNConvFCHead,
+)
 from detectron2.utils.memory import retry_if_cuda_oom
 
 from ohem_d2 import OHEMROIHeads
@@ -58,6 +62,19 @@ def test_what_cannot_be_built_names_its_keys(opts, message):
     ):
         DefaultTrainer.build_model(cfg)
     assert "RETINANET" not in str(e.value)
+
+
+@ROI_BOX_HEAD_REGISTRY.register()
+class HeadWithoutShape(torch.nn.Module):
+    def __init__(self, cfg, input_shape):
+        super().__init__()
+
+
+def test_a_part_without_what_detectron2_reads_of_it():
+    cfg = load_config(QUICK_START, [f"{BOX_HEAD}.NAME", "HeadWithoutShape"])
+    message = rf"^{BOX_HEAD}.NAME is 'HeadWithoutShape' .*, expected output_shape as in .*roi_heads"
+    with pytest.raises(InputError, match=message), named_settings("x.yaml", cfg):
+        DefaultTrainer.build_model(cfg)
 
 
 def test_without_a_command_line_what_is_not_a_default_is_named():
