@@ -74,7 +74,7 @@ def _checked(
     shapes = {name: tuple(loss.shape) for name, loss in losses.items()}
     number = sum(len(p) for p in proposals)
     if shapes != {"loss_cls": (number,), "loss_box_reg": (number,)}:
-        raise ValueError(
+        raise InputError(
             f"{type(predictor).__name__}.losses_per_roi returned {shapes}, expected loss_cls and "
             f"loss_box_reg, one value for each of {number} RoIs"
         )

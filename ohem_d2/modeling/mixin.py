@@ -254,7 +254,10 @@ class OHEMMixin(ForegroundBudgetMixin, LabellingMixin, BoxVotingMixin):
     def _mines(self, is_step: bool) -> bool:
         if is_step or self.mines_without_gradients:
             # A pass that is not a training step may count its iterations differently.
-            self._is_too_early = get_event_storage().iter < self.ohem.start_iter
+            iteration = get_event_storage().iter
+            self._is_too_early = iteration < self.ohem.start_iter
+            if self._is_too_early:
+                self._check.waits_for(self.ohem.start_iter, iteration)
         elif not any(map(learns_statistics, self.modules())):
             return False
         return not self._is_too_early
@@ -283,6 +286,10 @@ class OHEMMixin(ForegroundBudgetMixin, LabellingMixin, BoxVotingMixin):
             ground truth, R in all, and with the fields that the class describes; and the candidates
             that a sampler gets.
         """
+
+        if self._check.is_due:  # it may have been replaced since the heads were built
+            for predictor in self._predictors():
+                check_predictor(predictor)
 
         def label_and_read() -> tuple[list[Instances], Candidates]:
             labelled = self.label_proposals(proposals, targets, *args, **kwargs)

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 # Losses that differ by no more than this part are the same, whatever the precision.
 _TOLERANCE = 0.05
+# Of one iteration, these are no step of which the gradients are accumulated.
+_MANY_STEPS = 100
 
 
 class SelfCheck:
@@ -37,6 +39,7 @@ class SelfCheck:
         self._reading = reading
         self.read_losses: dict[int, float] = {}
         self._num_steps = 0
+        self._last_iteration, self._num_same = -1, 0
         self._warned: set[str] = set()
 
     @property
@@ -112,6 +115,23 @@ class SelfCheck:
             "from now on all are read at once, and memory grows with their number"
         )
         return read(rois, most)
+
+    def waits_for(self, start_iter: int, iteration: int) -> None:
+        """
+        Note a step before mining starts, and warn if it may never.
+
+        Args:
+            start_iter: the iteration at which it does.
+            iteration: that of the step, by Detectron2's `EventStorage`.
+        """
+        self._num_same = self._num_same + 1 if iteration == self._last_iteration else 0
+        self._last_iteration = iteration
+        if self._num_same >= _MANY_STEPS:  # gradients are accumulated over some at most
+            self.warn_once(
+                f"mining waits for iteration {start_iter} (MODEL.ROI_HEADS.OHEM.START_ITER), but "
+                f"the EventStorage has stayed at {iteration} for {_MANY_STEPS} steps: expected its "
+                "step() to be called in each"
+            )
 
     def warn_once(self, message: str) -> None:
         """Log a warning that these heads have not logged before."""

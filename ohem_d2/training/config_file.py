@@ -184,7 +184,8 @@ def _merge_settings(cfg: CfgNode, opts: list[str]) -> None:
     for i, opt in enumerate(opts[::2]):
         if opt.startswith("--"):
             raise InputError(f"{opt} comes after the settings, expected it before them")
-        if i and re.match(r"[\d.\-([{'\"]", opt):
+        is_word = "." not in opt and opt not in known and _holds_several(cfg, opts[2 * i - 2])
+        if i and (is_word or re.match(r"[\d.\-([{'\"]", opt)) and "=" not in opt:
             before = " ".join(opts[2 * i - 2 : 2 * i])
             raise InputError(
                 f"in the settings {shown(opt)} is in the place of a key, after {shown(before)}: "
@@ -213,6 +214,14 @@ def _merge_settings(cfg: CfgNode, opts: list[str]) -> None:
             raise InputError(
                 f"in the settings {shown(f'{key} {text}')}: {_text(e, all_keys(cfg))}"
             ) from None
+
+
+def _holds_several(cfg: CfgNode, key: str) -> bool:
+    """Whether a key holds a list or a tuple."""
+    node: Any = cfg
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, CfgNode) else None
+    return isinstance(node, (list, tuple))
 
 
 def _named_heads(contents: dict[str, dict]) -> set[str]:

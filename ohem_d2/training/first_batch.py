@@ -335,6 +335,9 @@ def _described(value: object) -> str:
     shape = getattr(value, "shape", None)
     if shape is not None:
         return f"a {kind} of {getattr(value, 'dtype', '?')} and shape {(*shape,)}"
+    if isinstance(value, (list, tuple)):
+        kinds = ", ".join(type(x).__name__ for x in value[:4]) + ", ..." * (len(value) > 4)
+        return f"a {kind} of {kinds or 'nothing'}"
     return "None" if value is None else f"a {kind}, {shown(value)}"
 
 

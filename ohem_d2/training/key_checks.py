@@ -6,6 +6,7 @@ is not known, such as one of a project of the user's own, is not looked at.
 """
 
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
@@ -394,6 +395,11 @@ def _relations_of_heads(cfg: CfgNode) -> Iterator[_Relation]:
     for node in ("RPN", "ROI_BOX_HEAD"):
         fits = len(model[node].BBOX_REG_WEIGHTS) == number
         yield f"MODEL.{node}.BBOX_REG_WEIGHTS", fits, f"{number} numbers, {words}"
+    levels = [int(x[1:]) for x in model.ROI_HEADS.IN_FEATURES if re.fullmatch(r"p\d", x)]
+    if len(levels) == len(model.ROI_HEADS.IN_FEATURES):
+        whole = [f"p{x}" for x in range(min(levels), max(levels) + 1)]
+        words = f"{whole}, all of a pyramid from the largest map on"
+        yield "MODEL.ROI_HEADS.IN_FEATURES", [*model.ROI_HEADS.IN_FEATURES] == whole, words
     if issubclass(heads, CascadeROIHeads):
         cascade, key = model.ROI_BOX_CASCADE_HEAD, "MODEL.ROI_BOX_CASCADE_HEAD"
         number, first = len(cascade.BBOX_REG_WEIGHTS), model.ROI_HEADS.IOU_THRESHOLDS[0]

@@ -18,6 +18,8 @@ def nearest_key(key: str, known: Iterable[str]) -> str | None:
     """
     by_letters = {x.casefold(): x for x in known}
     key = key.casefold()
+    if "rpn" not in key:  # heads mine by keys of the same names, and are meant first
+        by_letters = {x: y for x, y in by_letters.items() if "rpn.ohem" not in x}
     name = key.rpartition(".")[2]
     same = [x for x in by_letters if x.rpartition(".")[2] == name]
     found = get_close_matches(key, same, 1, _SAME_NAME)

@@ -137,7 +137,8 @@ def check_training_state(
     if iteration >= most:
         name = "SOLVER.MAX_ITER" if hasattr(trainer, "cfg") else "train.max_iter"
         raise InputError(
-            f"{file!r}: {key}.iteration is {iteration}, expected less than {name}, which is {most}"
+            f"{file!r} has {iteration + 1} steps behind it, expected less than {name}, which is "
+            f"{most}: there is nothing left to train"
         )
     why = _groups_expected(trainer)
     schedulers = [h for h in trainer._hooks if isinstance(h, hooks.LRScheduler)]

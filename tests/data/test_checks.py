@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper
+from detectron2.structures import BoxMode
 from PIL import Image, ImageDraw
 from small_data import OBJECT, write_coco
 
@@ -474,7 +475,8 @@ def registered(tmp_path):
 
 
 def record(file, objects=1, **fields):
-    return {"file_name": str(file), "annotations": [{"iscrowd": 0}] * objects, **fields}
+    annotation = {"category_id": 0, "bbox": [5, 5, 20, 20], "bbox_mode": BoxMode.XYXY_ABS}
+    return {"file_name": str(file), "annotations": [annotation] * objects, **fields}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Mining in heads and with box predictors of one's own, and those that it does not fit."""
 
+import re
+
 import pytest
 import torch
 from detectron2.config import configurable
@@ -109,6 +111,26 @@ def test_heads_that_pass_mining_over(caplog):
         r"_WithoutMining does not call OHEMMixin.label_and_sample_proposals in training, so no"
     )
     assert [message in x for x in caplog.messages].count(True) == 1
+
+
+def test_a_predictor_that_is_replaced_later():
+    cfg = make_cfg()
+    heads = OHEMROIHeads(cfg, SHAPES)
+    heads.box_predictor = _HalvedLosses(cfg, heads.box_head.output_shape)
+    with pytest.raises(InputError, match=r"_HalvedLosses has a method 'losses' .* losses_per_roi"):
+        train_step(heads, *make_batch(1, [(2, 30)]))
+
+
+def test_mining_that_waits_for_a_storage_that_nobody_steps(caplog):
+    heads = make_heads("MODEL.ROI_HEADS.OHEM.START_ITER", 2)
+    batch = make_batch(1, [(2, 5)])
+    message = "mining waits for iteration 2 .* the EventStorage has stayed at 0 for 100 steps"
+    for _ in range(100):  # as where gradients are accumulated
+        train_step(heads, *batch)
+    assert not caplog.messages
+    for _ in range(5):
+        train_step(heads, *batch)
+    assert len(re.findall(message, caplog.text)) == 1
 
 
 def test_heads_whose_forward_is_called():

@@ -420,6 +420,11 @@ def test_an_old_name_is_answered_by_the_new_one(tmp_path, old, new):
             "'2' is in the place of a key, after 'SEED 1': expected KEY VALUE, and quotes around",
         ),
         (
+            ["DATASETS.TRAIN", "mine", "yours", "SEED", "1"],
+            "'yours' is in the place of a key, after 'DATASETS.TRAIN mine': .* quotes around",
+        ),
+        (["SEED", "1", "EPOCHS", "5"], "in the settings 'EPOCHS 5': Non-existent key: EPOCHS"),
+        (
             ["INPUT.MIN_SIZE_TRAIN", "96,", "128"],
             "'128' is in the place of a key, after 'INPUT.MIN_SIZE_TRAIN 96,': expected KEY VALUE",
         ),

@@ -135,6 +135,10 @@ def test_a_value_that_cannot_work(key, value):
          "expected numbers from 0.01 to 1, since INPUT.CROP.TYPE is 'relative_range'"),
         (["INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "absolute_range",
           "INPUT.CROP.SIZE", "[300, 200]"], "expected integers .*, the lower one first"),
+        (["MODEL.ROI_HEADS.IN_FEATURES", "['p5', 'p4', 'p3', 'p2']"],
+         r"IN_FEATURES is .* expected .'p2', 'p3', 'p4', 'p5'., all of a pyramid from the largest"),
+        (["MODEL.ROI_HEADS.IN_FEATURES", "['p2', 'p4']"],
+         r"IN_FEATURES is .* expected .'p2', 'p3', 'p4'., all of a pyramid from the largest"),
         (["MODEL.RPN.IN_FEATURES", "p2"],
          r"ANCHOR_GENERATOR.SIZES is .* as many as MODEL.RPN.IN_FEATURES has, which is \['p2'\]"),
         (["MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.ROI_HEADS.NAME", "StandardROIHeads",
@@ -342,7 +346,7 @@ def test_names_that_are_registered_later_are_known():
 @pytest.mark.parametrize("text", ["MODEL:\n", "MODEL:\n  RPN:\n", "MODEL: {ROI_HEADS: {OHEM: }}\n"])
 def test_a_node_without_keys(tmp_path, text):
     (tmp_path / "bad.yaml").write_text(f"{text}VERSION: 2\n")
-    with pytest.raises(InputError, match=r"MODEL[.\w]* is 'None', of NoneType, expected"):
+    with pytest.raises(InputError, match=r"MODEL[.\w]* is None, of NoneType, expected"):
         load_config(str(tmp_path / "bad.yaml"))
 
 

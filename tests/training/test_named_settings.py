@@ -41,7 +41,7 @@ class OwnHeads(OHEMROIHeads):
          r"^MODEL.RPN.IN_FEATURES is \['p2', 'p7'\] in x.yaml, or .* cannot be built: KeyError"),
         (["MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[[0.5, 1.0], [1.0], [1.0], [1.0], [1.0]]"],
          "^MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS is .*: AssertionError: Each level must have"),
-        (["MODEL.ROI_HEADS.IN_FEATURES", "['p2', 'p4']"],
+        (["MODEL.ROI_HEADS.IN_FEATURES", "['p2', 'p4']"],  # which `check_keys` refuses before
          r"^MODEL.ROI_HEADS.IN_FEATURES is \['p2', 'p4'\] in .*do not form a pyramid"),
         ([f"{BOX_HEAD}.NUM_CONV", "1", f"{BOX_HEAD}.CONV_DIM", "50", f"{BOX_HEAD}.NORM", "GN"],
          "BOX_HEAD.CONV_DIM is 50 and .*BOX_HEAD.NORM is 'GN' in .*num_channels.*must be div"),
