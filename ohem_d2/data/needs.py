@@ -5,13 +5,13 @@ and limits that are wide enough.
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from torch.utils.data import Dataset
 
-from ..errors import InputError
+from ..errors import InputError, shown
 from .checks import first_few
 from .fields import runs_fault
 from .image_reading import plain_path
@@ -58,9 +58,26 @@ def _by_coco(names: Sequence[str]) -> list[str]:
 
 
 def records_of(name: str) -> list[dict]:
-    """The images of a data set; none of one of torch's, which may have no end."""
+    """
+    The images of a data set; none of one of torch's, which may have no end.
+
+    Raises:
+        InputError: what is registered returns something else than records.
+    """
     records = DatasetCatalog.get(name)
-    return [] if isinstance(records, Dataset) else records
+    if isinstance(records, Dataset):
+        return []
+    if isinstance(records, str) or not isinstance(records, Sequence):
+        raise InputError(
+            f"the function that is registered for the data set {name!r} returns {shown(records)}, "
+            "expected a list of dicts, one for each image"
+        )
+    for record in records:
+        if not isinstance(record, Mapping):
+            raise InputError(
+                f"the data set {name!r} has {shown(record)} for an image, expected a dict"
+            )
+    return list(records)
 
 
 def _objects(name: str, crowds: bool) -> Iterator[tuple[dict, dict]]:

@@ -61,10 +61,13 @@ def build_sampler(options: MiningOptions, positive_fraction: float) -> Sampler:
         if option in known and option not in arguments:
             settings[option] = value
         elif value != defaults[option]:
-            reason = f"{key} says it too" if option in arguments else f"{name} has no such setting"
+            reason, expected = f"{name} has no such setting", f"{defaults[option]!r}, the default"
+            if option in arguments:
+                reason = f"{key} says {option}={arguments[option]!r}"
+                expected = "one of both"
             raise InputError(
                 f"{config_key(option, options.NODE)} is {value!r}, but {reason}: expected "
-                f"{defaults[option]!r}, the default"
+                f"{expected}"
             )
     if "positive_fraction" in known and "positive_fraction" not in arguments:
         settings["positive_fraction"] = positive_fraction

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import unicodedata
 from ast import literal_eval
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -184,6 +185,11 @@ def _merge_settings(cfg: CfgNode, opts: list[str]) -> None:
     for i, opt in enumerate(opts[::2]):
         if opt.startswith("--"):
             raise InputError(f"{opt} comes after the settings, expected it before them")
+        if unicodedata.category(opt[:1] or "x") == "Pd" and opt[0] != "-":
+            raise InputError(
+                f"{shown(opt)} begins with another dash than options do, expected "
+                f"--{opt.lstrip(opt[0])}"
+            )
         is_word = "." not in opt and opt not in known and _holds_several(cfg, opts[2 * i - 2])
         if i and (is_word or re.match(r"[\d.\-([{'\"]", opt)) and "=" not in opt:
             before = " ".join(opts[2 * i - 2 : 2 * i])
@@ -271,8 +277,9 @@ def _text(error: Exception, known: Iterable[str]) -> str:
         expected, found, key = mismatch.groups()
         value = text.rpartition(" vs. ")[2].rpartition(") for config key")[0]
         expected = "keys below it" if expected.endswith("CfgNode") else f"{expected}, as by default"
-        if re.fullmatch(r"\(\d+, \d+\)", value) and expected.startswith("float"):
-            expected += f", such as {value[1:-1].replace(', ', '.')} with a point"
+        comma = re.fullmatch(r"\(?(\d+), ?(\d+)\)?", value)
+        if comma and expected.startswith("float"):
+            expected += f", such as {comma[1]}.{comma[2]} with a point"
         value = shown(value) if found == "str" else value
         return f"{key} is {value}, of {found}, expected {expected}"
     if unknown := re.fullmatch(r"Non-existent (?:config )?key: (\S+)", text):

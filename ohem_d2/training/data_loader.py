@@ -135,6 +135,10 @@ class ResumableLoader:
         known = all(type(x).__module__.startswith("torch.") for x in samplers if x is not None)
         return len(loader) if known else None
 
+    def name_of_sampler(self) -> str:
+        """The class of the sampler; empty if the loader is none of Detectron2's."""
+        return "" if self._source is None else name_of_maker(self._sampler.sampler)
+
     def length_of_own_sampler(self) -> tuple[str, int] | None:
         """
         The name of a sampler of the user's own, and how many images it has if it says so. It may
@@ -165,7 +169,7 @@ class ResumableLoader:
         for batch in batches:
             number += 1
             yield batch
-        sampler = "" if self._source is None else f" by {name_of_maker(self._sampler.sampler)}"
+        sampler = f" by {by}" if (by := self.name_of_sampler()) else ""
         raise InputError(
             f"the training images that {name_of_maker(self.maker())} gives{sampler} end after "
             f"{number} batches, expected one for each step: as build_detection_train_loader has "

@@ -95,9 +95,10 @@ def check_first_batch(
             "it begins anew after these"
         )
     if (number := loader.length()) is not None and number < num_steps:
+        by = f" with the sampler {name}" if (name := loader.name_of_sampler()) else ""
         raise InputError(
-            f"{maker} ends after {number} batches, expected one for each of {num_steps} steps: as "
-            "build_detection_train_loader has them, without end"
+            f"{maker}{by} ends after {number} batches, expected one for each of {num_steps} steps: "
+            "as build_detection_train_loader has them by default, without end"
         )
     for field, found, expected in _odd(batch, model):
         logger.warning(f"{maker}: {field} is {found}, expected {expected}")

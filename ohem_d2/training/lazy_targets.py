@@ -1,5 +1,6 @@
 """What makes the parts of a Python config, its `_target_`s: whether it is there, and makes them."""
 
+import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ from detectron2.config import instantiate
 from detectron2.utils.registry import locate
 from fvcore.common.param_scheduler import ParamScheduler
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch.optim.lr_scheduler import LRScheduler
 
 from ..errors import InputError
 
@@ -88,14 +90,21 @@ def make(cfg: DictConfig, part: str) -> Any:
         InputError: its `_target_` makes something else.
     """
     node = cfg[part]
-    made = instantiate(node)
     what, used = _PARTS[part]
+    target = target_of(node)
+    if part == "lr_multiplier" and inspect.isclass(target) and issubclass(target, LRScheduler):
+        raise InputError(
+            f"{_words(part, target.__qualname__)} is a scheduler of torch's and takes the "
+            "optimizer, expected a ParamScheduler of fvcore's, such as "
+            "L(WarmupParamScheduler)(scheduler=L(MultiStepParamScheduler)(...), ...)"
+        )
+    made = instantiate(node)
     fits = used.issubset(dir(made))
     if part == "lr_multiplier":
         fits = isinstance(made, ParamScheduler) or hasattr(made, "step")
     if not fits:
-        target = OmegaConf.select(cfg, f"{part}._target_")
-        raise InputError(f"{_words(part, target)} makes a {type(made).__name__}, expected {what}")
+        written = OmegaConf.select(cfg, f"{part}._target_")
+        raise InputError(f"{_words(part, written)} makes a {type(made).__name__}, expected {what}")
     return made
 
 

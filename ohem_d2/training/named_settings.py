@@ -121,7 +121,7 @@ def named_settings(
         if isinstance(e, AssertionError) and (test := _asserted(frame, line)):
             reason += f", expected {test}"
         if lacking := re.search(r"has no attribute '(\w+)'$", reason):
-            reason += f", expected {lacking[1]} as in Detectron2's own"
+            reason += f", expected an object that has {lacking[1]}"
         if isinstance(e, KeyError) and (names := _names_beside(frame, e)):
             reason += f", expected one of {', '.join(names)}"
         where = f"{config_file}, or the settings that change it,"

@@ -1,6 +1,7 @@
 """Values of 0 with which a part of a model learns nothing, though its training goes on."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,7 +28,6 @@ _WEIGHTS = {
     "MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT": "boxes, classes and masks are not learned",
     "SOLVER.BIAS_LR_FACTOR": "biases are not learned",
 }
-_NAMES = 3  # of weights, that a warning lists
 _BIASES = "optimizer.params.bias_lr_factor"
 _ROI_HEADS = ("GeneralizedRCNN", "PanopticFPN")
 
@@ -61,11 +61,12 @@ def warn_of_unlearned_weights(model: nn.Module) -> None:
             )
     trained = {name: x for name, x in model.named_parameters() if x.requires_grad}
     if lost := [name for name, x in trained.items() if x.grad is None]:
-        more = f" and {len(lost) - _NAMES} more" if len(lost) > _NAMES else ""
+        parts = Counter(name.partition(".")[0] for name in lost)
+        of_parts = ", ".join(f"{number} of {part}" for part, number in parts.items())
         logger.warning(
-            f"{len(lost)} of {len(trained)} trained weights got no gradient in the first step: "
-            f"{', '.join(lost[:_NAMES])}{more}. Expected losses that depend on them, or "
-            "requires_grad False"
+            f"{len(lost)} of {len(trained)} trained weights got no gradient in the first step "
+            f"({of_parts}), such as {lost[0]}: expected losses that depend on them, which "
+            "torch.no_grad() and detach() prevent, or requires_grad False"
         )
 
 

@@ -12,7 +12,7 @@ from detectron2.structures import Boxes, Instances, RotatedBoxes
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from ..errors import InputError
+from ..errors import InputError, shown
 from .named_settings import is_known
 
 # By the part of a model: where each form of a config names it.
@@ -65,7 +65,11 @@ def check_outputs_once(model: nn.Module, keys: Mapping[str, str]) -> None:
         expected, holds = _CONTRACTS[name]
         wrong = None
         if not holds(given, module.training):
-            wrong = f"{_described(given)}, expected {expected}"
+            found = _described(given)
+            losses = given[1] if _is_pair(given) else None
+            if isinstance(losses, Mapping) and (lost := _wrong_loss(losses, module.training)):
+                found = f"{shown(losses[lost])} as {lost!r}"
+            wrong = f"{found}, expected {expected}"
         elif name == "backbone":
             wrong = _of_other_stride(module, inputs, given) or _not_finite(inputs, given)
         elif name == "proposal_generator":
@@ -154,13 +158,15 @@ def _wrong_instances(
     return None
 
 
-def _are_proposals(given: Any, _: bool) -> bool:
-    return _is_pair(given) and _are_instances(given[0]) and _are_losses(given[1])
+def _are_proposals(given: Any, training: bool) -> bool:
+    return _is_pair(given) and _are_instances(given[0]) and _are_losses(given[1], training)
 
 
 def _are_losses_beside(given: Any, training: bool) -> bool:
     # In training, nothing reads what stands beside the losses.
-    return _is_pair(given) and (_are_losses(given[1]) if training else _are_instances(given[0]))
+    return _is_pair(given) and (
+        _are_losses(given[1], training) if training else _are_instances(given[0])
+    )
 
 
 def _is_pair(given: Any) -> bool:
@@ -171,14 +177,17 @@ def _are_instances(given: Any) -> bool:
     return isinstance(given, (tuple, list)) and all(isinstance(x, Instances) for x in given)
 
 
-def _are_losses(given: Any) -> bool:
-    if not isinstance(given, Mapping):
-        return False
-    values = given.values()
-    return all(
-        isinstance(x, (int, float)) or (isinstance(x, torch.Tensor) and x.numel() == 1)
-        for x in values
-    )
+def _are_losses(given: Any, training: bool) -> bool:
+    return isinstance(given, Mapping) and _wrong_loss(given, training) is None
+
+
+def _wrong_loss(given: Mapping[str, Any], training: bool) -> str | None:
+    """The name of the first that is none. In training, losses are logged as tensors."""
+    for name, x in given.items():
+        is_number = isinstance(x, (int, float)) and not training
+        if not is_number and not (isinstance(x, torch.Tensor) and x.numel() == 1):
+            return name
+    return None
 
 
 _Holds = Callable[[Any, bool], bool]
@@ -189,11 +198,11 @@ _CONTRACTS: dict[str, tuple[str, _Holds]] = {
         _are_feature_maps,
     ),
     "proposal_generator": (
-        "a list of Instances, one for each image, and a dict of losses, each of one number",
+        "a list of Instances, one for each image, and a dict of losses, tensors of one number",
         _are_proposals,
     ),
     "roi_heads": (
-        "a list of Instances, one for each image, and a dict of losses, each of one number",
+        "a list of Instances, one for each image, and a dict of losses, tensors of one number",
         _are_losses_beside,
     ),
 }

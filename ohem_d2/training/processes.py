@@ -8,6 +8,7 @@ import torch
 
 from ..errors import InputError
 
+_MOST_PORT = 65535
 # What launchers tell each process of how many of them they start on its machine.
 _OF_THIS_MACHINE = {
     "LOCAL_WORLD_SIZE": "torchrun",
@@ -98,6 +99,9 @@ def check_dist_url(url: str | None, num_gpus: int, num_machines: int) -> None:
         return
     if not re.fullmatch(r"tcp://.+:\d+(/.*)?|file://.+|env://.*|auto", url):
         raise InputError(f"--dist-url is {url!r}, expected 'auto' or {example}")
+    port = re.match(r"tcp://.+:(\d+)", url)
+    if port and int(port[1]) > _MOST_PORT:
+        raise InputError(f"--dist-url is {url!r}, expected a port of 0 to {_MOST_PORT}")
     if url.startswith("env://") and num_gpus * num_machines > 1:
         missing = [x for x in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(x)]
         if missing:

@@ -108,12 +108,18 @@ def _compare(
         folder = Path(weights).parent
     changes = _Changes.find(cfg, folder)
     wrong = changes.of_meaning(training)
+    is_yaml = isinstance(cfg, CfgNode)
+    start = "MODEL.WEIGHTS" if is_yaml else "train.init_checkpoint"
     if wrong is None:
         if training:
             changes.warn()
+            before, now = changes.before.get(start), changes.now.get(start)
+            if before is not None and before != now:
+                logger.warning(
+                    f"{start} is {shown(now)}, and was {shown(before)}: neither is read, since "
+                    f"--resume goes on with the last checkpoint in {output_dir}"
+                )
         return None
-    is_yaml = isinstance(cfg, CfgNode)
-    start = "MODEL.WEIGHTS" if is_yaml else "train.init_checkpoint"
     if training:
         return (
             f"{wrong}: what --resume goes on with was trained with that. To start from the weights "

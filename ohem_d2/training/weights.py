@@ -116,9 +116,10 @@ class SafeCheckpointer(DetectionCheckpointer):
         incompatible = super()._load_model(checkpoint)
         names = {*incompatible.missing_keys, *(name for name, *_ in incompatible.incorrect_shapes)}
         missing = missing_weights(self.model, names)
-        self._check_complete(
-            missing, incompatible.incorrect_shapes, _renamed(missing, incompatible.unexpected_keys)
-        )
+        of_other_shapes = {name for name, *_ in incompatible.incorrect_shapes}
+        absent = [name for name in missing if name not in of_other_shapes]
+        renamed = _renamed(absent, incompatible.unexpected_keys)
+        self._check_complete(missing, incompatible.incorrect_shapes, renamed)
         self._check_norms(incompatible.unexpected_keys)
         state = self.model.state_dict()
         loaded = {n: x for n, x in state.items() if n not in names}

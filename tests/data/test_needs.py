@@ -7,7 +7,7 @@ from detectron2.data import DatasetCatalog
 from small_data import HEIGHT, WIDTH, write_coco
 
 from ohem_d2 import add_ohem_config, register_datasets
-from ohem_d2.data import check_annotated, warn_of_limit, warn_without_pairs
+from ohem_d2.data import check_annotated, records_of, warn_of_limit, warn_without_pairs
 from ohem_d2.errors import InputError
 
 POLYGON = [[5, 5, 20, 5, 20, 20]]
@@ -153,3 +153,24 @@ def test_more_objects_than_detections(tmp_path, caplog):
         f"1 images of the data set {address!r} have more than 10 objects, up to 12, but "
         "TEST.DETECTIONS_PER_IMAGE is 10: the model can find no more in an image"
     )
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        (
+            None,
+            "the function that is registered for the data set 'odd' returns None, expected a",
+        ),
+        ({"a": 1}, "the function that is registered for the data set 'odd' returns .*, expected a"),
+        ([{}, None], "the data set 'odd' has None for an image, expected a dict"),
+        (["a.jpg"], "the data set 'odd' has 'a.jpg' for an image, expected a dict"),
+    ],
+)
+def test_functions_that_return_no_records(records, words):
+    DatasetCatalog.register("odd", lambda: records)
+    try:
+        with pytest.raises(InputError, match=words):
+            records_of("odd")
+    finally:
+        DatasetCatalog.remove("odd")

@@ -409,7 +409,14 @@ def test_an_old_name_is_answered_by_the_new_one(tmp_path, old, new):
     [
         (["SOLVER.MAX_ITER=5"], "in the settings 'SOLVER.MAX_ITER=5': expected KEY VALUE"),
         (["SEED", "1", "--eval-only"], "--eval-only comes after the settings"),
-        (["\u2013eval-only", "SEED", "1"], "in the settings '\u2013eval-only': expected KEY"),
+        (
+            ["\u2013eval-only", "SEED", "1"],
+            "'\u2013eval-only' begins with another dash .* --eval",
+        ),
+        (
+            ["SOLVER.BASE_LR", "0,02"],
+            "SOLVER.BASE_LR is .*, expected float.*, such as 0.02 with",
+        ),
         (["SEED", "1", "SOLVER.MAX_ITER", "=", "5"], "'SOLVER.MAX_ITER' is followed by '='"),
         (["SEED:", "1"], "in the settings 'SEED:': expected KEY VALUE"),
         (["OUTPUT_DIR", "a", "SEED.X", "5"], "in the settings 'SEED.X 5': .* since SEED is 1, and"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from command_line import ROOT, run_train_net
 from detectron2 import model_zoo
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import LazyCall, LazyConfig, instantiate
 from detectron2.modeling.roi_heads import StandardROIHeads
 from omegaconf import OmegaConf
 from small_data import write_coco, write_voc
@@ -452,6 +452,14 @@ def test_one_test_set_by_address(tmp_path, voc):
 def test_results_of_evaluators_of_ones_own(results, words):
     with pytest.raises(InputError, match=f"^dataloader.evaluator {words}"):
         lazy_trainer._check_results(results)
+
+
+def test_a_scheduler_of_torchs():
+    cfg = OmegaConf.create(flags={"allow_objects": True})
+    cfg.lr_multiplier = LazyCall(torch.optim.lr_scheduler.StepLR)(step_size=10)
+    message = r"^lr_multiplier._target_ is 'StepLR', .*, expected a ParamScheduler of fvcore's"
+    with pytest.raises(InputError, match=message):
+        make(cfg, "lr_multiplier")
 
 
 def test_an_evaluator_without_results(caplog):

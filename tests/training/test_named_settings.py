@@ -72,7 +72,7 @@ class HeadWithoutShape(torch.nn.Module):
 
 def test_a_part_without_what_detectron2_reads_of_it():
     cfg = load_config(QUICK_START, [f"{BOX_HEAD}.NAME", "HeadWithoutShape"])
-    message = rf"^{BOX_HEAD}.NAME is 'HeadWithoutShape' .*, expected output_shape as in .*roi_heads"
+    message = rf"^{BOX_HEAD}.NAME is 'HeadWithoutShape' .* an object that has output_shape .*roi"
     with pytest.raises(InputError, match=message), named_settings("x.yaml", cfg):
         DefaultTrainer.build_model(cfg)
 

@@ -152,9 +152,9 @@ def test_weights_that_a_step_does_not_reach(caplog):
     model.roi_heads[0](model.backbone(torch.ones(2))).sum().backward()
     warn_of_unlearned_weights(model)
     assert caplog.messages == [
-        "4 of 8 trained weights got no gradient in the first step: roi_heads.1.weight, "
-        "roi_heads.1.bias, roi_heads.2.weight and 1 more. Expected losses that depend on them, or "
-        "requires_grad False"
+        "4 of 8 trained weights got no gradient in the first step (4 of roi_heads), such as "
+        "roi_heads.1.weight: expected losses that depend on them, which torch.no_grad() and "
+        "detach() prevent, or requires_grad False"
     ]
 
 

@@ -162,6 +162,13 @@ def test_a_stride_that_is_another_is_seen_in_small_images():
         backbone(torch.zeros(1, 3, 96, 96))
 
 
+def test_a_loss_that_is_no_tensor():
+    model = model_with("roi_heads", OHEMROIHeads, lambda x: (x[0], {**x[1], "loss_mine": 0.0}))
+    check_outputs_once(model.train(), KEYS)
+    with pytest.raises(InputError, match=r"gives 0.0 as 'loss_mine', expected .* tensors of one"):
+        run(model)
+
+
 def in_parts_of_the_sides(proposals):
     for x in proposals[0]:
         x.proposal_boxes.tensor = x.proposal_boxes.tensor / 64

@@ -12,6 +12,7 @@ from ohem_d2.training.processes import check_dist_url, check_launcher
     ("url", "message"),
     [
         ("127.0.0.1:29511", "--dist-url is '127.0.0.1:29511', expected 'auto' or an address"),
+        ("tcp://10.0.0.1:99999", "--dist-url is '.*:99999', expected a port of 0 to 65535"),
         ("tcp://10.0.0.1", "--dist-url is 'tcp://10.0.0.1', expected 'auto' or an address"),
         ("auto", "--num-machines is 2, but --dist-url is 'auto': expected an address of the first"),
         (None, "--num-machines is 2, but there is no --dist-url: expected an address of the first"),

@@ -105,7 +105,6 @@ def test_groups_of_parameters_stay(folder, key):
     [
         [],
         ["OUTPUT_DIR", "elsewhere"],
-        ["MODEL.WEIGHTS", "other.pth"],
         ["MODEL.RETINANET.IN_FEATURES", "['p3']"],  # which nothing looks at
     ],
 )
@@ -202,8 +201,15 @@ def test_what_may_change_of_a_python_config(saved, caplog, key, value, words):
 def test_what_does_not_matter_of_a_python_config(saved, folder, caplog):
     cfg = model_zoo.get_config(LAZY)
     cfg.train.output_dir = "elsewhere"
-    cfg.train.init_checkpoint = ""
     resume(cfg, saved)
     resume(cfg, folder)  # of a YAML config
     resume(load_config(QUICK_START), saved)
     assert not caplog.records
+
+
+def test_weights_that_a_resumed_training_does_not_read(folder, caplog):
+    resume(load_config(QUICK_START, ["MODEL.WEIGHTS", "other.pth"]), folder)
+    assert caplog.messages == [
+        f"MODEL.WEIGHTS is 'other.pth', and was '': neither is read, since --resume goes on with "
+        f"the last checkpoint in {folder}"
+    ]
