@@ -69,7 +69,7 @@ def records_of(name: str) -> list[dict]:
         return []
     if isinstance(records, str) or not isinstance(records, Sequence):
         raise InputError(
-            f"the function that is registered for the data set {name!r} returns {shown(records)}, "
+            f"the function that is registered for the data set {name!r} returns {_kind(records)}, "
             "expected a list of dicts, one for each image"
         )
     for record in records:
@@ -78,6 +78,10 @@ def records_of(name: str) -> list[dict]:
                 f"the data set {name!r} has {shown(record)} for an image, expected a dict"
             )
     return list(records)
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def _objects(name: str, crowds: bool) -> Iterator[tuple[dict, dict]]:
@@ -121,7 +125,7 @@ def check_annotated(
         if has_any and field == "keypoints" and "://" not in name:
             continue
         if not has_any:
-            what = f"no object of the data set {name!r} has a {field!r}"
+            what = f"no object of the data set {name!r} has {field!r}"
         else:
             what = (
                 f"{len(faults)} of {len(objects)} objects of the data set {name!r} have no usable "

@@ -14,6 +14,14 @@ from .findings import Findings
 from .image_reading import EIGHT_BIT, ImageFile, plain_path
 
 
+class _Missing:
+    def __repr__(self) -> str:
+        return "missing"
+
+
+_MISSING: Any = _Missing()
+
+
 def check_records(
     name: str, records: Sequence[dict], classes: Sequence[str], evaluated: bool
 ) -> None:
@@ -61,12 +69,12 @@ def _fault(annotation: Any, num_classes: int) -> str | None:
     """What Detectron2 cannot take of an annotation."""
     if not isinstance(annotation, Mapping):
         return f"it is {shown(annotation)}, expected a dict"
-    label, box, mode = (annotation.get(x) for x in ("category_id", "bbox", "bbox_mode"))
+    label, box, mode = (annotation.get(x, _MISSING) for x in ("category_id", "bbox", "bbox_mode"))
     if num_classes and not (isinstance(label, Integral) and 0 <= int(label) < num_classes):
         places = f"0 to {num_classes - 1}, a place in its {num_classes} thing_classes"
         return f"category_id is {shown(label)}, expected {places}, counted from 0"
     try:
-        numbers = [] if box is None else [*box]
+        numbers = [] if box is _MISSING else [*box]
     except TypeError:
         numbers = []
     if len(numbers) not in (4, 5) or not all(

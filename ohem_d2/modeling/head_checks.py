@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from detectron2.config import CfgNode
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, ROIHeads
+from detectron2.structures import Instances
 from torch import nn
 
 from ..config import OHEMOptions, config_key
@@ -123,10 +124,34 @@ def check_classes_of_heads(heads: nn.Module) -> None:
     num_masks = getattr(mask_predictor, "out_channels", 1)
     if num_masks != 1:  # which is for all classes together
         numbers["mask_head"] = num_masks
+    if expected is None:  # as of what wraps other heads, whose parts have to be the same
+        expected = next((x for x in numbers.values() if isinstance(x, int)), None)
     for name, number in numbers.items():
         if isinstance(number, int) and number != expected:
             raise InputError(
                 f"num_classes of roi_heads.{name} is {number}, expected {expected}, as of roi_heads"
+            )
+
+
+def check_objects(targets: list[Instances], num_classes: int) -> None:
+    """
+    Check that the classes of objects are those of the model: others would be taken for background.
+
+    Args:
+        targets: the objects of each image.
+        num_classes: of the model.
+
+    Raises:
+        InputError: one is not.
+    """
+    for x in targets:
+        if not len(x) or not x.has("gt_classes"):
+            continue
+        least, most = (int(y) for y in x.gt_classes.aminmax())
+        if least < 0 or most >= num_classes:
+            raise InputError(
+                f"gt_classes of an object is {least if least < 0 else most}, expected 0 to "
+                f"{num_classes - 1}, as the model has {num_classes} classes"
             )
 
 

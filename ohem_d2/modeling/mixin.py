@@ -22,7 +22,7 @@ from .box_branch import config_of, is_configured_above, own_names
 from .box_voting import BoxVotingMixin
 from .build_sampler import build_sampler
 from .foreground_budget import ForegroundBudgetMixin
-from .head_checks import check_class, check_classes_of_heads, check_stages
+from .head_checks import check_class, check_classes_of_heads, check_objects, check_stages
 from .labelling import LabellingMixin, ignore_below, with_ground_truth, within_limit
 from .metrics import MiningMetrics, add_up
 from .pooling_once import keeping, pool_once
@@ -258,8 +258,10 @@ class OHEMMixin(ForegroundBudgetMixin, LabellingMixin, BoxVotingMixin):
             self._is_too_early = iteration < self.ohem.start_iter
             if self._is_too_early:
                 self._check.waits_for(self.ohem.start_iter, iteration)
-        elif not any(map(learns_statistics, self.modules())):
-            return False
+        else:
+            self._check.goes_without_gradients(self)
+            if not any(map(learns_statistics, self.modules())):
+                return False
         return not self._is_too_early
 
     @torch.no_grad()
@@ -287,9 +289,10 @@ class OHEMMixin(ForegroundBudgetMixin, LabellingMixin, BoxVotingMixin):
             that a sampler gets.
         """
 
-        if self._check.is_due:  # it may have been replaced since the heads were built
-            for predictor in self._predictors():
+        if self._check.is_due:
+            for predictor in self._predictors():  # which may have been replaced meanwhile
                 check_predictor(predictor)
+            check_objects(targets, self.num_classes)
 
         def label_and_read() -> tuple[list[Instances], Candidates]:
             labelled = self.label_proposals(proposals, targets, *args, **kwargs)

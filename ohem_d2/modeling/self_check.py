@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 
 # Losses that differ by no more than this part are the same, whatever the precision.
 _TOLERANCE = 0.05
-# Of one iteration, these are no step of which the gradients are accumulated.
+# So many passes in one iteration are no accumulation of gradients, and so many without gradients
+# are no validation before the first step.
 _MANY_STEPS = 100
 
 
@@ -40,6 +41,7 @@ class SelfCheck:
         self.read_losses: dict[int, float] = {}
         self._num_steps = 0
         self._last_iteration, self._num_same = -1, 0
+        self._num_without = 0
         self._warned: set[str] = set()
 
     @property
@@ -131,6 +133,20 @@ class SelfCheck:
                 f"mining waits for iteration {start_iter} (MODEL.ROI_HEADS.OHEM.START_ITER), but "
                 f"the EventStorage has stayed at {iteration} for {_MANY_STEPS} steps: expected its "
                 "step() to be called in each"
+            )
+
+    def goes_without_gradients(self, heads: nn.Module) -> None:
+        """
+        Note a pass in training mode without gradients, and warn if there are no others.
+
+        Args:
+            heads: mining heads.
+        """
+        self._num_without += 1
+        if self._num_without == _MANY_STEPS and not self._num_steps:
+            self.warn_once(
+                f"{type(heads).__name__} was called in training mode {_MANY_STEPS} times, and each "
+                "time without gradients: it learns nothing so, and mines nothing"
             )
 
     def warn_once(self, message: str) -> None:

@@ -25,7 +25,7 @@ from ..data import (
 )
 from ..errors import InputError
 from .checks import check_keypoint_sigmas
-from .lazy_targets import target_of
+from .lazy_targets import parts_of, target_of
 
 _MOST_DETECTIONS = 100  # of an image, of Detectron2's box predictors by default
 
@@ -69,8 +69,14 @@ def register_lazy_datasets(cfg: DictConfig, of_weights: ClassesOfWeights | None 
         )
     heads = cfg.model.roi_heads
     number = len(registered.classes)
-    warn_of_other_number("model.roi_heads.num_classes", heads.num_classes, number)
-    _replace_num_classes(heads, heads.num_classes, number)
+    before = heads.get("num_classes", _num_classes_within(heads))  # of what wraps other heads
+    if before is None:
+        raise InputError(
+            f"there is no num_classes in model.roi_heads, expected one, such as {number}, as many "
+            "classes as the data have"
+        )
+    warn_of_other_number("model.roi_heads.num_classes", before, number)
+    _replace_num_classes(heads, before, number)
     if registered.num_keypoints is not None and "keypoint_head" in heads:
         heads.keypoint_head.num_keypoints = registered.num_keypoints
     _check_learned(cfg, by_address(train), by_address(test))
@@ -80,6 +86,14 @@ def register_lazy_datasets(cfg: DictConfig, of_weights: ClassesOfWeights | None 
         OmegaConf.update(
             cfg, "dataloader.train.mapper.keypoint_hflip_indices", indices, force_add=True
         )
+
+
+def _num_classes_within(node: DictConfig) -> int | None:
+    """The first number of classes of a part of heads, if any says one."""
+    for _, part in parts_of(node, ""):
+        if isinstance(number := part.get("num_classes"), int):
+            return number
+    return None
 
 
 def _replace_num_classes(node: DictConfig | ListConfig, old: int, new: int) -> None:

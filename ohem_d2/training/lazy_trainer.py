@@ -208,7 +208,9 @@ def _run(
         warn_of_frozen_layers(cfg, model)
         try_losses(trainer, named_settings(*settings, verb="trained"))
         key = "dataloader.train"
-        mapper = f"{key}.mapper" if OmegaConf.select(cfg, f"{key}.mapper") is not None else key
+        has_mapper = OmegaConf.select(cfg, f"{key}.mapper") is not None
+        is_detectron2s = bool(trainer.data_loader.name_of_sampler())
+        mapper = f"{key}.mapper" if has_mapper and is_detectron2s else key
         naming = named_settings(*settings, verb="trained")
         check_first_batch(trainer, cfg.train.max_iter, mapper, naming)
     begin()

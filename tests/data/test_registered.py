@@ -124,3 +124,10 @@ def test_the_size_before_turning(tmp_path, register, prefix):
     register(tmp_path / "a.tif", prefix)
     with pytest.raises(InputError, match=rf"a.tif: {H} x {W}, annotated {W} x {H}"):
         read_all_images((NAME,), ())
+
+
+def test_what_an_annotation_lacks():
+    for key in BOX:
+        records = [{"file_name": "a.jpg", "annotations": [{k: BOX[k] for k in BOX if k != key}]}]
+        with pytest.raises(InputError, match=f"where {key} is missing, expected"):
+            check_records("mine", records, ["a"], evaluated=False)

@@ -19,6 +19,7 @@ from small_heads import SHAPES, make_batch, make_cfg, make_heads, train_step
 
 from ohem_d2 import OHEMMixin, OHEMOptions, OHEMRes5ROIHeads, OHEMROIHeads
 from ohem_d2.errors import InputError
+from ohem_d2.modeling.head_checks import check_classes_of_heads
 
 
 @pytest.mark.parametrize("name", ["OHEMRes5ROIHeads", "OHEMRROIHeads"])
@@ -111,6 +112,49 @@ def test_heads_that_pass_mining_over(caplog):
         r"_WithoutMining does not call OHEMMixin.label_and_sample_proposals in training, so no"
     )
     assert [message in x for x in caplog.messages].count(True) == 1
+
+
+def test_classes_that_the_model_does_not_have():
+    heads = make_heads()
+    features, proposals, targets = make_batch(1, [(2, 30)])
+    targets[0].gt_classes[0] = heads.num_classes
+    message = f"^gt_classes of an object is {heads.num_classes}, expected 0 to .*, as the model has"
+    with pytest.raises(InputError, match=message):
+        train_step(heads, features, proposals, targets)
+
+
+def test_heads_that_are_only_called_without_gradients(caplog):
+    heads, batch = make_heads().train(), make_batch(1, [(2, 5)])
+    message = "OHEMROIHeads was called in training mode 100 times, and each time without gradients"
+    with EventStorage(), torch.no_grad():
+        for _ in range(99):
+            heads(None, *batch)
+        assert message not in caplog.text
+        for _ in range(3):
+            heads(None, *batch)
+    assert caplog.text.count(message) == 1
+
+
+def test_passes_without_gradients_beside_a_training(caplog):
+    heads, batch = make_heads(), make_batch(1, [(2, 5)])
+    train_step(heads, *batch)
+    with EventStorage(), torch.no_grad():
+        for _ in range(101):
+            heads(None, *batch)
+    assert not caplog.messages
+
+
+def test_heads_within_others(caplog):
+    class Wrapper(torch.nn.Module):
+        def __init__(self, heads):
+            super().__init__()
+            self.heads = heads
+
+    check_classes_of_heads(Wrapper(make_heads()))
+    heads = make_heads()
+    heads.box_predictor.num_classes += 1
+    with pytest.raises(InputError, match=r"^num_classes of roi_heads.heads.box_predictor is"):
+        check_classes_of_heads(Wrapper(heads))
 
 
 def test_a_predictor_that_is_replaced_later():

@@ -66,7 +66,7 @@ LAZY_SIGMAS = "+dataloader.evaluator.kpt_oks_sigmas=[0.1,0.1,0.1]"
 
 def test_a_test_set_without_masks(tmp_path):
     train, test = write(tmp_path, "a.json"), write(tmp_path, "b.json", lacking=["segmentation"])
-    words = r"no object of the data set '.*b.json.*' has a 'segmentation'"
+    words = r"no object of the data set '.*b.json.*' has 'segmentation'"
     with pytest.raises(
         InputError, match=rf"MASK_ON is True, but {words}: expected MODEL.MASK_ON F"
     ):
@@ -109,7 +109,7 @@ FEDERATED = "MODEL.ROI_BOX_HEAD.USE_FED_LOSS", "True"
     ("opts", "words"),
     [
         (["MODEL.MASK_ON", "True"], "MODEL.MASK_ON is True, but 3 of 4 objects of .* 'by_name'"),
-        (KEYPOINTS, "MODEL.KEYPOINT_ON is True, but no object of the data set 'by_name' has a"),
+        (KEYPOINTS, "MODEL.KEYPOINT_ON is True, but no object of the data set 'by_name' has"),
         (PANOPTIC, "MODEL.META_ARCHITECTURE is 'PanopticFPN', .*: 4 of 4 images of .* 'by_name'"),
         (FEDERATED, "MODEL.ROI_BOX_HEAD.USE_FED_LOSS is True, but .* 'by_name' have no class_im"),
     ],
@@ -168,7 +168,7 @@ def test_coco_evaluates_what_is_not_in_its_format_in_a_python_config(by_name, tm
 
 def test_a_test_set_without_keypoints(tmp_path):
     train, test = write(tmp_path, "a.json"), write(tmp_path, "b.json", lacking=["keypoints"])
-    words = r"no object of the data set '.*b.json.*' has a 'keypoints'"
+    words = r"no object of the data set '.*b.json.*' has 'keypoints'"
     with pytest.raises(InputError, match=words):
         yaml_checks(train, test, *KEYPOINTS, *SIGMAS)
     with pytest.raises(InputError, match=words):

@@ -404,6 +404,20 @@ def test_all_parts_of_the_heads_get_the_number_of_classes(tmp_path, coco, name):
     assert "mask_head" not in heads or model.mask_head.predictor.out_channels == 2
 
 
+def test_heads_within_others(tmp_path, coco):
+    spec = f"coco://{tmp_path}/annotations.json?images={tmp_path}/images"
+    cfg = load_lazy_config(EXAMPLE, pairs(**dict.fromkeys(coco, spec)))
+    heads = cfg.model.roi_heads
+    cfg.model.roi_heads = LazyCall(torch.nn.ModuleDict)(modules={"heads": heads})
+    register_lazy_datasets(cfg)
+    assert cfg.model.roi_heads.modules.heads.num_classes == 2
+    cfg.model.roi_heads = LazyCall(torch.nn.Identity)()
+    with pytest.raises(
+        InputError, match="^there is no num_classes in model.roi_heads, expected on"
+    ):
+        register_lazy_datasets(cfg)
+
+
 @pytest.mark.parametrize("part", ["box_predictor", "mask_head"])
 def test_parts_of_other_numbers_of_classes(part):
     config = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py"
