@@ -32,6 +32,8 @@ if not CONFIGS.is_dir():
     CONFIGS = _PACKAGE.parent / "configs"
 _ZOO = (Path(model_zoo.__file__).parent / "configs").resolve()
 _CASCADES = {"CascadeROIHeads", "OHEMCascadeROIHeads"}
+# What some of Detectron2's samplers read of a config, whose keys lack it.
+_READ_BUT_ABSENT = ("DATALOADER.RANDOM_SUBSET_RATIO", "DATASETS.TRAIN_REPEAT_FACTOR")
 # What fvcore and yacs answer with to a config that they do not like.
 _REFUSED = (KeyError, ValueError, AssertionError, TypeError, AttributeError)
 
@@ -283,6 +285,8 @@ def _text(error: Exception, known: Iterable[str]) -> str:
         value = shown(value) if found == "str" else value
         return f"{key} is {value}, of {found}, expected {expected}"
     if unknown := re.fullmatch(r"Non-existent (?:config )?key: (\S+)", text):
+        if unknown[1] in _READ_BUT_ABSENT:
+            return f"{text}. Detectron2 reads it, but has no such key, expected another sampler"
         return f"{text}{hint(unknown[1], known)}"
     no_value = r"Key (\S+) with value <class '(.*?)'> is not a valid type; valid types.*"
     if invalid := re.fullmatch(no_value, text, re.DOTALL):

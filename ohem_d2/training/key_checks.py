@@ -7,7 +7,7 @@ is not known, such as one of a project of the user's own, is not looked at.
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -316,6 +316,7 @@ def _relations_of_resnet(cfg: CfgNode) -> Iterator[_Relation]:
     if cfg.MODEL.BACKBONE.NAME == "build_resnet_fpn_backbone":
         fits = bool(cfg.MODEL.FPN.IN_FEATURES) and set(maps).issuperset(cfg.MODEL.FPN.IN_FEATURES)
         yield "MODEL.FPN.IN_FEATURES", fits, f"some of {key}OUT_FEATURES, {', '.join(maps)}"
+        yield _without_gaps("MODEL.FPN.IN_FEATURES", cfg.MODEL.FPN.IN_FEATURES, "res")
     is_plain = not any(resnets.DEFORM_ON_PER_STAGE)
     words = "False for each stage: Detectron2 has deformable convolutions on GPUs, and from depth "
     fits = is_plain or (cfg.MODEL.DEVICE != "cpu" and resnets.DEPTH >= 50)
@@ -363,6 +364,15 @@ def _relation_of_anchors(cfg: CfgNode, is_rotated: bool, words: str) -> Iterator
     yield "MODEL.ANCHOR_GENERATOR.NAME", name != other, f"{expected!r}, {words}"
 
 
+def _without_gaps(key: str, maps: Sequence[str], name: str) -> _Relation:
+    """Whether numbered feature maps are in the order of a pyramid, and none is left out."""
+    levels = [int(x.removeprefix(name)) for x in maps if re.fullmatch(rf"{name}\d", x)]
+    if not levels or len(levels) < len(maps):
+        return key, True, ""
+    whole = [f"{name}{x}" for x in range(min(levels), max(levels) + 1)]
+    return key, [*maps] == whole, f"{whole}, without gaps from the largest map on"
+
+
 def _relations_of_heads(cfg: CfgNode) -> Iterator[_Relation]:
     model = cfg.MODEL
     heads = ROI_HEADS_REGISTRY.get(model.ROI_HEADS.NAME)
@@ -395,11 +405,7 @@ def _relations_of_heads(cfg: CfgNode) -> Iterator[_Relation]:
     for node in ("RPN", "ROI_BOX_HEAD"):
         fits = len(model[node].BBOX_REG_WEIGHTS) == number
         yield f"MODEL.{node}.BBOX_REG_WEIGHTS", fits, f"{number} numbers, {words}"
-    levels = [int(x[1:]) for x in model.ROI_HEADS.IN_FEATURES if re.fullmatch(r"p\d", x)]
-    if len(levels) == len(model.ROI_HEADS.IN_FEATURES):
-        whole = [f"p{x}" for x in range(min(levels), max(levels) + 1)]
-        words = f"{whole}, all of a pyramid from the largest map on"
-        yield "MODEL.ROI_HEADS.IN_FEATURES", [*model.ROI_HEADS.IN_FEATURES] == whole, words
+    yield _without_gaps("MODEL.ROI_HEADS.IN_FEATURES", maps, "p")
     if issubclass(heads, CascadeROIHeads):
         cascade, key = model.ROI_BOX_CASCADE_HEAD, "MODEL.ROI_BOX_CASCADE_HEAD"
         number, first = len(cascade.BBOX_REG_WEIGHTS), model.ROI_HEADS.IOU_THRESHOLDS[0]

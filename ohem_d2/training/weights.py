@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 _MAY_BE_MISSING = ("pixel_mean", "pixel_std", "num_batches_tracked")
 # What torch.compile, DDP and FSDP add to the names of weights.
 _WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module")
+# What models are called within those of Lightning and the like.
+_ATTRIBUTES = {"model", "module", "net", "network", "detector"}
 # Names that a message lists, of a weight each.
 _NAMES = 3
 # So many layers or more that are all of one number each are no coincidence.
@@ -341,6 +343,9 @@ def check_weights_of_file(name: str, weights: object) -> None:
                 expected = "expected torch.strided, as to_dense() makes it"
             elif below:
                 expected += f": in this file they may be below {below[0]!r}, so save that alone"
+                prefixes = {str(x).partition(".")[0] for x in weights[below[0]]}
+                if len(prefixes) == 1 and prefixes <= _ATTRIBUTES:
+                    expected += f", without {prefixes.pop() + '.'!r} in front of each name"
             raise InputError(f"{name!r} has {key!r}, of {kind}, {expected}")
 
 

@@ -430,6 +430,10 @@ def test_an_old_name_is_answered_by_the_new_one(tmp_path, old, new):
             ["DATASETS.TRAIN", "mine", "yours", "SEED", "1"],
             "'yours' is in the place of a key, after 'DATASETS.TRAIN mine': .* quotes around",
         ),
+        (
+            ["DATALOADER.RANDOM_SUBSET_RATIO", "0.1"],
+            "key: DATALOADER.RANDOM_SUBSET_RATIO. Detectron2 reads it, but has no such key, expect",
+        ),
         (["SEED", "1", "EPOCHS", "5"], "in the settings 'EPOCHS 5': Non-existent key: EPOCHS"),
         (
             ["INPUT.MIN_SIZE_TRAIN", "96,", "128"],

@@ -93,6 +93,10 @@ def train(file, model=None):
             {"state_dict": {"a": torch.zeros(2)}, "epoch": 3},
             "has 'state_dict', of dict.* below 'state_dict'",
         ),
+        (
+            {"state_dict": {"model.a": torch.zeros(2), "model.b": torch.zeros(2)}, "epoch": 3},
+            "below 'state_dict', so save that alone, without 'model.' in front of each name",
+        ),
         ({"epoch": 3, "ema": {"a": torch.zeros(2)}}, "has 'epoch', of int.* below 'ema'"),
         ({"model": {"net": {"a": torch.zeros(2)}}}, "has 'net', of dict.* below 'net'"),
         ({"model": {"a": torch.eye(2).to_sparse()}}, "'a', of the layout .*coo, expected torch.st"),
