@@ -41,11 +41,19 @@ def files_below(folder: Path, suffix: str) -> list[Path]:
 
 
 def _all_below(folder: Path) -> Iterator[Path]:
-    for root, folders, files in os.walk(folder, followlinks=True):
+    for root, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
         folders[:] = sorted(x for x in folders if not x.startswith(".") and not _is_loop(root, x))
         for name in sorted(files):
             if not name.startswith("."):
                 yield Path(root, name)
+
+
+def _refuse(error: OSError) -> None:
+    """Of a folder that may not be read, nothing is known: its files are not missing."""
+    if isinstance(error, PermissionError):
+        raise InputError(
+            f"the folder {error.filename} may not be read, expected one that may"
+        ) from error
 
 
 def _is_loop(root: str, name: str) -> bool:

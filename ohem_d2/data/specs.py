@@ -59,6 +59,11 @@ def register_datasets(cfg: CfgNode, of_weights: ClassesOfWeights | None = None) 
         InputError: an address or a file behind it is wrong, or a test set has other classes than
             the training set, or than the weights.
     """
+    if cfg.is_frozen() and any("://" in x for x in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)):
+        raise InputError(
+            "register_datasets was given a config that is frozen, expected a call before "
+            "cfg.freeze(): it sets the number of classes"
+        )
     unreadable = cfg.DATASETS.get("UNREADABLE_IMAGES", "error")
     registered = register_by_name(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST, unreadable, of_weights)
     if registered is None:
@@ -105,13 +110,13 @@ def register_by_name(
     names = (*train, *test)
     register_builtin(names)
     loaded = {name: _named(name, unreadable) for name in dict.fromkeys(names) if "://" in name}
-    if not loaded:
-        return None
-    _check_parts(train, test)
     for split in (train, test):
         for name, times in Counter(split).items():
             if times > 1:
                 logger.warning(f"the data set {name!r} is named {times} times, and counts as often")
+    if not loaded:
+        return None
+    _check_parts(train, test)
     for name in names:
         if name not in loaded and name not in DatasetCatalog:
             raise unknown_dataset(name)

@@ -184,6 +184,7 @@ def _never(_: logging.LogRecord) -> bool:
 
 def _merge_settings(cfg: CfgNode, opts: list[str]) -> None:
     known = set(all_keys(cfg))
+    check_no_file(opts)
     for i, opt in enumerate(opts[::2]):
         if opt.startswith("--"):
             raise InputError(f"{opt} comes after the settings, expected it before them")
@@ -222,6 +223,19 @@ def _merge_settings(cfg: CfgNode, opts: list[str]) -> None:
             raise InputError(
                 f"in the settings {shown(f'{key} {text}')}: {_text(e, all_keys(cfg))}"
             ) from None
+
+
+def check_no_file(opts: Sequence[str]) -> None:
+    """
+    Make sure that settings do not begin with a config file.
+
+    Raises:
+        InputError: they do.
+    """
+    if opts and re.search(r"\.(ya?ml|py)$", opts[0]) and "=" not in opts[0]:
+        raise InputError(
+            f"{shown(opts[0])} is in the place of a setting, expected --config-file {opts[0]}"
+        )
 
 
 def _holds_several(cfg: CfgNode, key: str) -> bool:

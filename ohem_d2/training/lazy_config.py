@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import InputError
+from .config_file import check_no_file
 from .device import usable_device
 from .interpolations import check_interpolations
 from .key_checks import all_keys, check_lazy_keys
@@ -165,6 +166,7 @@ def _run_file(config_file: str) -> DictConfig:
 
 
 def _override(cfg: DictConfig, config_file: str, opts: list[str]) -> None:
+    check_no_file(opts)
     for i, opt in enumerate(opts):
         key, is_pair, value = opt.partition("=")
         if opt.startswith("--"):

@@ -20,6 +20,7 @@ from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWrit
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
 from ..config import check_start_iter, config_key, ohem_options, ohem_rpn_options
@@ -296,6 +297,11 @@ def _run(args, cfg: CfgNode, begin: Callable[[], None]) -> dict | None:
         trainer = Trainer(cfg)
     check_space("OUTPUT_DIR", cfg.OUTPUT_DIR, trainer.model)
     warn_without_choice(trainer.model, KEYS)
+    if cfg.TEST.PRECISE_BN.ENABLED and not get_bn_modules(trainer.model):
+        logger.warning(
+            "TEST.PRECISE_BN.ENABLED is True, but no batch normalization of the model learns: it "
+            "changes nothing"
+        )
     check_outputs_once(trainer._trainer.model, part_outputs.KEYS)
     watch_for_divergence(trainer, "SOLVER.BASE_LR", cfg.SOLVER.BASE_LR)
     name_first_step(trainer, named_settings(*settings, verb="trained"))

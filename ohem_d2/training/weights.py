@@ -54,6 +54,7 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     class_names: Sequence[str] | None = None
     key = "MODEL.WEIGHTS"
+    _others: Sequence[str] = ()  # names in the file that the model lacks
     _path = ""  # what is being loaded, as the user named it
 
     def load(
@@ -121,6 +122,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         of_other_shapes = {name for name, *_ in incompatible.incorrect_shapes}
         absent = [name for name in missing if name not in of_other_shapes]
         renamed = _renamed(absent, incompatible.unexpected_keys)
+        self._others = incompatible.unexpected_keys
         self._check_complete(missing, incompatible.incorrect_shapes, renamed)
         self._check_norms(incompatible.unexpected_keys)
         state = self.model.state_dict()
@@ -194,8 +196,9 @@ class SafeCheckpointer(DetectionCheckpointer):
                 "config and as many classes"
             )
         if len(missing) == sum(not _may_be_missing(name) for name in self.model.state_dict()):
+            found = f", but {self._others[0]} and the like" if self._others else ""
             raise InputError(
-                f"{self._path!r} has no weight of this model, expected names such as "
+                f"{self._path!r} has no weight of this model{found}, expected names such as "
                 f"{missing[0]}{other}"
             )
         logger.warning(f"{found}, and start at random: {_list(words, 10)}{other}")

@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -145,6 +146,10 @@ def _read(path: str) -> dict:
         reason = f"it is {found}, expected a YAML or Python file in UTF-8 ({advice})"
         raise _invalid(path, reason) from None
     except yaml.YAMLError as e:
+        for number, line in enumerate(text.splitlines(), 1):
+            if re.match(r"(<{7}|>{7})( |$)|={7}$", line):
+                reason = f"line {number}, {line!r}, is the mark of a merge that has a conflict"
+                raise _invalid(path, f"{reason}, expected one of both versions") from None
         raise _invalid(path, place(e)) from None
     except RecursionError:
         reason = "its lists or keys are nested too deeply, expected less than a hundred levels"

@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 
 import pytest
 from detectron2.config import get_cfg
@@ -157,6 +158,26 @@ def test_misspelt_addresses(spec, reason):
         register_datasets(make_cfg([spec]))
 
 
+def test_a_frozen_config(voc):
+    cfg = make_cfg([f"{voc}train"], [f"{voc}val"])
+    cfg.freeze()
+    with pytest.raises(InputError, match=r"^register_datasets was .* frozen, .* before cfg.freeze"):
+        register_datasets(cfg)
+
+
+def test_a_folder_that_may_not_be_read(voc, tmp_path, monkeypatch):
+    def scandir(path):
+        if str(path).endswith("JPEGImages"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return before(path)
+
+    before = os.scandir
+    monkeypatch.setattr(os, "scandir", scandir)
+    message = f"the folder {tmp_path}/JPEGImages may not be read, expected one that may"
+    with pytest.raises(InputError, match=message):
+        register_datasets(make_cfg([f"{voc}train"]))
+
+
 def test_a_folder_whose_name_looks_like_an_option(tmp_path):
     folder = tmp_path / "shots?take=2"
     write_voc(folder, {"a": [("dog", GOOD, "")]})
@@ -294,7 +315,7 @@ def test_keypoints(tmp_path):
 def test_a_head_without_annotations_for_it(voc, switch):
     cfg = make_cfg([voc + "train"], [voc + "val"])
     cfg.MODEL[switch] = True
-    with pytest.raises(InputError, match=rf"MODEL.{switch} is True, but no object of .* has a"):
+    with pytest.raises(InputError, match=rf"MODEL.{switch} is True, but no object of .* has"):
         register_datasets(cfg)
 
 

@@ -278,6 +278,15 @@ def test_a_file_in_another_encoding(tmp_path, encoding):
         load_config(str(tmp_path / "bad.yaml"))
 
 
+def test_marks_of_a_merge(tmp_path):
+    (tmp_path / "bad.yaml").write_text(
+        "SOLVER:\n<<<<<<< HEAD\n  BASE_LR: 0.02\n=======\n  BASE_LR: 0.01\n>>>>>>> lr\n"
+    )
+    message = "line 2, '<<<<<<< HEAD', is the mark of a merge that has a conflict, expected one of"
+    with pytest.raises(InputError, match=message):
+        load_config(str(tmp_path / "bad.yaml"))
+
+
 def test_nothing_is_said_before_the_error(tmp_path, caplog):
     (tmp_path / "bad.yaml").write_text("_base_: quick_start.yaml\n")
     with pytest.raises(InputError, match="Non-existent config key: _base_"):
@@ -430,6 +439,8 @@ def test_an_old_name_is_answered_by_the_new_one(tmp_path, old, new):
             ["DATASETS.TRAIN", "mine", "yours", "SEED", "1"],
             "'yours' is in the place of a key, after 'DATASETS.TRAIN mine': .* quotes around",
         ),
+        (["mine.yaml"], "'mine.yaml' is in the place of a setting, expected --config-file mine.y"),
+        (["mine.py", "SEED", "1"], "'mine.py' is in the place of a setting, expected --config-fi"),
         (
             ["DATALOADER.RANDOM_SUBSET_RATIO", "0.1"],
             "key: DATALOADER.RANDOM_SUBSET_RATIO. Detectron2 reads it, but has no such key, expect",

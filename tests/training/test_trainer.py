@@ -261,3 +261,9 @@ def test_mistakes_are_answered_by_one_line(tmp_path, args, config, settings, mes
     assert run.stderr.splitlines()[-1].startswith("error: ")
     assert message in run.stderr.splitlines()[-1]
     assert "Traceback" not in run.stderr
+
+
+def test_precise_statistics_of_no_norm(tmp_path, voc):
+    run = train_net(tmp_path, **voc, **{"TEST.PRECISE_BN.ENABLED": True, "SOLVER.MAX_ITER": 1})
+    assert run.returncode == 0, run.stderr
+    assert "TEST.PRECISE_BN.ENABLED is True, but no batch normalization of the model" in run.stdout

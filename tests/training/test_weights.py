@@ -106,6 +106,10 @@ def train(file, model=None):
         ),
         ({"model": Opens()}, "because it names posix.mkdir, which could run code"),
         (nn.Linear(2, 2), "because it names torch.nn.modules.linear.Linear"),
+        (
+            {"conv1.weight": torch.zeros(2)},
+            "has no weight of this model, but conv1.weight and the like, exp|weights of the model",
+        ),
         ({"a.weight": torch.zeros(2)}, "has no weight of this model|weights of the model are not"),
     ],
 )
