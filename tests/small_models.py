@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from detectron2 import model_zoo
 from detectron2.config import LazyConfig, instantiate
+from detectron2.export import scripting_with_instances
 from detectron2.modeling import build_model
 from detectron2.modeling.backbone import RegNet, ResNet
 from detectron2.modeling.backbone.resnet import BottleneckBlock
@@ -213,3 +214,18 @@ def assert_same_step(model, plain, inputs):
         if p.grad is not None:
             scale = max(q.grad.abs().max().item(), 1e-3)
             assert (p.grad - q.grad).abs().max() <= 1e-3 * scale, name
+
+
+def assert_is_scripted_alike(model):
+    """A model of a box head detects the same when it is scripted (TorchScript)."""
+    model.eval()
+    fields = {"proposal_boxes": Boxes, "objectness_logits": torch.Tensor, "pred_boxes": Boxes,
+              "scores": torch.Tensor, "pred_classes": torch.Tensor}  # fmt: skip
+    scripted = scripting_with_instances(model, fields)
+    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
+    with torch.no_grad():
+        (x,), (y,) = (
+            m.inference([{"image": image}], do_postprocess=False) for m in (model, scripted)
+        )
+    assert len(x) > 0
+    assert x.pred_boxes.tensor.equal(y.pred_boxes.tensor)

@@ -20,6 +20,7 @@ class _Missing:
 
 
 _MISSING: Any = _Missing()
+_MODES = frozenset(BoxMode)
 
 
 def check_records(
@@ -81,7 +82,7 @@ def _fault(annotation: Any, num_classes: int) -> str | None:
         isinstance(x, Real) and math.isfinite(x) for x in numbers
     ):
         return f"bbox is {shown(box)}, expected 4 numbers, or 5 for a rotated box"
-    if not isinstance(mode, int) or mode not in [*BoxMode]:
+    if not isinstance(mode, int) or mode not in _MODES:
         return f"bbox_mode is {shown(mode)}, expected one such as BoxMode.XYXY_ABS"
     return None
 

@@ -72,7 +72,7 @@ def _check_lists_of_names(name: str, metadata: Mapping[str, object]) -> None:
     """Make sure that what is named by its place is in a list: a set has its names in any order."""
     for field in _LISTS_OF_NAMES:
         names = metadata.get(field)
-        if names is None or field not in metadata:
+        if names is None:
             continue
         is_list = isinstance(names, (list, tuple))
         if not is_list or not all(isinstance(x, str) for x in names):  # type: ignore[attr-defined]

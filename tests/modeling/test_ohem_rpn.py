@@ -9,7 +9,6 @@ import reference
 import torch
 from detectron2.config import LazyCall as L
 from detectron2.config import get_cfg, instantiate
-from detectron2.export import scripting_with_instances
 from detectron2.modeling import build_model, build_proposal_generator
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, ImageList
@@ -18,7 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from small_heads import SHAPES, SIZE, make_batch
-from small_models import SHRINK_OPTS, assert_same_inference, make_inputs, step, tamed
+from small_models import (
+    SHRINK_OPTS,
+    assert_is_scripted_alike,
+    assert_same_inference,
+    make_inputs,
+    step,
+    tamed,
+)
 from torch.utils.checkpoint import checkpoint
 
 from ohem_d2 import OHEMRPN, GroundTruth, Selection, add_ohem_config
@@ -530,14 +536,4 @@ def test_on_a_gpu():
 
 
 def test_it_can_be_scripted():
-    model = zoo_model(next(iter(ZOO)), "OHEMROIHeads").eval()
-    fields = {"proposal_boxes": Boxes, "objectness_logits": torch.Tensor, "pred_boxes": Boxes,
-              "scores": torch.Tensor, "pred_classes": torch.Tensor}  # fmt: skip
-    scripted = scripting_with_instances(model, fields)
-    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
-    with torch.no_grad():
-        (x,), (y,) = (
-            m.inference([{"image": image}], do_postprocess=False) for m in (model, scripted)
-        )
-    assert len(x) > 0
-    assert x.pred_boxes.tensor.equal(y.pred_boxes.tensor)
+    assert_is_scripted_alike(zoo_model(next(iter(ZOO)), "OHEMROIHeads"))
