@@ -9,7 +9,7 @@ are ranked by what the label costs the model.
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from detectron2.config import CfgNode, instantiate
@@ -33,6 +33,7 @@ from ..training.lazy_data import register_lazy_datasets
 from ..training.named_settings import named_settings
 from ..training.output_folder import alone_in, check_not_in_the_way
 from ..training.proposal_files import check_number_of_proposal_files, check_proposal_files
+from ..training.trial import try_model
 from ..training.weights import SafeCheckpointer
 from .coco_form import as_coco
 from .comparison import as_comparison
@@ -319,6 +320,12 @@ def load_yaml_config(
     """
     cfg = load_config(config_file, opts)
     check_keys(cfg, training=False)
+    known = dict(META_ARCH_REGISTRY)
+    if not issubclass(known.get(cfg.MODEL.META_ARCHITECTURE, type(None)), GeneralizedRCNN):
+        raise InputError(
+            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}, expected GeneralizedRCNN: "
+            "hard examples are mined among the RoIs of a two-stage model"
+        )
     key_of_files, proposal_files = find_proposals(cfg, dataset)
     cfg.DATASETS.TEST = (dataset,)
     cfg.DATASETS.UNREADABLE_IMAGES = "keep"  # which are named one by one
@@ -333,12 +340,6 @@ def load_yaml_config(
     for plain, mining in COUNTERPARTS.items():
         if plain.__name__ == cfg.MODEL.ROI_HEADS.NAME:
             cfg.MODEL.ROI_HEADS.NAME = mining.__name__
-    known = dict(META_ARCH_REGISTRY)
-    if not issubclass(known.get(cfg.MODEL.META_ARCHITECTURE, type(None)), GeneralizedRCNN):
-        raise InputError(
-            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}, expected GeneralizedRCNN: "
-            "hard examples are mined among the RoIs of a two-stage model"
-        )
     with named_settings(config_file, cfg, opts):
         model = build_model(cfg)
     load_weights(model, cfg.MODEL.WEIGHTS, dataset)
@@ -429,3 +430,4 @@ def load_weights(model: nn.Module, weights: str, dataset: str) -> None:
     checkpointer = SafeCheckpointer(model)
     checkpointer.class_names = class_names([dataset])
     checkpointer.load(weights)
+    try_model(model, nullcontext(), checkpointer.loaded)

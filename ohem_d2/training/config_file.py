@@ -45,7 +45,13 @@ class _SafeCfgNode(CfgNode):
     def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict:
         # Detectron2's own files are as trusted as its code; one of them computes its anchors.
         trusted = Path(filename).resolve().is_relative_to(_ZOO)
-        return super().load_yaml_with_base(filename, allow_unsafe=trusted)
+        log = logging.getLogger("fvcore.common.config")
+        before = log.disabled
+        log.disabled = before or trusted  # fvcore warns of what it computes
+        try:
+            return super().load_yaml_with_base(filename, allow_unsafe=trusted)
+        finally:
+            log.disabled = before
 
 
 def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:

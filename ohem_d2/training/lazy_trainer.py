@@ -80,7 +80,13 @@ from .limits import warn_of_limits
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
 from .no_learning import warn_of_frozen_layers, warn_of_no_learning
-from .output_folder import alone_in, check_output_files, check_space, config_kept
+from .output_folder import (
+    alone_in,
+    check_output_files,
+    check_space,
+    config_kept,
+    tell_of_earlier_training,
+)
 from .overrides import warn_of_unused_overrides
 from .part_outputs import check_outputs_once
 from .proposal_files import check_lazy_use, check_proposal_files
@@ -125,6 +131,7 @@ def _run(
     warn_of_limits(cfg, training=not args.eval_only)
     if not args.eval_only:
         warn_of_no_learning(cfg)
+        tell_of_earlier_training("train.output_dir", output_dir, args.resume)
     keys = {key_of_names(split): data_sets_of(cfg, split) for split in ("train", "test")}
     with named_data_sets(keys), named_annotations():
         run_of = cfg.train.init_checkpoint, output_dir, args.resume
@@ -183,7 +190,7 @@ def _run(
         checkpointer = WholeCheckpointer(model, output_dir)
         checkpointer.class_names = class_names(data_sets_of(cfg, "test"))
         checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
-        try_model(model, named_settings(*settings, verb="evaluated"))
+        try_model(model, named_settings(*settings, verb="evaluated"), checkpointer.loaded)
         check_outputs_once(model, part_outputs.LAZY_KEYS)
         return evaluate(cfg, model)
 
@@ -206,7 +213,8 @@ def _run(
     resumed = args.resume and checkpointer.has_checkpoint()
     if not resumed:
         warn_of_frozen_layers(cfg, model)
-        try_losses(trainer, named_settings(*settings, verb="trained"))
+        start = checkpointer.loaded if cfg.train.init_checkpoint else ""
+        try_losses(trainer, named_settings(*settings, verb="trained"), start)
         key = "dataloader.train"
         has_mapper = OmegaConf.select(cfg, f"{key}.mapper") is not None
         is_detectron2s = bool(trainer.data_loader.name_of_sampler())

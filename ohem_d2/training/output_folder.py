@@ -1,19 +1,29 @@
 """The folder that a run writes: what is in its way there, and one training at a time."""
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import yaml
 from detectron2.utils import comm
+from fvcore.common.config import BASE_KEY
 from torch import nn
 
 from ..errors import InputError
 from ..files import locked, write_whole
 from ..paths import wrong_output
+from .checkpoint import has_checkpoints
 
+logger = logging.getLogger(__name__)
+
+_CONFIG = "config.yaml"
+# What Detectron2 has saved of each model since its first version, whatever its architecture.
+_OF_EVERY_MODEL = {"BACKBONE", "FPN", "RPN", "ROI_HEADS", "RETINANET", "PANOPTIC_FPN"}
+_QUOTED = 100  # characters of a name
 # Names, and patterns of them, of the files that each run writes, and those that a training does.
-_OF_ALL = ("config.yaml", "config.yaml.pkl", "log.txt", "log.txt.rank*")
+_OF_ALL = (_CONFIG, "config.yaml.pkl", "log.txt", "log.txt.rank*")
 _OF_TRAINING = ("metrics.json", ".lock")
 # Files that take the place of others.
 _REPLACED = ("last_checkpoint", "last_checkpoint.tmp", "model_*.pth", "model_*.pth.tmp")
@@ -38,6 +48,51 @@ def check_output_files(key: str, folder: str, training: bool) -> None:
     replaced = [f"{name}/{x}" for name in _FOLDERS for x in _IN_FOLDERS]
     replaced += _REPLACED if training else ()
     check_not_in_the_way(key, folder, _FOLDERS, replaced, files)
+    if training and _is_written_by_hand(Path(folder) / _CONFIG):
+        raise InputError(
+            f"{key} is {folder!r}, where {_CONFIG} is written by hand: the training would write "
+            f"its own over it, expected another {key}, or another name for the file"
+        )
+
+
+def _is_written_by_hand(file: Path) -> bool:
+    """Whether a config has what those that a run saves never have, or lacks what all of them do."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False  # there is none, or what a run has saved is damaged, or of a Python config
+    if not isinstance(content, dict) or not content:
+        return False
+    model = content.get("MODEL")
+    has_all = {"model", "train"} <= content.keys() or (
+        isinstance(model, dict) and model.keys() >= _OF_EVERY_MODEL
+    )
+    has_comments = any(x.lstrip().startswith("#") for x in text.splitlines())
+    return BASE_KEY in content or has_comments or not has_all
+
+
+def tell_of_earlier_training(key: str, folder: str, resume: bool) -> None:
+    """
+    Warn if the folder of a training has another one's checkpoints, or none to go on from.
+
+    Args:
+        key: what names the folder.
+        folder: it may be missing.
+        resume: whether the training is to go on from its last checkpoint.
+    """
+    if resume and not has_checkpoints(folder):
+        logger.warning(
+            f"--resume: {key} is {folder!r}, where there is no checkpoint: the training starts at "
+            "the first iteration, expected the folder of one that was interrupted"
+        )
+    elif not resume and (last := Path(folder) / "last_checkpoint").is_file():
+        name = last.read_bytes()[:_QUOTED].decode(errors="replace").strip()
+        logger.warning(
+            f"{key} is {folder!r}, which has the checkpoints of an earlier training ({name} is its "
+            "last): files of the same name are replaced, and its logs go on. Expected --resume to "
+            f"go on with it, or another {key} to keep it"
+        )
 
 
 def check_not_in_the_way(

@@ -72,7 +72,13 @@ from .limits import warn_of_limits
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
 from .no_learning import warn_of_frozen_layers, warn_of_no_learning
-from .output_folder import alone_in, check_output_files, check_space, config_kept
+from .output_folder import (
+    alone_in,
+    check_output_files,
+    check_space,
+    config_kept,
+    tell_of_earlier_training,
+)
 from .part_outputs import check_outputs_once
 from .proposal_files import check_proposal_files
 from .resumed_config import check_config_of_weights
@@ -261,6 +267,7 @@ def _run(args, cfg: CfgNode, begin: Callable[[], None]) -> dict | None:
         warn_of_no_learning(cfg)
         warn_of_long_warmup(cfg)
         warn_of_unused_mining(cfg)
+        tell_of_earlier_training("OUTPUT_DIR", cfg.OUTPUT_DIR, args.resume)
     check_seed("SEED", cfg.SEED)
     weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
     check_weights(*weights, resume=args.resume, training=not args.eval_only)
@@ -283,7 +290,7 @@ def _run(args, cfg: CfgNode, begin: Callable[[], None]) -> dict | None:
         checkpointer = WholeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
         checkpointer.class_names = class_names(cfg.DATASETS.TEST)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-        try_model(model, named_settings(*settings, verb="evaluated"))
+        try_model(model, named_settings(*settings, verb="evaluated"), checkpointer.loaded)
         check_outputs_once(model, part_outputs.KEYS)
         results = Trainer.test(cfg, model)
         if cfg.TEST.AUG.ENABLED:
@@ -308,7 +315,8 @@ def _run(args, cfg: CfgNode, begin: Callable[[], None]) -> dict | None:
     trainer.resume_or_load(resume=args.resume)
     if trainer.start_iter == 0:
         warn_of_frozen_layers(cfg, trainer.model)
-        try_losses(trainer, named_settings(*settings, verb="trained"))
+        start = trainer.checkpointer.loaded if cfg.MODEL.WEIGHTS else ""
+        try_losses(trainer, named_settings(*settings, verb="trained"), start)
         naming = named_settings(*settings, verb="trained")
         check_first_batch(trainer, trainer.max_iter, "what reads DATASETS.TRAIN", naming)
     begin()

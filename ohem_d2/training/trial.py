@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from detectron2.engine import SimpleTrainer, TrainerBase
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from ..errors import InputError, shown
 from .data_loader import ResumableLoader
@@ -73,7 +75,7 @@ def _not_applicable(keys: str, augmentation: object, reason: str) -> InputError:
     )
 
 
-def try_model(model: nn.Module, naming: AbstractContextManager[None]) -> None:
+def try_model(model: nn.Module, naming: AbstractContextManager[None], weights: str = "") -> None:
     """
     Detect objects in a small black image, which leaves the model and the random state as they are.
     A model that is not wholly Detectron2's may expect other input, and is left alone.
@@ -81,6 +83,10 @@ def try_model(model: nn.Module, naming: AbstractContextManager[None]) -> None:
     Args:
         model: the model, with weights that were trained: numbers may overflow in others.
         naming: says which settings are to blame for an error.
+        weights: what the config calls its weights, and which they are.
+
+    Raises:
+        InputError: with these weights numbers overflow, and Detectron2 would detect nothing.
     """
     means = getattr(model, "pixel_mean", None)
     if not isinstance(means, torch.Tensor) or not _is_detectron2s(model):
@@ -93,18 +99,40 @@ def try_model(model: nn.Module, naming: AbstractContextManager[None]) -> None:
     learning = [m for m in model.modules() if m.training]
     model.eval()
     try:
-        with naming, torch.no_grad(), keep_random_state():
+        with naming, torch.no_grad(), keep_random_state(), _finite_outputs(model, weights):
             model([image_of_batch])
     finally:
         for m in learning:
             m.training = True
 
 
+@contextmanager
+def _finite_outputs(model: nn.Module, weights: str) -> Iterator[None]:
+    """Name the first part of a model whose output is not finite."""
+    names = {m: name for name, m in model.named_modules()}
+
+    def look(module: nn.Module, inputs: Any, given: Any) -> None:
+        if module not in names or not isinstance(given, torch.Tensor) or given.isfinite().all():
+            return
+        raise InputError(
+            f"{weights}: of a black image, {names[module]} makes numbers that are NaN or infinite, "
+            "expected weights of a training that did not diverge"
+        )
+
+    handle = register_module_forward_hook(look)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def _is_detectron2s(model: nn.Module) -> bool:
     return all(is_known(type(m).__module__) for m in model.modules())
 
 
-def try_losses(trainer: TrainerBase, naming: AbstractContextManager[None]) -> None:
+def try_losses(
+    trainer: TrainerBase, naming: AbstractContextManager[None], weights: str = ""
+) -> None:
     """
     Compute the losses of the first images of a training, in a copy of the model: neither the model
     nor the stream of images nor the random state knows of it. It takes less memory than a step
@@ -115,6 +143,10 @@ def try_losses(trainer: TrainerBase, naming: AbstractContextManager[None]) -> No
     Args:
         trainer: one of Detectron2's, which has not begun.
         naming: says which settings are to blame for an error.
+        weights: what the config calls those that it starts with, and which they are; or "".
+
+    Raises:
+        InputError: numbers overflow with these weights.
     """
     steps = getattr(trainer, "_trainer", trainer)
     model, loader = getattr(steps.model, "module", steps.model), steps.data_loader
@@ -134,7 +166,12 @@ def try_losses(trainer: TrainerBase, naming: AbstractContextManager[None]) -> No
         with keep_random_state(), EventStorage(), _quiet(), mixed:
             losses = model(batch)
             if isinstance(losses, dict):
-                SimpleTrainer.write_metrics(losses, 0.0, 0)
+                try:
+                    SimpleTrainer.write_metrics(losses, 0.0, 0)
+                except FloatingPointError:
+                    if weights:  # which may be to blame
+                        try_model(model, nullcontext(), weights)
+                    raise
 
 
 @contextmanager

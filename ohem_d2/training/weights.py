@@ -81,6 +81,11 @@ class SafeCheckpointer(DetectionCheckpointer):
         finally:
             self._parsed_url_during_load = None  # Detectron2 leaves it, and refuses another load
 
+    @property
+    def loaded(self) -> str:
+        """What was loaded last, as the user named it, behind the key that names it."""
+        return f"{self.key}: {self._path!r}"
+
     def save(self, name: str, **kwargs: Any) -> None:
         """See fvcore's `Checkpointer.save`."""
         if self.class_names:
@@ -130,6 +135,17 @@ class SafeCheckpointer(DetectionCheckpointer):
         check_finite(self._path, loaded)
         check_varied(self._path, {n: x for n, x in self.model.named_parameters() if n in loaded})
         return incompatible
+
+    def _log_incompatible_keys(self, incompatible: Any) -> None:
+        # What is missing ends an evaluation, which leaves what the model lacks: Detectron2 lists
+        # that in many lines, without the file.
+        if self._starts_training:
+            super()._log_incompatible_keys(incompatible)
+        elif others := [x for x in self._others if not _may_be_missing(x)]:
+            logger.warning(
+                f"{self.loaded} has {len(others)} weights that the model lacks, and that are not "
+                f"used: {_list(others)}. Expected the config of their training"
+            )
 
     def _check_class_names(self, of_weights: object) -> None:
         if not self.class_names or not isinstance(of_weights, list):

@@ -115,6 +115,10 @@ PRECOMPUTED = [
         ),
         (["--dataset", "ohem_shapes_test"], "NUM_CLASSES is 80, expected 3, as the data set"),
         (["MODEL.META_ARCHITECTURE", "RetinaNet"], "is RetinaNet, expected GeneralizedRCNN"),
+        (
+            ["--dataset", "ohem_shapes_test", "MODEL.META_ARCHITECTURE", "RetinaNet"],
+            "is RetinaNet, expected GeneralizedRCNN",
+        ),
         (["MODEL.META_ARCHITECTURE", "Retina"], "META_ARCHITECTURE is 'Retina', expected one of"),
         (["--dataset", "coco://none.json?images=voc"], "none.json: it has no images"),
         (["MODEL.LOAD_PROPOSALS", True], "expected False, since MODEL.PROPOSAL_GENERATOR.NAME is"),

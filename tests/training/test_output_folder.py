@@ -7,7 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from command_line import ROOT
+from detectron2.config import LazyConfig, get_cfg
 from detectron2.engine import default_argument_parser
 from locks import held
 from small_data import write_voc
@@ -15,7 +17,13 @@ from torch import nn
 
 from ohem_d2.errors import InputError
 from ohem_d2.training import trainer
-from ohem_d2.training.output_folder import check_output_files, check_space, config_kept
+from ohem_d2.training.lazy_config import load_lazy_config
+from ohem_d2.training.output_folder import (
+    check_output_files,
+    check_space,
+    config_kept,
+    tell_of_earlier_training,
+)
 
 DATA = "voc://voc?split=trainval"
 YAML = ["OUTPUT_DIR", "out", "MODEL.WEIGHTS", "none.pth", "DATASETS.TRAIN", DATA, "DATASETS.TEST"]
@@ -108,6 +116,52 @@ def test_what_is_in_the_way(tmp_path, name, what):
             check_output_files("KEY", str(tmp_path), training)
     if name in OF_TRAINING:
         check_output_files("KEY", str(tmp_path), training=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["_BASE_: other.yaml\n", "MODEL:\n  WEIGHTS: ''\n", "# mine\n{}", "train:\n  max_iter: 9\n"],
+)
+def test_a_config_that_is_written_by_hand_is_not_written_over(tmp_path, text):
+    if "{}" in text:
+        text = text.format(get_cfg().dump())
+    (tmp_path / "config.yaml").write_text(text)
+    check_output_files("KEY", str(tmp_path), training=False)
+    with pytest.raises(InputError, match=r"^KEY is '.*', where config.yaml is written by hand: "):
+        check_output_files("KEY", str(tmp_path), training=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_config_that_a_run_has_saved_may_be_written_over(tmp_path, kind):
+    file = tmp_path / "config.yaml"
+    if kind == "yaml":
+        cfg = get_cfg()
+        cfg.VIS_PERIOD = 7
+        cfg.pop("CUDNN_BENCHMARK")  # a key that another version of Detectron2 may lack
+        file.write_text(cfg.dump())
+    else:
+        LazyConfig.save(load_lazy_config(str(KINDS[kind][1]), [], training=True), str(file))
+    check_output_files("KEY", str(tmp_path), training=True)
+    file.write_text("")  # cut off, which --resume tells
+    check_output_files("KEY", str(tmp_path), training=True)
+
+
+def test_the_folder_of_an_earlier_training(tmp_path, caplog):
+    folder = str(tmp_path / "out")
+    tell_of_earlier_training("KEY", folder, resume=False)
+    assert not caplog.text
+    tell_of_earlier_training("KEY", folder, resume=True)
+    assert "--resume: KEY is " in caplog.text
+    assert "where there is no checkpoint: the training starts at the first" in caplog.text
+    caplog.clear()
+    torch.save({}, tmp_path / "weights_to_start_from.pth")
+    tell_of_earlier_training("KEY", str(tmp_path), resume=False)
+    assert not caplog.text
+    (tmp_path / "last_checkpoint").write_text("model_final.pth")
+    tell_of_earlier_training("KEY", str(tmp_path), resume=True)
+    assert not caplog.text
+    tell_of_earlier_training("KEY", str(tmp_path), resume=False)
+    assert "an earlier training (model_final.pth is its last): files of the same" in caplog.text
 
 
 def test_other_things_may_be_there(tmp_path):

@@ -326,6 +326,21 @@ def test_all_weights_are_needed_to_evaluate_and_resume(here, part, caplog):
     assert f"are not in 'x.pth', and start at random: {part}" in caplog.text
 
 
+def test_weights_that_the_model_lacks(here, caplog):
+    others = {
+        "mask_head.weight": torch.ones(2, 2),
+        "backbone.1.num_batches_tracked_of": torch.ones(1),
+    }
+    torch.save({"model": Model().state_dict() | others}, "x.pth")
+    with caplog.at_level(logging.WARNING):
+        evaluate("x.pth")
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "MODEL.WEIGHTS: 'x.pth' has 2 weights that the model lacks, and that are not used: "
+        "mask_head.weight, backbone.1.num_batches_tracked_of. Expected the config of their training"
+    )
+
+
 def test_another_norm(here, caplog):
     torch.save({"model": Model().state_dict()}, "x.pth")
     model = Model()
