@@ -1,10 +1,11 @@
 """What a figure was measured with."""
 
 import platform
-from importlib.metadata import version
 from pathlib import Path
 
+import detectron2
 import torch
+import torchvision
 
 
 def describe(device: str = "cuda") -> str:
@@ -18,5 +19,8 @@ def describe(device: str = "cuda") -> str:
     gpu = f"{torch.cuda.get_device_name()}, " if has_gpu else "no GPU, "
     number = torch.get_num_threads()
     threads = "1 thread" if number == 1 else f"{number} threads"
-    versions = ", ".join(f"{x} {version(x)}" for x in ("torch", "torchvision", "detectron2"))
+    versions = ", ".join(
+        f"{x.__name__} {str(x.__version__).partition('+')[0]}"
+        for x in (torch, torchvision, detectron2)
+    )
     return f"{gpu}{threads} of {cpu}, Python {platform.python_version()}, {versions}"
