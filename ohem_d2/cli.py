@@ -23,7 +23,7 @@ from . import __version__
 from .arguments import parser_of
 from .data import ADDRESSES
 from .errors import InputError
-from .paths import wrong_name
+from .paths import wrong_file_name, wrong_name
 from .relabel.exchange import TOOLS, export_suspects, import_decisions
 from .relabel.run import relabel as write_relabelled
 from .report.data_page import MAX_PICTURES, look_at_data
@@ -338,7 +338,7 @@ examples:
     parser.add_argument("--output", required=True, help="the file to write")
     args = parser.parse_args(argv)
     try:
-        if reason := wrong_name(args.output):
+        if reason := wrong_file_name(args.output):
             raise InputError(f"--output is {args.output!r}, which {reason}, expected a file's path")
         report_folder, output = Path(args.report), Path(args.output)
         if args.to is not None:
@@ -372,7 +372,7 @@ example:
     )
     args = parser.parse_args(argv)
     try:
-        if reason := wrong_name(args.output):
+        if reason := wrong_file_name(args.output):
             raise InputError(f"--output is {args.output!r}, which {reason}, expected a file's path")
         output = Path(args.output)
         if output.is_dir():

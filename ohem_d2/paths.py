@@ -50,6 +50,19 @@ def wrong_name(path: object) -> str | None:
     return None
 
 
+def wrong_file_name(path: str) -> str | None:
+    """
+    Tell why something cannot be meant as a path of a file to write on this machine.
+
+    Returns:
+        what is wrong, or None.
+    """
+    if reason := wrong_name(path):
+        return reason
+    is_of_folder = path.endswith(("/", os.sep)) or os.path.basename(path) in (".", "..")
+    return "names a folder" if is_of_folder else None  # pathlib drops a slash at the end
+
+
 def wrong_file(path: str | os.PathLike) -> str | None:
     """
     Tell why a file cannot be read, without opening it: pipes would wait, and devices never end.

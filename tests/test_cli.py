@@ -153,6 +153,18 @@ def test_an_output_that_is_no_path(tmp_path, monkeypatch, called, command, path)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("command", [["proposals", "ohem_shapes_test"], ["suspects", "report"]])
+def test_a_file_whose_name_is_that_of_a_folder(tmp_path, monkeypatch, called, command):
+    monkeypatch.chdir(tmp_path)
+    more = ["--to", "cvat"] if command[0] == "suspects" else []
+    with pytest.raises(SystemExit) as done:
+        cli.main([*command, *more, "--output", "proposals/"])
+    assert done.value.code == (
+        "error: --output is 'proposals/', which names a folder, expected a file's path"
+    )
+    assert not called
+
+
 @pytest.mark.parametrize("name", ["p.pkl.part", "file/p.pkl"])
 def test_what_is_in_the_way_of_proposals(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ohem_d2.paths import wrong_file, wrong_name, wrong_output
+from ohem_d2.paths import wrong_file, wrong_file_name, wrong_name, wrong_output
 
 NAMES = {
     "is no path": (None, 5, ["out"], b"out"),
@@ -42,6 +42,13 @@ def test_what_cannot_be_meant_as_a_path(path, words):
 )  # fmt: skip
 def test_any_other_name_is_a_path(path):
     assert wrong_name(path) is None
+
+
+@pytest.mark.parametrize("path", ["out/", "a/b/", ".", "..", "a/.."])
+def test_a_folder_in_place_of_a_file_to_write(path):
+    assert wrong_file_name(path) == "names a folder"
+    assert wrong_file_name(path.rstrip("/.") + "x.pkl") is None
+    assert wrong_file_name("~/x.pkl") == "has a part that only a shell replaces"
 
 
 @pytest.fixture
