@@ -34,6 +34,7 @@ _ZOO = (Path(model_zoo.__file__).parent / "configs").resolve()
 _CASCADES = {"CascadeROIHeads", "OHEMCascadeROIHeads"}
 # What some of Detectron2's samplers read of a config, whose keys lack it.
 _READ_BUT_ABSENT = ("DATALOADER.RANDOM_SUBSET_RATIO", "DATASETS.TRAIN_REPEAT_FACTOR")
+_VERSIONS = ("1", "2")  # of the keys of Detectron2's configs
 # What fvcore and yacs answer with to a config that they do not like.
 _REFUSED = (KeyError, ValueError, AssertionError, TypeError, AttributeError)
 
@@ -146,6 +147,13 @@ def _check_nested(cfg: CfgNode, contents: dict[str, dict]) -> None:
 
 
 def _merge_file(cfg: CfgNode, path: str, contents: dict[str, dict]) -> None:
+    file = file_of(contents, "VERSION")
+    version = None if file is None else contents[file]["VERSION"]
+    if version not in (None, *_VERSIONS):
+        raise InputError(
+            f"{_named(str(file), path)} is no valid config: VERSION is {version!r}, expected "
+            f"{_VERSIONS[-1]}, that of Detectron2's keys of today"
+        )
     try:
         with _without_a_word():
             cfg.merge_from_file(path)
@@ -165,8 +173,19 @@ def _merge_file(cfg: CfgNode, path: str, contents: dict[str, dict]) -> None:
         text = _text(e, [*all_keys(cfg), BASE_KEY])
         # Each of these messages begins with the key, or has it as its first word that is one.
         files = (file_of(contents, key) for key in re.findall(r"[A-Z]\w*(?:\.\w+)*", text))
-        file = next(filter(None, files), path)
-        raise InputError(f"{_named(file, path)} is no valid config: {text}") from None
+        named = next(filter(None, files), path)
+        if isinstance(e, TypeError) and "'<=' not supported" in text:  # Detectron2's comparison
+            text = f"VERSION is the text {version!r}, expected the number, without quotes"
+        elif version == _VERSIONS[0]:
+            key = re.search(r"[A-Z]\w*(?:\.\w+)+", text)
+            text = (
+                f"VERSION is {version}, whose keys have other names"
+                + (f" than {key[0]}" if key else "")
+                + f", expected {_VERSIONS[-1]}"
+            )
+        raise InputError(f"{_named(named, path)} is no valid config: {text}") from None
+    if version == _VERSIONS[0]:
+        logger.warning(f"{path}: VERSION is {version}, and its keys are renamed to those of today")
 
 
 def _named(file: str, config: str) -> str:
@@ -175,13 +194,15 @@ def _named(file: str, config: str) -> str:
 
 @contextmanager
 def _without_a_word() -> Iterator[None]:
-    """Keep Detectron2 from telling, before what is wrong with a file, that it has no VERSION."""
-    log = logging.getLogger("detectron2.config.compat")
-    log.addFilter(_never)
+    """Keep Detectron2 from telling, before what is wrong with a file, of its VERSION."""
+    logs = [logging.getLogger(f"detectron2.config.{x}") for x in ("compat", "config")]
+    for log in logs:
+        log.addFilter(_never)
     try:
         yield
     finally:
-        log.removeFilter(_never)
+        for log in logs:
+            log.removeFilter(_never)
 
 
 def _never(_: logging.LogRecord) -> bool:

@@ -513,3 +513,26 @@ def test_something_else_of_that_name(tmp_path, make, words):
 def test_a_name_that_is_too_long():
     with pytest.raises(InputError, match="there is no config file 'aaa"):
         load_config("a" * 300)
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ("1", "VERSION is 1, whose keys have other names than MODEL.WEIGHTS, expected 2$"),
+        ("3", "VERSION is '3', expected 2, that of Detectron2's keys of today$"),
+        ("0", "VERSION is '0', expected 2"),
+        ("v2", "VERSION is 'v2', expected 2"),
+        ("'2'", "VERSION is the text '2', expected the number, without quotes$"),
+    ],
+)
+def test_keys_of_another_version(tmp_path, caplog, version, message):
+    (tmp_path / "a.yaml").write_text(f"MODEL: {{WEIGHTS: x.pth}}\nVERSION: {version}\n")
+    with pytest.raises(InputError, match=rf"^.*a.yaml is no valid config: {message}"):
+        load_config(str(tmp_path / "a.yaml"))
+    assert not caplog.text
+
+
+def test_keys_of_the_first_version_are_renamed(tmp_path, caplog):
+    (tmp_path / "a.yaml").write_text("MODEL: {WEIGHT: x.pth}\nVERSION: 1\n")
+    assert load_config(str(tmp_path / "a.yaml")).MODEL.WEIGHTS == "x.pth"
+    assert "a.yaml: VERSION is 1, and its keys are renamed" in caplog.text
