@@ -813,6 +813,11 @@ FOLDERS = [
     out_folder("of Windows", "C:\\Users\\me\\runs"),
     out_folder("a link to a place that is gone", "out", lambda: Path("out").symlink_to("/gone/x")),
     out_folder("a code for terminals", "out\x1b[31m"),
+    *(out_folder("on another machine", x) for x in ("me@cluster:/scratch/out", "node7:/out")),
+    Bad("folders", "train.output_dir, on another machine", ("train.output_dir",),
+        {"train.output_dir": "me@cluster:/scratch/out"}, config=LAZY, plain=False),
+    Bad("folders", "--output of the report, on another machine", ("--output",),
+        arguments=("--output", "me@cluster:out"), command="report", plain=False),
     *(in_the_way(x, Path.mkdir, "a folder") for x in (
         "config.yaml", "log.txt", "metrics.json", "last_checkpoint", "model_final.pth",
         "inference/coco_instances_results.json")),
@@ -832,6 +837,7 @@ FOLDERS = [
     data_folder("a space", " "),
     data_folder("the home of nobody", "~nosuchuser/data"),
     data_folder("a variable", "$HOME/data"),
+    data_folder("a list", "/data/a:/data/b"),
     annotations("HTML", lambda f: f.write_text("<html>404</html>")),
     annotations("cut off", lambda f: f.write_text('{"images": [')),
     annotations("a folder", Path.mkdir),
@@ -1012,6 +1018,7 @@ def run_ours(bad: Bad) -> None:
         data = str(TINY["DATASETS.TEST"])[2:-3]
         if "MODEL.WEIGHTS" not in settings:
             opts += ["MODEL.WEIGHTS", "good.pth"]
+        output = () if "--output" in bad.arguments else ("--output", "report")
         cli.main(
             [
                 "report",
@@ -1019,8 +1026,7 @@ def run_ours(bad: Bad) -> None:
                 config,
                 "--dataset",
                 data,
-                "--output",
-                "report",
+                *output,
                 *bad.arguments,
                 *opts,
             ]

@@ -424,9 +424,10 @@ def test_classes_of_a_data_set():
         check_num_classes("KEY", 3, ["coco_2017_train"])
 
 
-@pytest.mark.parametrize(
-    "path", ["", " ", None, 5, "file", "file/out", "a" * 300, "/proc/x", "s3://b/c", "s3:/b", "~/x"]
-)
+@pytest.mark.parametrize("path", [
+    "", " ", None, 5, "file", "file/out", "a" * 300, "/proc/x", "s3://b/c", "s3:/b", "~/x",
+    "me@host:/x", "host:/x", "./a:./b",
+])  # fmt: skip
 def test_folders_that_cannot_be_written(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("x")
