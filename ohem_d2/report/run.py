@@ -33,6 +33,7 @@ from ..training.lazy_data import register_lazy_datasets
 from ..training.named_settings import named_settings
 from ..training.output_folder import alone_in, check_not_in_the_way
 from ..training.proposal_files import check_number_of_proposal_files, check_proposal_files
+from ..training.repeated_settings import warn_of_repeated_settings
 from ..training.weights import SafeCheckpointer
 from .coco_form import as_coco
 from .comparison import as_comparison
@@ -318,6 +319,7 @@ def load_yaml_config(
         InputError: it is no two-stage model, or not for this data set, or has no weights.
     """
     cfg = load_config(config_file, opts)
+    warn_of_repeated_settings(opts)
     check_keys(cfg, training=False)
     key_of_files, proposal_files = find_proposals(cfg, dataset)
     cfg.DATASETS.TEST = (dataset,)
@@ -356,6 +358,7 @@ def load_python_config(
         InputError: as `load_yaml_config`.
     """
     cfg = load_lazy_config(config_file, opts, training=False)
+    warn_of_repeated_settings(opts, is_yaml=False)
     heads = cfg.model.get("roi_heads")
     if heads is None:
         raise InputError(

@@ -56,6 +56,7 @@ from .data_checks import (
     named_data_sets,
 )
 from .data_loader import ResumableLoader, shield_workers, try_batch
+from .device import usable_amp
 from .distributed import wrap_ddp
 from .divergence import watch_for_divergence
 from .first_batch import check_first_batch
@@ -84,6 +85,7 @@ from .output_folder import alone_in, check_output_files, check_space, config_kep
 from .overrides import warn_of_unused_overrides
 from .part_outputs import check_outputs_once
 from .proposal_files import check_lazy_use, check_proposal_files
+from .repeated_settings import warn_of_repeated_settings
 from .resumed_config import check_config_of_weights
 from .schedule import settings_of, with_an_end
 from .trial import name_first_step, try_augmentations, try_losses, try_model
@@ -123,7 +125,10 @@ def _run(
     setup_logger(output_dir, distributed_rank=comm.get_rank(), name="ohem_d2")
     check_units(cfg, training=not args.eval_only)
     warn_of_limits(cfg, training=not args.eval_only)
+    warn_of_repeated_settings(args.opts, is_yaml=False)
     if not args.eval_only:
+        amp = cfg.train.amp
+        amp.enabled = usable_amp("train.amp.enabled", amp.enabled, cfg.train.device)
         warn_of_no_learning(cfg)
     keys = {key_of_names(split): data_sets_of(cfg, split) for split in ("train", "test")}
     with named_data_sets(keys), named_annotations():

@@ -61,6 +61,7 @@ from .data_checks import (
     named_data_sets,
 )
 from .data_loader import ResumableLoader, shield_workers
+from .device import usable_amp
 from .distributed import wrap_ddp
 from .divergence import watch_for_divergence
 from .expected_results import check_expected_results, named_expectations
@@ -75,6 +76,7 @@ from .no_learning import warn_of_frozen_layers, warn_of_no_learning
 from .output_folder import alone_in, check_output_files, check_space, config_kept
 from .part_outputs import check_outputs_once
 from .proposal_files import check_proposal_files
+from .repeated_settings import warn_of_repeated_settings
 from .resumed_config import check_config_of_weights
 from .schedule import settings_of, with_an_end
 from .trial import name_first_step, try_augmentations, try_losses, try_model
@@ -249,10 +251,14 @@ def run(args) -> dict | None:
 
 def _run(args, cfg: CfgNode, begin: Callable[[], None]) -> dict | None:
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ohem_d2")
+    if not args.eval_only:
+        amp = cfg.SOLVER.AMP
+        amp.ENABLED = usable_amp("SOLVER.AMP.ENABLED", amp.ENABLED, cfg.MODEL.DEVICE)
     check_units(cfg, training=not args.eval_only)
     warn_of_limits(cfg, training=not args.eval_only)
     warn_of_unread_keys(cfg, not args.eval_only, args.opts)
     warn_of_unread_settings(cfg, not args.eval_only, args.opts)
+    warn_of_repeated_settings(args.opts)
     keys = {f"DATASETS.{x}": cfg.DATASETS[x] for x in ("TRAIN", "TEST")}
     with named_data_sets(keys), named_annotations():
         _check_datasets(args, cfg)
