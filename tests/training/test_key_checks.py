@@ -281,6 +281,9 @@ def test_heads_whose_boxes_do_not_vote():
         InputError, match=r"ROUNDS is 2, expected 0: .* 'StandardROIHeads', whose boxes do not"
     ):
         check_keys(load_config(QUICK_START, [*opts, "StandardROIHeads"]))
+    dense = ["MODEL.META_ARCHITECTURE", "RetinaNet", *opts, "BoxVotingROIHeads"]
+    with pytest.raises(InputError, match="ROUNDS is 2, expected 0: .*'RetinaNet', which has no R"):
+        check_keys(load_config(QUICK_START, dense))
     for head in ("BoxVotingROIHeads", "OHEMROIHeads"):
         check_keys(load_config(QUICK_START, [*opts, head]))
 
