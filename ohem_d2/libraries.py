@@ -39,7 +39,7 @@ def wrong_variable(error: Exception) -> str | None:
         for name in (*of_python, *frame.f_code.co_consts, *frame.f_globals.values()):
             value = os.environ.get(name) if isinstance(name, str) else None
             if value and (name in of_python or value in text or name in text):
-                library = frame.f_globals["__name__"].partition(".")[0]
+                library = frame.f_globals.get("__name__", "Python").partition(".")[0]
                 return f"{name} is {value!r} in the environment, which {library} refuses {reason}"
     return None
 
