@@ -648,6 +648,9 @@ WEIGHTS = [
     weights("in base64", lambda f: f.write_bytes(
         base64.encodebytes(Path("good.pth").read_bytes()[:9999]))),
     weights("of Keras", lambda f: f.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(999)), "bad.h5"),
+    weights("safetensors, cut off", lambda f: f.write_bytes(
+        b"\x40" + bytes(7) + b'{"a":{"dtype":"F32","shape":[3,3],"data_offsets":[0,36]}}'),
+        "bad.safetensors"),
     weights("the name of the last checkpoint", lambda f: f.write_text("model_final.pth")),
     *(Bad("weights", x, ("MODEL.WEIGHTS",), {"MODEL.WEIGHTS": x}) for x in (
         "good.pth,good.pth", "model_*.pth", "$CKPT_DIR/good.pth",
@@ -813,6 +816,11 @@ FOLDERS = [
     out_folder("of Windows", "C:\\Users\\me\\runs"),
     out_folder("a link to a place that is gone", "out", lambda: Path("out").symlink_to("/gone/x")),
     out_folder("a code for terminals", "out\x1b[31m"),
+    *(out_folder("on another machine", x) for x in ("me@cluster:/scratch/out", "node7:/out")),
+    Bad("folders", "train.output_dir, on another machine", ("train.output_dir",),
+        {"train.output_dir": "me@cluster:/scratch/out"}, config=LAZY, plain=False),
+    Bad("folders", "--output of the report, on another machine", ("--output",),
+        arguments=("--output", "me@cluster:out"), command="report", plain=False),
     *(in_the_way(x, Path.mkdir, "a folder") for x in (
         "config.yaml", "log.txt", "metrics.json", "last_checkpoint", "model_final.pth",
         "inference/coco_instances_results.json")),
@@ -832,6 +840,7 @@ FOLDERS = [
     data_folder("a space", " "),
     data_folder("the home of nobody", "~nosuchuser/data"),
     data_folder("a variable", "$HOME/data"),
+    data_folder("a list", "/data/a:/data/b"),
     annotations("HTML", lambda f: f.write_text("<html>404</html>")),
     annotations("cut off", lambda f: f.write_text('{"images": [')),
     annotations("a folder", Path.mkdir),
@@ -921,6 +930,8 @@ CONFIGS = [
     base("a conflict of git", "<<<<<<< HEAD\nSEED: 1\n=======\nSEED: 2\n>>>>>>> feature\n"),
     base("a no-break space", "SOLVER:\n\u00a0 GAMMA: 0.2\n"),
     base("a template", "OUTPUT_DIR: {{ output_dir }}\n"),
+    base("a web page", "\n\n\n<!DOCTYPE html>\n<html><body>a: b: c</body></html>\n"),
+    base("one name without a comma", '_BASE_: quick_start.yaml\nDATASETS: {TEST: ("a")}\n'),
     base("a decimal comma", "SOLVER: {BASE_LR: '0,002'}\n"),
     base("a number of 5000 digits", f"SEED: {'9' * 5000}\n"),
     base("a data.yaml of Ultralytics", "path: coco8\ntrain: images/train\nnames: {0: person}\n"),
@@ -940,6 +951,8 @@ CONFIGS = [
     Bad("configs", "--config-file twice", ("--config-file",),
         arguments=("--config-file", "quick_start.yaml")),
     Bad("configs", "--num-gpus two", ("--num-gpus",), arguments=("--num-gpus", "two")),
+    Bad("configs", "--machine-rank 1", ("--machine-rank",), arguments=("--machine-rank", "1"),
+        plain=False),
     Bad("configs", "--num-machines 0", ("--num-machines",), arguments=("--num-machines", "0"),
         plain=False),
     Bad("configs", "--dist-url without tcp://", ("--dist-url",), plain=False,
@@ -958,6 +971,8 @@ CONFIGS = [
         ("without a model", "train = dict(output_dir='out')\n"),
         ("with a model that is none", "model = 'mask_rcnn'\ntrain = dict(output_dir='out')\n"),
         ("that is empty", ""),
+        ("that is a web page", "\n\n<!DOCTYPE html>\n<html><body>404</body></html>\n"),
+        ("that is no Python", "train = dict(\n  a=1\n  b=2)\n"),
         ("of MMDetection", "model = dict(type='FasterRCNN')\noptim_wrapper = dict(lr=0.02)\n"),
         ("that trains by itself", "from detectron2.config import get_cfg\ncfg = get_cfg()\n"),
         ("that needs a variable", f"{AS_LAZY}train.max_iter = '${{oc.env:NOT_SET}}'\n"),
@@ -1012,6 +1027,7 @@ def run_ours(bad: Bad) -> None:
         data = str(TINY["DATASETS.TEST"])[2:-3]
         if "MODEL.WEIGHTS" not in settings:
             opts += ["MODEL.WEIGHTS", "good.pth"]
+        output = () if "--output" in bad.arguments else ("--output", "report")
         cli.main(
             [
                 "report",
@@ -1019,8 +1035,7 @@ def run_ours(bad: Bad) -> None:
                 config,
                 "--dataset",
                 data,
-                "--output",
-                "report",
+                *output,
                 *bad.arguments,
                 *opts,
             ]

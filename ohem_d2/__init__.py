@@ -1,5 +1,6 @@
 """Online hard example mining for Detectron2."""
 
+from . import libraries  # noqa: F401  (first: it tells what is wrong with the environment)
 from .config import (
     BoxVotingOptions,
     IgnoreRegionsOptions,

@@ -280,6 +280,8 @@ example:
         if args.output is not None:
             check_output_dir("--output", args.output)
         output = None if args.output is None else Path(args.output)
+        if output is None and args.max_pictures != MAX_PICTURES:
+            logger.warning(f"--max-pictures is {args.max_pictures}, to no effect without --output")
         look_at_data(args.dataset, output, args.max_pictures)
     except InputError as e:
         sys.exit(f"error: {e}")

@@ -12,6 +12,16 @@ from pathlib import Path
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _JOINERS = "\u200c\u200d"  # which some scripts need
 _NOTHING = "does not exist"
+# As scp has it: of a user there, of an absolute path there, or by a full name or number. A path of
+# this machine may have a colon, too: "run:2024-01-01 12:30".
+_ON_ANOTHER_MACHINE = re.compile(
+    r"""
+    [^/:@\s]+ @ [^/@\s]+ : | [\w.+-]{2,} : (\.{0,2}/ | ~)
+    | ( ([\w-]+\.){2,} [A-Za-z]{2,} | (\d+\.){3} \d+ | localhost ) :
+    """,
+    re.VERBOSE,
+)
+_BETWEEN_PATHS = f"[{re.escape(os.pathsep)},;]"
 _KINDS = (
     (stat.S_ISDIR, "is a folder"),
     (stat.S_ISFIFO, "is a pipe"),
@@ -23,7 +33,8 @@ _KINDS = (
 
 def wrong_name(path: object) -> str | None:
     """
-    Tell why something cannot be meant as a path on this machine, whatever is there.
+    Tell why something cannot be meant as a path on this machine. What is there makes no difference,
+    unless a colon or a comma is all that tells.
 
     Nothing expands ``~`` and ``$NAME`` in a config, so a folder of that name would be made.
 
@@ -41,8 +52,14 @@ def wrong_name(path: object) -> str | None:
         return "has characters that cannot be seen"
     if text[0] in "'\"" and text[-1] == text[0]:
         return "is in quotes"
-    if re.match(r"[A-Za-z][\w+.-]+:/", text):  # pathlib leaves one slash of an address
+    if re.match(r"[A-Za-z][\w+.-]+://", text):
         return "is an address"
+    is_there = os.path.lexists(text)
+    if not is_there and _is_list(text):
+        return "is a list of paths"
+    if not is_there and _ON_ANOTHER_MACHINE.match(text):
+        # Of an address, too, pathlib leaves one slash.
+        return "is an address, or a place on another machine"
     if os.name == "posix" and ("\\" in text or re.match("[A-Za-z]:", text)):
         return "is a path of Windows"
     if text.startswith("~") or re.search(r"\$\w|\$\{|\$\(", text):
@@ -61,6 +78,16 @@ def wrong_file_name(path: str) -> str | None:
         return reason
     is_of_folder = path.endswith(("/", os.sep)) or os.path.basename(path) in (".", "..")
     return "names a folder" if is_of_folder else None  # pathlib drops a slash at the end
+
+
+def _is_list(text: str) -> bool:
+    """Whether a text is several paths in one, as in PATH, rather than one that has such signs."""
+    first = re.split(_BETWEEN_PATHS, text)[0]
+    if first and "/" not in first and not os.path.isdir(first):
+        return False
+    begins_another = re.search(rf"{_BETWEEN_PATHS}(\.{{0,2}}/|~|$)", text)
+    parts = text.split(os.pathsep)
+    return bool(begins_another) or (len(parts) > 1 and all(map(os.path.isdir, parts)))
 
 
 def wrong_file(path: str | os.PathLike) -> str | None:

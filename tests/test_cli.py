@@ -120,6 +120,7 @@ PROCESSES = {
     (1, 0, 0): (1, 8, "--num-machines is 0, expected 1 or more"),
     (1, 2, 2): (1, 8, "--machine-rank is 2, expected 0 to 1: --num-machines is 2"),
     (1, 2, -1): (1, 8, "--machine-rank is -1, expected 0 to 1"),
+    (1, 1, 1): (1, 8, "--machine-rank is 1, expected 0: --num-machines is 1"),
 }  # fmt: skip
 
 

@@ -16,9 +16,18 @@ NAMES = {
         "out\nput", "out\0put", "out\x1b[31m", "out\x7f", "a\u200bb", "a\u202eb", "a\u2028b",
         "\ufeffout", "a\udcffb",
     ),
-    "is an address": ("s3://bucket/out", "s3:/bucket/out", "file:///tmp/out", "gs://b"),
+    "is an address": ("s3://bucket/out", "file:///tmp/out", "gs://b", "git+ssh://me@host/out"),
+    "is an address, or a place on another machine": (
+        "s3:/bucket/out", "me@cluster:/scratch/out", "me@cluster:out", "me@cluster:", "node7:/out",
+        "me@[fe80::1]:/out", "node7:~/out", "node7:../out", "login.cluster.org:out", "10.0.0.1:out",
+        "localhost:out",
+    ),
+    "is a list of paths": (
+        "/a:/b", "/a:", ":/a", "./a:./b", "../a:~/b", "/data/a:b:/data/c", "/a;/b",
+        "/a,/b",
+    ),
     "has a part that only a shell replaces": (
-        "~/out", "~nobody", "$HOME/out", "${HOME}/out", "runs/$USER", "out/$(date)",
+        "~/out", "~nobody", "$HOME/out", "${HOME}/out", "runs/$USER", "out/$(date)", "/a:$HOME/b",
     ),
     "is in quotes": ("'out'", '"/data/my sets"', "''"),
     "is a path of Windows": ("C:\\runs", "C:/runs", "d:", "runs\\a", ".\\out"),
@@ -36,7 +45,8 @@ def test_what_cannot_be_meant_as_a_path(path, words):
     "path",
     [
         "out", "./out", "../a b/c", "/a/b", "a~b", "out/~", "cost in $", "Bob's", "5'",
-        "run:2024-01-01 12:30",
+        "run:2024-01-01 12:30", "runs/12:30/a", "/runs/12:30", "v1.2:b", "me@home 12:30", "me@home",
+        "./me@host:out", "a,b", "1;2",
         "größe", "图像", "a\u200cb", "a\u3000b", "[x]*", Path("out"),
     ],
 )  # fmt: skip
@@ -49,6 +59,25 @@ def test_a_folder_in_place_of_a_file_to_write(path):
     assert wrong_file_name(path) == "names a folder"
     assert wrong_file_name(path.rstrip("/.") + "x.pkl") is None
     assert wrong_file_name("~/x.pkl") == "has a part that only a shell replaces"
+
+
+@pytest.mark.parametrize("path", ["me@cluster:/out", "node7:/out", "login.cluster.org:a", "a:/b"])
+def test_a_name_with_a_colon_that_is_there(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    assert wrong_name(path)
+    os.makedirs(path)
+    assert wrong_name(path) == ("is a path of Windows" if path == "a:/b" else None)
+
+
+def test_a_list_of_folders_that_are_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("aa", "bb", "cc:d"):
+        os.mkdir(name)
+    assert wrong_name("aa:bb") == wrong_name("aa:/b") == "is a list of paths"
+    assert wrong_name(f"{tmp_path}/aa:{tmp_path}/bb") == "is a list of paths"
+    assert wrong_name("aa:e") is wrong_name("cc:d") is wrong_name(f"{tmp_path}/cc:d") is None
+    os.makedirs(f"{tmp_path}/aa:{tmp_path}/bb")
+    assert wrong_name(f"{tmp_path}/aa:{tmp_path}/bb") is None
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What a file is that is not what was expected, in words for an error."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ _STARTS = {
     b"\x1f\x8b": "compressed by gzip",
     b"Rar!": "a RAR archive",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
-    b"<!doctype html": "a web page, as of a download that failed",
-    b"<html": "a web page, as of a download that failed",
     b"<<<<<<< ": "a file with the marks of a merge that is not done",
 }
+_WEB_PAGE = re.compile(
+    rb"(<\?xml[^>]*>\s*|<!--.*?-->\s*)*<(!doctype html|html|head|body)\b", re.IGNORECASE | re.DOTALL
+)
+# As it begins: the length of its header, in 8 bytes, and then the header, an object of JSON.
+_LONGEST_HEADER_OF_SAFETENSORS = 100_000_000
 # By keys of the first object in a file of JSON, or of one of its annotations.
 _OF_KEYS = {
     "shapes": "a file of labelme's",
@@ -35,7 +39,14 @@ def what_it_is(content: bytes) -> str:
     """Return what a file is by its content, or "" if that does not tell."""
     if not content.strip():
         return "empty"
-    start = content[:64].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    text = content.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if _WEB_PAGE.match(text[:_START]):
+        return "a web page, as of a download that failed"
+    if content[8:9] == b"{":
+        length = int.from_bytes(content[:8], "little")
+        if 0 < length <= _LONGEST_HEADER_OF_SAFETENSORS:
+            return "a safetensors file"
+    start = text[:64].lower()
     for beginning, words in _STARTS.items():
         if start.startswith(beginning.lower()):
             return words

@@ -24,3 +24,18 @@ def data_root() -> Path:
             "where it is not set, that is 'datasets'"
         )
     return Path(path)
+
+
+def check_below_root(path: str) -> None:
+    """
+    Make sure that a path of Detectron2's data sets does not begin with what is no folder.
+
+    Args:
+        path: which is not there.
+
+    Raises:
+        InputError: see `data_root`.
+    """
+    root = os.path.expanduser(os.getenv(_NAME, ""))
+    if root and path.startswith(root):
+        data_root()

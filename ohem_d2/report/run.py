@@ -20,9 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from tqdm import tqdm
 
+from ..config import box_voting_options
 from ..data import plain_path, register_datasets
 from ..errors import InputError
 from ..modeling.lazy import COUNTERPARTS, with_ohem
+from ..training import unread_options
 from ..training.checkpoint import classes_of_weights
 from ..training.checks import check_output_dir, check_weights
 from ..training.config_file import find_config, load_config
@@ -33,7 +35,9 @@ from ..training.lazy_data import register_lazy_datasets
 from ..training.named_settings import named_settings
 from ..training.output_folder import alone_in, check_not_in_the_way
 from ..training.proposal_files import check_number_of_proposal_files, check_proposal_files
+from ..training.repeated_settings import warn_of_repeated_settings
 from ..training.trial import try_model
+from ..training.unread_options import warn_of_unread_options
 from ..training.weights import SafeCheckpointer
 from .coco_form import as_coco
 from .comparison import as_comparison
@@ -319,6 +323,7 @@ def load_yaml_config(
         InputError: it is no two-stage model, or not for this data set, or has no weights.
     """
     cfg = load_config(config_file, opts)
+    warn_of_repeated_settings(opts)
     check_keys(cfg, training=False)
     known = dict(META_ARCH_REGISTRY)
     if not issubclass(known.get(cfg.MODEL.META_ARCHITECTURE, type(None)), GeneralizedRCNN):
@@ -342,6 +347,9 @@ def load_yaml_config(
             cfg.MODEL.ROI_HEADS.NAME = mining.__name__
     with named_settings(config_file, cfg, opts):
         model = build_model(cfg)
+    warn_of_unread_options(
+        model, unread_options.KEYS, box_voting_options(cfg), training=False, given=opts[::2]
+    )
     load_weights(model, cfg.MODEL.WEIGHTS, dataset)
     return cfg, model, proposal_files
 
@@ -357,6 +365,7 @@ def load_python_config(
         InputError: as `load_yaml_config`.
     """
     cfg = load_lazy_config(config_file, opts, training=False)
+    warn_of_repeated_settings(opts, is_yaml=False)
     heads = cfg.model.get("roi_heads")
     if heads is None:
         raise InputError(
@@ -377,6 +386,8 @@ def load_python_config(
         cfg.model.roi_heads = with_ohem(heads)
     with named_settings(config_file, cfg, opts):
         model = instantiate(cfg.model).to(cfg.train.device)
+    given = [x.partition("=")[0].lstrip("+") for x in opts]
+    warn_of_unread_options(model, unread_options.LAZY_KEYS, training=False, given=given)
     load_weights(model, cfg.train.init_checkpoint, dataset)
     return cfg, model, None
 

@@ -90,9 +90,6 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
             "expected OHEMCascadeROIHeads"
         )
     cfg.MODEL.DEVICE = usable_device("MODEL.DEVICE", cfg.MODEL.DEVICE)
-    if cfg.MODEL.DEVICE == "cpu" and cfg.SOLVER.AMP.ENABLED:
-        logger.warning("SOLVER.AMP.ENABLED is turned off: Detectron2 needs a GPU for it")
-        cfg.SOLVER.AMP.ENABLED = False
     return cfg
 
 
@@ -310,6 +307,14 @@ def _fit(cfg: CfgNode, key: str, text: str) -> str:
     return text
 
 
+def _as_list(value: str) -> str:
+    """The tuple that may be meant by a text that stands for one value, or for several."""
+    values = [value] if "://" in value else value.split(",")
+    words = [x.strip(" ()[]'\"") for x in values]
+    texts = [x if re.fullmatch(r"-?[\d.]+", x) else f'"{x}"' for x in words if x or not value]
+    return f"({', '.join(texts)}{',' * (len(texts) == 1)})"
+
+
 def _text(error: Exception, known: Iterable[str]) -> str:
     """What yacs says, without the quotes that KeyError puts around it, and without all that a node
     holds; and which key of a config may be meant."""
@@ -323,6 +328,8 @@ def _text(error: Exception, known: Iterable[str]) -> str:
         comma = re.fullmatch(r"\(?(\d+), ?(\d+)\)?", value)
         if comma and expected.startswith("float"):
             expected += f", such as {comma[1]}.{comma[2]} with a point"
+        if expected.startswith(("tuple", "list")) and found in ("str", "int", "float"):
+            expected = f"a list, such as {_as_list(value)}"
         value = shown(value) if found == "str" else value
         return f"{key} is {value}, of {found}, expected {expected}"
     if unknown := re.fullmatch(r"Non-existent (?:config )?key: (\S+)", text):

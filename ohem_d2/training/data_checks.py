@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from ..data import ADDRESSES, unknown_dataset
+from ..data.root import check_below_root
 from ..errors import InputError, shown
 from ..paths import wrong_file
 
@@ -48,6 +49,7 @@ def check_datasets(*names: str) -> None:
             if (reason := _unreachable(path)) is not None:
                 raise InputError(f"the data set {name!r} cannot be read: {path} ({reason})")
             if not PathManager.exists(path):
+                check_below_root(path)
                 raise InputError(
                     f"the data set {name!r} is not here: {path} does not exist. Put it there, or "
                     "set DETECTRON2_DATASETS to the folder that holds it (the page 'Use Builtin "

@@ -1,8 +1,12 @@
 """The device that a run has."""
 
+import logging
+
 import torch
 
 from ..errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 def usable_device(key: str, device: str) -> str:
@@ -29,3 +33,18 @@ def usable_device(key: str, device: str) -> str:
         )
         raise InputError(f"{key} is {device!r}, of {number} GPUs here, expected {there}")
     return device if number else "cpu"
+
+
+def usable_amp(key: str, enabled: bool, device: str) -> bool:
+    """
+    Tell whether to train in mixed precision. A warning says so if that is not possible.
+
+    Args:
+        key: where the config says it.
+        enabled: what it says.
+        device: what the training runs on.
+    """
+    if enabled and device == "cpu":
+        logger.warning(f"{key} is turned off: Detectron2 needs a GPU for it")
+        return False
+    return enabled

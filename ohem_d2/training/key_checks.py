@@ -270,10 +270,13 @@ def _relations(cfg: CfgNode) -> Iterator[_Relation]:
     yield "MODEL.ROI_HEADS.NAME", fits, words
     if box_voting_options(cfg).rounds:
         fits = issubclass(ROI_HEADS_REGISTRY.get(name), BoxVotingMixin)
+        fits = fits and architecture not in _WITHOUT_ROI_HEADS
         words = (
             f"0: MODEL.ROI_HEADS.NAME is {name!r}, whose boxes do not vote. Those of the mining "
             "heads do, and those of BoxVotingROIHeads, in place of StandardROIHeads"
         )
+        if architecture in _WITHOUT_ROI_HEADS:
+            words = f"0: MODEL.META_ARCHITECTURE is {architecture!r}, which has no RoI heads"
         yield "TEST.BOX_VOTING.ROUNDS", fits, words
     if architecture == "PanopticFPN" and cfg.DATASETS.TEST:
         words = (

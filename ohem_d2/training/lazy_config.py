@@ -1,11 +1,11 @@
 """Loading Detectron2's Python configs (LazyConfig), and the settings that change them."""
 
 import ast
-import logging
+import os
 import re
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from detectron2.config import LazyConfig
@@ -23,8 +23,7 @@ from .lazy_data import data_sets_of
 from .lazy_targets import check_targets
 from .nearest_keys import hint
 from .part_rules import check_parts
-
-logger = logging.getLogger(__name__)
+from .yaml_files import check_no_other_file
 
 _MISSING = object()
 # The project's nodes in a YAML config, and where they are in a Python config.
@@ -99,9 +98,6 @@ def load_lazy_config(
         check_targets(cfg, made)
         check_arguments(cfg, made, config_file)
         check_parts(cfg, made)
-        if training and cfg.train.device == "cpu" and cfg.train.amp.enabled:
-            logger.warning("train.amp.enabled is turned off: Detectron2 needs a GPU for it")
-            cfg.train.amp.enabled = False
         return cfg
 
 
@@ -154,15 +150,31 @@ def _run_file(config_file: str) -> DictConfig:
     except KeyboardInterrupt:  # which is Ctrl-C
         raise
     except BaseException as e:  # it may raise anything, and even end the program
+        if isinstance(e, SyntaxError):
+            raise _wrong_syntax(config_file, e) from e
         places = [f"line {x.lineno}: " for x in traceback.extract_tb(e.__traceback__)
                   if x.filename == config_file]  # fmt: skip
-        error = e.__cause__ if isinstance(e, SyntaxError) else e
-        kind = "" if isinstance(e, InputError) else f"{type(error).__name__}: "
+        kind = "" if isinstance(e, InputError) else f"{type(e).__name__}: "
+        error: BaseException = e
         if isinstance(e, SystemExit):
             error = SystemExit(f"{e}, expected a config that does not end the program")
         raise InputError(
             f"{config_file} is no valid config: {''.join(places[-1:])}{kind}{error}"
         ) from e
+
+
+def _wrong_syntax(config_file: str, error: SyntaxError) -> InputError:
+    file, cause = error.filename, error
+    if isinstance(error.__cause__, SyntaxError):  # Detectron2 parses configs without their names
+        cause = error.__cause__
+        named = re.fullmatch("Config file (.*) has syntax error!", str(error), re.DOTALL)
+        file = named[1] if named else config_file
+    with suppress(OSError, UnicodeDecodeError):
+        check_no_other_file(str(file), Path(str(file)).read_text(encoding="utf-8"))
+    place = f"line {cause.lineno}: " if cause.lineno else ""
+    words = f"{file} is no valid config: {place}{type(cause).__name__}: {cause.msg}"
+    is_same = file is None or os.path.realpath(file) == os.path.realpath(config_file)
+    return InputError(words if is_same else f"{words}. {config_file} imports it")
 
 
 def _override(cfg: DictConfig, config_file: str, opts: list[str]) -> None:

@@ -38,7 +38,7 @@ from ..modeling.head_checks import check_classes_of_heads
 from ..modeling.mixin import OHEMMixin
 from ..modeling.ohem_rpn import OHEMRPN
 from ..visualization import DetectionPictures, MinedPictures, detections_file
-from . import part_outputs
+from . import part_outputs, unread_options
 from .checkpoint import WholeCheckpointer, classes_of_weights
 from .checks import (
     check_batch_size,
@@ -56,11 +56,12 @@ from .data_checks import (
     named_data_sets,
 )
 from .data_loader import ResumableLoader, shield_workers, try_batch
+from .device import usable_amp
 from .distributed import wrap_ddp
 from .divergence import watch_for_divergence
 from .first_batch import check_first_batch
 from .given_images import NothingGivenError, limit_nothing
-from .ignore_regions import use_ignore_regions_lazily
+from .ignore_regions import lazy_options, use_ignore_regions_lazily
 from .interruption import ResumeHook
 from .lazy_agreement import check_evaluated, check_mappers
 from .lazy_config import keys_of_python_configs, load_lazy_config
@@ -90,10 +91,12 @@ from .output_folder import (
 from .overrides import warn_of_unused_overrides
 from .part_outputs import check_outputs_once
 from .proposal_files import check_lazy_use, check_proposal_files
+from .repeated_settings import warn_of_repeated_settings
 from .resumed_config import check_config_of_weights
 from .schedule import settings_of, with_an_end
 from .trial import name_first_step, try_augmentations, try_losses, try_model
 from .units import check_units
+from .unread_options import warn_of_unread_options
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +132,10 @@ def _run(
     setup_logger(output_dir, distributed_rank=comm.get_rank(), name="ohem_d2")
     check_units(cfg, training=not args.eval_only)
     warn_of_limits(cfg, training=not args.eval_only)
+    warn_of_repeated_settings(args.opts, is_yaml=False)
     if not args.eval_only:
+        amp = cfg.train.amp
+        amp.enabled = usable_amp("train.amp.enabled", amp.enabled, cfg.train.device)
         warn_of_no_learning(cfg)
         tell_of_earlier_training("train.output_dir", output_dir, args.resume)
     keys = {key_of_names(split): data_sets_of(cfg, split) for split in ("train", "test")}
@@ -186,10 +192,12 @@ def _run(
     if hasattr(model, "roi_heads"):
         check_classes_of_heads(model.roi_heads)
     check_shapes(model)
+    given = [x.partition("=")[0].lstrip("+") for x in args.opts]
     if args.eval_only:
         checkpointer = WholeCheckpointer(model, output_dir)
         checkpointer.class_names = class_names(data_sets_of(cfg, "test"))
         checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+        warn_of_unread_options(model, unread_options.LAZY_KEYS, training=False, given=given)
         try_model(model, named_settings(*settings, verb="evaluated"), checkpointer.loaded)
         check_outputs_once(model, part_outputs.LAZY_KEYS)
         return evaluate(cfg, model)
@@ -202,6 +210,14 @@ def _run(
         if isinstance(part := getattr(model, name, None), kind):
             check_start_iter(part.ohem, f"model.{name}.ohem.start_iter", cfg.train.max_iter)
     warn_without_choice(model, LAZY_KEYS)
+    batch_size = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+    warn_of_unread_options(
+        model,
+        unread_options.LAZY_KEYS,
+        regions=lazy_options(cfg),
+        images=batch_size and batch_size // comm.get_world_size(),
+        given=given,
+    )
     check_outputs_once(model, part_outputs.LAZY_KEYS)
     with named_settings(*settings):
         trainer, checkpointer = build_trainer(cfg, model)

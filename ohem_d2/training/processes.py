@@ -72,11 +72,11 @@ def check_processes(num_gpus: int, num_machines: int, machine_rank: int) -> None
             f": --num-machines is {num_machines}",
         ),
     ):
+        limit = f"{low} or more" if high is None else f"{low} to {high}" if high > low else f"{low}"
         if value < low:
-            limit = f"{low} or more" if high is None else f"{low} to {high}"
             raise InputError(f"{name} is {value}, expected {limit}")
         if high is not None and value > high:
-            raise InputError(f"{name} is {value}, expected {low} to {high}{reason}")
+            raise InputError(f"{name} is {value}, expected {limit}{reason}")
 
 
 def check_dist_url(url: str | None, num_gpus: int, num_machines: int) -> None:

@@ -21,9 +21,11 @@ from detectron2.config import CfgNode, LazyConfig
 from detectron2.utils import comm
 from omegaconf import DictConfig
 
+from ..data.other_files import what_it_is
 from ..errors import InputError, shown
 from .checkpoint import has_checkpoints
 from .key_checks import is_unused
+from .yaml_files import place
 
 logger = logging.getLogger(__name__)
 
@@ -154,8 +156,8 @@ class _Changes:
             before, now = dict(_leaves(_read(file))), dict(_leaves(_as_saved(cfg)))
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as e:
             logger.warning(
-                f"{file} cannot be read ({type(e).__name__}): whether the config is that of the "
-                "training so far is not known"
+                f"{file} cannot be read ({_reason(e)}), expected the config that the training so "
+                "far has left there: whether this one is the same is not known"
             )
             return cls(file, {}, {}, [])
         # Where a key of a YAML config is missing, another version has written it; and a checkpoint
@@ -207,10 +209,23 @@ class _Changes:
 
 
 def _read(file: Path) -> Any:
-    content = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # which is a safe one
+    text = file.read_text(encoding="utf-8")
+    if other := what_it_is(text.encode()):
+        raise ValueError(f"it is {other}")
+    content = yaml.load(text, _Loader)  # which is a safe one
     if not isinstance(content, dict):
-        raise ValueError("no config")
+        raise ValueError("it has no keys")
     return content
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, yaml.YAMLError):
+        return place(error)
+    if isinstance(error, UnicodeDecodeError):
+        return "it is no text in UTF-8"
+    if isinstance(error, RecursionError):
+        return "its lists or keys are nested too deeply"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _as_saved(cfg: CfgNode | DictConfig) -> Any:

@@ -23,7 +23,14 @@ from detectron2.utils.logger import setup_logger
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
-from ..config import check_start_iter, config_key, ohem_options, ohem_rpn_options
+from ..config import (
+    box_voting_options,
+    check_start_iter,
+    config_key,
+    ignore_regions_options,
+    ohem_options,
+    ohem_rpn_options,
+)
 from ..data import (
     check_annotated,
     check_image_counts,
@@ -41,7 +48,7 @@ from ..errors import InputError
 from ..evaluation.evaluators import build_evaluator, check_evaluator_type
 from ..evaluation.tta import TTA
 from ..visualization import MinedPictures
-from . import lazy_trainer, part_outputs
+from . import lazy_trainer, part_outputs, unread_options
 from .checkpoint import WholeCheckpointer, classes_of_weights
 from .checks import (
     check_batch_size,
@@ -61,6 +68,7 @@ from .data_checks import (
     named_data_sets,
 )
 from .data_loader import ResumableLoader, shield_workers
+from .device import usable_amp
 from .distributed import wrap_ddp
 from .divergence import watch_for_divergence
 from .expected_results import check_expected_results, named_expectations
@@ -81,11 +89,13 @@ from .output_folder import (
 )
 from .part_outputs import check_outputs_once
 from .proposal_files import check_proposal_files
+from .repeated_settings import warn_of_repeated_settings
 from .resumed_config import check_config_of_weights
 from .schedule import settings_of, with_an_end
 from .trial import name_first_step, try_augmentations, try_losses, try_model
 from .units import check_units
 from .unread_keys import warn_of_unread_keys
+from .unread_options import warn_of_unread_options
 from .unread_settings import warn_of_unread_settings
 
 logger = logging.getLogger(__name__)
@@ -255,10 +265,14 @@ def run(args) -> dict | None:
 
 def _run(args, cfg: CfgNode, begin: Callable[[], None]) -> dict | None:
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ohem_d2")
+    if not args.eval_only:
+        amp = cfg.SOLVER.AMP
+        amp.ENABLED = usable_amp("SOLVER.AMP.ENABLED", amp.ENABLED, cfg.MODEL.DEVICE)
     check_units(cfg, training=not args.eval_only)
     warn_of_limits(cfg, training=not args.eval_only)
     warn_of_unread_keys(cfg, not args.eval_only, args.opts)
     warn_of_unread_settings(cfg, not args.eval_only, args.opts)
+    warn_of_repeated_settings(args.opts)
     keys = {f"DATASETS.{x}": cfg.DATASETS[x] for x in ("TRAIN", "TEST")}
     with named_data_sets(keys), named_annotations():
         _check_datasets(args, cfg)
@@ -290,6 +304,13 @@ def _run(args, cfg: CfgNode, begin: Callable[[], None]) -> dict | None:
         checkpointer = WholeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
         checkpointer.class_names = class_names(cfg.DATASETS.TEST)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        warn_of_unread_options(
+            model,
+            unread_options.KEYS,
+            box_voting_options(cfg),
+            training=False,
+            given=args.opts[::2],
+        )
         try_model(model, named_settings(*settings, verb="evaluated"), checkpointer.loaded)
         check_outputs_once(model, part_outputs.KEYS)
         results = Trainer.test(cfg, model)
@@ -304,6 +325,14 @@ def _run(args, cfg: CfgNode, begin: Callable[[], None]) -> dict | None:
         trainer = Trainer(cfg)
     check_space("OUTPUT_DIR", cfg.OUTPUT_DIR, trainer.model)
     warn_without_choice(trainer.model, KEYS)
+    warn_of_unread_options(
+        trainer.model,
+        unread_options.KEYS,
+        box_voting_options(cfg),
+        ignore_regions_options(cfg),
+        images=trainer.cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
+        given=args.opts[::2],
+    )
     if cfg.TEST.PRECISE_BN.ENABLED and not get_bn_modules(trainer.model):
         logger.warning(
             "TEST.PRECISE_BN.ENABLED is True, but no batch normalization of the model learns: it "

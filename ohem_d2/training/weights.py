@@ -28,6 +28,7 @@ _MAY_BE_MISSING = ("pixel_mean", "pixel_std", "num_batches_tracked")
 _WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module")
 # What models are called within those of Lightning and the like.
 _ATTRIBUTES = {"model", "module", "net", "network", "detector"}
+_SAFETENSORS = ".safetensors"
 # Names that a message lists, of a weight each.
 _NAMES = 3
 # So many layers or more that are all of one number each are no coincidence.
@@ -292,6 +293,14 @@ def load_torch_file(name: str, path: str) -> Any:
         what = what_file_is(Path(path))
         if "ZIP" in what:  # which torch's own files are
             what = ""
+        if path.endswith(_SAFETENSORS) and what in ("", "a safetensors file"):
+            # Which torch loads by this name, from some version on.
+            told = type(e).__module__.startswith("safetensors") or isinstance(e, ImportError)
+            reason = f" ({e})" if told else ""
+            raise InputError(
+                f"{name!r} cannot be loaded as a safetensors file{reason}: expected a whole one, "
+                "or a file that torch.save has written, with a name that ends in .pth"
+            ) from None
         raise InputError(
             f"{name!r} is {what or 'no checkpoint, or not a whole one'}: expected a file that "
             "torch.save has written"

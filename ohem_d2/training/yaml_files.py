@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import yaml
 from fvcore.common.config import BASE_KEY
 
+from ..data.other_files import what_it_is
 from ..data.text_files import another_number
 from ..errors import InputError, shown
 from ..paths import wrong_file
@@ -122,9 +123,26 @@ def _invalid(path: str, reason: str) -> InputError:
     return InputError(f"{path} is no valid config: {reason}")
 
 
+def check_no_other_file(path: str, text: str) -> None:
+    """
+    Make sure that a config is none of the files that are told by how they begin.
+
+    Args:
+        path: its path.
+        text: all that is in it.
+
+    Raises:
+        InputError: it is a web page, for example.
+    """
+    is_told_otherwise = not text.strip() or "<<<<<<< " in text
+    if not is_told_otherwise and (other := what_it_is(text.encode())):
+        raise _invalid(path, f"it is {other}, expected the YAML or Python file itself")
+
+
 def _read(path: str) -> dict:
     try:
         text = Path(path).read_text(encoding="utf-8")
+        check_no_other_file(path, text)
         if "_target_:" in text:
             raise InputError(
                 f"{path} was saved from a Python config, and names functions to call: expected "

@@ -104,7 +104,7 @@ def test_without_look_alikes(monkeypatch):
 
 @pytest.mark.parametrize("root", [
     "file", "file/below", "s3://bucket", "a" * 300, "/proc/data", "", "  ", "$HOME/data",
-    "~nosuchuser/data", "data ", "a\nb",
+    "~nosuchuser/data", "data ", "a\nb", "/a:/b", "me@host:/data",
 ])  # fmt: skip
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, root):
     (tmp_path / "file").write_text("")

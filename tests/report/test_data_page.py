@@ -81,6 +81,15 @@ def test_page(address, tmp_path, capsys):
     assert sorted(x.name for x in (tmp_path / "look").iterdir()) == ["findings.csv", "index.html"]
 
 
+def test_a_number_of_pictures_without_a_page(address, monkeypatch):
+    told = []
+    monkeypatch.setattr(cli.logger, "warning", told.append)
+    cli.main(["data", address])
+    assert told == []
+    cli.main(["data", address, "--max-pictures", "4"])
+    assert told == ["--max-pictures is 4, to no effect without --output"]
+
+
 def test_an_image_that_cannot_be_drawn(address, tmp_path, capsys):
     (tmp_path / "data/JPEGImages/3.jpg").write_bytes(b"no image")
     cli.main(["data", address, "--output", str(tmp_path / "look")])

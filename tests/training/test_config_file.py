@@ -75,13 +75,6 @@ def test_the_standard_head_in_a_config_based_on_a_cascade(tmp_path):
                        ["MODEL.ROI_HEADS.NAME", "OHEMROIHeads"])  # fmt: skip
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
-def test_mixed_precision_needs_a_gpu(caplog):
-    cfg = load_config(str(CONFIGS / "quick_start.yaml"), ["SOLVER.AMP.ENABLED", "True"])
-    assert not cfg.SOLVER.AMP.ENABLED
-    assert "SOLVER.AMP.ENABLED is turned off" in caplog.text
-
-
 def test_without_a_gpu_the_cpu_is_taken():
     cfg = load_config("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml")
     assert ("cuda" if torch.cuda.is_available() else "cpu") == cfg.MODEL.DEVICE
@@ -508,6 +501,49 @@ def test_something_else_of_that_name(tmp_path, make, words):
     )
     with pytest.raises(InputError, match=f"config.yaml is no valid config: {base}"):
         load_config(str(tmp_path / "config.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "\n" * 80 + "<!DOCTYPE html>\n<html><body>a: b: c</body></html>",
+            "it is a web page, as of",
+        ),
+        ("<!-- saved from x -->\n<HTML>", "it is a web page, as of a download"),
+        ('<?xml version="1.0"?>\n<!DOCTYPE html>', "it is a web page, as of a download"),
+        (
+            "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n",
+            "it is a Git LFS pointer",
+        ),
+    ],
+)
+def test_another_file_with_the_name_of_a_config(tmp_path, text, words):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(
+        InputError, match=f"a.yaml is no valid config: {words}.*, expected the YAML"
+    ):
+        load_config(str(tmp_path / "a.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "example"),
+    [
+        ('DATASETS: {TRAIN: ("ohem_shapes_train")}', '("ohem_shapes_train",)'),
+        ("DATASETS:\n  TEST: a, b\n", '("a", "b")'),
+        ("DATASETS:\n  TEST: (a, b)\n", '("a", "b")'),
+        ("DATASETS: {TEST: 'voc://a?classes=b,c'}", '("voc://a?classes=b,c",)'),
+        ("DATASETS: {TEST: ''}", '("",)'),
+        ("INPUT: {MIN_SIZE_TRAIN: (640)}", "(640,)"),
+        ("MODEL: {PIXEL_STD: 1.5}", "(1.5,)"),
+        ("SOLVER:\n  STEPS: (60000, 80000\n", "(60000, 80000)"),
+    ],
+)
+def test_a_value_in_the_place_of_a_list(tmp_path, text, example):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(InputError) as e:
+        load_config(str(tmp_path / "a.yaml"))
+    assert str(e.value).endswith(f", expected a list, such as {example}")
 
 
 def test_a_name_that_is_too_long():

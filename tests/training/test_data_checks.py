@@ -177,3 +177,13 @@ def test_it_is_said_where_a_data_set_is_named(text, expected):
     with pytest.raises(InputError) as e, named_data_sets(keys):
         raise InputError(text)
     assert str(e.value) == expected
+
+
+def test_a_root_that_is_no_folder_is_named_of_data_that_is_missing(data, monkeypatch):
+    data.unlink()
+    monkeypatch.setenv("DETECTRON2_DATASETS", "/data/a:/data/b")
+    with pytest.raises(InputError, match="is not here: "):
+        check_datasets(NAME)
+    MetadataCatalog.get(NAME).__dict__["json_file"] = "/data/a:/data/b/coco/annotations/x.json"
+    with pytest.raises(InputError, match="^DETECTRON2_DATASETS is '/data/a.*, which is a list of"):
+        check_datasets(NAME)

@@ -5,7 +5,7 @@ import torch
 
 from ohem_d2.errors import InputError
 from ohem_d2.training.config_file import CONFIGS, load_config
-from ohem_d2.training.device import usable_device
+from ohem_d2.training.device import usable_amp, usable_device
 from ohem_d2.training.lazy_config import load_lazy_config
 
 
@@ -30,6 +30,13 @@ def test_a_gpu_that_is_not_there(monkeypatch, device, gpus, expected):
     with pytest.raises(InputError) as e:
         usable_device("KEY", device)
     assert str(e.value).startswith(expected)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1"])
+def test_mixed_precision_needs_a_gpu(caplog, enabled, device):
+    assert usable_amp("KEY", enabled, device) == (enabled and device != "cpu")
+    assert ("KEY is turned off" in caplog.text) == (enabled and device == "cpu")
 
 
 def test_of_a_config_of_each_kind(monkeypatch):

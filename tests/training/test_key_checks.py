@@ -281,6 +281,9 @@ def test_heads_whose_boxes_do_not_vote():
         InputError, match=r"ROUNDS is 2, expected 0: .* 'StandardROIHeads', whose boxes do not"
     ):
         check_keys(load_config(QUICK_START, [*opts, "StandardROIHeads"]))
+    dense = ["MODEL.META_ARCHITECTURE", "RetinaNet", *opts, "BoxVotingROIHeads"]
+    with pytest.raises(InputError, match="ROUNDS is 2, expected 0: .*'RetinaNet', which has no R"):
+        check_keys(load_config(QUICK_START, dense))
     for head in ("BoxVotingROIHeads", "OHEMROIHeads"):
         check_keys(load_config(QUICK_START, [*opts, head]))
 
@@ -424,9 +427,10 @@ def test_classes_of_a_data_set():
         check_num_classes("KEY", 3, ["coco_2017_train"])
 
 
-@pytest.mark.parametrize(
-    "path", ["", " ", None, 5, "file", "file/out", "a" * 300, "/proc/x", "s3://b/c", "s3:/b", "~/x"]
-)
+@pytest.mark.parametrize("path", [
+    "", " ", None, 5, "file", "file/out", "a" * 300, "/proc/x", "s3://b/c", "s3:/b", "~/x",
+    "me@host:/x", "host:/x", "./a:./b",
+])  # fmt: skip
 def test_folders_that_cannot_be_written(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("x")

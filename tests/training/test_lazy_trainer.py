@@ -193,7 +193,8 @@ def test_a_vitdet(tmp_path, coco):
     }
     run = run_train_net(tmp_path, *pairs(**opts), config="vitdet.py")
     assert run.returncode == 0, run.stderr
-    assert "train.amp.enabled is turned off" in run.stderr or torch.cuda.is_available()
+    (log,) = (x.read_text() for x in tmp_path.rglob("log.txt"))
+    assert "WARNING: train.amp.enabled is turned off" in log or torch.cuda.is_available()
     assert math.isfinite(logged(tmp_path)["loss_mask"])
 
 
@@ -219,7 +220,16 @@ def test_new_baselines_by_their_name(tmp_path, coco):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("model = (", "SyntaxError"),
+        ("a = 1\nmodel = (", "^[^ ]*bad.py is no valid config: line 2: SyntaxError: '\\(' was nev"),
+        ("from .other import model", "^[^ ]*other.py is no valid config: line 1: .*bad.py imports"),
+        (
+            "import module_of_syntax",
+            "^[^ ]*module_of_syntax.py is no valid config: line 1: .*bad.py imp",
+        ),
+        (
+            "\n\n<!DOCTYPE html>\n<html>",
+            "bad.py is no valid config: it is a web page, as of a downl",
+        ),
         ("a = 1\nb = a / 0", "line 2: ZeroDivisionError: division by zero"),
         ("from nothing import model", "line 1: ModuleNotFoundError: No module named 'nothing'"),
         ("from .nothing import model", "line 1: ImportError: .*nothing.py does not exist"),
@@ -241,8 +251,11 @@ def test_new_baselines_by_their_name(tmp_path, coco):
         ("model = dict(a='${')", r"bad\.py"),
     ],
 )
-def test_wrong_files_are_named(tmp_path, content, message):
+def test_wrong_files_are_named(tmp_path, monkeypatch, content, message):
     (tmp_path / "bad.py").write_text(content)
+    (tmp_path / "other.py").write_text("model = (")
+    (tmp_path / "module_of_syntax.py").write_text("model = (")
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(InputError, match=message):
         load_lazy_config(str(tmp_path / "bad.py"))
 

@@ -135,11 +135,22 @@ def test_nothing_to_compare_with(folder, caplog):
     assert not caplog.records
 
 
-@pytest.mark.parametrize("text", ["a: [", "- a\n", "", "\x00"])
-def test_a_config_that_cannot_be_read(folder, caplog, text):
-    (folder / FILE).write_text(text)
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a: [", "while parsing a flow node: .*\\(line 1, column 5\\)"),
+        (b"- a\n", "it has no keys"),
+        (b"", "it is empty"),
+        (b"\x00", "its characters are not those of YAML"),
+        (b"a: \xff", "it is no text in UTF-8"),
+        (b"<html>404</html>", "it is a web page, as of a download that failed"),
+        (b"a: " + b"[" * 10000, "its lists or keys are nested too deeply"),
+    ],
+)
+def test_a_config_that_cannot_be_read(folder, caplog, content, words):
+    (folder / FILE).write_bytes(content)
     resume(load_config(QUICK_START), folder)
-    assert f"{folder / FILE} cannot be read" in caplog.text
+    assert re.search(f"{folder / FILE} cannot be read \\({words}\\), expected the", caplog.text)
 
 
 def test_a_config_runs_no_code(folder):

@@ -51,6 +51,16 @@ def detections(folder):
     return json.loads((folder / "out" / "inference" / "coco_instances_results.json").read_text())
 
 
+def test_what_is_warned_of_before_a_training(tmp_path):
+    run = train_net(tmp_path, "SEED", "1", **{
+        "SEED": 2, "SOLVER.AMP.ENABLED": True, "DATASETS.TRAIN": "my_data",
+    })  # fmt: skip
+    assert "the data set 'my_data' is not known" in run.stderr
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert "WARNING: SEED is given 2 times, as '1' and as '2', expected once" in log
+    assert "WARNING: SOLVER.AMP.ENABLED is turned off" in log or torch.cuda.is_available()
+
+
 def test_train_resume_and_evaluate(tmp_path, voc):
     images = {"a.jpg": [("dog", [5, 5, 25, 35])], "b.jpg": [("cat", [40, 10, 30, 40])]}
     write_coco(tmp_path, images, {1: "dog", 2: "cat"})
@@ -108,6 +118,11 @@ def test_train_resume_and_evaluate(tmp_path, voc):
     run = train_net(tmp_path, "--eval-only", config="out/config.yaml", **{**weights, **voting})
     assert run.returncode == 0, run.stderr
     assert detections(tmp_path) != trained
+    assert "to no effect" not in run.stdout
+    voting = {"TEST.BOX_VOTING.NMS_THRESH": 0.4}
+    run = train_net(tmp_path, "--eval-only", config="out/config.yaml", **{**weights, **voting})
+    assert run.returncode == 0, run.stderr
+    assert "TEST.BOX_VOTING.NMS_THRESH is 0.4, to no effect" in run.stdout
 
 
 def test_coco_address_with_a_zoo_config(tmp_path):

@@ -226,6 +226,27 @@ def test_a_pointer_of_git_lfs(here):
         evaluate("x.pth")
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("half", "cannot be loaded as a safetensors file"),
+        ("text", "cannot be loaded as a safetensors file"),
+        ("html", "is a web page"),
+        ("whole, of another name", "is a safetensors file: expected"),
+    ],
+)
+def test_files_of_safetensors(here, content, words):
+    header = b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}'
+    whole = len(header).to_bytes(8, "little") + header + bytes(36)
+    name = "x.pth" if "other" in content else "x.safetensors"
+    (here / name).write_bytes(
+        {"half": whole[:-20], "text": b"no weights", "html": b"<html>"}.get(content, whole)
+    )
+    with pytest.raises(InputError, match=f"'{name}' {words}") as e:
+        evaluate(name)
+    assert "weights_only" not in str(e.value)
+
+
 def test_a_truncated_file(here):
     torch.save({"model": Model().state_dict()}, "x.pth")
     whole = (here / "x.pth").read_bytes()
