@@ -1,6 +1,7 @@
 """The parser of a command's arguments."""
 
 import argparse
+import re
 import sys
 from typing import Any, NoReturn
 
@@ -25,6 +26,8 @@ class Parser(argparse.ArgumentParser):
         return super()._get_values(action, arg_strings)
 
     def error(self, message: str) -> NoReturn:
+        if re.search(r"unrecognized arguments: --\w+\.\w", message):
+            message += ": settings have no dashes, such as SOLVER.MAX_ITER 1000"
         self.exit(2, f"error: {message} ('{self.prog} --help' tells the arguments)\n")
 
 

@@ -34,9 +34,9 @@ _KINDS = (
 def wrong_name(path: object) -> str | None:
     """
     Tell why something cannot be meant as a path on this machine. What is there makes no difference,
-    unless a colon or a comma is all that tells.
+    unless a sign that names may have is all that tells.
 
-    Nothing expands ``~`` and ``$NAME`` in a config, so a folder of that name would be made.
+    Nothing expands ``~``, ``$NAME`` and ``*`` in a config, so a folder of that name would be made.
 
     Returns:
         what is wrong, or None.
@@ -64,6 +64,10 @@ def wrong_name(path: object) -> str | None:
         return "is a path of Windows"
     if text.startswith("~") or re.search(r"\$\w|\$\{|\$\(", text):
         return "has a part that only a shell replaces"
+    if not is_there and re.search(r"[*?]|\{.*\}", text):
+        return "has a part that only a shell replaces"
+    if not is_there and re.search(r"<\w[^<>]*>", text):
+        return "has a placeholder in place of a name"
     return None
 
 

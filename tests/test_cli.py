@@ -85,6 +85,10 @@ def test_no_such_command(argv, capsys):
     ("argv", "words"),
     [
         (["train", "--opts", "SEED", "1"], "there is no --opts"),
+        (
+            ["train", "--SOLVER.MAX_ITER", "3"],
+            "unrecognized arguments: --SOLVER.MAX_ITER: settings have no dashes, such as SOLVER",
+        ),
         (["train", "--num-gpus", "two"], "argument --num-gpus: invalid int value: 'two'"),
         (["train", "--config-file", "a", "--config-file=b"], "argument --config-file is given"),
         (["train", "--num-gpus", "1", "--num-g", "1"], "argument --num-gpus is given twice"),

@@ -47,7 +47,7 @@ def test_what_cannot_be_meant_as_a_path(path, words):
         "out", "./out", "../a b/c", "/a/b", "a~b", "out/~", "cost in $", "Bob's", "5'",
         "run:2024-01-01 12:30", "runs/12:30/a", "/runs/12:30", "v1.2:b", "me@home 12:30", "me@home",
         "./me@host:out", "a,b", "1;2",
-        "größe", "图像", "a\u200cb", "a\u3000b", "[x]*", Path("out"),
+        "größe", "图像", "a\u200cb", "a\u3000b", "[x]", "a<b", "a < b > c", "{", Path("out"),
     ],
 )  # fmt: skip
 def test_any_other_name_is_a_path(path):
@@ -67,6 +67,14 @@ def test_a_name_with_a_colon_that_is_there(tmp_path, monkeypatch, path):
     assert wrong_name(path)
     os.makedirs(path)
     assert wrong_name(path) == ("is a path of Windows" if path == "a:/b" else None)
+
+
+@pytest.mark.parametrize("path", ["a*", "{a}", "<a>"])
+def test_a_name_with_signs_of_a_shell_that_is_there(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    assert wrong_name(path)
+    os.mkdir(path)
+    assert wrong_name(path) is None
 
 
 def test_a_list_of_folders_that_are_there(tmp_path, monkeypatch):

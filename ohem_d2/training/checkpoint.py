@@ -119,7 +119,7 @@ class WholeCheckpointer(SafeCheckpointer):
         if last is None:
             problem = f"{tag} {'names no checkpoint' if tag.is_file() else 'is missing'}"
         elif not last.is_file():
-            problem = f"{last}, the last checkpoint, is gone"
+            problem = f"{last}, the last checkpoint as {_LAST} has it, is not there"
         elif (content := self._read(last)) is None:
             problem = f"{last}, the last checkpoint, is not whole"
         elif isinstance(content, Mapping):

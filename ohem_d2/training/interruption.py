@@ -78,7 +78,14 @@ class ResumeHook(hooks.PeriodicCheckpointer):
     def before_train(self) -> None:
         """Listen to signals."""
         super().before_train()
-        if self.trainer.start_iter > 0 and not self._is_resumed:
+        start, end = self.trainer.start_iter, self.trainer.max_iter
+        if start >= end > 0:
+            logger.warning(
+                f"{self.checkpointer.get_checkpoint_file()} is of iteration {start - 1}, and the "
+                f"training ends before {end}: nothing is left to train. To go on, give more "
+                "iterations (SOLVER.MAX_ITER, or train.max_iter in a Python config)"
+            )
+        elif start > 0 and not self._is_resumed:
             logger.warning(
                 "The checkpoint has neither random states nor a place in the training images: the "
                 "training goes on, but not bit by bit as if it had not been interrupted"

@@ -108,3 +108,9 @@ def check_dist_url(url: str | None, num_gpus: int, num_machines: int) -> None:
             raise InputError(
                 f"--dist-url is {url!r}, expected {' and '.join(missing)} in the environment, too"
             )
+        number = os.environ["MASTER_PORT"]
+        if not (number.isdecimal() and int(number) <= _MOST_PORT):
+            raise InputError(
+                f"MASTER_PORT is {number!r} in the environment, expected a port of 0 to "
+                f"{_MOST_PORT}"
+            )

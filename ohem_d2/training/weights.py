@@ -12,27 +12,28 @@ from zipfile import ZipFile, is_zipfile
 import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from torch import Tensor, nn
 
 from ..data.class_names import normalise
 from ..data.other_files import what_file_is
 from ..data.pickles import read_pickle
 from ..errors import InputError
+from .weight_checks import (
+    check_finite,
+    check_floating,
+    check_not_cut_short,
+    check_varied,
+    check_weights_of_file,
+    listed,
+    may_be_missing,
+    missing_weights,
+    renamed_weights,
+)
 
 logger = logging.getLogger(__name__)
 
-# Weights that older checkpoints may lack, because the model takes them from its config or does not
-# use them: the last part of their names.
-_MAY_BE_MISSING = ("pixel_mean", "pixel_std", "num_batches_tracked")
 # What torch.compile, DDP and FSDP add to the names of weights.
 _WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module")
-# What models are called within those of Lightning and the like.
-_ATTRIBUTES = {"model", "module", "net", "network", "detector"}
 _SAFETENSORS = ".safetensors"
-# Names that a message lists, of a weight each.
-_NAMES = 3
-# So many layers or more that are all of one number each are no coincidence.
-_FEW = 3
 # How much of an error of torch a message quotes: it may repeat itself for every weight.
 _QUOTED = 200
 
@@ -127,14 +128,18 @@ class SafeCheckpointer(DetectionCheckpointer):
         missing = missing_weights(self.model, names)
         of_other_shapes = {name for name, *_ in incompatible.incorrect_shapes}
         absent = [name for name in missing if name not in of_other_shapes]
-        renamed = _renamed(absent, incompatible.unexpected_keys)
+        renamed = renamed_weights(absent, incompatible.unexpected_keys)
         self._others = incompatible.unexpected_keys
         self._check_complete(missing, incompatible.incorrect_shapes, renamed)
         self._check_norms(incompatible.unexpected_keys)
         state = self.model.state_dict()
         loaded = {n: x for n, x in state.items() if n not in names}
         check_finite(self._path, loaded)
-        check_varied(self._path, {n: x for n, x in self.model.named_parameters() if n in loaded})
+        weights = {n: x for n, x in self.model.named_parameters() if n in loaded}
+        if found := check_varied(self._path, weights, trained=not self._starts_training):
+            logger.warning(f"{self.key}: {found}")
+        if not self._starts_training:
+            check_not_cut_short(self._path, incompatible.unexpected_keys, self.model)
         return incompatible
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
@@ -142,10 +147,10 @@ class SafeCheckpointer(DetectionCheckpointer):
         # that in many lines, without the file.
         if self._starts_training:
             super()._log_incompatible_keys(incompatible)
-        elif others := [x for x in self._others if not _may_be_missing(x)]:
+        elif others := [x for x in self._others if not may_be_missing(x)]:
             logger.warning(
                 f"{self.loaded} has {len(others)} weights that the model lacks, and that are not "
-                f"used: {_list(others)}. Expected the config of their training"
+                f"used: {listed(others)}. Expected the config of their training"
             )
 
     def _check_class_names(self, of_weights: object) -> None:
@@ -156,14 +161,14 @@ class SafeCheckpointer(DetectionCheckpointer):
         if of_weights == of_data or len(of_weights) != len(of_data):  # the shapes will tell
             return
         words = (
-            f"{self._path!r} was trained for the classes {_list(of_weights)}, but the data has "
-            f"{_list(of_data)}"
+            f"{self._path!r} was trained for the classes {listed(of_weights)}, but the data has "
+            f"{listed(of_data)}"
         )
         if not self._starts_training:
             # Those of data sets that are given by address were put into order before.
             is_same = sorted(of_weights) == sorted(of_data)
             raise InputError(f"{words}: expected the same{' in the same order' if is_same else ''}")
-        logger.warning(f"{words}: each is taken for the one in the same place")
+        logger.warning(f"{self.key}: {words}: each is taken for the one in the same place")
 
     def _check_norms(self, unexpected: Sequence[str]) -> None:
         """What batch normalization has learnt is not for another norm that has its weights too."""
@@ -177,11 +182,11 @@ class SafeCheckpointer(DetectionCheckpointer):
             return
         found = (
             f"{self._path!r} has {len(statistics)} weights of batch normalization where the model "
-            f"has another norm: {_list(statistics)}"
+            f"has another norm: {listed(statistics)}"
         )
         if not self._starts_training:
             raise InputError(f"{found}. Expected the checkpoint of a model with the same norm")
-        logger.warning(f"{found}; they are not used")
+        logger.warning(f"{self.key}: {found}; they are not used")
 
     def _check_complete(
         self, missing: list[str], incorrect_shapes: Sequence[tuple], renamed: Mapping[str, str]
@@ -209,39 +214,16 @@ class SafeCheckpointer(DetectionCheckpointer):
             )
         if not self._starts_training:
             raise InputError(
-                f"{found}: {_list(words)}{other}. Expected the checkpoint of a model with the same "
-                "config and as many classes"
+                f"{found}: {listed(words)}{other}. Expected the checkpoint of a model with the "
+                "same config and as many classes"
             )
-        if len(missing) == sum(not _may_be_missing(name) for name in self.model.state_dict()):
+        if len(missing) == sum(not may_be_missing(name) for name in self.model.state_dict()):
             found = f", but {self._others[0]} and the like" if self._others else ""
             raise InputError(
                 f"{self._path!r} has no weight of this model{found}, expected names such as "
                 f"{missing[0]}{other}"
             )
-        logger.warning(f"{found}, and start at random: {_list(words, 10)}{other}")
-
-
-def _renamed(missing: Sequence[str], others: Sequence[str]) -> dict[str, str]:
-    """
-    Which weights a file has under a name that is longer by some parts, as those of a model that is
-    a part of another one have.
-
-    Args:
-        missing: names of the model that the file lacks.
-        others: names of the file that the model lacks.
-
-    Returns:
-        the name in the file, by that in the model.
-    """
-    names = set(missing)
-    found: dict[str, str] = {}
-    for other in others:
-        parts = other.split(".")
-        for start, end in itertools.combinations(range(len(parts)), 2):
-            name = ".".join(parts[:start] + parts[end:])
-            if name in names:
-                found.setdefault(name, other)
-    return found
+        logger.warning(f"{self.key}: {found}, and start at random: {listed(words, 10)}{other}")
 
 
 def class_names_in(path: str) -> list[str] | None:
@@ -338,137 +320,12 @@ def _check_sums(name: str, path: str) -> None:
         )
 
 
-def check_weights_of_file(name: str, weights: object) -> None:
-    """
-    Make sure that a file has weights by their names.
-
-    Raises:
-        InputError: it has something else.
-    """
-    expected = "expected the weights of a model by their names"
-    if not isinstance(weights, Mapping):
-        raise InputError(f"{name!r} has a {type(weights).__name__} as 'model', {expected}")
-    if not weights:
-        raise InputError(f"{name!r} has no weights, {expected}")
-    # As PyTorch Lightning and others have it, beside an epoch and the like.
-    below = [k for k, x in weights.items() if isinstance(x, Mapping) and x and
-             all(isinstance(y, (Tensor, np.ndarray)) for y in x.values())]  # fmt: skip
-    for key, value in weights.items():
-        is_tensor, is_array = isinstance(value, Tensor), isinstance(value, np.ndarray)
-        fits = (is_array and value.dtype.kind in "biuf") or (
-            is_tensor
-            and not value.is_complex()
-            and not value.is_meta
-            and value.layout == torch.strided
-            and not value.is_quantized
-        )
-        if not isinstance(key, str) or not fits:
-            kind = value.dtype if is_tensor or is_array else type(value).__name__
-            if is_tensor and value.is_meta:
-                kind = "the device 'meta', without its numbers"
-            elif is_tensor and value.layout != torch.strided:
-                kind = f"the layout {value.layout}"
-                expected = "expected torch.strided, as to_dense() makes it"
-            elif below:
-                expected += f": in this file they may be below {below[0]!r}, so save that alone"
-                prefixes = {str(x).partition(".")[0] for x in weights[below[0]]}
-                if len(prefixes) == 1 and prefixes <= _ATTRIBUTES:
-                    expected += f", without {prefixes.pop() + '.'!r} in front of each name"
-            raise InputError(f"{name!r} has {key!r}, of {kind}, {expected}")
-
-
-def check_floating(name: str, weights: Mapping[str, Tensor], model: nn.Module) -> None:
-    """
-    Make sure that weights are not integers or the like where those of the model are not, which
-    torch would take.
-
-    Args:
-        name: what the user calls the file.
-        weights: those in it, by the names that they have in the model, or by others.
-        model: what they are for.
-
-    Raises:
-        InputError: some are.
-    """
-    state = model.state_dict()
-    for key, value in weights.items():
-        weight = state.get(key.removeprefix("module."))  # Detectron2 removes it later
-        if weight is not None and weight.is_floating_point() and not value.is_floating_point():
-            raise InputError(
-                f"{name!r} has {key!r}, of {value.dtype}, expected floating-point numbers, such as "
-                f"{weight.dtype}"
-            )
-
-
-def check_finite(name: str, weights: Mapping[str, Tensor]) -> None:
-    """
-    Make sure that weights are numbers.
-
-    Raises:
-        InputError: some are NaN or infinite.
-    """
-    bad = [k for k, x in weights.items() if x.is_floating_point() and not x.isfinite().all()]
-    if bad:
-        raise InputError(
-            f"{name!r} has {len(bad)} weights that are NaN or infinite: {_list(bad)}. Expected "
-            "those of a training that did not diverge"
-        )
-
-
-def check_varied(name: str, weights: Mapping[str, Tensor]) -> None:
-    """
-    Make sure that the layers of a model are not all of one number each, such as 0: what they make
-    of an image is the same whatever it shows. Some of them may be, as where they begin at 0.
-
-    Raises:
-        InputError: they are.
-    """
-    layers = {k: x for k, x in weights.items()
-              if x.is_floating_point() and x.dim() > 1 and x.numel() > 1}  # fmt: skip
-    constant = [k for k, x in layers.items() if x.amin() == x.amax()]
-    if len(layers) < _FEW or 2 * len(constant) <= len(layers):
-        return
-    first = layers[constant[0]].flatten()[0].item()
-    found = f"{name!r} has {len(constant)} of {len(layers)} weights of layers that are one number"
-    found = f"{found} throughout, such as {constant[0]}, which is {first:g}"
-    if len(constant) == len(layers):
-        raise InputError(f"{found}: expected those of a model that was trained")
-    logger.warning(found)
-
-
-def missing_weights(model: nn.Module, names: set[str]) -> list[str]:
-    """
-    Which weights of a model a file lacks.
-
-    Args:
-        model: it may have one weight under several names.
-        names: those that were not found in the file.
-
-    Returns:
-        the names without those that a model does without, or that have another name which was
-        found.
-    """
-    state = model.state_dict(keep_vars=True)
-    found = {id(x) for name, x in state.items() if name not in names}
-    return [n for n, x in state.items() if n in names and id(x) not in found
-            and not _may_be_missing(n)]  # fmt: skip
-
-
-def _may_be_missing(name: str) -> bool:
-    return name.rpartition(".")[2] in _MAY_BE_MISSING or "anchor_generator.cell_anchors" in name
-
-
 def _check_mapping(name: str, loaded: object) -> None:
     if not isinstance(loaded, Mapping):
         raise InputError(
             f"{name!r} holds a {type(loaded).__name__}, expected the weights of a model by their "
             "names, or a mapping that has them as 'model'"
         )
-
-
-def _list(words: Sequence[str], number: int = _NAMES) -> str:
-    more = len(words) - number
-    return ", ".join(words[:number]) + (f" and {more} more" if more > 0 else "")
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -63,7 +63,10 @@ DAMAGES = {
         f"{LAST}, the last checkpoint, is not whole",
     ),
     "a bit flipped": (lambda f: flip(f / LAST), f"{LAST}, the last checkpoint, is not whole"),
-    "gone": (lambda f: (f / LAST).unlink(), f"{LAST}, the last checkpoint, is gone"),
+    "gone": (
+        lambda f: (f / LAST).unlink(),
+        f"{LAST}, the last checkpoint as last_checkpoint has it, is not there",
+    ),
     "two damaged": (
         lambda f: (cut(f / LAST), (f / BEFORE).write_bytes(b"")),
         f"{LAST}, the last checkpoint, is not whole",

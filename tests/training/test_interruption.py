@@ -178,6 +178,19 @@ def test_the_last_step(tmp_path, dataset, expected):
     assert_same(weights(tmp_path), expected)
 
 
+def test_a_training_that_is_at_its_end(tmp_path, dataset, caplog):
+    train(config(tmp_path, dataset))
+    caplog.clear()
+    before = weights(tmp_path)
+    train(config(tmp_path, dataset), resume=True)
+    assert (
+        f"model_final.pth is of iteration {STEPS - 1}, and the training ends before {STEPS}: "
+        "nothing is left to train"
+    ) in caplog.text
+    assert "the training goes on" not in caplog.text
+    assert_same(weights(tmp_path), before)
+
+
 def test_the_second_ctrl_c_ends_it_at_once(tmp_path, dataset):
     e = stop(config(tmp_path, dataset), Signal(2, signal.SIGINT, number=2))
     assert not isinstance(e, Interrupted)

@@ -28,6 +28,14 @@ def test_machines_that_would_not_meet(monkeypatch, url, message):
         cli.main(["train", "--num-machines", "2", *given])
 
 
+@pytest.mark.parametrize("port", ["abc", "99999", "-1", "29500 "])
+def test_a_port_in_the_environment_that_is_none(monkeypatch, port):
+    monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", port)
+    with pytest.raises(InputError, match=f"^MASTER_PORT is '{port}' in the .*, expected a port of"):
+        check_dist_url("env://", 8, 2)
+
+
 def test_machines_that_meet(monkeypatch):
     check_dist_url("tcp://10.0.0.1:29500", 8, 2)
     check_dist_url("tcp://[::1]:29500", 8, 2)

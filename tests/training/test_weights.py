@@ -14,7 +14,8 @@ from torch import nn
 
 from ohem_d2.data.pickles import NotPlain, load_pickle, read_pickle
 from ohem_d2.errors import InputError
-from ohem_d2.training.weights import SafeCheckpointer, missing_weights
+from ohem_d2.training.weight_checks import missing_weights
+from ohem_d2.training.weights import SafeCheckpointer
 
 
 class Model(nn.Module):
@@ -427,8 +428,34 @@ def test_weights_of_one_number(here, how, value):
         how("x.pth", layers(None, None, None))
 
 
-@pytest.mark.parametrize(("values", "told"), [((0, 0, None), True), ((0, None, None), False)])
-def test_some_weights_of_one_number(here, caplog, values, told):
+@pytest.mark.parametrize(
+    ("how", "values", "number"),
+    [(train, (0, 0, None), 2), (train, (0, None, None), 0), (evaluate, (0, None, None), 1)],
+)
+def test_some_weights_of_one_number(here, caplog, how, values, number):
     torch.save({"model": layers(*values).state_dict()}, "x.pth")
-    evaluate("x.pth", layers(None, None, None))
-    assert ("has 2 of 3 weights of layers that are one number" in caplog.text) == told
+    how("x.pth", layers(None, None, None))
+    told = f"MODEL.WEIGHTS: 'x.pth' has {number} of 3 weights of layers that are one number"
+    assert (told in caplog.text) == bool(number)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_cut"),
+    [("backbone.2.weight", True), ("head2.bias", True), ("mask_head.0.weight", False),
+     ("backbone.0.extra", False), ("other.3.weight", False)],
+)  # fmt: skip
+def test_layers_that_are_left_out_of_a_row(here, caplog, name, is_cut):
+    torch.save({"model": Model().state_dict() | {name: torch.ones(2, 2)}}, "x.pth")
+    train("x.pth")
+    assert "where it has others of their kind" not in caplog.text
+    if is_cut:
+        layer = name.rpartition(".")[0]
+        error = (
+            "MODEL.WEIGHTS: 'x.pth' has 1 weights of layers that the model lacks where it has "
+            f"others of their kind: {layer}. Expected the config of their training"
+        )
+        with pytest.raises(InputError, match=f"^{error}$"):
+            evaluate("x.pth")
+    else:
+        evaluate("x.pth")
+        assert f"has 1 weights that the model lacks, and that are not used: {name}" in caplog.text
