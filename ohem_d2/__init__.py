@@ -3,6 +3,7 @@
 from .config import (
     BoxVotingOptions,
     IgnoreRegionsOptions,
+    OHEMDenseOptions,
     OHEMOptions,
     OHEMRPNOptions,
     add_ohem_config,
@@ -23,6 +24,7 @@ from .modeling.ignore_regions import GroundTruth
 from .modeling.ignore_rpn import IgnoreRegionsMixin, IgnoreRPN, IgnoreRRPN
 from .modeling.lazy import with_ohem
 from .modeling.mixin import OHEMMixin
+from .modeling.ohem_dense import OHEMFCOS, OHEMDenseMixin, OHEMRetinaNet
 from .modeling.ohem_rpn import OHEMRPN
 from .modeling.roi_heads import (
     OHEMCascadeROIHeads,
@@ -34,6 +36,7 @@ from .training.ignore_regions import IgnoreMapper
 
 __version__ = "0.1.0"
 __all__ = [
+    "OHEMFCOS",
     "OHEMRPN",
     "SAMPLERS",
     "BoxVotingOptions",
@@ -46,12 +49,15 @@ __all__ = [
     "IgnoreRegionsOptions",
     "MixedSampler",
     "OHEMCascadeROIHeads",
+    "OHEMDenseMixin",
+    "OHEMDenseOptions",
     "OHEMMixin",
     "OHEMOptions",
     "OHEMROIHeads",
     "OHEMRPNOptions",
     "OHEMRROIHeads",
     "OHEMRes5ROIHeads",
+    "OHEMRetinaNet",
     "OHEMSampler",
     "RandomSampler",
     "Selection",
