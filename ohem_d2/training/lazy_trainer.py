@@ -36,6 +36,7 @@ from ..errors import InputError, shown
 from ..evaluation.evaluators import build_evaluator
 from ..modeling.head_checks import check_classes_of_heads
 from ..modeling.mixin import OHEMMixin
+from ..modeling.ohem_dense import OHEMDenseMixin
 from ..modeling.ohem_rpn import OHEMRPN
 from ..visualization import DetectionPictures, MinedPictures, detections_file
 from . import part_outputs
@@ -198,9 +199,11 @@ def _run(
         # Which fail before the training rather than after it.
         if build_lazy_evaluators(cfg):
             try_batch(_test_loader(cfg))
-    for name, kind in (("roi_heads", OHEMMixin), ("proposal_generator", OHEMRPN)):
-        if isinstance(part := getattr(model, name, None), kind):
-            check_start_iter(part.ohem, f"model.{name}.ohem.start_iter", cfg.train.max_iter)
+    mines = OHEMMixin, OHEMRPN, OHEMDenseMixin
+    for key in ("model", "model.roi_heads", "model.proposal_generator"):
+        part = getattr(model, key.partition(".")[2], None) if "." in key else model
+        if isinstance(part, mines):
+            check_start_iter(part.ohem, f"{key}.ohem.start_iter", cfg.train.max_iter)
     warn_without_choice(model, LAZY_KEYS)
     check_outputs_once(model, part_outputs.LAZY_KEYS)
     with named_settings(*settings):

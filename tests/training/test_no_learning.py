@@ -24,6 +24,7 @@ HARD_ONLY = ["MODEL.ROI_HEADS.OHEM.HARD_FRACTION", "1.0"]
 FRACTION = ["MODEL.ROI_HEADS.POSITIVE_FRACTION", "0.0"]
 RPN_HARD_ONLY = ["MODEL.RPN.OHEM.HARD_FRACTION", "1.0",
                  "MODEL.PROPOSAL_GENERATOR.NAME", "OHEMRPN"]  # fmt: skip
+DENSE = ["MODEL.META_ARCHITECTURE", "OHEMRetinaNet"]
 HEADS, RPN = "model.roi_heads", "model.proposal_generator"
 
 
@@ -44,6 +45,10 @@ HEADS, RPN = "model.roi_heads", "model.proposal_generator"
          "in the first 50 iterations"),
         (RETINANET, ["MODEL.RETINANET.FOCAL_LOSS_ALPHA", "0.0"], "from anchors on objects"),
         (RETINANET, ["MODEL.RETINANET.FOCAL_LOSS_ALPHA", "1.0"], "from the background"),
+        (RETINANET, ["MODEL.RETINANET.FOCAL_LOSS_ALPHA", "0.0", *DENSE,
+                     "MODEL.RETINANET.OHEM.FOCAL_LOSS", "True"], "from anchors on objects"),
+        (RETINANET, ["MODEL.RETINANET.OHEM.POSITIVE_FRACTION", "0.0", *DENSE], "no anchor on an"),
+        (RETINANET, ["MODEL.RETINANET.OHEM.BATCH_SIZE_PER_IMAGE", "3", *DENSE], "no anchor on an"),
         (PANOPTIC, ["MODEL.SEM_SEG_HEAD.LOSS_WEIGHT", "0"], "semantic segmentation"),
         (PANOPTIC, ["MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT", "0"], "masks are not learned"),
         (KEYPOINTS, ["MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT", "0"], "keypoints are not learned"),
@@ -53,6 +58,9 @@ HEADS, RPN = "model.roi_heads", "model.proposal_generator"
         (QUICK_START, ["MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT", "0"], None),
         (QUICK_START, ["MODEL.SEM_SEG_HEAD.LOSS_WEIGHT", "0"], None),
         (QUICK_START, ["MODEL.RETINANET.FOCAL_LOSS_ALPHA", "0.0"], None),
+        (RETINANET, ["MODEL.RETINANET.FOCAL_LOSS_ALPHA", "0.0", *DENSE], None),
+        (RETINANET, ["MODEL.RETINANET.OHEM.POSITIVE_FRACTION", "0.0", *DENSE,
+                     "MODEL.RETINANET.OHEM.HARD_FRACTION", "1.0"], None),
         (QUICK_START, ["SOLVER.WARMUP_FACTOR", "0.0"], None),
         (QUICK_START, ["SOLVER.WEIGHT_DECAY", "0.0", "SOLVER.MOMENTUM", "0.0"], None),
         (RETINANET, ["MODEL.RPN.LOSS_WEIGHT", "0", *FRACTION], None),

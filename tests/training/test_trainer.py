@@ -250,6 +250,12 @@ def test_broken_weights_are_not_trained(tmp_path, voc):
         (
             [],
             None,
+            {"MODEL.RETINANET.OHEM.START_ITER": 100000},
+            "MODEL.RETINANET.OHEM.START_ITER is 100000, expected less than ",
+        ),
+        (
+            [],
+            None,
             {"MODEL.PROPOSAL_GENERATOR.NAME": "OHEMRPN", "MODEL.RPN.OHEM.HARD_FRACTION": 2.0},
             "MODEL.RPN.OHEM.HARD_FRACTION is 2.0, expected a number in (0, 1]",
         ),
