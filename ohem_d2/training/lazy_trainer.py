@@ -70,6 +70,7 @@ from .lazy_data import (
     data_sets_of,
     data_sets_of_images,
     is_by_coco,
+    key_of_heads,
     key_of_names,
     keypoint_sigmas,
     register_lazy_datasets,
@@ -145,9 +146,9 @@ def _run(
             check_lazy_use(cfg, split, key)
             if (files := OmegaConf.select(cfg, key)) is not None:
                 check_proposal_files(key, files, data_sets_of(cfg, split), "it")
-        num_classes = OmegaConf.select(cfg, "model.roi_heads.num_classes")
-        if num_classes is not None:
-            check_num_classes("model.roi_heads.num_classes", num_classes, names)
+        key = f"{key_of_heads(cfg)}.num_classes"
+        if (num_classes := OmegaConf.select(cfg, key)) is not None:
+            check_num_classes(key, num_classes, names)
     if not args.eval_only:
         batch_size = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
         if batch_size is not None:

@@ -197,6 +197,24 @@ def test_broken_weights_are_not_trained(tmp_path, voc):
     assert "error: MODEL.WEIGHTS: 'broken.pth' has 1 weights that are NaN or infinite" in run.stderr
 
 
+def test_a_one_stage_model_that_mines(tmp_path, voc):
+    settings = {
+        "MODEL.META_ARCHITECTURE": "OHEMRetinaNet",
+        "MODEL.ROI_HEADS.NAME": "StandardROIHeads",
+        "MODEL.RETINANET.IN_FEATURES": "['p2', 'p3', 'p4']",
+        "MODEL.ANCHOR_GENERATOR.SIZES": "[[8], [16], [32]]",
+        "SOLVER.MAX_ITER": 2,
+        "SOLVER.BASE_LR": 0.001,
+    }
+    run = train_net(tmp_path, **voc, **settings)
+    assert run.returncode == 0, run.stderr
+    assert metrics(tmp_path)["ohem_dense/cost_ratio"] > 0
+    saved = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
+    assert saved["MODEL"]["RETINANET"]["NUM_CLASSES"] == 2  # as the data have
+    run = train_net(tmp_path, "--resume", **voc, **{**settings, "SOLVER.MAX_ITER": 4})
+    assert run.returncode == 0, run.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "config", "settings", "message"),
     [
