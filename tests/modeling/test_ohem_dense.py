@@ -9,20 +9,14 @@ import reference
 import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import Backbone, build_model
-from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
-from detectron2.modeling.box_regression import Box2BoxTransform
-from detectron2.modeling.matcher import Matcher
+from detectron2.modeling import build_model
 from detectron2.modeling.meta_arch import FCOS, RetinaNet
-from detectron2.modeling.meta_arch.fcos import FCOSHead
-from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.structures import Boxes
-from detectron2.utils.events import EventStorage
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_heads import NUM_CLASSES, SIZE, make_targets
+from small_detectors import gradients, make_detector, make_inputs, step
+from small_heads import NUM_CLASSES, SIZE
 from small_models import SHRINK_OPTS, ZOO, assert_same_inference, shrink, tamed
-from torch import nn
 
 from ohem_d2 import OHEMFCOS, GroundTruth, OHEMRetinaNet, Selection
 from ohem_d2.errors import InputError
@@ -36,72 +30,7 @@ KEY = "MODEL.RETINANET.OHEM"
 # All anchors, and each one's own loss.
 ALL = {"sampler": "OHEMSampler", "nms_thresh": 1.0, "batch_size_per_image": 10**6}
 PAPERS = {"sampler": "OHEMSampler", "batch_size_per_image": 16}
-LEVELS = {"p3": 8, "p4": 16}
 RETINANET = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
-
-
-class Pyramid(Backbone):
-    """Two feature maps of an image, from one convolution each."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.ModuleDict(
-            {name: nn.Conv2d(3, 4, stride, stride) for name, stride in LEVELS.items()}
-        )
-
-    def forward(self, x):
-        return {name: layer(x) for name, layer in self.layers.items()}
-
-    def output_shape(self):
-        return {name: ShapeSpec(channels=4, stride=stride) for name, stride in LEVELS.items()}
-
-
-def make_detector(kind, **kwargs):
-    """Small, and with logits and boxes that differ from anchor to anchor."""
-    torch.manual_seed(0)
-    shapes = {"input_shape": [ShapeSpec(channels=4)] * 2, "conv_dims": [4]}
-    common = {
-        "backbone": Pyramid(),
-        "head_in_features": [*LEVELS],
-        "num_classes": NUM_CLASSES,
-        "pixel_mean": [0.0] * 3,
-        "pixel_std": [60.0] * 3,
-    }
-    if issubclass(kind, FCOS):
-        head = FCOSHead(num_classes=NUM_CLASSES, **shapes)
-        detector = kind(head=head, test_score_thresh=0.0, **common, **kwargs)
-    else:
-        detector = kind(
-            head=RetinaNetHead(num_classes=NUM_CLASSES, num_anchors=3, **shapes),
-            anchor_generator=DefaultAnchorGenerator(
-                sizes=[[12], [24]], aspect_ratios=[0.5, 1.0, 2.0], strides=[8, 16]
-            ),
-            box2box_transform=Box2BoxTransform(weights=(1.0, 1.0, 1.0, 1.0)),
-            anchor_matcher=Matcher([0.4, 0.5], [0, -1, 1], allow_low_quality_matches=True),
-            test_score_thresh=0.0,
-            **common,
-            **kwargs,
-        )
-    with torch.no_grad():  # as initialized, all anchors cost nearly the same
-        for layer in detector.head.modules():
-            if isinstance(layer, nn.Conv2d):
-                layer.weight.normal_(std=0.4)
-        detector.head.cls_score.bias.fill_(-1.0)
-    return detector
-
-
-def make_inputs(seed, numbers):
-    """Images with as many objects each."""
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        {
-            "image": torch.rand(3, SIZE, SIZE, generator=generator) * 255,
-            "instances": make_targets(generator, number),
-            "height": SIZE,
-            "width": SIZE,
-        }
-        for number in numbers
-    ]
 
 
 def with_regions(inputs, seed):
@@ -111,21 +40,6 @@ def with_regions(inputs, seed):
         region = Boxes(torch.cat([corner, corner + SIZE * 0.4])[None])
         x["instances"] = GroundTruth((SIZE, SIZE), region, **x["instances"].get_fields())
     return inputs
-
-
-def step(detector, inputs, iteration=0):
-    """The losses of a step, and what it logged."""
-    detector.train()
-    torch.manual_seed(1)
-    with EventStorage(iteration) as storage:
-        losses = detector(copy.deepcopy(inputs))
-    return losses, {k: v[0] for k, v in storage.latest().items()}
-
-
-def gradients(detector, losses):
-    detector.zero_grad()
-    sum(losses.values()).backward()
-    return [p.grad.clone() for p in detector.parameters() if p.requires_grad]
 
 
 def assert_same(detector, plain, inputs, iteration=0, steps=2):
