@@ -24,7 +24,7 @@ from .modeling.ignore_regions import GroundTruth
 from .modeling.ignore_rpn import IgnoreRegionsMixin, IgnoreRPN, IgnoreRRPN
 from .modeling.lazy import with_ohem
 from .modeling.mixin import OHEMMixin
-from .modeling.ohem_dense import OHEMFCOS, OHEMDenseMixin, OHEMRetinaNet
+from .modeling.ohem_dense import OHEMFCOS, OHEMRetinaNet
 from .modeling.ohem_rpn import OHEMRPN
 from .modeling.roi_heads import (
     OHEMCascadeROIHeads,
@@ -49,7 +49,6 @@ __all__ = [
     "IgnoreRegionsOptions",
     "MixedSampler",
     "OHEMCascadeROIHeads",
-    "OHEMDenseMixin",
     "OHEMDenseOptions",
     "OHEMMixin",
     "OHEMOptions",

@@ -188,6 +188,9 @@ def test_a_warmup_that_is_longer_than_the_training(caplog):
     [
         ([["box", "AP", 38.5, 0.2]], [], "expected results of bbox, box_proposals, as"),
         ([["segm", "AP", 38.5, 0.2]], [], "expected results of bbox, box_proposals, as"),
+        ([["segm", "AP", 38.5, 0.2]], ["MODEL.META_ARCHITECTURE", "OHEMRetinaNet",
+                                          "MODEL.ROI_HEADS.NAME", "StandardROIHeads"],
+         "expected results of bbox, box_proposals, as"),
         ([["bbox", "mAP", 38.5, 0.2]], [], "expected a metric of bbox such as AP, .* of 'mAP'"),
         ([["bbox_TTA", "AP", 38.5, 0.2]], [], "expected results of bbox, box_proposals, as"),
         ([["bbox", "AP", 385, 2]], [], "expected AP in percent, from 0 to 100, in the pl"),

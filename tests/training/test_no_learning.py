@@ -19,6 +19,7 @@ RETINANET = str(ZOO / "COCO-Detection" / "retinanet_R_50_FPN_1x.yaml")
 PANOPTIC = str(ZOO / "COCO-PanopticSegmentation" / "panoptic_fpn_R_50_1x.yaml")
 KEYPOINTS = str(ZOO / "COCO-Keypoints" / "keypoint_rcnn_R_50_FPN_1x.yaml")
 MASK = str(ZOO / "COCO-InstanceSegmentation" / "mask_rcnn_R_50_FPN_1x.py")
+FCOS = str(ZOO / "COCO-Detection" / "fcos_R_50_FPN_1x.py")
 PLAIN = ["MODEL.ROI_HEADS.NAME", "StandardROIHeads"]
 HARD_ONLY = ["MODEL.ROI_HEADS.OHEM.HARD_FRACTION", "1.0"]
 FRACTION = ["MODEL.ROI_HEADS.POSITIVE_FRACTION", "0.0"]
@@ -100,6 +101,26 @@ def test_zeros(caplog, file, opts, words):
 def test_zeros_in_python_configs(caplog, opts, words):
     # Some are no arguments of Detectron2's heads, and stand for those of others.
     cfg = LazyConfig.apply_overrides(LazyConfig.load(MASK), opts)
+    caplog.clear()
+    warn_of_no_learning(cfg)
+    assert len(caplog.messages) == (words is not None)
+    assert (words or "") in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("ohem", "words"),
+    [
+        (
+            "positive_fraction:0.0,batch_size_per_image:64",
+            "model.ohem.positive_fraction is 0.0, and",
+        ),
+        ("positive_fraction:0.1,batch_size_per_image:64", None),
+        ("positive_fraction:0.0,batch_size_per_image:64,hard_fraction:1.0", None),
+    ],
+)
+def test_zeros_of_a_one_stage_model(caplog, ohem, words):
+    opts = ["model._target_=ohem_d2.OHEMFCOS", f"+model.ohem={{{ohem}}}"]
+    cfg = LazyConfig.apply_overrides(LazyConfig.load(FCOS), opts)
     caplog.clear()
     warn_of_no_learning(cfg)
     assert len(caplog.messages) == (words is not None)
