@@ -8,6 +8,7 @@ from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.structures import Instances
 
 from ohem_d2 import OHEMROIHeads
+from ohem_d2.config import base_architecture
 
 SAMPLING = "sampling"
 # Of all variants that have no other.
@@ -99,7 +100,10 @@ def _half_even(cfg: CfgNode) -> None:
 
 
 def _retinanet(cfg: CfgNode) -> None:
+    is_one = base_architecture(cfg) == "RetinaNet"
     cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    if is_one:
+        return
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [
         [x * 2 ** (i / 3) for x in of_level for i in range(3)]
         for of_level in cfg.MODEL.ANCHOR_GENERATOR.SIZES
@@ -112,6 +116,27 @@ def _retinanet(cfg: CfgNode) -> None:
         cfg.MODEL.RETINANET.IN_FEATURES = cfg.MODEL.RPN.IN_FEATURES
     cfg.MODEL.RETINANET.NUM_CLASSES = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     cfg.SOLVER.BASE_LR /= 2  # Detectron2's configs do the same
+
+
+def _cross_entropy(cfg: CfgNode) -> None:
+    _retinanet(cfg)
+    cfg.MODEL.RETINANET.FOCAL_LOSS_GAMMA, cfg.MODEL.RETINANET.FOCAL_LOSS_ALPHA = 0.0, -1.0
+
+
+def _dense(**keys: object) -> Callable[[CfgNode], None]:
+    """A RetinaNet that mines."""
+
+    def change(cfg: CfgNode) -> None:
+        _retinanet(cfg)
+        cfg.MODEL.META_ARCHITECTURE = "OHEMRetinaNet"
+        _set(cfg.MODEL.RETINANET.OHEM, keys)
+
+    return change
+
+
+def _dense_hard(number: int, nms_thresh: float, how: str = "") -> Callable[[CfgNode], None]:
+    """On so many hard examples alone."""
+    return _dense(SAMPLER=f"OHEMSampler{how}", BATCH_SIZE_PER_IMAGE=number, NMS_THRESH=nms_thresh)
 
 
 def _limited(share: float) -> Callable[[CfgNode], None]:
@@ -225,4 +250,35 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
         _rpn(_HALF_RANDOM, HARD_FRACTION=1.0),
     ),
     "retinanet": ("RetinaNet (focal loss)", _retinanet),
+    "retinanet_cross_entropy": ("RetinaNet, cross entropy of all anchors", _cross_entropy),
+    "retinanet_half": ("OHEMRetinaNet", _dense()),
+    "retinanet_half_focal": ("OHEMRetinaNet, with the focal loss", _dense(FOCAL_LOSS=True)),
+    "retinanet_hard_128_05": (
+        "OHEMRetinaNet on 128 hard examples, suppression at 0.5",
+        _dense_hard(128, 0.5),
+    ),
+    "retinanet_hard_256_05": (
+        "OHEMRetinaNet on 256 hard examples, suppression at 0.5",
+        _dense_hard(256, 0.5),
+    ),
+    "retinanet_hard_512_05": (
+        "OHEMRetinaNet on 512 hard examples, suppression at 0.5",
+        _dense_hard(512, 0.5),
+    ),
+    "retinanet_hard_128_07": (
+        "OHEMRetinaNet on 128 hard examples, suppression at 0.7",
+        _dense_hard(128, 0.7),
+    ),
+    "retinanet_hard_256_07": (
+        "OHEMRetinaNet on 256 hard examples, suppression at 0.7",
+        _dense_hard(256, 0.7),
+    ),
+    "retinanet_hard_512_07": (
+        "OHEMRetinaNet on 512 hard examples, suppression at 0.7",
+        _dense_hard(512, 0.7),
+    ),
+    "retinanet_hard_ratio": (
+        "OHEMRetinaNet on 128 hard examples, suppression at 0.5, at most 1:3 foreground",
+        _dense_hard(128, 0.5, "(max_foreground_fraction=0.25)"),
+    ),
 }

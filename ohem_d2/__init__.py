@@ -4,6 +4,7 @@ from . import libraries  # noqa: F401  (first: it tells what is wrong with the e
 from .config import (
     BoxVotingOptions,
     IgnoreRegionsOptions,
+    OHEMDenseOptions,
     OHEMOptions,
     OHEMRPNOptions,
     add_ohem_config,
@@ -24,6 +25,7 @@ from .modeling.ignore_regions import GroundTruth
 from .modeling.ignore_rpn import IgnoreRegionsMixin, IgnoreRPN, IgnoreRRPN
 from .modeling.lazy import with_ohem
 from .modeling.mixin import OHEMMixin
+from .modeling.ohem_dense import OHEMFCOS, OHEMRetinaNet
 from .modeling.ohem_rpn import OHEMRPN
 from .modeling.roi_heads import (
     OHEMCascadeROIHeads,
@@ -35,6 +37,7 @@ from .training.ignore_regions import IgnoreMapper
 
 __version__ = "0.1.0"
 __all__ = [
+    "OHEMFCOS",
     "OHEMRPN",
     "SAMPLERS",
     "BoxVotingOptions",
@@ -47,12 +50,14 @@ __all__ = [
     "IgnoreRegionsOptions",
     "MixedSampler",
     "OHEMCascadeROIHeads",
+    "OHEMDenseOptions",
     "OHEMMixin",
     "OHEMOptions",
     "OHEMROIHeads",
     "OHEMRPNOptions",
     "OHEMRROIHeads",
     "OHEMRes5ROIHeads",
+    "OHEMRetinaNet",
     "OHEMSampler",
     "RandomSampler",
     "Selection",

@@ -29,6 +29,9 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "hard_fraction": (lambda v: is_number(v) and 0 < v <= 1, "a number in (0, 1]"),
     "start_iter": (lambda v: type(v) is int and v >= 0, "an integer of 0 or more"),
+    "batch_size_per_image": (lambda v: type(v) is int and v >= 1, "an integer of 1 or more"),
+    "positive_fraction": (lambda v: is_number(v) and 0 <= v <= 1, "a number in [0, 1]"),
+    "focal_loss": (lambda v: isinstance(v, bool), "True or False"),
     "bg_iou_lo": (lambda v: is_number(v) and 0 <= v < 1, "a number in [0, 1)"),
     # Costs are in single precision, in half of it under AMP: larger weights would overflow.
     "loss_weight_cls": (lambda v: is_number(v) and 0 <= v <= 1000, "a number from 0 to 1000"),
@@ -57,6 +60,7 @@ SAMPLER_OPTIONS = (
     "hard_fraction",
     "loss_weight_cls",
     "loss_weight_box_reg",
+    "positive_fraction",
 )
 # Old names of keys, by which Detectron2 means something else.
 _RENAMED = {"positive_fraction": "max_foreground_fraction", "warmup_iters": "start_iter"}
@@ -154,6 +158,37 @@ class OHEMRPNOptions:
 
 
 @dataclass(frozen=True)
+class OHEMDenseOptions:
+    """
+    How the anchors of an `OHEMRetinaNet`, or the points of an `OHEMFCOS`, are chosen. Each field is
+    a key of ``MODEL.RETINANET.OHEM``, in upper case; in a Python config, of ``model.ohem``. Other
+    settings of a sampler are arguments: ``"OHEMSampler(max_foreground_fraction=0.25)"``.
+
+    Raises:
+        InputError: a value lies outside its range.
+    """
+
+    NODE: ClassVar[str] = "MODEL.RETINANET.OHEM"
+
+    # As in `OHEMOptions`, of anchors or points.
+    sampler: str | Callable[..., Any] | Mapping[str, Any] = "MixedSampler"
+    hard_fraction: float = 0.5
+    nms_thresh: float = 0.7
+    # The budget: how many to train on per image. Detectron2 trains on all, so it has no such key.
+    batch_size_per_image: int = 256
+    # Of those that are drawn at random, at most this fraction is foreground.
+    positive_fraction: float = 0.25
+    # False: the classification loss of what is chosen is the cross entropy. True: it is the focal
+    # loss, with Detectron2's own keys for gamma and alpha. Anchors are ranked by the same.
+    focal_loss: bool = False
+    # Before it, all anchors are trained on, with the focal loss, as in Detectron2.
+    start_iter: int = 0
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+
+
+@dataclass(frozen=True)
 class BoxVotingOptions:
     """
     How detections are refined at test time. Each field is a key of ``TEST.BOX_VOTING``, in upper
@@ -213,7 +248,7 @@ class IgnoreRegionsOptions:
                 )
 
 
-MiningOptions = OHEMOptions | OHEMRPNOptions
+MiningOptions = OHEMOptions | OHEMRPNOptions | OHEMDenseOptions
 
 
 def _check_ranges(options: MiningOptions) -> None:
@@ -269,18 +304,19 @@ def config_key(option: str, node: str = OHEMOptions.NODE) -> str:
 
 def add_ohem_config(cfg: CfgNode) -> None:
     """
-    Add the keys ``MODEL.ROI_HEADS.OHEM``, ``MODEL.RPN.OHEM``, ``TEST.BOX_VOTING``,
-    ``INPUT.IGNORE_REGIONS``, ``DATASETS.UNREADABLE_IMAGES`` and ``MODEL.TIMM`` to a Detectron2
-    config, at their defaults. Keys that are there already keep their values.
+    Add the keys ``MODEL.ROI_HEADS.OHEM``, ``MODEL.RPN.OHEM``, ``MODEL.RETINANET.OHEM``,
+    ``TEST.BOX_VOTING``, ``INPUT.IGNORE_REGIONS``, ``DATASETS.UNREADABLE_IMAGES`` and ``MODEL.TIMM``
+    to a Detectron2 config, at their defaults. Keys that are there already keep their values.
 
     This is only needed to set them: without the keys, what mines uses the defaults.
 
     Raises:
-        InputError: one of the first four has a value, where keys below it are expected.
+        InputError: one of the first five has a value, where keys below it are expected.
     """
     for name, node, key, options in (
         ("MODEL.ROI_HEADS", cfg.MODEL.ROI_HEADS, "OHEM", OHEMOptions),
         ("MODEL.RPN", cfg.MODEL.RPN, "OHEM", OHEMRPNOptions),
+        ("MODEL.RETINANET", cfg.MODEL.RETINANET, "OHEM", OHEMDenseOptions),
         ("TEST", cfg.TEST, "BOX_VOTING", BoxVotingOptions),
         ("INPUT", cfg.INPUT, "IGNORE_REGIONS", IgnoreRegionsOptions),
     ):
@@ -321,6 +357,25 @@ def ohem_rpn_options(cfg: CfgNode) -> OHEMRPNOptions:
         InputError: a value lies outside its range, or a key is unknown.
     """
     return _of_node(OHEMRPNOptions, cfg.MODEL.RPN.get("OHEM", {}))
+
+
+def ohem_dense_options(cfg: CfgNode) -> OHEMDenseOptions:
+    """
+    The options of mining among the anchors of a one-stage detector of a config.
+
+    Raises:
+        InputError: a value lies outside its range, or a key is unknown.
+    """
+    return _of_node(OHEMDenseOptions, cfg.MODEL.RETINANET.get("OHEM", {}))
+
+
+def base_architecture(cfg: CfgNode) -> str:
+    """
+    The name of a config's architecture or, if it is one that mines, of Detectron2's that it
+    extends: ``"RetinaNet"`` for ``"OHEMRetinaNet"``.
+    """
+    name: str = cfg.MODEL.META_ARCHITECTURE
+    return name.removeprefix("OHEM")
 
 
 def _of_node(kind: type[_Mining], node: Any) -> _Mining:

@@ -19,8 +19,9 @@ from .image_reading import plain_path
 logger = logging.getLogger(__name__)
 
 
-# Detectron2's architectures that learn neither masks nor keypoints, whatever their keys say.
-_OF_BOXES = ("RetinaNet", "FCOS", "ProposalNetwork", "SemanticSegmentor")
+# Architectures that learn neither masks nor keypoints, whatever their keys say: Detectron2's, and
+# this project's.
+_OF_BOXES = ("RetinaNet", "FCOS", "ProposalNetwork", "SemanticSegmentor", "OHEMRetinaNet")
 
 
 def check_learned(cfg: CfgNode, train: Sequence[str], test: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from ..config import OHEMRPNOptions, config_key, ohem_rpn_options, options_by_na
 from ..errors import InputError
 from ..mining.candidates import Candidates
 from ..mining.losses import box_losses
+from .anchor_logs import log_hard_anchors
 from .build_sampler import build_sampler
 from .ignore_rpn import IgnoreRegionsMixin
 from .sampler_check import choose
@@ -148,7 +149,8 @@ class OHEMRPN(IgnoreRegionsMixin, RPN):
             chosen_for=("anchors", "RPN"),
         )
         self._is_checked = True
-        _log(candidates, indices if is_hard is None else indices[is_hard])
+        hard = indices if is_hard is None else indices[is_hard]
+        log_hard_anchors("ohem_rpn", candidates, hard)
         return numbers[indices], weights
 
     def _candidates(self, anchors: _Anchors, numbers: Tensor, num_images: int) -> Candidates:
@@ -196,21 +198,3 @@ class OHEMRPN(IgnoreRegionsMixin, RPN):
             "loss_rpn_loc": torch.zeros_like(loss_cls).index_copy(0, of_objects, loss_loc.float()),
         }
         return {name: x * self.loss_weight.get(name, 1.0) for name, x in losses.items()}
-
-
-def _log(candidates: Candidates, hard: Tensor) -> None:
-    """Log the hard examples, of these indices, of this process: nothing waits for others."""
-    losses = candidates.loss_cls + candidates.loss_box_reg
-    of_all = torch.stack([losses, candidates.labels == 0])
-    # One transfer from a GPU.
-    sums = torch.stack([of_all.sum(dim=1), of_all[:, hard].sum(dim=1)])
-    (all_cost, num_all_fg), (cost, num_fg) = sums.tolist()
-    if not len(hard):
-        return
-    storage, number = get_event_storage(), len(candidates)
-    storage.put_scalar("ohem_rpn/cost_of_selected", cost / len(hard))
-    storage.put_scalar("ohem_rpn/cost_of_all", all_cost / number)
-    if all_cost:
-        storage.put_scalar("ohem_rpn/cost_ratio", (cost / len(hard)) / (all_cost / number))
-    if num_all_fg:
-        storage.put_scalar("ohem_rpn/share_of_fg_selected", num_fg / num_all_fg)

@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import verify_results
 
+from ..config import base_architecture
 from ..errors import InputError, shown
 from ..evaluation.evaluators import tasks_of
 from .nearest_keys import hint
@@ -35,7 +36,7 @@ def check_expected_results(cfg: CfgNode) -> None:
         )
     known = [task for name in names for task in tasks_of(name)]
     model = cfg.MODEL
-    if model.META_ARCHITECTURE in ("GeneralizedRCNN", "PanopticFPN", "RetinaNet", "FCOS"):
+    if base_architecture(cfg) in ("GeneralizedRCNN", "PanopticFPN", "RetinaNet", "FCOS"):
         heads = {"segm": model.MASK_ON, "keypoints": model.KEYPOINT_ON}
         known = [task for task in known if heads.get(task, True)]
     if cfg.TEST.AUG.ENABLED:

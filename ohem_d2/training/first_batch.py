@@ -132,7 +132,9 @@ def _groups(error: Exception) -> bool:
 
 
 def _is_detectron2s(model: nn.Module) -> bool:
-    return type(model).__module__.startswith("detectron2.modeling.meta_arch.") and isinstance(
+    """Or this project's, which takes the same."""
+    of_either = "detectron2.modeling.meta_arch.", "ohem_d2.modeling."
+    return type(model).__module__.startswith(of_either) and isinstance(
         getattr(model, "pixel_mean", None), torch.Tensor
     )
 

@@ -8,7 +8,11 @@ import numpy as np
 from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetCatalog, DatasetMapper
 from detectron2.data.detection_utils import transform_instance_annotations
-from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY, ROI_HEADS_REGISTRY
+from detectron2.modeling import (
+    META_ARCH_REGISTRY,
+    PROPOSAL_GENERATOR_REGISTRY,
+    ROI_HEADS_REGISTRY,
+)
 from detectron2.structures import Boxes
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
@@ -18,6 +22,8 @@ from ..errors import InputError
 from ..modeling.ignore_regions import GroundTruth
 from ..modeling.ignore_rpn import COUNTERPARTS, IgnoreRegionsMixin
 from ..modeling.mixin import OHEMMixin
+from ..modeling.ohem_dense import OHEMDenseMixin
+from .key_rules import extends
 
 logger = logging.getLogger(__name__)
 
@@ -82,10 +88,14 @@ class IgnoreMapper(DatasetMapper):
 
 
 def ignores_regions(cfg: CfgNode) -> bool:
-    """Whether the heads of a YAML config leave out what lies in regions to ignore."""
-    name = cfg.MODEL.ROI_HEADS.NAME
-    mines = name in ROI_HEADS_REGISTRY and issubclass(ROI_HEADS_REGISTRY.get(name), OHEMMixin)
+    """Whether the model of a YAML config leaves out what lies in regions to ignore."""
+    mines = _mines_densely(cfg) or extends(ROI_HEADS_REGISTRY, cfg.MODEL.ROI_HEADS.NAME, OHEMMixin)
     return mines and ignore_regions_options(cfg).enabled
+
+
+def _mines_densely(cfg: CfgNode) -> bool:
+    """Whether it has one stage, without an RPN."""
+    return extends(META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE, OHEMDenseMixin)
 
 
 def use_ignore_rpn(cfg: CfgNode) -> CfgNode:
@@ -112,7 +122,7 @@ def use_ignore_rpn(cfg: CfgNode) -> CfgNode:
             f"INPUT.IGNORE_REGIONS.DIFFICULT is True, but {found}: expected False, or a mining "
             "head such as OHEMROIHeads, and ENABLED True"
         )
-    if not _has_regions(cfg.DATASETS.TRAIN, options, ignores):
+    if not _has_regions(cfg.DATASETS.TRAIN, options, ignores) or _mines_densely(cfg):
         return cfg
     name = cfg.MODEL.PROPOSAL_GENERATOR.NAME
     if name in _BY_NAME:
@@ -139,8 +149,10 @@ def use_ignore_regions_lazily(cfg: DictConfig, names: Sequence[str]) -> None:
             ``train.ignore_regions`` is wrong.
     """
     options = lazy_options(cfg)
-    heads = _target(cfg, "model.roi_heads")
-    ignores = options.enabled and isinstance(heads, type) and issubclass(heads, OHEMMixin)
+    model, heads = _target(cfg, "model"), _target(cfg, "model.roi_heads")
+    is_dense = isinstance(model, type) and issubclass(model, OHEMDenseMixin)
+    mines = is_dense or (isinstance(heads, type) and issubclass(heads, OHEMMixin))
+    ignores = options.enabled and mines
     if options.difficult and not ignores:
         raise InputError(
             "train.ignore_regions.difficult is True, but model.roi_heads are no heads that mine, "
@@ -161,6 +173,8 @@ def use_ignore_regions_lazily(cfg: DictConfig, names: Sequence[str]) -> None:
         return
     if options.difficult:
         cfg.dataloader.train.mapper.ignore_difficult = True
+    if is_dense:
+        return
     generator = _target(cfg, "model.proposal_generator")
     if generator in COUNTERPARTS:
         cfg.model.proposal_generator["_target_"] = COUNTERPARTS[generator]

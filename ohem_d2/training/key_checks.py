@@ -8,12 +8,10 @@ is not known, such as one of a project of the user's own, is not looked at.
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.modeling import (
-    PROPOSAL_GENERATOR_REGISTRY,
     ROI_BOX_HEAD_REGISTRY,
     ROI_HEADS_REGISTRY,
     StandardROIHeads,
@@ -23,17 +21,10 @@ from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, RROIHea
 from detectron2.utils.registry import Registry
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from ..config import (
-    MiningOptions,
-    box_voting_options,
-    config_key,
-    ohem_options,
-    ohem_rpn_options,
-)
+from ..config import base_architecture, box_voting_options
 from ..errors import InputError, shown
 from ..modeling.box_voting import BoxVotingMixin
 from ..modeling.mixin import OHEMMixin
-from ..modeling.ohem_rpn import OHEMRPN
 from .key_rules import (
     FORMATS,
     LARGEST,
@@ -51,7 +42,7 @@ logger = logging.getLogger(__name__)
 # Detectron2's, and this project's.
 _RPNS = ("RPN", "RRPN", "IgnoreRPN", "IgnoreRRPN", "OHEMRPN")
 # Those of Detectron2's architectures that would ignore MODEL.ROI_HEADS.NAME.
-_WITHOUT_ROI_HEADS = ("RetinaNet", "FCOS", "ProposalNetwork", "SemanticSegmentor")
+WITHOUT_ROI_HEADS = ("RetinaNet", "FCOS", "ProposalNetwork", "SemanticSegmentor")
 
 
 def check_keys(cfg: CfgNode, training: bool = True) -> None:
@@ -87,38 +78,6 @@ def warn_of_long_warmup(cfg: CfgNode) -> None:
             f"SOLVER.WARMUP_ITERS is {solver.WARMUP_ITERS}, and SOLVER.MAX_ITER is "
             f"{solver.MAX_ITER}: the training ends before its learning rate is SOLVER.BASE_LR"
         )
-
-
-def warn_of_unused_mining(cfg: CfgNode) -> None:
-    """Warn if settings of mining are changed, but the heads, or the RPN, of a model do not mine."""
-    name, architecture = cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.META_ARCHITECTURE
-    has_heads = architecture not in _WITHOUT_ROI_HEADS
-    mines = has_heads and name in ROI_HEADS_REGISTRY
-    if not (mines and issubclass(ROI_HEADS_REGISTRY.get(name), OHEMMixin)):
-        heads = f"MODEL.ROI_HEADS.NAME is {name!r}, expected one that mines, such as OHEMROIHeads"
-        if not has_heads:
-            heads = f"MODEL.META_ARCHITECTURE is {architecture!r}, which has no RoI heads"
-        _warn_of_unused(ohem_options(cfg), heads)
-    generator = cfg.MODEL.PROPOSAL_GENERATOR.NAME
-    has_rpn = has_heads or architecture == "ProposalNetwork"
-    is_known = generator in PROPOSAL_GENERATOR_REGISTRY
-    if not (
-        has_rpn and is_known and issubclass(PROPOSAL_GENERATOR_REGISTRY.get(generator), OHEMRPN)
-    ):
-        words = f"MODEL.PROPOSAL_GENERATOR.NAME is {generator!r}, expected OHEMRPN"
-        if not has_rpn:
-            words = f"MODEL.META_ARCHITECTURE is {architecture!r}, which has no RPN"
-        _warn_of_unused(ohem_rpn_options(cfg), words)
-
-
-def _warn_of_unused(options: MiningOptions, reason: str) -> None:
-    changed = [
-        f"{config_key(f.name, options.NODE)} is {shown(getattr(options, f.name))}"
-        for f in fields(options)
-        if getattr(options, f.name) != f.default
-    ]
-    if changed:
-        logger.warning(f"{' and '.join(changed)}, but nothing is mined: {reason}")
 
 
 def check_lazy_keys(cfg: DictConfig, training: bool = True) -> None:
@@ -220,12 +179,13 @@ def _has_more_than(limit: int, value: object) -> bool:
 
 def _unused(cfg: CfgNode) -> tuple[str, ...]:
     """What the keys begin with that nothing in the model looks at."""
+    architecture = base_architecture(cfg)
     used = {
         "MODEL.ROI_MASK_HEAD.": cfg.MODEL.MASK_ON,
         "MODEL.ROI_KEYPOINT_HEAD.": cfg.MODEL.KEYPOINT_ON,
-        "MODEL.RETINANET.": cfg.MODEL.META_ARCHITECTURE == "RetinaNet",
-        "MODEL.SEM_SEG_HEAD.": cfg.MODEL.META_ARCHITECTURE in ("PanopticFPN", "SemanticSegmentor"),
-        "MODEL.PANOPTIC_FPN.": cfg.MODEL.META_ARCHITECTURE == "PanopticFPN",
+        "MODEL.RETINANET.": architecture == "RetinaNet",
+        "MODEL.SEM_SEG_HEAD.": architecture in ("PanopticFPN", "SemanticSegmentor"),
+        "MODEL.PANOPTIC_FPN.": architecture == "PanopticFPN",
     }
     return tuple(prefix for prefix, is_used in used.items() if not is_used)
 
@@ -264,9 +224,10 @@ def _relations(cfg: CfgNode) -> Iterator[_Relation]:
     if model.KEYPOINT_ON and sigmas and not by_address:
         words = f"{number} numbers, as MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS says"
         yield "TEST.KEYPOINT_OKS_SIGMAS", len(sigmas) == number, words
-    name, architecture = model.ROI_HEADS.NAME, model.META_ARCHITECTURE
-    fits = not (name.startswith("OHEM") and architecture in _WITHOUT_ROI_HEADS)
-    words = f"another: MODEL.META_ARCHITECTURE is {architecture!r}, which has no RoI heads to mine"
+    name, architecture = model.ROI_HEADS.NAME, base_architecture(cfg)
+    of_model = f"MODEL.META_ARCHITECTURE is {model.META_ARCHITECTURE!r}"
+    fits = not (name.startswith("OHEM") and architecture in WITHOUT_ROI_HEADS)
+    words = f"another: {of_model}, which has no RoI heads to mine"
     yield "MODEL.ROI_HEADS.NAME", fits, words
     if box_voting_options(cfg).rounds:
         fits = issubclass(ROI_HEADS_REGISTRY.get(name), BoxVotingMixin)
@@ -295,10 +256,10 @@ def _relations(cfg: CfgNode) -> Iterator[_Relation]:
     if architecture in ("GeneralizedRCNN", "PanopticFPN", "ProposalNetwork"):
         yield from _relations_of_proposals(cfg)
     else:
-        words = f"since MODEL.META_ARCHITECTURE is {architecture!r}"
+        words = f"since {of_model}"
         if architecture in ("RetinaNet", "FCOS"):
             yield from _relation_of_anchors(cfg, False, words)
-        if architecture in _WITHOUT_ROI_HEADS:
+        if architecture in WITHOUT_ROI_HEADS:
             fits = not model.LOAD_PROPOSALS
             yield "MODEL.LOAD_PROPOSALS", fits, f"False, {words}, which takes no proposals"
     if architecture in ("GeneralizedRCNN", "PanopticFPN"):

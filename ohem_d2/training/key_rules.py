@@ -57,6 +57,11 @@ def _registered(registry: Registry, *others: str) -> Rule:
     return Rule(lambda v: isinstance(v, str) and (v in registry or v in others), registry)
 
 
+def extends(registry: Registry, name: str, kind: type) -> bool:
+    """Whether a registry has a class of this name that is based on another."""
+    return name in registry and issubclass(registry.get(name), kind)
+
+
 def is_list(v: Any) -> bool:
     """Whether a value is a list in either form of a config."""
     return OmegaConf.is_list(v) or isinstance(v, (list, tuple))

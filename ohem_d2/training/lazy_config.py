@@ -30,6 +30,7 @@ _MISSING = object()
 _NODES_OF_YAML = {
     "MODEL.ROI_HEADS.OHEM": "model.roi_heads.ohem",
     "MODEL.RPN.OHEM": "model.proposal_generator.ohem",
+    "MODEL.RETINANET.OHEM": "model.ohem",
     "TEST.BOX_VOTING": "model.roi_heads.box_voting",
     "INPUT.IGNORE_REGIONS": "train.ignore_regions",
 }

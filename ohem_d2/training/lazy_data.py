@@ -1,11 +1,13 @@
 """The data sets of a Python config, and what its model and its evaluation need of them."""
 
+import inspect
 from collections.abc import Sequence
 
 from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import create_keypoint_hflip_indices
 from detectron2.evaluation import COCOEvaluator
-from detectron2.modeling import PanopticFPN, SemanticSegmentor
+from detectron2.modeling import PanopticFPN, RetinaNet, SemanticSegmentor
+from detectron2.modeling.meta_arch import FCOS
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ..data import (
@@ -51,7 +53,8 @@ def register_lazy_datasets(cfg: DictConfig, of_weights: ClassesOfWeights | None 
     """
     Register the data sets that a Python config names in ``dataset.names`` of ``dataloader.train``
     and ``dataloader.test``: those by address, and those that come with the project. Set
-    ``num_classes`` and ``num_keypoints`` of ``model.roi_heads`` from those by address.
+    ``num_classes`` and ``num_keypoints`` of ``model.roi_heads`` from those by address, or
+    ``num_classes`` of a one-stage ``model``.
 
     Raises:
         InputError: see `ohem_d2.data.register_by_name`.
@@ -60,22 +63,23 @@ def register_lazy_datasets(cfg: DictConfig, of_weights: ClassesOfWeights | None 
     registered = register_by_name(train, test, unreadable_images(cfg), of_weights)
     if registered is None:
         return
-    if "roi_heads" not in cfg.model:
-        raise InputError("there is no model.roi_heads, expected a two-stage model")
+    key = key_of_heads(cfg)
+    if key is None:
+        raise InputError("there is no model.roi_heads, expected them, or a RetinaNet or FCOS")
     if len(test) > 1:
         raise InputError(
             f"dataloader.test.dataset.names is {list(test)}, expected a single data set where one "
             "is given by address: a Python config has one evaluator"
         )
-    heads = cfg.model.roi_heads
+    heads = OmegaConf.select(cfg, key)
     number = len(registered.classes)
     before = heads.get("num_classes", _num_classes_within(heads))  # of what wraps other heads
     if before is None:
         raise InputError(
-            f"there is no num_classes in model.roi_heads, expected one, such as {number}, as many "
+            f"there is no num_classes in {key}, expected one, such as {number}, as many "
             "classes as the data have"
         )
-    warn_of_other_number("model.roi_heads.num_classes", before, number)
+    warn_of_other_number(f"{key}.num_classes", before, number)
     _replace_num_classes(heads, before, number)
     if registered.num_keypoints is not None and "keypoint_head" in heads:
         heads.keypoint_head.num_keypoints = registered.num_keypoints
@@ -86,6 +90,15 @@ def register_lazy_datasets(cfg: DictConfig, of_weights: ClassesOfWeights | None 
         OmegaConf.update(
             cfg, "dataloader.train.mapper.keypoint_hflip_indices", indices, force_add=True
         )
+
+
+def key_of_heads(cfg: DictConfig) -> str | None:
+    """What has the number of classes: the heads or, of one stage, the model; None: not known."""
+    if "roi_heads" in cfg.model:
+        return "model.roi_heads"
+    target = target_of(cfg.model)
+    is_of_one_stage = inspect.isclass(target) and issubclass(target, (RetinaNet, FCOS))
+    return "model" if is_of_one_stage else None
 
 
 def _num_classes_within(node: DictConfig) -> int | None:

@@ -36,6 +36,7 @@ from ..errors import InputError, shown
 from ..evaluation.evaluators import build_evaluator
 from ..modeling.head_checks import check_classes_of_heads
 from ..modeling.mixin import OHEMMixin
+from ..modeling.ohem_dense import OHEMDenseMixin
 from ..modeling.ohem_rpn import OHEMRPN
 from ..visualization import DetectionPictures, MinedPictures, detections_file
 from . import part_outputs, unread_options
@@ -70,6 +71,7 @@ from .lazy_data import (
     data_sets_of,
     data_sets_of_images,
     is_by_coco,
+    key_of_heads,
     key_of_names,
     keypoint_sigmas,
     register_lazy_datasets,
@@ -150,9 +152,9 @@ def _run(
             check_lazy_use(cfg, split, key)
             if (files := OmegaConf.select(cfg, key)) is not None:
                 check_proposal_files(key, files, data_sets_of(cfg, split), "it")
-        num_classes = OmegaConf.select(cfg, "model.roi_heads.num_classes")
-        if num_classes is not None:
-            check_num_classes("model.roi_heads.num_classes", num_classes, names)
+        key = f"{key_of_heads(cfg)}.num_classes"
+        if (num_classes := OmegaConf.select(cfg, key)) is not None:
+            check_num_classes(key, num_classes, names)
     if not args.eval_only:
         batch_size = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
         if batch_size is not None:
@@ -206,9 +208,11 @@ def _run(
         # Which fail before the training rather than after it.
         if build_lazy_evaluators(cfg):
             try_batch(_test_loader(cfg))
-    for name, kind in (("roi_heads", OHEMMixin), ("proposal_generator", OHEMRPN)):
-        if isinstance(part := getattr(model, name, None), kind):
-            check_start_iter(part.ohem, f"model.{name}.ohem.start_iter", cfg.train.max_iter)
+    mines = OHEMMixin, OHEMRPN, OHEMDenseMixin
+    for key in ("model", "model.roi_heads", "model.proposal_generator"):
+        part = getattr(model, key.partition(".")[2], None) if "." in key else model
+        if isinstance(part, mines):
+            check_start_iter(part.ohem, f"{key}.ohem.start_iter", cfg.train.max_iter)
     warn_without_choice(model, LAZY_KEYS)
     batch_size = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
     warn_of_unread_options(

@@ -10,7 +10,13 @@ from detectron2.layers import FrozenBatchNorm2d
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
-from ..config import MiningOptions, is_number, ohem_options, ohem_rpn_options
+from ..config import (
+    MiningOptions,
+    is_number,
+    ohem_dense_options,
+    ohem_options,
+    ohem_rpn_options,
+)
 from ..errors import shown
 from ..modeling.timm_backbone import TimmBackbone
 from .key_checks import is_unused
@@ -135,7 +141,16 @@ def _of_yaml(cfg: CfgNode) -> Iterator[str]:
             ("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", model.ROI_HEADS.BATCH_SIZE_PER_IMAGE),
             "no RoI on an object is drawn to learn from",
         )
-    if model.META_ARCHITECTURE == "RetinaNet" and model.RETINANET.FOCAL_LOSS_ALPHA in (0, 1):
+    mines, dense = model.META_ARCHITECTURE == "OHEMRetinaNet", ohem_dense_options(cfg)
+    if mines and not _is_hard_only(dense):
+        yield from _of_sampling(
+            ("MODEL.RETINANET.OHEM.POSITIVE_FRACTION", dense.positive_fraction),
+            ("MODEL.RETINANET.OHEM.BATCH_SIZE_PER_IMAGE", dense.batch_size_per_image),
+            "no anchor on an object is drawn to learn from",
+        )
+    if (model.META_ARCHITECTURE == "RetinaNet" or (mines and dense.focal_loss)) and (
+        model.RETINANET.FOCAL_LOSS_ALPHA in (0, 1)
+    ):
         key, alpha = "MODEL.RETINANET.FOCAL_LOSS_ALPHA", model.RETINANET.FOCAL_LOSS_ALPHA
         yield f"{key} is {alpha}: {_of_alpha(alpha)}"
     if solver.WARMUP_ITERS and solver.WARMUP_METHOD == "constant" and solver.WARMUP_FACTOR == 0:
@@ -189,8 +204,8 @@ def _numbers(node: DictConfig | ListConfig, above: str) -> Iterator[tuple[str, i
 
 
 def _draws_none(cfg: DictConfig, heads: str) -> bool:
-    """Whether heads of a Python config train on hard examples alone."""
-    ohem = OmegaConf.select(cfg, f"{heads}.ohem")
+    """Whether heads of a Python config, or a one-stage model, train on hard examples alone."""
+    ohem = OmegaConf.select(cfg, f"{heads.removesuffix('.ohem')}.ohem")
     if not OmegaConf.is_dict(ohem):
         return False
     return ohem.get("hard_fraction") == 1 or "OHEMSampler" in str(ohem.get("sampler"))

@@ -24,10 +24,12 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
 from ..config import (
+    base_architecture,
     box_voting_options,
     check_start_iter,
     config_key,
     ignore_regions_options,
+    ohem_dense_options,
     ohem_options,
     ohem_rpn_options,
 )
@@ -75,7 +77,7 @@ from .expected_results import check_expected_results, named_expectations
 from .first_batch import check_first_batch
 from .ignore_regions import IgnoreMapper, ignores_regions, use_ignore_rpn
 from .interruption import ResumeHook
-from .key_checks import check_keys, warn_of_long_warmup, warn_of_unused_mining
+from .key_checks import check_keys, warn_of_long_warmup
 from .limits import warn_of_limits
 from .mining_logs import MiningLogs
 from .named_settings import named_settings
@@ -97,6 +99,7 @@ from .units import check_units
 from .unread_keys import warn_of_unread_keys
 from .unread_options import warn_of_unread_options
 from .unread_settings import warn_of_unread_settings
+from .unused_mining import warn_of_unused_mining
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +127,7 @@ class Trainer(DefaultTrainer):
         Raises:
             InputError: it ends before it mines, or is to ignore regions, and has no heads that do.
         """
-        for options in (ohem_options(cfg), ohem_rpn_options(cfg)):
+        for options in (ohem_options(cfg), ohem_rpn_options(cfg), ohem_dense_options(cfg)):
             check_start_iter(options, config_key("start_iter", options.NODE), cfg.SOLVER.MAX_ITER)
         # Not the constructor of DefaultTrainer, whose steps these are: it distributes on GPUs only.
         TrainerBase.__init__(self)
@@ -363,7 +366,7 @@ def _check_needs(cfg: CfgNode, training: bool) -> None:
     if training:
         # Of those by address it was found out when they were registered.
         check_learned(cfg, *([n for n in x if "://" not in n] for x in (train, test)))
-    has_roi_heads = _NODES_OF_CLASSES.get(architecture) == "ROI_HEADS"
+    has_roi_heads = _NODES_OF_CLASSES.get(base_architecture(cfg)) == "ROI_HEADS"
     if has_roi_heads and cfg.MODEL.ROI_BOX_HEAD.USE_FED_LOSS:  # also where nothing is trained
         number = cfg.MODEL.ROI_HEADS.NUM_CLASSES
         check_image_counts(train, "MODEL.ROI_BOX_HEAD.USE_FED_LOSS", number)
@@ -384,7 +387,7 @@ def _check_needs(cfg: CfgNode, training: bool) -> None:
         warn_of_tested_on_training("DATASETS.TEST", test, "DATASETS.TRAIN", train)
         warn_of_classes_without_objects(train)
     warn_of_limit(test, "TEST.DETECTIONS_PER_IMAGE", cfg.TEST.DETECTIONS_PER_IMAGE)
-    if _NODES_OF_CLASSES.get(cfg.MODEL.META_ARCHITECTURE) == "ROI_HEADS":
+    if _NODES_OF_CLASSES.get(base_architecture(cfg)) == "ROI_HEADS":
         if cfg.MODEL.LOAD_PROPOSALS:
             key = "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST"
             warn_of_limit(test, key, cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST)
@@ -421,6 +424,6 @@ def _check_datasets(args, cfg: CfgNode) -> None:
         check_evaluator_type(name)
     _check_needs(cfg, training=not args.eval_only)
     check_expected_results(cfg)
-    if (node := _NODES_OF_CLASSES.get(cfg.MODEL.META_ARCHITECTURE)) is not None:
+    if (node := _NODES_OF_CLASSES.get(base_architecture(cfg))) is not None:
         names = [name for split in splits for name in cfg.DATASETS[split]]
         check_num_classes(f"MODEL.{node}.NUM_CLASSES", cfg.MODEL[node].NUM_CLASSES, names)

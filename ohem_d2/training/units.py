@@ -92,7 +92,7 @@ def _form_of_images(cfg: CfgNode | DictConfig, training: bool) -> tuple[str, Any
         is_read = target_of(mapper) is DatasetMapper
         key, form = f"{above}.image_format", mapper.get("image_format") if is_read else None
         architecture = target_of(cfg.model)
-    is_taken = getattr(architecture, "__module__", "").startswith("detectron2.")
+    is_taken = getattr(architecture, "__module__", "").startswith(("detectron2.", "ohem_d2."))
     return key, form if is_taken else None
 
 

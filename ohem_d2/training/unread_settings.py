@@ -16,7 +16,7 @@ from detectron2.modeling import (
 )
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads
 
-from ..config import add_ohem_config
+from ..config import add_ohem_config, base_architecture, ohem_dense_options
 from ..errors import shown
 from .named_settings import is_known
 
@@ -45,7 +45,7 @@ _DENSE = ("RetinaNet", "FCOS")
 
 def _architecture(read: tuple[str, ...], *names: str) -> _Reader:
     def is_so(cfg: CfgNode) -> bool:
-        return cfg.MODEL.META_ARCHITECTURE in names
+        return base_architecture(cfg) in names
 
     return _Reader(read, _ARCHITECTURE, is_so, " or ".join(map(repr, names)))
 
@@ -56,6 +56,11 @@ def _heads(cfg: CfgNode, kind: type) -> bool:
 
 def _has_rpn(cfg: CfgNode) -> bool:
     return cfg.MODEL.PROPOSAL_GENERATOR.NAME.endswith("RPN")
+
+
+def _uses_focal_loss(cfg: CfgNode) -> bool:
+    mines, options = cfg.MODEL.META_ARCHITECTURE == "OHEMRetinaNet", ohem_dense_options(cfg)
+    return not mines or options.focal_loss or options.start_iter > 0
 
 
 def _smooth_l1(node: str, beta: str = "SMOOTH_L1_BETA") -> _Reader:
@@ -89,7 +94,7 @@ _READERS = (
     _Reader(("MODEL.RPN.", "MODEL.PROPOSAL_GENERATOR.MIN_SIZE"),
             "MODEL.PROPOSAL_GENERATOR.NAME", _has_rpn, "an RPN"),
     _Reader(("MODEL.ANCHOR_GENERATOR.",), "MODEL.PROPOSAL_GENERATOR.NAME",
-            lambda cfg: _has_rpn(cfg) or cfg.MODEL.META_ARCHITECTURE in _DENSE, "an RPN"),
+            lambda cfg: _has_rpn(cfg) or base_architecture(cfg) in _DENSE, "an RPN"),
     _Reader(("MODEL.ANCHOR_GENERATOR.ANGLES",), "MODEL.ANCHOR_GENERATOR.NAME",
             lambda cfg: cfg.MODEL.ANCHOR_GENERATOR.NAME == "RotatedAnchorGenerator",
             "'RotatedAnchorGenerator'"),
@@ -110,6 +115,8 @@ _READERS = (
     _smooth_l1("RPN"),
     _smooth_l1("ROI_BOX_HEAD"),
     _smooth_l1("RETINANET", "SMOOTH_L1_LOSS_BETA"),
+    _Reader(("MODEL.RETINANET.FOCAL_LOSS_",), "MODEL.RETINANET.OHEM.FOCAL_LOSS", _uses_focal_loss,
+            "True", True),
     _Reader(("SOLVER.STEPS",), "SOLVER.LR_SCHEDULER_NAME",
             lambda cfg: cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupMultiStepLR",
             "'WarmupMultiStepLR'", True),
@@ -124,9 +131,9 @@ _READERS = (
             lambda cfg: cfg.MODEL.LOAD_PROPOSALS, "True"),
 )  # fmt: skip
 _TIMM, _TIMM_BACKBONE = "MODEL.TIMM.NAME", "build_timm_fpn_backbone"
-# `warn_of_unused_mining` tells of the first two; and a model without RoI heads may not have the
+# `warn_of_unused_mining` tells of the first three; and a model without RoI heads may not have the
 # mining ones of a config in the last.
-_LEFT_OUT = ("MODEL.ROI_HEADS.OHEM.", "MODEL.RPN.OHEM.", _HEADS)
+_LEFT_OUT = ("MODEL.ROI_HEADS.OHEM.", "MODEL.RPN.OHEM.", "MODEL.RETINANET.OHEM.", _HEADS)
 
 
 def warn_of_unread_settings(cfg: CfgNode, training: bool, opts: Sequence[str]) -> None:

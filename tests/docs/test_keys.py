@@ -10,6 +10,7 @@ from detectron2.config import get_cfg
 from ohem_d2 import (
     BoxVotingOptions,
     IgnoreRegionsOptions,
+    OHEMDenseOptions,
     OHEMOptions,
     OHEMRPNOptions,
     add_ohem_config,
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OHEM, _, REST = (ROOT / "docs/keys.md").read_text("utf-8").partition("\n## Box voting\n")
 OHEM, _, ANCHORS = OHEM.partition("\n## Anchors of the RPN\n")
+ANCHORS, _, DENSE = ANCHORS.partition("\n## Anchors of one-stage detectors\n")
 BOX_VOTING, _, REST = REST.partition("\n## Regions to ignore\n")
 REGIONS, _, REST = REST.partition("\n## Data sets\n")
 DATA, _, TIMM = REST.partition("\n## A backbone of timm\n")
@@ -41,10 +43,11 @@ def defaults_of(options):
     [
         (OHEM, OHEMOptions),
         (ANCHORS, OHEMRPNOptions),
+        (DENSE, OHEMDenseOptions),
         (BOX_VOTING, BoxVotingOptions),
         (REGIONS, IgnoreRegionsOptions),
     ],
-    ids=["ohem", "rpn", "vote", "ignore"],
+    ids=["ohem", "rpn", "dense", "vote", "ignore"],
 )
 def test_the_tables_have_every_key_with_its_default(text, options):
     assert defaults_in(text) == defaults_of(options)
@@ -68,11 +71,13 @@ def test_the_readme_has_five_keys_with_their_defaults():
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_every_key_that_a_page_names_exists(page):
     text = page.read_text(encoding="utf-8")
-    named = set(re.findall(r"\bOHEM\.([A-Z_]+)", text))
+    named = set(re.findall(r"(?<!\bRETINANET\.)\bOHEM\.([A-Z_]+)", text))
     named |= {x.upper() for x in re.findall(r"\broi_heads\.ohem\.([a-z_]+)", text)}
     assert named <= defaults_of(OHEMOptions).keys()
     named = {*re.findall(r"\bRPN\.OHEM\.([A-Z_]+)", text)}
     assert named <= defaults_of(OHEMRPNOptions).keys()
+    named = {*re.findall(r"\bRETINANET\.OHEM\.([A-Z_]+)", text)}
+    assert named <= defaults_of(OHEMDenseOptions).keys()
     assert {*re.findall(r"\bBOX_VOTING\.([A-Z_]+)", text)} <= defaults_of(BoxVotingOptions).keys()
     named = {*re.findall(r"\bIGNORE_REGIONS\.([A-Z_]+)", text)}
     assert named <= defaults_of(IgnoreRegionsOptions).keys()

@@ -13,7 +13,7 @@ from detectron2.modeling import build_model
 from small_data import write_image, write_voc
 from small_models import SHRINK_OPTS
 
-from ohem_d2 import OHEMRPN, MixedSampler, register_datasets
+from ohem_d2 import OHEMFCOS, OHEMRPN, MixedSampler, OHEMSampler, register_datasets
 from ohem_d2.training.config_file import CONFIGS, load_config
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -56,6 +56,15 @@ def test_a_python_config_with_an_rpn_that_mines():
     rpn = instantiate(model.proposal_generator)
     assert type(rpn) is OHEMRPN
     assert rpn.sampler == MixedSampler(hard_fraction=0.25, positive_fraction=0.5)
+
+
+def test_a_python_config_of_one_stage_that_mines():
+    model = model_zoo.get_config("COCO-Detection/fcos_R_50_FPN_1x.py").model
+    exec(block("mining_dense.md", "dense"), {"model": model})
+    detector = instantiate(model)
+    assert type(detector) is OHEMFCOS
+    assert detector.ohem.batch_size_per_image == 128
+    assert detector.sampler == OHEMSampler()
 
 
 def test_the_hooks_log_each_step_when_it_is_written(cfg, monkeypatch):

@@ -117,9 +117,10 @@ FEDERATED = "MODEL.ROI_BOX_HEAD.USE_FED_LOSS", "True"
 def test_what_a_data_set_by_name_lacks(by_name, opts, words):
     with pytest.raises(InputError, match=f"^{words}"):
         yaml_checks("by_name", "()", *opts)
-    yaml_checks("by_name", "()", "MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.ROI_HEADS.NAME",
-                "StandardROIHeads", "MODEL.RETINANET.IN_FEATURES", "['p2', 'p3', 'p4']",
-                "MODEL.ANCHOR_GENERATOR.SIZES", "[[8], [16], [32]]", *KEYPOINTS)  # fmt: skip
+    for name in ("RetinaNet", "OHEMRetinaNet"):
+        yaml_checks("by_name", "()", "MODEL.META_ARCHITECTURE", name, "MODEL.ROI_HEADS.NAME",
+                    "StandardROIHeads", "MODEL.RETINANET.IN_FEATURES", "['p2', 'p3', 'p4']",
+                    "MODEL.ANCHOR_GENERATOR.SIZES", "[[8], [16], [32]]", *KEYPOINTS)  # fmt: skip
 
 
 def test_what_a_data_set_by_name_has(by_name):

@@ -13,9 +13,12 @@ from detectron2.engine.train_loop import TrainerBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from small_data import write_voc
+from small_detectors import gradients, make_detector, make_inputs
+from small_detectors import step as detector_step
 from small_heads import FAMILIES, make_batch, make_heads, rotated, train_step
 from small_models import NARROW_OPTS, SHRINK_OPTS
 
+from ohem_d2 import OHEMFCOS, OHEMRetinaNet
 from ohem_d2.data import register_datasets
 from ohem_d2.errors import InputError
 from ohem_d2.training.config_file import load_config
@@ -141,6 +144,41 @@ def test_synchronized_batch_normalization(results):
     assert all(g.isfinite().all() for g in first["gradients"])
     fresh = heads_and_batch(case, 0)[0]
     assert not all(a.equal(b) for a, b in zip(first["buffers"], fresh.buffers()))
+
+
+DETECTORS = [
+    (kind, numbers)
+    for kind in (OHEMRetinaNet, OHEMFCOS)
+    for numbers in (([3, 1], [2, 0]), ([3, 1], [0, 0]), ([0], [0]))
+]
+
+
+def step_of_detector(rank, kind, numbers, wrap=lambda x: x):
+    """The losses and gradients of a process, whose images have as many objects."""
+    detector = wrap(make_detector(kind, ohem={"batch_size_per_image": 16}))
+    losses, _ = detector_step(detector, make_inputs(rank, numbers[rank]))
+    return {name: x.item() for name, x in losses.items()}, gradients(detector, losses)
+
+
+def work_on_detectors(folder):
+    """One of the processes."""
+    torch.set_num_threads(1)
+    rank = comm.get_rank()
+    results = [step_of_detector(rank, *x, wrap=wrap_ddp) for x in DETECTORS]
+    torch.save(results, f"{folder}/{rank}.pth")
+
+
+def test_one_stage_detectors_mine_their_own_images_and_all_learn_the_same(tmp_path):
+    timeout = timedelta(minutes=3)
+    launch(work_on_detectors, 2, dist_url="auto", args=(tmp_path,), timeout=timeout)
+    together = [torch.load(tmp_path / f"{rank}.pth") for rank in range(2)]
+    for case, of_case in enumerate(DETECTORS):
+        alone = [step_of_detector(rank, *of_case) for rank in range(2)]
+        for rank in range(2):
+            losses, found = together[rank][case]
+            assert losses == pytest.approx(alone[rank][0])
+            for a, b, c in zip(found, *(x[1] for x in alone), strict=True):
+                torch.testing.assert_close(a, (b + c) / 2)
 
 
 def train_and_note_evaluations(folder, data):

@@ -83,6 +83,15 @@ def test_what_cannot_be_learned(trainer, change, message):
         check(trainer, changed)
 
 
+def test_what_a_one_stage_model_that_mines_cannot_learn(tmp_path):
+    opts = ["MODEL.META_ARCHITECTURE", "OHEMRetinaNet", "MODEL.ROI_HEADS.NAME", "StandardROIHeads",
+            "MODEL.RETINANET.NUM_CLASSES", 2, "MODEL.RETINANET.IN_FEATURES", "['p2', 'p3']",
+            "MODEL.ANCHOR_GENERATOR.SIZES", "[[8], [16]]"]  # fmt: skip
+    trainer = Trainer(config(tmp_path, register_images(tmp_path), *opts))
+    with pytest.raises(InputError, match="gt_classes of .* in places, expected 0 to 1"):
+        check(trainer, lambda x: x["instances"].set("gt_classes", x["instances"].gt_classes + 9))
+
+
 def warnings(caplog):
     return [x.getMessage() for x in caplog.records if x.levelname == "WARNING"]
 

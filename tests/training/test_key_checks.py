@@ -1,6 +1,5 @@
 """Values that cannot work, of Detectron2's own keys."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -21,11 +20,11 @@ from ohem_d2.training.key_checks import (
     check_keys,
     check_lazy_keys,
     warn_of_long_warmup,
-    warn_of_unused_mining,
 )
 from ohem_d2.training.key_rules import RULES, TRAINING_RULES
 
 QUICK_START = str(CONFIGS / "quick_start.yaml")
+RETINANET = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
 PRECOMPUTED = ["MODEL.LOAD_PROPOSALS", "True",
                "MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"]  # fmt: skip
 # What any value goes with, or what another check is for.
@@ -189,6 +188,9 @@ def test_a_warmup_that_is_longer_than_the_training(caplog):
     [
         ([["box", "AP", 38.5, 0.2]], [], "expected results of bbox, box_proposals, as"),
         ([["segm", "AP", 38.5, 0.2]], [], "expected results of bbox, box_proposals, as"),
+        ([["segm", "AP", 38.5, 0.2]], ["MODEL.META_ARCHITECTURE", "OHEMRetinaNet",
+                                          "MODEL.ROI_HEADS.NAME", "StandardROIHeads"],
+         "expected results of bbox, box_proposals, as"),
         ([["bbox", "mAP", 38.5, 0.2]], [], "expected a metric of bbox such as AP, .* of 'mAP'"),
         ([["bbox_TTA", "AP", 38.5, 0.2]], [], "expected results of bbox, box_proposals, as"),
         ([["bbox", "AP", 385, 2]], [], "expected AP in percent, from 0 to 100, in the pl"),
@@ -233,34 +235,7 @@ def test_what_is_too_large_is_told_the_largest(key, value, expected):
         check_keys(cfg)
 
 
-HARD = ["MODEL.ROI_HEADS.OHEM.HARD_FRACTION", "0.25"]
-HARD_RPN = ["MODEL.RPN.OHEM.HARD_FRACTION", "0.25"]
 OHEM_RPN = ["MODEL.PROPOSAL_GENERATOR.NAME", "OHEMRPN"]
-
-
-@pytest.mark.parametrize(
-    ("opts", "words"),
-    [
-        (["MODEL.ROI_HEADS.NAME", "StandardROIHeads", *HARD],
-         "MODEL.ROI_HEADS.OHEM.HARD_FRACTION is 0.25, but .*MODEL.ROI_HEADS.NAME is 'StandardR"),
-        (["MODEL.META_ARCHITECTURE", "RetinaNet", *HARD],
-         "HARD_FRACTION is 0.25, but .*MODEL.META_ARCHITECTURE is 'RetinaNet'"),
-        (["MODEL.ROI_HEADS.NAME", "StandardROIHeads"], None),
-        (["MODEL.ROI_HEADS.NAME", "StandardROIHeads", HARD[0], "0.5"], None),  # by default
-        (HARD, None),
-        (HARD_RPN,
-         "MODEL.RPN.OHEM.HARD_FRACTION is 0.25, but .*GENERATOR.NAME is 'RPN', expected OHEMRPN"),
-        (["MODEL.META_ARCHITECTURE", "RetinaNet", *HARD_RPN, *OHEM_RPN],
-         "OHEM.HARD_FRACTION is 0.25, but .*META_ARCHITECTURE is 'RetinaNet', which has no RPN"),
-        (["MODEL.META_ARCHITECTURE", "ProposalNetwork", *HARD_RPN, *OHEM_RPN], None),
-        ([*HARD_RPN, *OHEM_RPN], None),
-    ],
-)  # fmt: skip
-def test_settings_of_mining_for_heads_that_do_not_mine(caplog, opts, words):
-    warn_of_unused_mining(load_config(QUICK_START, opts))
-    assert bool(caplog.records) == (words is not None)
-    if words:
-        assert re.search(words, caplog.text)
 
 
 def test_keys_of_training_do_not_matter_to_an_evaluation():
@@ -273,6 +248,21 @@ def test_a_mining_rpn_keeps_the_rules_of_an_rpn():
     opts = [*OHEM_RPN, "MODEL.LOAD_PROPOSALS", "True"]
     with pytest.raises(InputError, match="LOAD_PROPOSALS is True, expected False, since .*OHEMRPN"):
         check_keys(load_config(QUICK_START, opts))
+
+
+def test_a_mining_retinanet_keeps_the_rules_of_a_retinanet():
+    mining = ["MODEL.META_ARCHITECTURE", "OHEMRetinaNet"]
+    check_keys(load_config(RETINANET, mining))
+    for key, value, expected in (
+        ("MODEL.RETINANET.IOU_LABELS", "[0, 1]", "3 labels"),
+        ("MODEL.RETINANET.PRIOR_PROB", "2", "a number"),
+        ("MODEL.LOAD_PROPOSALS", "True", "False, since .* is 'OHEMRetinaNet', which takes no"),
+        ("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator", "'DefaultAnchorGenerator'"),
+        ("MODEL.ROI_HEADS.NAME", "OHEMROIHeads", "another: .* 'OHEMRetinaNet', which has no RoI"),
+        ("TEST.AUG.ENABLED", "True", "False: the model is a RetinaNet"),
+    ):
+        with pytest.raises(InputError, match=f"^{key} is .*, expected {expected}"):
+            check_keys(load_config(RETINANET, [*mining, key, value]))
 
 
 def test_heads_whose_boxes_do_not_vote():
@@ -309,11 +299,10 @@ def test_no_such_head():
 
 
 def test_a_model_without_roi_heads():
-    retinanet = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
     with pytest.raises(
         InputError, match="is 'OHEMROIHeads', expected another: .* is 'RetinaNet', which has no"
     ):
-        check_keys(load_config(retinanet, ["MODEL.ROI_HEADS.NAME", "OHEMROIHeads"]))
+        check_keys(load_config(RETINANET, ["MODEL.ROI_HEADS.NAME", "OHEMROIHeads"]))
 
 
 def test_keys_that_nothing_looks_at():

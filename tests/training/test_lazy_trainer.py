@@ -12,7 +12,7 @@ from detectron2.config import LazyCall, LazyConfig, instantiate
 from detectron2.modeling.roi_heads import StandardROIHeads
 from omegaconf import OmegaConf
 from small_data import write_coco, write_voc
-from small_models import NARROW_OPTS
+from small_models import NARROW_OPTS, ZOO
 
 from ohem_d2 import OHEMROIHeads, with_ohem
 from ohem_d2.errors import InputError
@@ -182,6 +182,32 @@ def test_a_mining_rpn(tmp_path, voc):
     assert mines[:3] == [False, True, True]
 
 
+@pytest.mark.parametrize(
+    ("file", "target"),
+    [("retinanet_R_50_FPN_1x", "OHEMRetinaNet"), ("fcos_R_50_FPN_1x", "OHEMFCOS")],
+)
+def test_one_stage_models_that_mine(tmp_path, voc, file, target):
+    of_two_stages = (*NARROW_OPTS, *(x for x in TINY if x.startswith("model.")))
+    tiny = {k: v for k, v in TINY_R50.items() if k not in of_two_stages}
+    data = {k: v for k, v in voc.items() if k.startswith("dataloader.")}
+    opts = [*pairs(**tiny, **data), f"model._target_=ohem_d2.{target}"]
+    config = str(ZOO / "COCO-Detection" / f"{file}.py")
+    wrong = {
+        "+model.ohem.start_iter=3": "model.ohem.start_iter is 3, expected less than 3, the number",
+        "+model.ohem={hard_fraction:2.0}": "model.ohem.hard_fraction is 2.0, expected a number in",
+        "+model.ohm={}": f"{target} has no argument ohm: expected one of",
+    }
+    for opt, message in wrong.items():
+        run = run_train_net(tmp_path, *opts, opt, config=config)
+        assert run.returncode == 1
+        assert message in run.stderr
+    run = run_train_net(tmp_path, *opts, "+model.ohem.start_iter=1", config=config)
+    assert run.returncode == 0, run.stderr
+    lines = (tmp_path / "out" / "metrics.json").read_text().splitlines()
+    mines = ["ohem_dense/cost_of_selected" in json.loads(line) for line in lines]
+    assert mines[:3] == [False, True, True]
+
+
 def test_a_vitdet(tmp_path, coco):
     pytest.importorskip("timm")
     (tmp_path / "vitdet.py").write_text(VITDET)
@@ -326,6 +352,7 @@ def test_an_evaluation_needs_nothing_to_train_with():
     [
         ("MODEL.ROI_HEADS.OHEM.SAMPLER is 'x'", "model.roi_heads.ohem.sampler is 'x'"),
         ("MODEL.RPN.OHEM.SAMPLER is 'x'", "model.proposal_generator.ohem.sampler is 'x'"),
+        ("MODEL.RETINANET.OHEM.SAMPLER is 'x'", "model.ohem.sampler is 'x'"),
         ("x TEST.BOX_VOTING.ROUNDS and x", "x model.roi_heads.box_voting.rounds and x"),
         ("INPUT.IGNORE_REGIONS.ENABLED is 5", "train.ignore_regions.enabled is 5"),
         ("MODEL.WEIGHTS: 'x.pth' is empty", "train.init_checkpoint: 'x.pth' is empty"),

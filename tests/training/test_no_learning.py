@@ -19,11 +19,13 @@ RETINANET = str(ZOO / "COCO-Detection" / "retinanet_R_50_FPN_1x.yaml")
 PANOPTIC = str(ZOO / "COCO-PanopticSegmentation" / "panoptic_fpn_R_50_1x.yaml")
 KEYPOINTS = str(ZOO / "COCO-Keypoints" / "keypoint_rcnn_R_50_FPN_1x.yaml")
 MASK = str(ZOO / "COCO-InstanceSegmentation" / "mask_rcnn_R_50_FPN_1x.py")
+FCOS = str(ZOO / "COCO-Detection" / "fcos_R_50_FPN_1x.py")
 PLAIN = ["MODEL.ROI_HEADS.NAME", "StandardROIHeads"]
 HARD_ONLY = ["MODEL.ROI_HEADS.OHEM.HARD_FRACTION", "1.0"]
 FRACTION = ["MODEL.ROI_HEADS.POSITIVE_FRACTION", "0.0"]
 RPN_HARD_ONLY = ["MODEL.RPN.OHEM.HARD_FRACTION", "1.0",
                  "MODEL.PROPOSAL_GENERATOR.NAME", "OHEMRPN"]  # fmt: skip
+DENSE = ["MODEL.META_ARCHITECTURE", "OHEMRetinaNet"]
 HEADS, RPN = "model.roi_heads", "model.proposal_generator"
 
 
@@ -44,6 +46,10 @@ HEADS, RPN = "model.roi_heads", "model.proposal_generator"
          "in the first 50 iterations"),
         (RETINANET, ["MODEL.RETINANET.FOCAL_LOSS_ALPHA", "0.0"], "from anchors on objects"),
         (RETINANET, ["MODEL.RETINANET.FOCAL_LOSS_ALPHA", "1.0"], "from the background"),
+        (RETINANET, ["MODEL.RETINANET.FOCAL_LOSS_ALPHA", "0.0", *DENSE,
+                     "MODEL.RETINANET.OHEM.FOCAL_LOSS", "True"], "from anchors on objects"),
+        (RETINANET, ["MODEL.RETINANET.OHEM.POSITIVE_FRACTION", "0.0", *DENSE], "no anchor on an"),
+        (RETINANET, ["MODEL.RETINANET.OHEM.BATCH_SIZE_PER_IMAGE", "3", *DENSE], "no anchor on an"),
         (PANOPTIC, ["MODEL.SEM_SEG_HEAD.LOSS_WEIGHT", "0"], "semantic segmentation"),
         (PANOPTIC, ["MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT", "0"], "masks are not learned"),
         (KEYPOINTS, ["MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT", "0"], "keypoints are not learned"),
@@ -53,6 +59,9 @@ HEADS, RPN = "model.roi_heads", "model.proposal_generator"
         (QUICK_START, ["MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT", "0"], None),
         (QUICK_START, ["MODEL.SEM_SEG_HEAD.LOSS_WEIGHT", "0"], None),
         (QUICK_START, ["MODEL.RETINANET.FOCAL_LOSS_ALPHA", "0.0"], None),
+        (RETINANET, ["MODEL.RETINANET.FOCAL_LOSS_ALPHA", "0.0", *DENSE], None),
+        (RETINANET, ["MODEL.RETINANET.OHEM.POSITIVE_FRACTION", "0.0", *DENSE,
+                     "MODEL.RETINANET.OHEM.HARD_FRACTION", "1.0"], None),
         (QUICK_START, ["SOLVER.WARMUP_FACTOR", "0.0"], None),
         (QUICK_START, ["SOLVER.WEIGHT_DECAY", "0.0", "SOLVER.MOMENTUM", "0.0"], None),
         (RETINANET, ["MODEL.RPN.LOSS_WEIGHT", "0", *FRACTION], None),
@@ -92,6 +101,26 @@ def test_zeros(caplog, file, opts, words):
 def test_zeros_in_python_configs(caplog, opts, words):
     # Some are no arguments of Detectron2's heads, and stand for those of others.
     cfg = LazyConfig.apply_overrides(LazyConfig.load(MASK), opts)
+    caplog.clear()
+    warn_of_no_learning(cfg)
+    assert len(caplog.messages) == (words is not None)
+    assert (words or "") in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("ohem", "words"),
+    [
+        (
+            "positive_fraction:0.0,batch_size_per_image:64",
+            "model.ohem.positive_fraction is 0.0, and",
+        ),
+        ("positive_fraction:0.1,batch_size_per_image:64", None),
+        ("positive_fraction:0.0,batch_size_per_image:64,hard_fraction:1.0", None),
+    ],
+)
+def test_zeros_of_a_one_stage_model(caplog, ohem, words):
+    opts = ["model._target_=ohem_d2.OHEMFCOS", f"+model.ohem={{{ohem}}}"]
+    cfg = LazyConfig.apply_overrides(LazyConfig.load(FCOS), opts)
     caplog.clear()
     warn_of_no_learning(cfg)
     assert len(caplog.messages) == (words is not None)

@@ -11,7 +11,7 @@ import torch
 from detectron2.config import LazyCall as L
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data import transforms as T
-from detectron2.modeling import build_model
+from detectron2.modeling import RetinaNet, build_model
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.proposal_generator.rrpn import RRPN
 from detectron2.structures import Boxes, BoxMode, Instances, pairwise_iou
@@ -26,6 +26,7 @@ from ohem_d2 import (
     GroundTruth,
     IgnoreMapper,
     IgnoreRPN,
+    OHEMRetinaNet,
     OHEMROIHeads,
     register_datasets,
 )
@@ -299,6 +300,33 @@ def test_an_rpn_that_mines_ignores_regions_itself(images, tmp_path, caplog):
     use_ignore_regions_lazily(cfg, [name])
     assert targets_of(cfg) == ["OHEMRPN", "IgnoreMapper"]
     assert not [x for x in caplog.records if x.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize("kind", ["OHEMRetinaNet", "RetinaNet"])
+def test_one_stage_models_ignore_regions_if_they_mine(images, tmp_path, caplog, kind):
+    name, difficult = marked(images, CROWD), ("INPUT.IGNORE_REGIONS.DIFFICULT", True)
+    opts = "MODEL.META_ARCHITECTURE", kind, "MODEL.ROI_HEADS.NAME", "StandardROIHeads"
+    cfg = config(tmp_path, name, *opts)
+    assert use_ignore_rpn(cfg) is cfg
+    lazy = OmegaConf.create(
+        {"model": L(OHEMRetinaNet if "OHEM" in kind else RetinaNet)(),
+         "dataloader": {"train": {"mapper": L(DatasetMapper)(is_train=True, augmentations=[])}}},
+        flags={"allow_objects": True},
+    )  # fmt: skip
+    use_ignore_regions_lazily(lazy, [name])
+    x = next(iter(Trainer.build_train_loader(cfg)))[0]["instances"]
+    expected = IgnoreMapper if kind == "OHEMRetinaNet" else DatasetMapper
+    assert lazy.dataloader.train.mapper["_target_"] is expected
+    assert isinstance(x, GroundTruth) == (expected is IgnoreMapper)
+    warnings = [x.message for x in caplog.records if x.levelname == "WARNING"]
+    assert len(warnings) == (0 if expected is IgnoreMapper else 2)
+    assert all("what lies in them for background" in x for x in warnings)
+    cfg = config(tmp_path, name, *opts, *difficult)
+    if expected is IgnoreMapper:
+        use_ignore_rpn(cfg)
+        return
+    with pytest.raises(InputError, match="DIFFICULT is True, but .*, which ignores no regions"):
+        use_ignore_rpn(cfg)
 
 
 def test_files_that_say_what_to_ignore(tmp_path):

@@ -103,7 +103,9 @@ def test_train_resume_and_evaluate(tmp_path, voc):
 
     # A plain Detectron2 model takes the weights, and without this project's keys the config.
     cfg = yaml.safe_load((out / "config.yaml").read_text())
-    del cfg["MODEL"]["ROI_HEADS"]["OHEM"], cfg["MODEL"]["RPN"]["OHEM"], cfg["TEST"]["BOX_VOTING"]
+    for node in ("ROI_HEADS", "RPN", "RETINANET"):
+        del cfg["MODEL"][node]["OHEM"]
+    del cfg["TEST"]["BOX_VOTING"]
     del cfg["INPUT"]["IGNORE_REGIONS"], cfg["MODEL"]["TIMM"]
     del cfg["DATASETS"]["UNREADABLE_IMAGES"]
     cfg["MODEL"]["ROI_HEADS"]["NAME"] = "StandardROIHeads"
@@ -212,6 +214,24 @@ def test_broken_weights_are_not_trained(tmp_path, voc):
     assert "error: MODEL.WEIGHTS: 'broken.pth' has 1 weights that are NaN or infinite" in run.stderr
 
 
+def test_a_one_stage_model_that_mines(tmp_path, voc):
+    settings = {
+        "MODEL.META_ARCHITECTURE": "OHEMRetinaNet",
+        "MODEL.ROI_HEADS.NAME": "StandardROIHeads",
+        "MODEL.RETINANET.IN_FEATURES": "['p2', 'p3', 'p4']",
+        "MODEL.ANCHOR_GENERATOR.SIZES": "[[8], [16], [32]]",
+        "SOLVER.MAX_ITER": 2,
+        "SOLVER.BASE_LR": 0.001,
+    }
+    run = train_net(tmp_path, **voc, **settings)
+    assert run.returncode == 0, run.stderr
+    assert metrics(tmp_path)["ohem_dense/cost_ratio"] > 0
+    saved = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
+    assert saved["MODEL"]["RETINANET"]["NUM_CLASSES"] == 2  # as the data have
+    run = train_net(tmp_path, "--resume", **voc, **{**settings, "SOLVER.MAX_ITER": 4})
+    assert run.returncode == 0, run.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "config", "settings", "message"),
     [
@@ -261,6 +281,12 @@ def test_broken_weights_are_not_trained(tmp_path, voc):
             None,
             {"MODEL.RPN.OHEM.START_ITER": 100000},
             "MODEL.RPN.OHEM.START_ITER is 100000, expected less than ",
+        ),
+        (
+            [],
+            None,
+            {"MODEL.RETINANET.OHEM.START_ITER": 100000},
+            "MODEL.RETINANET.OHEM.START_ITER is 100000, expected less than ",
         ),
         (
             [],

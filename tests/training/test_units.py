@@ -54,6 +54,13 @@ def test_what_would_be_of_no_use(opts, error):
         check(opts)
 
 
+def test_a_retinanet_that_mines_takes_images_as_detectron2s():
+    retinanet = str(ZOO / "COCO-Detection" / "retinanet_R_50_FPN_1x.yaml")
+    for name in ("RetinaNet", "OHEMRetinaNet"):
+        with pytest.raises(InputError, match="PIXEL_MEAN is"):
+            check([*OF_1, "MODEL.META_ARCHITECTURE", name], file=retinanet)
+
+
 @pytest.mark.parametrize(
     ("opts", "words"),
     [
