@@ -42,9 +42,7 @@ class IgnoreRegionsMixin(ExtendedRPN):
             return super().label_and_sample_anchors(anchors, gt_instances)
         together = type(anchors[0]).cat(anchors)
         # Detectron2 labels the anchors of one image after the other, and draws from each at once.
-        self._left_out = (
-            retry_if_cuda_oom(_highest_left_out)(together, x) for x in gt_instances
-        )
+        self._left_out = (retry_if_cuda_oom(_highest_left_out)(together, x) for x in gt_instances)
         try:
             return super().label_and_sample_anchors(anchors, gt_instances)
         finally:

@@ -45,6 +45,7 @@ from .key_rules import (
     is_list,
 )
 from .lazy_targets import target_of
+from .valid_ranges import check_valid_ranges
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ def check_keys(cfg: CfgNode, training: bool = True) -> None:
     ):
         if not fits:
             raise _wrong(key, _at(cfg, key), expected)
+    check_valid_ranges(cfg)
 
 
 def warn_of_long_warmup(cfg: CfgNode) -> None:
