@@ -48,9 +48,9 @@ def mine_slowly(heads, features, proposals, targets, bg_iou_lo=0.0, cls=1.0, box
             if best >= 0.5:
                 match = ious.index(best)
                 rois.append((i, b, t.gt_classes[match].item(), match))
-            elif any(reference.lies_in(b, region) for region in regions):
-                continue
-            elif any(reference.iou(b, o) > 0.3 for o in invalid):
+            elif any(reference.lies_in(b, region) for region in regions) or any(
+                reference.iou(b, o) > 0.3 for o in invalid
+            ):
                 continue
             elif best >= bg_iou_lo or not objects:
                 rois.append((i, b, BACKGROUND, None))

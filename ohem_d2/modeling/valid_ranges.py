@@ -5,6 +5,7 @@ Scale Normalization for Image Pyramids: Singh and Davis, An Analysis of Scale In
 Detection - SNIP, CVPR 2018.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ def sizes_at(
     same = [x for x, difference in zip(ranges, off) if difference == min(off)]
     origin, right, down = transforms.apply_coords(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
     (a, b), (c, d) = right - origin, down - origin
-    scale = abs(a * d - b * c) ** 0.5
+    scale = math.sqrt(abs(a * d - b * c))
     return min(x.smallest for x in same) * scale, max(x.largest for x in same) * scale
 
 
