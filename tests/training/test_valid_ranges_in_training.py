@@ -4,6 +4,7 @@ import copy
 import logging
 import math
 import re
+from pathlib import Path
 
 import pytest
 import reference
@@ -22,9 +23,10 @@ from omegaconf import OmegaConf
 from small_training import assert_same, config, register_images, train, weights
 
 from ohem_d2 import GroundTruth, IgnoreMapper, IgnoreRPN, OHEMROIHeads
-from ohem_d2.config import as_valid_ranges
+from ohem_d2.config import as_valid_ranges, valid_ranges
 from ohem_d2.errors import InputError
 from ohem_d2.report.hard_examples import build_mapper
+from ohem_d2.training.config_file import CONFIGS, load_config
 from ohem_d2.training.ignore_regions import use_ignore_regions_lazily, use_ignore_rpn
 from ohem_d2.training.key_checks import check_keys
 from ohem_d2.training.trainer import Trainer
@@ -234,6 +236,16 @@ def test_the_report_looks_at_all_objects(images, tmp_path):
     cfg = config(tmp_path, images, *MINING, "INPUT.VALID_RANGES", SOME)
     x = build_mapper(cfg)(DatasetCatalog.get(images)[1])
     assert len(x["instances"]) == 2
+
+
+def test_the_papers_settings_in_the_docs(tmp_path):
+    page = (Path(__file__).parents[2] / "docs/valid_ranges.md").read_text("utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    file = tmp_path / "papers.yaml"
+    file.write_text(f"_BASE_: {CONFIGS / 'quick_start.yaml'}\n{block}")
+    cfg = load_config(str(file), list(MINING))
+    check_keys(cfg)
+    assert valid_ranges(cfg) == ((480, 120, math.inf), (800, 40, 160), (1400, 0, 80))
 
 
 def test_none_are_none():
