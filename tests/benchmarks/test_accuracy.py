@@ -291,8 +291,7 @@ def test_all_variants_but_those_that_say_so_are_the_papers_way():
 
 def test_three_scales_with_and_without_valid_ranges(monkeypatch, tmp_path):
     monkeypatch.setattr(accuracy, "time_steps", lambda trainers: {name: [1.0] for name in trainers})
-    ways = ["half_scales", "half_snip", "sampling_scales", "sampling_snip"]
-    for way in ways:
+    for way in ("half_scales", "half_snip", "sampling_scales", "sampling_snip"):
         cfg = configure(way)
         check_keys(cfg)
         # The drawn images have 128 pixels.
@@ -300,10 +299,9 @@ def test_three_scales_with_and_without_valid_ranges(monkeypatch, tmp_path):
         ranges = [x for of_scale in cfg.INPUT.VALID_RANGES for x in of_scale]
         expected = [77, 32, math.inf, 128, 32 / 3, 128 / 3, 224, 0, 64 / 3]
         assert ranges == (pytest.approx(expected) if "snip" in way else [])
-    call(monkeypatch, tmp_path, "--variants", *ways, "--seeds", "0", "--average")
-    runs = runs_in(tmp_path)
-    assert [x["variant"] for x in runs] == ways
-    assert all("AP" in point for x in runs for point in x["points"])
+    call(monkeypatch, tmp_path, "--variants", "half_snip", "--seeds", "0")
+    (run,) = runs_in(tmp_path)
+    assert all("AP" in point for point in run["points"])
 
 
 def test_data_in_pascal_vocs_layout_is_evaluated_by_cocos_metric(monkeypatch, tmp_path):
