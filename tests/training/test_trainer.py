@@ -94,7 +94,7 @@ def test_train_resume_and_evaluate(tmp_path, voc):
     # A plain Detectron2 model takes the weights, and without this project's keys the config.
     cfg = yaml.safe_load((out / "config.yaml").read_text())
     del cfg["MODEL"]["ROI_HEADS"]["OHEM"], cfg["MODEL"]["RPN"]["OHEM"], cfg["TEST"]["BOX_VOTING"]
-    del cfg["INPUT"]["IGNORE_REGIONS"], cfg["MODEL"]["TIMM"]
+    del cfg["INPUT"]["IGNORE_REGIONS"], cfg["INPUT"]["VALID_RANGES"], cfg["MODEL"]["TIMM"]
     del cfg["DATASETS"]["UNREADABLE_IMAGES"]
     cfg["MODEL"]["ROI_HEADS"]["NAME"] = "StandardROIHeads"
     get_cfg().merge_from_other_cfg(CfgNode(cfg))
