@@ -89,6 +89,12 @@ PRETRAINING = ["SOLVER.IMS_PER_BATCH", "4", "SOLVER.MAX_ITER", "1000"]
 _NO_DEFAULT = object()
 
 
+def evaluate(trainer: Trainer, model: torch.nn.Module) -> dict:
+    """The results of a model, with test-time augmentation if its config says so."""
+    test = trainer.test_with_tta if trainer.cfg.TEST.AUG.ENABLED else trainer.test
+    return {name.removesuffix("_TTA"): x for name, x in test(trainer.cfg, model).items()}
+
+
 class Curve(HookBase):
     """Evaluates now and then."""
 
@@ -109,7 +115,7 @@ class Curve(HookBase):
         self.bar.update()
         done = self.trainer.iter + 1
         if done % self.period == 0 or done == self.trainer.max_iter:
-            of_tasks = self.trainer.test(self.trainer.cfg, self.trainer.model)
+            of_tasks = evaluate(self.trainer, self.trainer.model)
             results = dict(of_tasks["bbox"])
             if "segm" in of_tasks:
                 results["mask AP"] = of_tasks["segm"]["AP"]
@@ -173,7 +179,7 @@ def train(cfg: CfgNode, points: int, average: bool = False) -> list[dict]:
         trainer.register_hooks([curve, *([last] if average else [])])
         trainer.train()
         if average:
-            results = trainer.test(cfg, last.average.module)["bbox"]
+            results = evaluate(trainer, last.average.module)["bbox"]
             curve.points[-1]["AP averaged"] = results["AP"]
     return curve.points
 

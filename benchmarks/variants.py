@@ -1,9 +1,11 @@
 """The ways of choosing RoIs that the accuracy study compares, each as a change of a config."""
 
+import math
 from collections.abc import Callable
 
 import samplers  # noqa: F401  (registers those of the study)
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.structures import Instances
 
@@ -58,6 +60,31 @@ def _rpn(way: Callable[[CfgNode], None], **keys: object) -> Callable[[CfgNode], 
         way(cfg)
         cfg.MODEL.PROPOSAL_GENERATOR.NAME = "OHEMRPN"
         _set(cfg.MODEL.RPN.OHEM, keys)
+
+    return change
+
+
+def _three_scales(
+    way: Callable[[CfgNode], None], valid_ranges: bool = False
+) -> Callable[[CfgNode], None]:
+    """
+    Trained and evaluated at three scales, which are to INPUT.MIN_SIZE_TRAIN as SNIP's are to 800;
+    perhaps each on its sizes, which are to the files as SNIP's are to COCO's, of 480 pixels.
+    """
+
+    def change(cfg: CfgNode) -> None:
+        way(cfg)
+        edges = [round(cfg.INPUT.MIN_SIZE_TRAIN[0] * x / 800) for x in (480, 800, 1400)]
+        cfg.INPUT.MIN_SIZE_TRAIN = cfg.TEST.AUG.MIN_SIZES = tuple(edges)
+        cfg.TEST.AUG.ENABLED, cfg.TEST.AUG.FLIP = True, False
+        cfg.INPUT.MIN_SIZE_TEST = 0  # of which images are augmented: those of the files
+        if valid_ranges:
+            record = DatasetCatalog.get(cfg.DATASETS.TRAIN[0])[0]
+            times = min(record["height"], record["width"]) / 480
+            sizes = ((120, math.inf), (40, 160), (0, 80))
+            cfg.INPUT.VALID_RANGES = tuple(
+                (edge, low * times, high * times) for edge, (low, high) in zip(edges, sizes)
+            )
 
     return change
 
@@ -249,6 +276,16 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
         "default, and OHEMRPN on hard examples alone",
         _rpn(_HALF_RANDOM, HARD_FRACTION=1.0),
     ),
+    "half_scales": ("default, at three scales", _three_scales(_HALF_RANDOM)),
+    "half_snip": (
+        "default, at three scales, each on objects of its sizes (SNIP)",
+        _three_scales(_HALF_RANDOM, valid_ranges=True),
+    ),
+    "sampling_snip": (
+        "1:3 sampling, at three scales, each on objects of its sizes (SNIP)",
+        _three_scales(_sampler("RandomSampler"), valid_ranges=True),
+    ),
+    "sampling_scales": ("1:3 sampling, at three scales", _three_scales(_sampling)),
     "retinanet": ("RetinaNet (focal loss)", _retinanet),
     "retinanet_cross_entropy": ("RetinaNet, cross entropy of all anchors", _cross_entropy),
     "retinanet_half": ("OHEMRetinaNet", _dense()),

@@ -37,14 +37,20 @@ def mine_slowly(heads, features, proposals, targets, bg_iou_lo=0.0, cls=1.0, box
     for i, (p, t) in enumerate(zip(proposals, targets)):
         objects = t.gt_boxes.tensor.tolist()
         regions = t.ignore_regions.tensor.tolist() if isinstance(t, GroundTruth) else []
+        valid = t.valid if isinstance(t, GroundTruth) else None
+        invalid = valid.invalid_objects.tensor.tolist() if valid else []
         boxes = p.proposal_boxes.tensor.tolist() + (objects if heads.proposal_append_gt else [])
         for b in boxes:
+            if valid and not reference.counts(b, valid.smallest, valid.largest):
+                continue
             ious = [reference.iou(b, o) for o in objects]
             best = max(ious, default=0.0)
             if best >= 0.5:
                 match = ious.index(best)
                 rois.append((i, b, t.gt_classes[match].item(), match))
-            elif any(reference.lies_in(b, region) for region in regions):
+            elif any(reference.lies_in(b, region) for region in regions) or any(
+                reference.iou(b, o) > 0.3 for o in invalid
+            ):
                 continue
             elif best >= bg_iou_lo or not objects:
                 rois.append((i, b, BACKGROUND, None))

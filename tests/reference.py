@@ -30,6 +30,12 @@ def lies_in(box: tuple[float, ...], region: tuple[float, ...]) -> bool:
     return shared > 0 and shared >= area / 2
 
 
+def counts(box: tuple[float, ...], smallest: float, largest: float) -> bool:
+    """Whether a box is of these sizes: XYXY, or rotated."""
+    width, height = box[2:4] if len(box) == 5 else (box[2] - box[0], box[3] - box[1])
+    return smallest**2 <= width * height <= largest**2
+
+
 def _corners(box):
     """The corners of a rotated box, in the order that gives a positive area."""
     cx, cy, w, h, angle = box

@@ -1,4 +1,4 @@
-"""Test-time augmentation that knows precomputed proposals and box voting."""
+"""Test-time augmentation that knows precomputed proposals, box voting and valid ranges."""
 
 import torch
 from detectron2.config import CfgNode
@@ -7,8 +7,9 @@ from detectron2.modeling import DatasetMapperTTA, GeneralizedRCNNWithTTA
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
-from ..config import box_voting_options
+from ..config import box_voting_options, ranges_of_scales, valid_ranges
 from ..modeling.box_voting import vote
+from ..modeling.valid_ranges import are_valid, sizes_at
 
 
 class TTA(GeneralizedRCNNWithTTA):
@@ -16,7 +17,7 @@ class TTA(GeneralizedRCNNWithTTA):
     Detectron2's `GeneralizedRCNNWithTTA`, for models with precomputed proposals as well.
 
     With box voting, each augmented image is detected with it, and those of all images vote once
-    more.
+    more. With valid ranges, detections that do not count at their scale are dropped before.
     """
 
     def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
@@ -24,7 +25,12 @@ class TTA(GeneralizedRCNNWithTTA):
         Args:
             cfg: the config of the model.
             model: a GeneralizedRCNN.
+
+        Raises:
+            InputError: there are valid ranges, but none for a scale.
         """
+        key = "TEST.AUG.MIN_SIZES"
+        self._ranges = ranges_of_scales(valid_ranges(cfg), cfg.TEST.AUG.MIN_SIZES, key)
         self._options = box_voting_options(cfg)
         mapper = _ProposalMapperTTA(cfg) if cfg.MODEL.LOAD_PROPOSALS else None
         cfg = cfg.clone()
@@ -33,6 +39,25 @@ class TTA(GeneralizedRCNNWithTTA):
         if self._options.rounds:
             cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = self._options.nms_thresh
         super().__init__(cfg, model, mapper)
+
+    def _get_augmented_inputs(self, input: dict) -> tuple[list[dict], list]:
+        inputs, transforms = super()._get_augmented_inputs(input)
+        if self._ranges:
+            for x, its_own in zip(inputs, transforms):
+                shape, max_size = tuple(x["image"].shape[1:]), self.cfg.TEST.AUG.MAX_SIZE
+                x["valid_sizes"] = sizes_at(self._ranges, max_size, shape, its_own)
+        return inputs, transforms
+
+    def _batch_inference(
+        self, batched_inputs: list[dict], detected_instances: list[Instances] | None = None
+    ) -> list[Instances]:
+        found = super()._batch_inference(batched_inputs, detected_instances)
+        if detected_instances is None and self._ranges:
+            found = [
+                x[are_valid(x.pred_boxes, *given["valid_sizes"])]
+                for x, given in zip(found, batched_inputs)
+            ]
+        return found
 
     def _merge_detections(
         self, all_boxes: Tensor, all_scores: list, all_classes: list, shape_hw: tuple[int, int]

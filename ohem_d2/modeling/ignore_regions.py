@@ -1,7 +1,9 @@
 """
 Regions to ignore: crowds, and whatever else is neither an object nor background.
 
-What lies in one by half or more, and is matched to no object, is trained on by no head.
+What lies in one by half or more, and is matched to no object, is trained on by no head. So it is
+with what overlaps an object that is invalid at its scale, and with RoIs that are, see
+`ohem_d2.modeling.valid_ranges`.
 """
 
 from typing import Any
@@ -17,6 +19,8 @@ from detectron2.structures import (
     pairwise_iou_rotated,
 )
 from torch import Tensor
+
+from .valid_ranges import ValidSizes, are_near, are_valid
 
 # The part of a box that has to lie in a region.
 _IN_A_REGION = 0.5
@@ -36,40 +40,58 @@ class GroundTruth(Instances):
         self,
         image_size: tuple[int, int],
         ignore_regions: Boxes | RotatedBoxes,
+        valid: ValidSizes | None = None,
         **fields: Any,
     ) -> None:
         """
         Args:
             image_size: height and width.
             ignore_regions: the regions, G in all, in pixels of the image as the model sees it.
+            valid: which sizes count, and the objects that are not among the fields since they are
+                of others. None: all sizes.
             fields: those of the objects, such as ``gt_boxes``.
         """
         super().__init__(image_size, **fields)
         self._ignore_regions = ignore_regions
+        self._valid = valid
 
     @property
     def ignore_regions(self) -> Boxes | RotatedBoxes:
         """The regions, whichever objects are chosen."""
         return self._ignore_regions
 
+    @property
+    def valid(self) -> ValidSizes | None:
+        """Which sizes count; None: all of them."""
+        return self._valid
+
     def to(self, *args: Any, **kwargs: Any) -> "GroundTruth":
         """See Detectron2's `Instances.to`."""
-        regions = self._ignore_regions.to(*args, **kwargs)
-        return self._with(super().to(*args, **kwargs), regions)
+        regions, valid = self._ignore_regions.to(*args, **kwargs), self._valid
+        if valid is not None:
+            valid = valid._replace(invalid_objects=valid.invalid_objects.to(*args, **kwargs))
+        return self._with(super().to(*args, **kwargs), regions, valid)
 
     def __getitem__(self, item: int | slice | Tensor) -> "GroundTruth":
         """Some of the objects, and all regions."""
-        return self._with(super().__getitem__(item), self._ignore_regions)
+        return self._with(super().__getitem__(item), self._ignore_regions, self._valid)
 
     @staticmethod
-    def _with(objects: Instances, regions: Boxes | RotatedBoxes) -> "GroundTruth":
-        return GroundTruth(objects.image_size, regions, **objects.get_fields())
+    def _with(
+        objects: Instances, regions: Boxes | RotatedBoxes, valid: ValidSizes | None
+    ) -> "GroundTruth":
+        return GroundTruth(objects.image_size, regions, valid, **objects.get_fields())
 
 
 def regions_of(targets: Instances) -> Boxes | RotatedBoxes | None:
     """The regions to ignore of an image; None if it has none."""
     regions = targets.ignore_regions if isinstance(targets, GroundTruth) else None
     return regions if regions is not None and len(regions) else None
+
+
+def valid_of(targets: Instances) -> ValidSizes | None:
+    """Which sizes count in an image; None if all do."""
+    return targets.valid if isinstance(targets, GroundTruth) else None
 
 
 def lie_in(boxes: Boxes | RotatedBoxes, regions: Boxes | RotatedBoxes) -> Tensor:
@@ -110,7 +132,8 @@ def outside_regions(
     proposals: list[Instances], targets: list[Instances], matcher: Matcher
 ) -> list[Instances]:
     """
-    Leave out the proposals that lie in a region to ignore, and that no object is matched to.
+    Leave out the proposals that lie in a region to ignore, or overlap an invalid object, and that
+    no object is matched to; and those that are no valid size.
 
     Args:
         proposals: those of each image, with ``proposal_boxes``.
@@ -118,19 +141,25 @@ def outside_regions(
         matcher: what labels them, 1 for an object.
 
     Returns:
-        the rest of each image; of one without regions, what was given.
+        the rest of each image; of one where all counts, what was given.
     """
     return [_outside(x, t, matcher) for x, t in zip(proposals, targets)]
 
 
 def _outside(proposals: Instances, targets: Instances, matcher: Matcher) -> Instances:
-    regions = regions_of(targets)
-    if regions is None:
+    regions, valid = regions_of(targets), valid_of(targets)
+    if regions is None and valid is None:
         return proposals
     boxes = proposals.proposal_boxes
-    is_left_out = lie_in(boxes, regions)
+    is_left_out = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    if regions is not None:
+        is_left_out |= lie_in(boxes, regions)
+    if valid is not None and len(valid.invalid_objects):
+        is_left_out |= are_near(boxes, valid.invalid_objects)
     if len(targets):
         iou = pairwise_iou_rotated if isinstance(boxes, RotatedBoxes) else pairwise_iou
         _, labels = matcher(iou(targets.gt_boxes, boxes))
         is_left_out &= labels != 1
+    if valid is not None:
+        is_left_out |= ~are_valid(boxes, valid.smallest, valid.largest)
     return proposals[~is_left_out]

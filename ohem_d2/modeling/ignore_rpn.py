@@ -7,11 +7,12 @@ import torch
 from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.proposal_generator.rrpn import RRPN
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, RotatedBoxes
 from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor
 
-from .ignore_regions import lie_in, regions_of
+from .ignore_regions import lie_in, regions_of, valid_of
+from .valid_ranges import are_near
 
 if TYPE_CHECKING:
     from detectron2.modeling.proposal_generator import RPN as ExtendedRPN
@@ -21,13 +22,14 @@ else:
 
 class IgnoreRegionsMixin(ExtendedRPN):
     """
-    Leaves out the anchors that lie in a region to ignore, and that no object is matched to.
+    Leaves out the anchors that lie in a region to ignore, and that no object is matched to; and
+    those that overlap an invalid object, see `ohem_d2.modeling.valid_ranges`.
 
     Put it before the generator to extend, which is based on Detectron2's `RPN`. It adds no weights,
     and without regions it draws the same anchors, bit by bit.
     """
 
-    # Of each image whose anchors are still to be drawn: which of them lie in a region.
+    # Of each image whose anchors are still to be drawn: see `_highest_left_out`.
     _left_out: Iterator[Tensor | None] | None = None
 
     @torch.jit.unused
@@ -36,14 +38,11 @@ class IgnoreRegionsMixin(ExtendedRPN):
         self, anchors: list[Boxes], gt_instances: list[Instances]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """See Detectron2's `RPN.label_and_sample_anchors`."""
-        regions = [regions_of(x) for x in gt_instances]
-        if not any(x is not None for x in regions):
+        if all(regions_of(x) is None and valid_of(x) is None for x in gt_instances):
             return super().label_and_sample_anchors(anchors, gt_instances)
         together = type(anchors[0]).cat(anchors)
         # Detectron2 labels the anchors of one image after the other, and draws from each at once.
-        self._left_out = (
-            None if x is None else retry_if_cuda_oom(lie_in)(together, x) for x in regions
-        )
+        self._left_out = (retry_if_cuda_oom(_highest_left_out)(together, x) for x in gt_instances)
         try:
             return super().label_and_sample_anchors(anchors, gt_instances)
         finally:
@@ -55,10 +54,26 @@ class IgnoreRegionsMixin(ExtendedRPN):
 
     def _outside(self, label: Tensor) -> Tensor:
         """The labels of the anchors of the next image: -1 for those that are left out."""
-        is_left_out = None if self._left_out is None else next(self._left_out)
-        if is_left_out is not None:
-            label[is_left_out.to(label.device) & (label == 0)] = -1
+        highest = None if self._left_out is None else next(self._left_out)
+        if highest is not None:
+            label[label <= highest.to(label.device)] = -1
         return label
+
+
+def _highest_left_out(anchors: Boxes | RotatedBoxes, targets: Instances) -> Tensor | None:
+    """
+    Of each anchor, the highest label that is left out: (A,) of 0, background; 1, objects, too; or
+    -1, none. None: no anchor is left out.
+    """
+    regions, valid = regions_of(targets), valid_of(targets)
+    if regions is None and (valid is None or not len(valid.invalid_objects)):
+        return None
+    highest = torch.full((len(anchors),), -1, dtype=torch.int8, device=anchors.device)
+    if regions is not None:
+        highest[lie_in(anchors, regions)] = 0
+    if valid is not None and len(valid.invalid_objects):
+        highest[are_near(anchors, valid.invalid_objects)] = 1
+    return highest
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()

@@ -138,7 +138,8 @@ def build_mapper(cfg: CfgNode | DictConfig) -> Callable[[dict], dict]:
         cfg.defrost()
         cfg.MODEL.MASK_ON = cfg.MODEL.KEYPOINT_ON = cfg.INPUT.CROP.ENABLED = False
         augmentations = build_augmentation(cfg, is_train=False)
-        mapper = IgnoreMapper(cfg, is_train=True, augmentations=augmentations)
+        how = {"is_train": True, "augmentations": augmentations, "valid_ranges": ()}
+        mapper = IgnoreMapper(cfg, **how)
         if mapper.proposal_topk is not None:
             in_training = mapper.proposal_topk
             at_test_time = cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST

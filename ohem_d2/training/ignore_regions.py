@@ -1,12 +1,13 @@
-"""Regions to ignore: from annotations to the models that are trained."""
+"""Regions to ignore, and valid ranges: from annotations to the models that are trained."""
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetCatalog, DatasetMapper
+from detectron2.data import transforms as T
 from detectron2.data.detection_utils import transform_instance_annotations
 from detectron2.modeling import (
     META_ARCH_REGISTRY,
@@ -17,13 +18,22 @@ from detectron2.structures import Boxes
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
-from ..config import IgnoreRegionsOptions, ignore_regions_options, options_by_name
+from ..config import (
+    IgnoreRegionsOptions,
+    as_valid_ranges,
+    ignore_regions_options,
+    options_by_name,
+    ranges_of_scales,
+    valid_ranges,
+)
 from ..errors import InputError
 from ..modeling.ignore_regions import GroundTruth
 from ..modeling.ignore_rpn import COUNTERPARTS, IgnoreRegionsMixin
 from ..modeling.mixin import OHEMMixin
 from ..modeling.ohem_dense import OHEMDenseMixin
+from ..modeling.valid_ranges import ValidSizes, are_valid, sizes_at
 from .key_rules import extends
+from .valid_ranges import lazy_valid_ranges, log_valid_objects
 
 logger = logging.getLogger(__name__)
 
@@ -50,24 +60,47 @@ class IgnoreMapper(DatasetMapper):
     Detectron2's `DatasetMapper`, which keeps the regions to ignore of an image that has any: its
     ``instances`` are a `GroundTruth` then. Their boxes go through the same augmentations as those
     of objects. An image without regions comes out as from Detectron2's, bit by bit.
+
+    With valid ranges, objects that do not count at the scale of an image are none of its
+    ``instances``, but of their ``valid.invalid_objects``.
     """
 
     @configurable
-    def __init__(self, *args, ignore_difficult: bool = False, **kwargs) -> None:
+    def __init__(
+        self, *args, ignore_difficult: bool = False, valid_ranges: Sequence = (), **kwargs
+    ) -> None:
         """
         Args:
             args: those of `DatasetMapper`.
             ignore_difficult: whether difficult objects (PASCAL VOC) are regions to ignore, too.
+            valid_ranges: as ``INPUT.VALID_RANGES``, for each scale of the augmentations, a
+                `ResizeShortestEdge` that chooses among them.
             kwargs: those of `DatasetMapper`.
+
+        Raises:
+            InputError: there is no range for a scale, or what resizes images is another class.
         """
         super().__init__(*args, **kwargs)
         self.ignore_difficult = ignore_difficult
+        self.valid_ranges = as_valid_ranges(valid_ranges)
+        if self.valid_ranges:
+            resize = [x for x in self.augmentations.augs if isinstance(x, T.ResizeShortestEdge)]
+            if len(resize) != 1 or (resize[0].is_range and len({*resize[0].short_edge_length}) > 1):
+                raise InputError(
+                    "INPUT.VALID_RANGES is set, but images are resized by "
+                    f"{self.augmentations.augs}, expected one ResizeShortestEdge, whose "
+                    "sample_style is 'choice'"
+                )
+            self.max_size: int = resize[0].max_size
+            edges = resize[0].short_edge_length
+            self.valid_ranges = ranges_of_scales(self.valid_ranges, edges, "the augmentations")
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
         """See Detectron2's `configurable`."""
         difficult = ignore_regions_options(cfg).difficult
-        return {**super().from_config(cfg, is_train), "ignore_difficult": difficult}
+        of_regions = {"ignore_difficult": difficult, "valid_ranges": valid_ranges(cfg)}
+        return {**super().from_config(cfg, is_train), **of_regions}
 
     def _transform_annotations(self, dataset_dict, transforms, image_shape) -> None:
         regions: list[dict] = []
@@ -77,13 +110,18 @@ class IgnoreMapper(DatasetMapper):
             (regions if is_one else objects).append(annotation)
         dataset_dict["annotations"] = objects
         super()._transform_annotations(dataset_dict, transforms, image_shape)
-        if regions:
+        if regions or self.valid_ranges:
             boxes = [{x: a[x] for x in ("bbox", "bbox_mode")} for a in regions]
             boxes = [transform_instance_annotations(a, transforms, image_shape) for a in boxes]
-            inside = Boxes(np.stack([a["bbox"] for a in boxes]))
-            instances = dataset_dict["instances"]
+            inside = Boxes(np.array([a["bbox"] for a in boxes]).reshape(-1, 4))
+            instances, valid = dataset_dict["instances"], None
+            if self.valid_ranges:
+                sizes = sizes_at(self.valid_ranges, self.max_size, image_shape, transforms)
+                counts = are_valid(instances.gt_boxes, *sizes)
+                valid = ValidSizes(*sizes, instances.gt_boxes[~counts])
+                instances = instances[counts]
             dataset_dict["instances"] = GroundTruth(
-                instances.image_size, inside[inside.nonempty()], **instances.get_fields()
+                instances.image_size, inside[inside.nonempty()], valid, **instances.get_fields()
             )
 
 
@@ -101,7 +139,7 @@ def _mines_densely(cfg: CfgNode) -> bool:
 def use_ignore_rpn(cfg: CfgNode) -> CfgNode:
     """
     Make the RPN of a YAML config one that learns nothing from regions to ignore, if its training
-    sets have any.
+    sets have any, or if there are valid ranges.
 
     Args:
         cfg: a config, with its data sets registered.
@@ -110,19 +148,35 @@ def use_ignore_rpn(cfg: CfgNode) -> CfgNode:
         the config itself, or a frozen copy.
 
     Raises:
-        InputError: difficult objects are to be ignored, but the heads do not know how.
+        InputError: difficult objects, or those of some sizes, are to be ignored, but the heads do
+            not know how.
     """
-    options = ignore_regions_options(cfg)
+    options, ranges = ignore_regions_options(cfg), valid_ranges(cfg)
     ignores = ignores_regions(cfg)
-    if options.difficult and not ignores:
-        found = f"MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME}, which ignores no regions"
-        if not options.enabled:
-            found = "INPUT.IGNORE_REGIONS.ENABLED is False"
-        raise InputError(
-            f"INPUT.IGNORE_REGIONS.DIFFICULT is True, but {found}: expected False, or a mining "
-            "head such as OHEMROIHeads, and ENABLED True"
-        )
-    if not _has_regions(cfg.DATASETS.TRAIN, options, ignores) or _mines_densely(cfg):
+    for is_set, words, off, mines in (
+        (options.difficult, "INPUT.IGNORE_REGIONS.DIFFICULT is True", "False", ignores),
+        (ranges, "INPUT.VALID_RANGES is set", "()", ignores and not _mines_densely(cfg)),
+    ):
+        if is_set and not mines:
+            found = f"MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME}, which ignores no regions"
+            if not options.enabled:
+                found = "INPUT.IGNORE_REGIONS.ENABLED is False"
+            elif _mines_densely(cfg):
+                found = f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}"
+            raise InputError(
+                f"{words}, but {found}: expected {off}, or a mining head such as OHEMROIHeads, and "
+                "ENABLED True"
+            )
+    has_regions = _has_regions(cfg.DATASETS.TRAIN, options, ignores)
+    if ranges:
+        key = "INPUT.VALID_RANGES"
+        log_valid_objects(ranges, cfg.DATASETS.TRAIN, _object_of(options), key)
+        if cfg.DATASETS.TEST and not cfg.TEST.AUG.ENABLED:
+            logger.warning(
+                "INPUT.VALID_RANGES is set, but TEST.AUG.ENABLED is False: the model is evaluated "
+                "at one scale, on objects of all sizes, expected True, and the same scales"
+            )
+    elif not has_regions or _mines_densely(cfg):
         return cfg
     name = cfg.MODEL.PROPOSAL_GENERATOR.NAME
     if name in _BY_NAME:
@@ -145,20 +199,28 @@ def use_ignore_regions_lazily(cfg: DictConfig, names: Sequence[str]) -> None:
         names: those to train on.
 
     Raises:
-        InputError: difficult objects are to be ignored, but the heads do not know how, or
-            ``train.ignore_regions`` is wrong.
+        InputError: difficult objects, or those of some sizes, are to be ignored, but the heads or
+            the mapper do not know how, or ``train.ignore_regions`` or ``train.valid_ranges`` is
+            wrong.
     """
-    options = lazy_options(cfg)
+    options, ranges = lazy_options(cfg), lazy_valid_ranges(cfg)
     model, heads = _target(cfg, "model"), _target(cfg, "model.roi_heads")
     is_dense = isinstance(model, type) and issubclass(model, OHEMDenseMixin)
-    mines = is_dense or (isinstance(heads, type) and issubclass(heads, OHEMMixin))
-    ignores = options.enabled and mines
-    if options.difficult and not ignores:
-        raise InputError(
-            "train.ignore_regions.difficult is True, but model.roi_heads are no heads that mine, "
-            "or enabled is False: expected False, or heads from with_ohem"
-        )
-    if not _has_regions(names, options, ignores):
+    heads_mine = isinstance(heads, type) and issubclass(heads, OHEMMixin)
+    ignores = options.enabled and (is_dense or heads_mine)
+    for is_set, words, off, mines in (
+        (options.difficult, "train.ignore_regions.difficult is True", "False", ignores),
+        (ranges, "train.valid_ranges is set", "[]", ignores and heads_mine),
+    ):
+        if is_set and not mines:
+            raise InputError(
+                f"{words}, but model.roi_heads are no heads that mine, or ignore_regions.enabled "
+                f"is False: expected {off}, or heads from with_ohem"
+            )
+    has_regions = _has_regions(names, options, ignores)
+    if ranges:
+        log_valid_objects(ranges, names, _object_of(options), "train.valid_ranges")
+    elif not has_regions:
         return
     key = "dataloader.train.mapper"
     mapper = _target(cfg, key)
@@ -166,6 +228,11 @@ def use_ignore_regions_lazily(cfg: DictConfig, names: Sequence[str]) -> None:
         cfg.dataloader.train.mapper["_target_"] = mapper = IgnoreMapper
     if not isinstance(mapper, type) or not issubclass(mapper, IgnoreMapper):
         name = getattr(mapper, "__name__", mapper)
+        if ranges:
+            raise InputError(
+                f"{key} is {name}, which knows no train.valid_ranges, expected DatasetMapper, or a "
+                "class that is based on ohem_d2.IgnoreMapper"
+            )
         logger.warning(
             f"{key} is {name}, which drops regions to ignore: what lies in them is background, "
             "expected DatasetMapper, or a class that is based on ohem_d2.IgnoreMapper"
@@ -173,6 +240,8 @@ def use_ignore_regions_lazily(cfg: DictConfig, names: Sequence[str]) -> None:
         return
     if options.difficult:
         cfg.dataloader.train.mapper.ignore_difficult = True
+    if ranges:
+        cfg.dataloader.train.mapper.valid_ranges = [list(x) for x in ranges]
     if is_dense:
         return
     generator = _target(cfg, "model.proposal_generator")
@@ -198,6 +267,10 @@ def _target(cfg: DictConfig, key: str) -> object:
     node = OmegaConf.select(cfg, key)
     target = node.get("_target_") if OmegaConf.is_dict(node) else None
     return locate(target) if isinstance(target, str) else target
+
+
+def _object_of(options: IgnoreRegionsOptions) -> Callable[[Mapping], bool]:
+    return lambda annotation: not is_region(annotation, options.difficult)
 
 
 def _has_regions(names: Iterable[str], options: IgnoreRegionsOptions, ignores: bool) -> bool:

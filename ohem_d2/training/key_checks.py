@@ -36,6 +36,7 @@ from .key_rules import (
     is_list,
 )
 from .lazy_targets import target_of
+from .valid_ranges import check_valid_ranges
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ def check_keys(cfg: CfgNode, training: bool = True) -> None:
     ):
         if not fits:
             raise _wrong(key, _at(cfg, key), expected)
+    check_valid_ranges(cfg)
 
 
 def warn_of_long_warmup(cfg: CfgNode) -> None:
@@ -231,12 +233,12 @@ def _relations(cfg: CfgNode) -> Iterator[_Relation]:
     yield "MODEL.ROI_HEADS.NAME", fits, words
     if box_voting_options(cfg).rounds:
         fits = issubclass(ROI_HEADS_REGISTRY.get(name), BoxVotingMixin)
-        fits = fits and architecture not in _WITHOUT_ROI_HEADS
+        fits = fits and architecture not in WITHOUT_ROI_HEADS
         words = (
             f"0: MODEL.ROI_HEADS.NAME is {name!r}, whose boxes do not vote. Those of the mining "
             "heads do, and those of BoxVotingROIHeads, in place of StandardROIHeads"
         )
-        if architecture in _WITHOUT_ROI_HEADS:
+        if architecture in WITHOUT_ROI_HEADS:
             words = f"0: MODEL.META_ARCHITECTURE is {architecture!r}, which has no RoI heads"
         yield "TEST.BOX_VOTING.ROUNDS", fits, words
     if architecture == "PanopticFPN" and cfg.DATASETS.TEST:

@@ -33,6 +33,7 @@ _NODES_OF_YAML = {
     "MODEL.RETINANET.OHEM": "model.ohem",
     "TEST.BOX_VOTING": "model.roi_heads.box_voting",
     "INPUT.IGNORE_REGIONS": "train.ignore_regions",
+    "INPUT.VALID_RANGES": "train.valid_ranges",
 }
 # Those that a message begins with. Within one, they are what a user has written.
 _KEYS_OF_YAML = {

@@ -130,6 +130,7 @@ _READERS = (
     _Reader(("DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST",), "MODEL.LOAD_PROPOSALS",
             lambda cfg: cfg.MODEL.LOAD_PROPOSALS, "True"),
 )  # fmt: skip
+_RANGES = "INPUT.VALID_RANGES"
 _TIMM, _TIMM_BACKBONE = "MODEL.TIMM.NAME", "build_timm_fpn_backbone"
 # `warn_of_unused_mining` tells of the first three; and a model without RoI heads may not have the
 # mining ones of a config in the last.
@@ -163,6 +164,8 @@ def warn_of_unread_settings(cfg: CfgNode, training: bool, opts: Sequence[str]) -
             continue
         _warn(cfg, unread, reader.key, reader.expected)
         keys = [key for key in keys if key not in unread]
+    if not training and not cfg.TEST.AUG.ENABLED and _RANGES in keys:
+        _warn(cfg, [_RANGES], "TEST.AUG.ENABLED", "True")
     in_file = _BACKBONE not in opts[::2]  # else the command line turns off what a file has
     is_meant = cfg.MODEL.TIMM.NAME and (in_file or _TIMM in keys)
     if is_meant and cfg.MODEL.BACKBONE.NAME != _TIMM_BACKBONE:

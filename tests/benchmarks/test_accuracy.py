@@ -18,6 +18,7 @@ from detectron2.utils.events import EventStorage
 
 from ohem_d2.data.shapes import write_shapes
 from ohem_d2.errors import InputError
+from ohem_d2.training.key_checks import check_keys
 
 TINY = [
     "SOLVER.MAX_ITER",
@@ -282,9 +283,25 @@ def test_all_variants_but_those_that_say_so_are_the_papers_way():
     halves += ("balanced", "half_even", "short_half", "shorter_half")
     halves += ("sampled_first_half", "sampling_ignoring", "half_unaware", "half_from_001")
     halves += ("all_masks", "half_candidates", "quarter_candidates", "half_rpn", "half_rpn_hard")
+    halves += ("half_scales", "half_snip", "sampling_snip")
     # Those that have no such key.
     halves += ("iou_balanced", "prime_samples", "hard_pool", "in_proportion", "soft", "half_soft")
     assert others == {"quarter_hard": 0.25} | dict.fromkeys(halves, 0.5)
+
+
+def test_three_scales_with_and_without_valid_ranges(monkeypatch, tmp_path):
+    monkeypatch.setattr(accuracy, "time_steps", lambda trainers: {name: [1.0] for name in trainers})
+    for way in ("half_scales", "half_snip", "sampling_scales", "sampling_snip"):
+        cfg = configure(way)
+        check_keys(cfg)
+        # The drawn images have 128 pixels.
+        assert cfg.INPUT.MIN_SIZE_TRAIN == cfg.TEST.AUG.MIN_SIZES == (77, 128, 224)
+        ranges = [x for of_scale in cfg.INPUT.VALID_RANGES for x in of_scale]
+        expected = [77, 32, math.inf, 128, 32 / 3, 128 / 3, 224, 0, 64 / 3]
+        assert ranges == (pytest.approx(expected) if "snip" in way else [])
+    call(monkeypatch, tmp_path, "--variants", "half_snip", "--seeds", "0")
+    (run,) = runs_in(tmp_path)
+    assert all("AP" in point for point in run["points"])
 
 
 def test_data_in_pascal_vocs_layout_is_evaluated_by_cocos_metric(monkeypatch, tmp_path):

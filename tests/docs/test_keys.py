@@ -22,7 +22,8 @@ OHEM, _, REST = (ROOT / "docs/keys.md").read_text("utf-8").partition("\n## Box v
 OHEM, _, ANCHORS = OHEM.partition("\n## Anchors of the RPN\n")
 ANCHORS, _, DENSE = ANCHORS.partition("\n## Anchors of one-stage detectors\n")
 BOX_VOTING, _, REST = REST.partition("\n## Regions to ignore\n")
-REGIONS, _, REST = REST.partition("\n## Data sets\n")
+REGIONS, _, REST = REST.partition("\n## Valid ranges\n")
+RANGES, _, REST = REST.partition("\n## Data sets\n")
 DATA, _, TIMM = REST.partition("\n## A backbone of timm\n")
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
 
@@ -53,12 +54,14 @@ def test_the_tables_have_every_key_with_its_default(text, options):
     assert defaults_in(text) == defaults_of(options)
 
 
-def test_the_keys_of_data_sets_and_of_timm():
+def test_the_keys_of_data_sets_of_sizes_and_of_timm():
     cfg = get_cfg()
     before = set(cfg.DATASETS)
+    assert "VALID_RANGES" not in cfg.INPUT
     add_ohem_config(cfg)
     added = {key: f'"{cfg.DATASETS[key]}"' for key in set(cfg.DATASETS) - before}
     assert defaults_in(DATA) == added
+    assert defaults_in(RANGES) == {"VALID_RANGES": str(cfg.INPUT.VALID_RANGES)}
     assert defaults_in(TIMM) == {key: f'"{value}"' for key, value in cfg.MODEL.TIMM.items()}
 
 

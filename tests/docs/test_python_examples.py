@@ -13,7 +13,14 @@ from detectron2.modeling import build_model
 from small_data import write_image, write_voc
 from small_models import SHRINK_OPTS
 
-from ohem_d2 import OHEMFCOS, OHEMRPN, MixedSampler, OHEMSampler, register_datasets
+from ohem_d2 import (
+    OHEMFCOS,
+    OHEMRPN,
+    IgnoreMapper,
+    MixedSampler,
+    OHEMSampler,
+    register_datasets,
+)
 from ohem_d2.training.config_file import CONFIGS, load_config
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -65,6 +72,16 @@ def test_a_python_config_of_one_stage_that_mines():
     assert type(detector) is OHEMFCOS
     assert detector.ohem.batch_size_per_image == 128
     assert detector.sampler == OHEMSampler()
+
+
+def test_a_python_config_with_valid_ranges():
+    cfg = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py")
+    exec(block("valid_ranges.md", "ranges"), {"dataloader": cfg.dataloader, "train": cfg.train})
+    cfg.dataloader.train.mapper["_target_"] = IgnoreMapper
+    cfg.dataloader.train.mapper.valid_ranges = cfg.train.valid_ranges
+    mapper = instantiate(cfg.dataloader.train.mapper)
+    assert [x.edge for x in mapper.valid_ranges] == [480, 800, 1400]
+    assert mapper.max_size == 2000
 
 
 def test_the_hooks_log_each_step_when_it_is_written(cfg, monkeypatch):

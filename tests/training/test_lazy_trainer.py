@@ -132,6 +132,19 @@ def test_regions_to_ignore(tmp_path, voc):
     assert math.isfinite(logged(tmp_path)["total_loss"])
 
 
+def test_valid_ranges(tmp_path, voc):
+    opts = pairs(**TINY_R50, **voc)
+    opts.append("+train.valid_ranges=[[64,0,20]]")
+    run = run_train_net(tmp_path, *opts, config=EXAMPLE)
+    assert run.returncode == 0, run.stderr
+    assert "train.valid_ranges: of 8 objects of the training set, these count: " in run.stdout
+    assert "model.proposal_generator is IgnoreRPN in place of RPN" in run.stdout
+    assert math.isfinite(logged(tmp_path)["total_loss"])
+    run = run_train_net(tmp_path, *opts[:-1], "+train.valid_ranges=[[48,0,20]]", config=EXAMPLE)
+    expected = "train.valid_ranges has ranges for [48], expected one for each shortest edge in the"
+    assert expected in run.stderr
+
+
 VITDET = """
 from functools import partial
 
@@ -355,6 +368,7 @@ def test_an_evaluation_needs_nothing_to_train_with():
         ("MODEL.RETINANET.OHEM.SAMPLER is 'x'", "model.ohem.sampler is 'x'"),
         ("x TEST.BOX_VOTING.ROUNDS and x", "x model.roi_heads.box_voting.rounds and x"),
         ("INPUT.IGNORE_REGIONS.ENABLED is 5", "train.ignore_regions.enabled is 5"),
+        ("INPUT.VALID_RANGES is 5", "train.valid_ranges is 5"),
         ("MODEL.WEIGHTS: 'x.pth' is empty", "train.init_checkpoint: 'x.pth' is empty"),
         ("OUTPUT_DIR: 'x.pth' is damaged", "train.output_dir: 'x.pth' is damaged"),
         ("in the settings 'MODEL.WEIGHTS=x'", "in the settings 'MODEL.WEIGHTS=x'"),

@@ -106,7 +106,7 @@ def test_train_resume_and_evaluate(tmp_path, voc):
     for node in ("ROI_HEADS", "RPN", "RETINANET"):
         del cfg["MODEL"][node]["OHEM"]
     del cfg["TEST"]["BOX_VOTING"]
-    del cfg["INPUT"]["IGNORE_REGIONS"], cfg["MODEL"]["TIMM"]
+    del cfg["INPUT"]["IGNORE_REGIONS"], cfg["INPUT"]["VALID_RANGES"], cfg["MODEL"]["TIMM"]
     del cfg["DATASETS"]["UNREADABLE_IMAGES"]
     cfg["MODEL"]["ROI_HEADS"]["NAME"] = "StandardROIHeads"
     get_cfg().merge_from_other_cfg(CfgNode(cfg))

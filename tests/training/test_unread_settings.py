@@ -102,6 +102,14 @@ def test_what_is_of_training_alone(caplog):
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize(("training", "augments"), [(True, False), (False, True), (False, False)])
+def test_valid_ranges_without_augmentation(caplog, training, augments):
+    opts = ["INPUT.VALID_RANGES", "((128, 0, 9),)", "TEST.AUG.ENABLED", str(augments)]
+    warn_of_unread_settings(load_config(QUICK_START, opts), training, opts)
+    is_unread = "INPUT.VALID_RANGES is ((128, 0, 9),), to no effect: TEST.AUG" in caplog.text
+    assert is_unread == (not training and not augments)
+
+
 def test_a_model_of_the_users_own_may_read_any_key(caplog, monkeypatch):
     def build_mine(cfg, shape): ...
 
