@@ -319,8 +319,8 @@ def add_ohem_config(cfg: CfgNode) -> None:
     """
     Add the keys ``MODEL.ROI_HEADS.OHEM``, ``MODEL.RPN.OHEM``, ``MODEL.RETINANET.OHEM``,
     ``TEST.BOX_VOTING``, ``INPUT.IGNORE_REGIONS``, ``INPUT.VALID_RANGES``,
-    ``DATASETS.UNREADABLE_IMAGES`` and ``MODEL.TIMM`` to a Detectron2 config, at their defaults. Keys
-    that are there already keep their values.
+    ``DATASETS.UNREADABLE_IMAGES`` and ``MODEL.TIMM`` to a Detectron2 config, at their defaults.
+    Keys that are there already keep their values.
 
     This is only needed to set them: without the keys, what mines uses the defaults.
 
