@@ -13,6 +13,7 @@ from ..config import BoxVotingOptions, IgnoreRegionsOptions
 from ..errors import shown
 from ..mining.samplers import MixedSampler, OHEMSampler, RandomSampler
 from ..modeling.mixin import OHEMMixin
+from ..modeling.ohem_dense import OHEMDenseMixin
 from ..modeling.ohem_rpn import OHEMRPN
 
 logger = logging.getLogger(__name__)
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 KEYS = {
     "heads": "MODEL.ROI_HEADS.",
     "rpn": "MODEL.RPN.",
+    "dense": "MODEL.RETINANET.",
     "voting": "TEST.BOX_VOTING.",
     "regions": "INPUT.IGNORE_REGIONS.",
     "name": "MODEL.ROI_HEADS.NAME",
@@ -31,6 +33,7 @@ KEYS = {
 LAZY_KEYS = {
     "heads": "model.roi_heads.",
     "rpn": "model.proposal_generator.",
+    "dense": "model.",
     "voting": "model.roi_heads.box_voting.",
     "regions": "train.ignore_regions.",
     "name": "model.roi_heads",
@@ -73,13 +76,16 @@ def warn_of_unread_options(
     heads: Any = getattr(model, "roi_heads", None)
     found = [*_of_voting(heads, names, voting or getattr(heads, "box_voting", None))]
     if training:
-        found += _of_regions(heads, names, regions)
+        if not isinstance(model, OHEMDenseMixin):
+            found += _of_regions(heads, names, regions)
         generator: Any = getattr(model, "proposal_generator", None)
         if isinstance(heads, OHEMMixin):
             found += _of_heads(heads, names, images)
             found += _of_candidates(heads, generator, names)
         if isinstance(generator, OHEMRPN):
             found += _of_sampler(generator, "rpn", names)
+        if isinstance(model, OHEMDenseMixin):
+            found += _of_dense(model, names)
     for unread, key, words in found:
         unread = {k: x for k, x in unread.items() if k in given or key not in given}
         if unread:
@@ -155,9 +161,7 @@ def _of_sampler(part: Any, where: str, names: _Names) -> Iterator[_Unread]:
     if type(sampler) is RandomSampler and options.start_iter and not begins_more:
         words = f"{shown(options.sampler)}, which draws as before that iteration"
         yield {names.of(where, "ohem.start_iter"): options.start_iter}, key, words
-    draws_nothing = type(sampler) is OHEMSampler or (
-        type(sampler) is MixedSampler and sampler.hard_fraction == 1
-    )
+    draws_nothing = _draws_nothing(sampler)
     # Before mining starts, and of the foreground for masks and keypoints, it is read.
     is_read = (
         options.start_iter
@@ -171,6 +175,23 @@ def _of_sampler(part: Any, where: str, names: _Names) -> Iterator[_Unread]:
             key, words = names.of(where, "ohem.hard_fraction"), "1.0"
         unread = {names.of(where, "positive_fraction"): part.positive_fraction}
         yield unread, key, f"{words}, by which no RoIs or anchors are drawn at random"
+
+
+def _draws_nothing(sampler: object) -> bool:
+    """Whether all that it chooses are hard examples."""
+    return type(sampler) is OHEMSampler or (
+        type(sampler) is MixedSampler and sampler.hard_fraction == 1
+    )
+
+
+def _of_dense(model: OHEMDenseMixin, names: _Names) -> Iterator[_Unread]:
+    if _draws_nothing(model.sampler):
+        changed = _changed(model.ohem, ["positive_fraction"])
+        unread = {names.of("dense", f"ohem.{x}"): value for x, value in changed.items()}
+        is_of_fraction = model.ohem.hard_fraction == 1
+        key = names.of("dense", f"ohem.{'hard_fraction' if is_of_fraction else 'sampler'}")
+        words = "1.0" if is_of_fraction else shown(model.ohem.sampler)
+        yield unread, key, f"{words}, by which no anchors are drawn at random"
 
 
 def _of_candidates(heads: OHEMMixin, generator: Any, names: _Names) -> Iterator[_Unread]:

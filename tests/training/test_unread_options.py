@@ -2,10 +2,12 @@
 
 import pytest
 from detectron2.modeling import build_proposal_generator
+from small_detectors import make_detector
 from small_heads import SHAPES, make_cfg, make_heads
 from test_choice import model_of
 from torch import nn
 
+from ohem_d2 import OHEMRetinaNet
 from ohem_d2.config import BoxVotingOptions, IgnoreRegionsOptions
 from ohem_d2.training.unread_options import KEYS, LAZY_KEYS, warn_of_unread_options
 
@@ -93,6 +95,24 @@ def test_anchors(caplog, keys, words):
     warn_of_unread_options(model_of(None, rpn), KEYS, images=2)
     assert len(caplog.messages) == (words is not None)
     assert (words or "") in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"sampler": "OHEMSampler"}, "MODEL.RETINANET.OHEM.SAMPLER is 'OHEMSampler', by which no"),
+        ({"hard_fraction": 1.0}, "MODEL.RETINANET.OHEM.HARD_FRACTION is 1.0, by which no anchors"),
+        ({}, None),
+    ],
+)
+def test_anchors_of_one_stage(caplog, options, words):
+    detector = make_detector(OHEMRetinaNet, ohem={**options, "positive_fraction": 0.1})
+    regions = IgnoreRegionsOptions(enabled=False)  # which it would ignore
+    warn_of_unread_options(detector, KEYS, regions=regions)
+    assert len(caplog.messages) == (words is not None)
+    if words:
+        changed = "MODEL.RETINANET.OHEM.POSITIVE_FRACTION is 0.1, to no effect: "
+        assert caplog.messages[0].startswith(changed + words)
 
 
 def test_names_of_python_configs(caplog):
