@@ -100,7 +100,10 @@ def test_anchors(caplog, keys, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"sampler": "OHEMSampler"}, "MODEL.RETINANET.OHEM.SAMPLER is 'OHEMSampler', by which no"),
+        (
+            {"sampler": "MixedSampler(hard_fraction=1)"},
+            "MODEL.RETINANET.OHEM.SAMPLER is 'MixedSampler(hard_fraction=1)', by which no",
+        ),
         ({"hard_fraction": 1.0}, "MODEL.RETINANET.OHEM.HARD_FRACTION is 1.0, by which no anchors"),
         ({}, None),
     ],
