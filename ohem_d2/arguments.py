@@ -25,6 +25,10 @@ class Parser(argparse.ArgumentParser):
             self._given.add(action.dest)
         return super()._get_values(action, arg_strings)
 
+    def has_option(self, text: str) -> bool:
+        """Whether a text is one of its options, with a value perhaps, as in ``--name=value``."""
+        return text.partition("=")[0] in self._option_string_actions
+
     def error(self, message: str) -> NoReturn:
         if re.search(r"unrecognized arguments: --\w+\.\w", message):
             message += ": settings have no dashes, such as SOLVER.MAX_ITER 1000"
@@ -36,7 +40,7 @@ def parser_of(
     description: str | None,
     epilog: str,
     parent: argparse.ArgumentParser | None = None,
-) -> argparse.ArgumentParser:
+) -> Parser:
     """
     Build the parser of a command.
 

@@ -32,7 +32,12 @@ from .training.checks import check_output_dir
 from .training.config_file import CONFIGS
 from .training.interruption import SIGNALS, Interrupted, end_by, passing_on_signals
 from .training.output_folder import check_not_in_the_way
-from .training.processes import check_dist_url, check_launcher, check_processes
+from .training.processes import (
+    check_dist_url,
+    check_interfaces,
+    check_launcher,
+    check_processes,
+)
 from .training.trainer import run
 
 logger = logging.getLogger("ohem_d2")  # which each run gives a file
@@ -87,9 +92,15 @@ examples:
     )
     parser.set_defaults(config_file=str(CONFIGS / "quick_start.yaml"))
     args = parser.parse_args(argv)
+    if args.opts[:1] and args.opts[0] in COMMANDS:
+        parser.error(f"{args.opts[0]} is a command of ohem-d2, expected the arguments alone here")
+    options = [x for x in args.opts if parser.has_option(x)]
+    if options:
+        parser.error(f"{options[0]} comes after the settings, expected it before them")
     _find_own_modules()
     try:
         check_launcher(os.environ, args.num_machines)
+        check_interfaces(os.environ, args.num_gpus * args.num_machines)
         check_processes(args.num_gpus, args.num_machines, args.machine_rank)
         given = args.dist_url != parser.get_default("dist_url")
         check_dist_url(args.dist_url if given else None, args.num_gpus, args.num_machines)
@@ -127,9 +138,9 @@ examples:
         if came:
             end_by(came[0])
         if errors.empty():  # before anything was run in it
-            print(e, file=sys.stderr)
             rank = args.machine_rank * args.num_gpus + e.error_index
-            sys.exit(f"error: rank {rank} did not start, its traceback is above")
+            last = [x.strip() for x in str(e).splitlines() if x.strip()][-1]
+            sys.exit(f"error: rank {rank} did not start: {last}")
         sys.exit(f"error: {errors.get()}")  # what the first one met; others may have missed it
 
 

@@ -89,6 +89,12 @@ def test_no_such_command(argv, capsys):
             ["train", "--SOLVER.MAX_ITER", "3"],
             "unrecognized arguments: --SOLVER.MAX_ITER: settings have no dashes, such as SOLVER",
         ),
+        (["train", "train", "SEED", "1"], "train is a command of ohem-d2, expected the arguments"),
+        (
+            ["train", "SEED", "1", "--num-gpus", "2"],
+            "--num-gpus comes after the settings, expected",
+        ),
+        (["train", "SEED", "1", "x", "--resume"], "--resume comes after the settings, expected it"),
         (["train", "--num-gpus", "two"], "argument --num-gpus: invalid int value: 'two'"),
         (["train", "--config-file", "a", "--config-file=b"], "argument --config-file is given"),
         (["train", "--num-gpus", "1", "--num-g", "1"], "argument --num-gpus is given twice"),
@@ -271,7 +277,7 @@ def test_what_another_process_dies_of_is_told_in_one_line(monkeypatch):
         ),
         (
             ProcessRaisedException("\n\nTraceback ...\nValueError: in use\n", 1, 5),
-            "error: rank 5 did not start, its traceback is above",
+            "error: rank 5 did not start: ValueError: in use",
         ),
     ],
 )

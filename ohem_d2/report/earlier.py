@@ -65,7 +65,12 @@ def read_earlier(folder: Path) -> EarlierReport:
             f"--compare is {str(folder)!r}, where {_NAME} {reason}, expected the folder that "
             "'ohem-d2 report' wrote"
         )
-    content = read_json(file)
+    try:
+        content = read_json(file)
+    except InputError as e:
+        raise InputError(
+            f"--compare: {e}. Expected what 'ohem-d2 report' wrote: write the report again"
+        ) from e
     try:
         return _parse(folder, content)
     except (AttributeError, KeyError, TypeError, ValueError) as e:

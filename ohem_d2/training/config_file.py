@@ -105,6 +105,8 @@ def find_config(config_file: str) -> str:
     Raises:
         InputError: there is no such file, or it is something else.
     """
+    if not config_file.strip():
+        raise InputError(f"--config-file is {config_file!r}, expected a path or a name")
     paths = config_file, CONFIGS / config_file.removeprefix("configs/"), _ZOO / config_file
     for path in paths:
         if os.path.isfile(path):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 from collections.abc import Mapping
 
 import torch
@@ -9,6 +10,8 @@ import torch
 from ..errors import InputError
 
 _MOST_PORT = 65535
+# What Gloo and NCCL read; the second takes the beginning of a name, too.
+_INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 # What launchers tell each process of how many of them they start on its machine.
 _OF_THIS_MACHINE = {
     "LOCAL_WORLD_SIZE": "torchrun",
@@ -77,6 +80,31 @@ def check_processes(num_gpus: int, num_machines: int, machine_rank: int) -> None
             raise InputError(f"{name} is {value}, expected {limit}")
         if high is not None and value > high:
             raise InputError(f"{name} is {value}, expected {limit}{reason}")
+
+
+def check_interfaces(environment: Mapping[str, str], num_processes: int) -> None:
+    """
+    Make sure that this machine has the network interfaces by which processes are to meet.
+
+    Args:
+        environment: that of this process.
+        num_processes: how many there are on all machines.
+
+    Raises:
+        InputError: it lacks one.
+    """
+    here = [name for _, name in socket.if_nameindex()]
+    for variable in _INTERFACES if num_processes > 1 else ():
+        value = environment.get(variable, "")
+        if variable.startswith("NCCL") and value[:1] in ("^", "="):  # all others, these exactly
+            continue
+        for name in filter(None, value.split(",")):
+            is_prefix = variable.startswith("NCCL")
+            if not any(x == name or (is_prefix and x.startswith(name)) for x in here):
+                raise InputError(
+                    f"{variable} is {value!r} in the environment, expected network interfaces of "
+                    f"this machine: {', '.join(here)}"
+                )
 
 
 def check_dist_url(url: str | None, num_gpus: int, num_machines: int) -> None:

@@ -30,6 +30,8 @@ from .random_state import keep_random_state
 
 _SIZE = (128, 192)
 _IMAGE_SIZE = (480, 640)
+# Of a model that was trained: what its layers make comes to thousands at most.
+_LARGEST = 1e8
 
 
 def try_augmentations(augmentations: Sequence[T.Augmentation | T.Transform], keys: str) -> None:
@@ -108,15 +110,21 @@ def try_model(model: nn.Module, naming: AbstractContextManager[None], weights: s
 
 @contextmanager
 def _finite_outputs(model: nn.Module, weights: str) -> Iterator[None]:
-    """Name the first part of a model whose output is not finite."""
+    """Name the first part of a model whose output is not finite, or as good as that."""
     names = {m: name for name, m in model.named_modules()}
 
     def look(module: nn.Module, inputs: Any, given: Any) -> None:
-        if module not in names or not isinstance(given, torch.Tensor) or given.isfinite().all():
+        if module not in names or not isinstance(given, torch.Tensor) or not given.numel():
+            return
+        if not given.isfinite().all():
+            found = "that are NaN or infinite"
+        elif (largest := given.abs().max().item()) > _LARGEST:
+            found = f"as large as {largest:.0e}"
+        else:
             return
         raise InputError(
-            f"{weights}: of a black image, {names[module]} makes numbers that are NaN or infinite, "
-            "expected weights of a training that did not diverge"
+            f"{weights}: of a black image, {names[module]} makes numbers {found}, expected weights "
+            "of a training that did not diverge"
         )
 
     handle = register_module_forward_hook(look)

@@ -63,6 +63,7 @@ def test_images_are_known_through_links(folder, tmp_path):
     [
         (None, "where model_errors.json does not exist"),
         ("{", "is no JSON"),
+        ("{", "--compare: "),
         ("[]", "whose model_errors.json is not as this version writes it"),
         ('{"categories": []}', "is not as this version writes it (KeyError('images'))"),
     ],

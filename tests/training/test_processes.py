@@ -1,11 +1,13 @@
 """The processes of a run, and where they meet."""
 
+import socket
+
 import pytest
 import torch
 
 from ohem_d2 import cli
 from ohem_d2.errors import InputError
-from ohem_d2.training.processes import check_dist_url, check_launcher
+from ohem_d2.training.processes import check_dist_url, check_interfaces, check_launcher
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,21 @@ def test_a_port_in_the_environment_that_is_none(monkeypatch, port):
     monkeypatch.setenv("MASTER_PORT", port)
     with pytest.raises(InputError, match=f"^MASTER_PORT is '{port}' in the .*, expected a port of"):
         check_dist_url("env://", 8, 2)
+
+
+def test_network_interfaces_that_are_not_here(monkeypatch):
+    monkeypatch.setattr(socket, "if_nameindex", lambda: [(1, "lo"), (2, "eth0")])
+    gloo, nccl = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
+    for variable, value in (
+        (gloo, "eth0"), (gloo, "lo,eth0"), (gloo, ""), (nccl, "eth"), (nccl, "^docker"),
+        (nccl, "=eth0"),
+    ):  # fmt: skip
+        check_interfaces({variable: value}, 2)
+    for variable, value in ((gloo, "eth7"), (gloo, "eth"), (gloo, "lo,ib0"), (nccl, "ib")):
+        check_interfaces({variable: value}, 1)
+        message = rf"^{variable} is '{value}' in the environment, expected .*: lo, eth0$"
+        with pytest.raises(InputError, match=message):
+            check_interfaces({variable: value}, 2)
 
 
 def test_machines_that_meet(monkeypatch):

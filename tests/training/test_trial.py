@@ -98,9 +98,10 @@ def test_a_model_with_a_part_of_the_users_is_left_alone():
 
 
 @pytest.mark.parametrize("part", ["backbone.bottom_up.res2.0.conv1", "roi_heads.box_head.fc2"])
-def test_weights_with_which_numbers_overflow(part):
+@pytest.mark.parametrize("value", [1e38, 1e15])
+def test_weights_with_which_numbers_overflow(part, value):
     model = build_model(load_config(FPN, SHRINK_OPTS))
-    model.get_submodule(part).weight.data.fill_(1e38)
+    model.get_submodule(part).weight.data.fill_(value)
     message = rf"^KEY: 'x.pth': of a black image, {part}(.norm)? makes numbers .* did not diverge$"
     with pytest.raises(InputError, match=message):
         try_model(model, named_settings("x.yaml", {}), "KEY: 'x.pth'")
