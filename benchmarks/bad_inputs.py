@@ -666,6 +666,11 @@ WEIGHTS = [
     weights("NaN", lambda f: with_value(math.nan, f)),
     weights("NaN, to train", lambda f: with_value(math.nan, f), how="train"),
     weights("infinite", lambda f: with_value(math.inf, f)),
+    weights("with which numbers overflow", lambda f: torch.save({"model": {
+        k: 1e30 * x if k == "roi_heads.box_head.fc1.weight" else x
+        for k, x in good().items()}}, f)),
+    weights("of one more block of a stage", lambda f: torch.save({"model": {
+        **good(), "backbone.bottom_up.res4.7.conv1.weight": torch.ones(3, 3)}}, f)),
     resume("truncated", lose_end),
     resume_otherwise("INPUT.FORMAT", "RGB"),
     resume_otherwise("MODEL.ANCHOR_GENERATOR.SIZES", "[[32], [64], [96], [128], [192]]"),
@@ -812,6 +817,9 @@ FOLDERS = [
     out_folder("None", "None"),
     out_folder("a variable", "$HOME/out"),
     out_folder("a new line", "out\nput"),
+    out_folder("what a shell did not replace", "runs/*"),
+    out_folder("a placeholder", "runs/<name>"),
+    in_the_way("config.yaml", lambda f: f.write_text("_BASE_: mine.yaml\n"), "written by hand"),
     out_folder("a space at its end", "out "),
     out_folder("of Windows", "C:\\Users\\me\\runs"),
     out_folder("a link to a place that is gone", "out", lambda: Path("out").symlink_to("/gone/x")),
@@ -929,6 +937,8 @@ CONFIGS = [
     base("a key with points", "MODEL.ROI_HEADS.NAME: StandardROIHeads\n"),
     base("a conflict of git", "<<<<<<< HEAD\nSEED: 1\n=======\nSEED: 2\n>>>>>>> feature\n"),
     base("a no-break space", "SOLVER:\n\u00a0 GAMMA: 0.2\n"),
+    base("keys of version 2, said to be of 1", "MODEL: {WEIGHTS: x.pth}\nVERSION: 1\n"),
+    base("a version in quotes", "VERSION: '2'\n"),
     base("a template", "OUTPUT_DIR: {{ output_dir }}\n"),
     base("a web page", "\n\n\n<!DOCTYPE html>\n<html><body>a: b: c</body></html>\n"),
     base("one name without a comma", '_BASE_: quick_start.yaml\nDATASETS: {TEST: ("a")}\n'),
