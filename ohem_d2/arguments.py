@@ -30,6 +30,8 @@ class Parser(argparse.ArgumentParser):
         return text.partition("=")[0] in self._option_string_actions
 
     def error(self, message: str) -> NoReturn:
+        if found := re.fullmatch("(argument .*): ignored explicit argument (.*)", message):
+            message = f"{found[1]} is a switch, expected no value, found {found[2]}"
         if re.search(r"unrecognized arguments: --\w+\.\w", message):
             message += ": settings have no dashes, such as SOLVER.MAX_ITER 1000"
         self.exit(2, f"error: {message} ('{self.prog} --help' tells the arguments)\n")

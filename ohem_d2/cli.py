@@ -23,7 +23,7 @@ from . import __version__
 from .arguments import parser_of
 from .data import ADDRESSES
 from .errors import InputError
-from .paths import wrong_file_name, wrong_name
+from .paths import wrong_file_name, wrong_folder_name, wrong_name
 from .relabel.exchange import TOOLS, export_suspects, import_decisions
 from .relabel.run import relabel as write_relabelled
 from .report.data_page import MAX_PICTURES, look_at_data
@@ -323,7 +323,7 @@ example:
     _find_own_modules()
     setup_logger(name="ohem_d2")
     try:
-        if reason := wrong_name(args.output):
+        if reason := wrong_folder_name(args.output):
             raise InputError(f"--output is {args.output!r}, which {reason}, expected a folder")
         write_relabelled(Path(args.decisions), Path(args.output), args.dataset)
     except InputError as e:

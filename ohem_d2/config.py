@@ -214,9 +214,12 @@ class BoxVotingOptions:
             )
         for name in ("nms_thresh", "vote_thresh"):
             value = getattr(self, name)
-            if not (is_number(value) and 0 <= value <= 1):
+            # With a threshold of 0, boxes that are nowhere near would vote.
+            is_above = name == "nms_thresh" or value != 0
+            if not (is_number(value) and 0 <= value <= 1 and is_above):
+                expected = "in [0, 1]" if name == "nms_thresh" else "above 0, of 1 at most"
                 raise InputError(
-                    f"TEST.BOX_VOTING.{name.upper()} is {value!r}, expected a number in [0, 1]"
+                    f"TEST.BOX_VOTING.{name.upper()} is {value!r}, expected a number {expected}"
                 )
 
 

@@ -11,6 +11,10 @@ from pathlib import Path
 # halves of others, separators of lines, and what controls the direction of text.
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _JOINERS = "\u200c\u200d"  # which some scripts need
+# What the names of files end with that this project, Detectron2 and their users write.
+_OF_FILES = {
+    ".html", ".json", ".pkl", ".pth", ".yaml", ".yml", ".py", ".txt", ".jpg", ".png", ".zip", ".xml"
+}  # fmt: skip
 _NOTHING = "does not exist"
 # As scp has it: of a user there, of an absolute path there, or by a full name or number. A path of
 # this machine may have a colon, too: "run:2024-01-01 12:30".
@@ -92,6 +96,19 @@ def _is_list(text: str) -> bool:
     begins_another = re.search(rf"{_BETWEEN_PATHS}(\.{{0,2}}/|~|$)", text)
     parts = text.split(os.pathsep)
     return bool(begins_another) or (len(parts) > 1 and all(map(os.path.isdir, parts)))
+
+
+def wrong_folder_name(path: object) -> str | None:
+    """
+    Tell why something cannot be meant as a folder to write on this machine.
+
+    Returns:
+        what is wrong, or None.
+    """
+    if reason := wrong_name(path):
+        return reason
+    folder = Path(path)  # type: ignore[arg-type]
+    return "names a file" if folder.suffix.lower() in _OF_FILES and not folder.is_dir() else None
 
 
 def wrong_file(path: str | os.PathLike) -> str | None:

@@ -95,6 +95,7 @@ def test_no_such_command(argv, capsys):
             "--num-gpus comes after the settings, expected",
         ),
         (["train", "SEED", "1", "x", "--resume"], "--resume comes after the settings, expected it"),
+        (["train", "--eval-only=True"], "argument --eval-only is a switch, expected no value, fou"),
         (["train", "--num-gpus", "two"], "argument --num-gpus: invalid int value: 'two'"),
         (["train", "--config-file", "a", "--config-file=b"], "argument --config-file is given"),
         (["train", "--num-gpus", "1", "--num-g", "1"], "argument --num-gpus is given twice"),

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from ohem_d2.paths import wrong_file, wrong_file_name, wrong_name, wrong_output
+from ohem_d2.paths import (
+    wrong_file,
+    wrong_file_name,
+    wrong_folder_name,
+    wrong_name,
+    wrong_output,
+)
 
 NAMES = {
     "is no path": (None, 5, ["out"], b"out"),
@@ -52,6 +58,17 @@ def test_what_cannot_be_meant_as_a_path(path, words):
 )  # fmt: skip
 def test_any_other_name_is_a_path(path):
     assert wrong_name(path) is None
+
+
+def test_a_file_in_place_of_a_folder_to_write(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in ("report.html", "a/model_final.pth", Path("x.JSON")):
+        assert wrong_folder_name(path) == "names a file"
+    for path in ("out", "run_v1.2", "a.b", ".json"):
+        assert wrong_folder_name(path) is None
+    os.mkdir("old.json")
+    assert wrong_folder_name("old.json") is None
+    assert wrong_folder_name("~/out") == "has a part that only a shell replaces"
 
 
 @pytest.mark.parametrize("path", ["out/", "a/b/", ".", "..", "a/.."])

@@ -13,7 +13,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
-from ..paths import wrong_file, wrong_folder, wrong_name
+from ..paths import wrong_file, wrong_folder, wrong_folder_name, wrong_name
 from .checkpoint import has_checkpoints
 from .key_rules import LARGEST_SEED
 
@@ -148,7 +148,9 @@ def check_output_dir(key: str, path: object) -> None:
     """
     expected = "expected a folder on this machine that can be written"
     path = os.fspath(path) if isinstance(path, os.PathLike) else path
-    if reason := wrong_name(path) or wrong_folder(Path(path)):  # type: ignore[arg-type]
+    if reason := (
+        wrong_name(path) or wrong_folder(Path(path)) or wrong_folder_name(path)  # type: ignore[arg-type]
+    ):
         raise InputError(f"{key} is {path!r}, which {reason}, {expected}")
     try:
         os.makedirs(path, exist_ok=True)  # type: ignore[arg-type]

@@ -43,6 +43,11 @@ def _number(low: float, high: float) -> Rule:
     return Rule(lambda v: is_number(v) and low <= v <= high, f"a number from {low:g} to {high:g}")
 
 
+def _number_below(low: float, high: float) -> Rule:
+    words = f"a number from {low:g} to below {high:g}"
+    return Rule(lambda v: is_number(v) and low <= v < high, words)
+
+
 def _above_0(high: float) -> Rule:
     words = f"a number above 0, of {high:g} at most"
     return Rule(lambda v: is_number(v) and 0 < v <= high, words)
@@ -105,6 +110,7 @@ def _is_device(v: Any) -> bool:
 
 _BOOL = Rule(lambda v: isinstance(v, bool), "True or False")
 _TEXT = Rule(lambda v: isinstance(v, str) and bool(v), "a text that is not empty")
+_SCORE = _number_below(-1, 1)  # of 1, no detection is left
 _FRACTION = _number(0, 1)
 _COUNT = _whole(1)
 _COUNT_OR_0 = _whole(0)
@@ -244,7 +250,7 @@ RULES: dict[str, Rule] = {
             "IOU_LABELS": _IOU_LABELS,
             "BATCH_SIZE_PER_IMAGE": _COUNT,
             "POSITIVE_FRACTION": _FRACTION,
-            "SCORE_THRESH_TEST": _number(-1, 1),
+            "SCORE_THRESH_TEST": _SCORE,
             "NMS_THRESH_TEST": _FRACTION,
         },
     ),
@@ -310,7 +316,7 @@ RULES: dict[str, Rule] = {
             "IOU_THRESHOLDS": _IOUS,
             "IOU_LABELS": _IOU_LABELS,
             "PRIOR_PROB": Rule(lambda v: is_number(v) and 0 < v < 1, "a number in (0, 1)"),
-            "SCORE_THRESH_TEST": _number(-1, 1),
+            "SCORE_THRESH_TEST": _SCORE,
             "TOPK_CANDIDATES_TEST": _COUNT,
             "NMS_THRESH_TEST": _FRACTION,
             "BBOX_REG_WEIGHTS": _BOX_WEIGHTS,
@@ -406,7 +412,7 @@ _LAZY_HEADS = {
     "num_classes": _whole(1, 10**6),
     "batch_size_per_image": _COUNT,
     "positive_fraction": _FRACTION,
-    "box_predictor.test_score_thresh": _number(-1, 1),
+    "box_predictor.test_score_thresh": _SCORE,
     "box_predictor.test_nms_thresh": _FRACTION,
     "box_predictor.test_topk_per_image": RULES["TEST.DETECTIONS_PER_IMAGE"],
     "box_predictor.num_classes": _whole(1, 10**6),

@@ -48,6 +48,13 @@ _OF_THE_ZOO = {
     "optimizer": ("optim.py", "SGD"),
     "train": ("train.py", "train"),
 }
+# Nodes that describe one object each.
+_SINGLE = (
+    "model", "model.backbone", "model.proposal_generator", "model.roi_heads", "optimizer",
+    "optimizer.params", "lr_multiplier", "train", "dataloader", "dataloader.train",
+    "dataloader.train.dataset", "dataloader.train.mapper", "dataloader.test",
+    "dataloader.test.dataset", "dataloader.test.mapper",
+)  # fmt: skip
 _NEEDED_TO_EVALUATE = (
     "model",
     "dataloader.test",
@@ -90,6 +97,7 @@ def load_lazy_config(
     with _refused(config_file):
         with keys_of_python_configs():
             cfg = _run_file(config_file)
+        _check_single(cfg, config_file)
         _override(cfg, config_file, list(opts))
         check_interpolations(cfg, config_file)
         if isinstance(device := OmegaConf.select(cfg, "train.device"), str):
@@ -224,6 +232,19 @@ def _check_index(cfg: DictConfig, key: str, opt: str) -> None:
             raise InputError(
                 f"in the settings {opt!r}: {above} has {len(node)} entries, expected 0 to "
                 f"{len(node) - 1} in the place of {name}"
+            )
+
+
+def _check_single(cfg: DictConfig, config_file: str) -> None:
+    for key in _SINGLE:
+        try:
+            node = OmegaConf.select(cfg, key)  # what it is in was looked at before
+        except OmegaConfBaseException:  # a reference that leads nowhere is told later
+            continue
+        if OmegaConf.is_list(node):
+            raise InputError(
+                f"{key} in {config_file} is a list, expected one object, such as a LazyCall makes: "
+                "is there a comma at the end of its line?"
             )
 
 

@@ -88,6 +88,7 @@ from .output_folder import (
     check_output_files,
     check_space,
     config_kept,
+    mend_metrics,
     tell_of_earlier_training,
 )
 from .overrides import warn_of_unused_overrides
@@ -140,6 +141,7 @@ def _run(
         amp.enabled = usable_amp("train.amp.enabled", amp.enabled, cfg.train.device)
         warn_of_no_learning(cfg)
         tell_of_earlier_training("train.output_dir", output_dir, args.resume)
+        mend_metrics(output_dir)
     keys = {key_of_names(split): data_sets_of(cfg, split) for split in ("train", "test")}
     with named_data_sets(keys), named_annotations():
         run_of = cfg.train.init_checkpoint, output_dir, args.resume

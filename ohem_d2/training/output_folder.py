@@ -1,5 +1,6 @@
 """The folder that a run writes: what is in its way there, and one training at a time."""
 
+import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -152,6 +153,32 @@ def check_space(key: str, folder: str | Path, model: nn.Module) -> None:
             f"{key} is {str(folder)!r}, where {free / 1e6:.1f} MB are free, expected "
             f"{needed / 1e6:.1f} MB or more: the weights of a checkpoint"
         )
+
+
+def mend_metrics(folder: str | Path) -> None:
+    """
+    Leave out half a line at the end of the metrics of an earlier training, as a kill or a full disk
+    leaves it: Detectron2 would write on in it.
+
+    Args:
+        folder: it may be missing.
+    """
+    file = Path(folder) / "metrics.json"
+    if not comm.is_main_process() or not file.is_file():
+        return
+    content = file.read_bytes()
+    rest = content.rpartition(b"\n")[2]
+    if not rest:
+        return
+    try:
+        json.loads(rest)
+    except ValueError:
+        logger.warning(
+            f"{file} ends in half a line ({len(rest)} bytes), expected a whole one: it is left out"
+        )
+        write_whole(file, content[: len(content) - len(rest)])
+    else:
+        write_whole(file, content + b"\n")
 
 
 @contextmanager

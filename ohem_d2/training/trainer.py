@@ -87,6 +87,7 @@ from .output_folder import (
     check_output_files,
     check_space,
     config_kept,
+    mend_metrics,
     tell_of_earlier_training,
 )
 from .part_outputs import check_outputs_once
@@ -285,6 +286,7 @@ def _run(args, cfg: CfgNode, begin: Callable[[], None]) -> dict | None:
         warn_of_long_warmup(cfg)
         warn_of_unused_mining(cfg)
         tell_of_earlier_training("OUTPUT_DIR", cfg.OUTPUT_DIR, args.resume)
+        mend_metrics(cfg.OUTPUT_DIR)
     check_seed("SEED", cfg.SEED)
     weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
     check_weights(*weights, resume=args.resume, training=not args.eval_only)

@@ -69,6 +69,9 @@ def log_valid_objects(
         names: the training sets, registered.
         is_object: tells whether an annotation is an object.
         key: where the ranges are set.
+
+    Raises:
+        InputError: no object counts at any scale.
     """
     if all(x.smallest == 0 and x.largest == math.inf for x in ranges):
         logger.warning(f"{key} leaves nothing out: each range is from 0 to infinity")
@@ -86,7 +89,14 @@ def log_valid_objects(
     at_each = {x.edge: int(n) for x, n in zip(ranges, counts.sum(axis=1))}
     words = ", ".join(f"{n} at {edge}" for edge, n in at_each.items())
     logger.info(f"{key}: of {len(sizes)} objects of the training set, these count: {words}")
-    if at_no_scale := int((~counts.any(axis=0)).sum()):
+    at_no_scale = int((~counts.any(axis=0)).sum())
+    if at_no_scale and at_no_scale == len(sizes):
+        raise InputError(
+            f"{key} is {[tuple(x) for x in ranges]}, by which none of the {len(sizes)} objects of "
+            f"{', '.join(names)} counts, expected ranges of their sizes, which are from "
+            f"{sizes.min():.0f} to {sizes.max():.0f} pixels of the file"
+        )
+    if at_no_scale:
         logger.warning(
             f"{at_no_scale} of {len(sizes)} objects of {', '.join(names)} are in no range of "
             f"{key}: they are trained on at no scale"

@@ -168,6 +168,9 @@ def _read(path: str) -> dict:
             if re.match(r"(<{7}|>{7})( |$)|={7}$", line):
                 reason = f"line {number}, {line!r}, is the mark of a merge that has a conflict"
                 raise _invalid(path, f"{reason}, expected one of both versions") from None
+            if wide := re.search(r"^[^#]*?([\uff01-\uff5e\u2018-\u201d])", line):
+                reason = f"line {number} has {wide[1]!r}, a sign of another keyboard"
+                raise _invalid(path, f"{reason}, expected that of YAML") from None
         raise _invalid(path, place(e)) from None
     except RecursionError:
         reason = "its lists or keys are nested too deeply, expected less than a hundred levels"

@@ -169,7 +169,9 @@ def test_nothing_to_vote_on():
     [
         ("ROUNDS", -1, "an integer from 0 to 100"),
         ("NMS_THRESH", 1.5, r"a number in \[0, 1\]"),
-        ("VOTE_THRESH", -0.5, r"a number in \[0, 1\]"),
+        ("VOTE_THRESH", -0.5, "a number above 0, of 1 at most"),
+        ("VOTE_THRESH", 0.0, "a number above 0, of 1 at most"),
+        ("NMS_THRESH", -0.5, r"a number in \[0, 1\]"),
     ],
 )
 def test_wrong_values_are_refused_when_the_model_is_built(key, value, expected):

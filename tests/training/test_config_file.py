@@ -572,3 +572,13 @@ def test_keys_of_the_first_version_are_renamed(tmp_path, caplog):
     (tmp_path / "a.yaml").write_text("MODEL: {WEIGHT: x.pth}\nVERSION: 1\n")
     assert load_config(str(tmp_path / "a.yaml")).MODEL.WEIGHTS == "x.pth"
     assert "a.yaml: VERSION is 1, and its keys are renamed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text", ["MODEL\uff1a\n  MASK_ON: True\n", 'SEED: 1\nOUTPUT_DIR: \u201cout"\n: x']
+)
+def test_signs_of_another_keyboard(tmp_path, text):
+    (tmp_path / "a.yaml").write_text(text + "\nVERSION: 2\n", encoding="utf-8")
+    message = r"a.yaml is no valid config: line \d has '.', a sign of another keyboard, expected"
+    with pytest.raises(InputError, match=message):
+        load_config(str(tmp_path / "a.yaml"))

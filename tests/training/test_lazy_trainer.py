@@ -134,13 +134,13 @@ def test_regions_to_ignore(tmp_path, voc):
 
 def test_valid_ranges(tmp_path, voc):
     opts = pairs(**TINY_R50, **voc)
-    opts.append("+train.valid_ranges=[[64,0,20]]")
+    opts.append("+train.valid_ranges=[[64,0,34]]")
     run = run_train_net(tmp_path, *opts, config=EXAMPLE)
     assert run.returncode == 0, run.stderr
     assert "train.valid_ranges: of 8 objects of the training set, these count: " in run.stdout
     assert "model.proposal_generator is IgnoreRPN in place of RPN" in run.stdout
     assert math.isfinite(logged(tmp_path)["total_loss"])
-    run = run_train_net(tmp_path, *opts[:-1], "+train.valid_ranges=[[48,0,20]]", config=EXAMPLE)
+    run = run_train_net(tmp_path, *opts[:-1], "+train.valid_ranges=[[48,0,34]]", config=EXAMPLE)
     expected = "train.valid_ranges has ranges for [48], expected one for each shortest edge in the"
     assert expected in run.stderr
 
@@ -297,6 +297,21 @@ def test_wrong_files_are_named(tmp_path, monkeypatch, content, message):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(InputError, match=message):
         load_lazy_config(str(tmp_path / "bad.py"))
+
+
+@pytest.mark.parametrize("key", ["model.roi_heads", "optimizer", "dataloader.train"])
+def test_a_comma_at_the_end_of_a_line(tmp_path, key):
+    lines = (
+        "from detectron2.config import LazyConfig",
+        f"cfg = LazyConfig.load({EXAMPLE!r})",
+        f"cfg.{key} = cfg.{key},",
+        "globals().update(cfg)",
+    )
+    (tmp_path / "a.py").write_text("\n".join(lines))
+    with pytest.raises(
+        InputError, match=rf"^{key} in .*a.py is a list, expected one .* a comma at"
+    ):
+        load_lazy_config(str(tmp_path / "a.py"))
 
 
 def test_an_optimizer_without_parameters(tmp_path):

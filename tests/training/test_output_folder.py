@@ -22,6 +22,7 @@ from ohem_d2.training.output_folder import (
     check_output_files,
     check_space,
     config_kept,
+    mend_metrics,
     tell_of_earlier_training,
 )
 
@@ -162,6 +163,25 @@ def test_the_folder_of_an_earlier_training(tmp_path, caplog):
     assert not caplog.text
     tell_of_earlier_training("KEY", str(tmp_path), resume=False)
     assert "an earlier training (model_final.pth is its last): files of the same" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "mended", "is_told"),
+    [
+        ('{"a": 1}\n{"b": 2}\n', '{"a": 1}\n{"b": 2}\n', False),
+        ('{"a": 1}\n{"b": 2, "c', '{"a": 1}\n', True),
+        ('{"a": 1}\n{"b": 2}', '{"a": 1}\n{"b": 2}\n', False),
+        ('{"a', "", True),
+        ("", "", False),
+    ],
+)
+def test_half_a_line_of_metrics(tmp_path, caplog, content, mended, is_told):
+    mend_metrics(tmp_path / "none")
+    file = tmp_path / "metrics.json"
+    file.write_text(content)
+    mend_metrics(tmp_path)
+    assert file.read_text() == mended
+    assert ("metrics.json ends in half a line" in caplog.text) == is_told
 
 
 def test_other_things_may_be_there(tmp_path):

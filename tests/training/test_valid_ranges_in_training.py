@@ -136,7 +136,9 @@ def test_a_training(images, tmp_path, caplog, generator, sampler):
     assert all(x.isfinite().all() for x in trainer.model.state_dict().values())
 
 
-def test_an_image_where_nothing_counts_is_trained_on(images, tmp_path):
+def test_an_image_where_nothing_counts_is_trained_on(images, tmp_path, monkeypatch):
+    # In all images it is refused.
+    monkeypatch.setattr("ohem_d2.training.ignore_regions.log_valid_objects", lambda *_: None)
     cfg = config(tmp_path, images, *MINING, *ONE, "((64, 1000, 2000),)")
     trainer = Trainer(cfg)
     x = next(iter(trainer.build_train_loader(cfg)))
@@ -151,8 +153,6 @@ def test_an_image_where_nothing_counts_is_trained_on(images, tmp_path):
     ("ranges", "warning"),
     [
         ("((64, 0, 25),)", "9 of 18 objects of .* are in no range of INPUT.VALID_RANGES: they are"),
-        ("((64, 0, 9),)", r"18 of 18 objects of .* are in no range of INPUT.VALID_RANGES"),
-        ("((64, 0, 9),)", r"INPUT.VALID_RANGES: no object of .* counts at \[64\]"),
         ("((64, 0, float('inf')),)", None),
     ],
 )
@@ -162,6 +162,16 @@ def test_warnings(images, tmp_path, caplog, ranges, warning):
     use_ignore_rpn(cfg)
     warning = warning or "leaves nothing out: each range is from 0 to infinity"
     assert any(re.search(warning, x.getMessage()) for x in caplog.records)
+
+
+def test_ranges_in_which_no_object_counts(images, tmp_path):
+    cfg = config(tmp_path, images, *MINING, *ONE, "((64, 0, 0.5),)")
+    message = (
+        r"^INPUT.VALID_RANGES is \[\(64, 0, 0.5\)\], by which none of the 18 objects of .* counts, "
+        r"expected ranges of their sizes, which are from \d+ to \d+ pixels of the file$"
+    )
+    with pytest.raises(InputError, match=message):
+        use_ignore_rpn(cfg)
 
 
 def test_a_warning_if_it_is_evaluated_at_one_scale(images, tmp_path, caplog):
@@ -284,9 +294,12 @@ def test_python_configs(images):
     ("given", "message"),
     [
         ({"ranges": 5}, "VALID_RANGES is 5, expected a list of"),
-        ({"ranges": [[48, 0, 5]], "heads": StandardROIHeads}, "train.valid_ranges is set, but mod"),
         (
-            {"ranges": [[48, 0, 5]], "mapper": OwnMapper},
+            {"ranges": [[48, 0, 25]], "heads": StandardROIHeads},
+            "train.valid_ranges is set, but mod",
+        ),
+        (
+            {"ranges": [[48, 0, 25]], "mapper": OwnMapper},
             "is OwnMapper, which knows no train.valid_ranges",
         ),
     ],
