@@ -103,7 +103,8 @@ examples:
         check_interfaces(os.environ, args.num_gpus * args.num_machines)
         check_processes(args.num_gpus, args.num_machines, args.machine_rank)
         given = args.dist_url != parser.get_default("dist_url")
-        check_dist_url(args.dist_url if given else None, args.num_gpus, args.num_machines)
+        url = args.dist_url if given else None
+        check_dist_url(url, args.num_gpus, args.num_machines, args.machine_rank)
     except InputError as e:
         sys.exit(f"error: {e}")
     errors = multiprocessing.get_context("spawn").SimpleQueue()  # as launch starts processes

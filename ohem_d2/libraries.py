@@ -54,6 +54,12 @@ def _of_python(error: Exception) -> list[str]:
 
 def _import() -> None:
     try:
+        os.getcwd()
+    except OSError:  # of which torch dies
+        raise SystemExit(
+            "error: the current folder is not there any more, expected one that is: change to it"
+        ) from None
+    try:
         for name in _FIRST:
             importlib.import_module(name)
     except Exception as e:

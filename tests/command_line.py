@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cv2
 import torch
-from detectron2.utils.logger import setup_logger
+from detectron2.utils.logger import _cached_log_stream, setup_logger
 
 from ohem_d2 import cli
 
@@ -68,6 +68,7 @@ def run_here(folder, command, args, said):
     for number, stream in enumerate((sys.stdout, sys.stderr), 1):  # of C code and children as well
         os.dup2(stream.fileno(), number)
     setup_logger.cache_clear()
+    _cached_log_stream.cache_clear()  # of a file by its name, which is that of another folder
     for name in (None, "detectron2", "fvcore", "ohem_d2"):  # which may log to pytest
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True

@@ -97,3 +97,14 @@ def test_one_line_wherever_it_is_imported(command):
     assert ended.returncode == 1
     (line,) = (x for x in ended.stderr.splitlines() if "cpp_extension" not in x)
     assert line.startswith("error: DETECTRON2_ENV_MODULE is 'my_cluster_env', which ")
+
+
+def test_a_current_folder_that_is_gone(tmp_path):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    code = f"import os; os.rmdir({str(folder)!r}); import ohem_d2"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment,
+                         capture_output=True, text=True)  # fmt: skip
+    assert run.returncode == 1
+    assert run.stderr.startswith("error: the current folder is not there any more, expected one")

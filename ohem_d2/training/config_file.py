@@ -212,6 +212,11 @@ def _merge_settings(cfg: CfgNode, opts: list[str]) -> None:
     known = set(all_keys(cfg))
     check_no_file(opts)
     for i, opt in enumerate(opts[::2]):
+        if opt == BASE_KEY:
+            raise InputError(
+                f"{BASE_KEY} is among the settings, expected it in a config file alone: it names "
+                "the file that this one is based on"
+            )
         if opt.startswith("--"):
             raise InputError(f"{opt} comes after the settings, expected it before them")
         if unicodedata.category(opt[:1] or "x") == "Pd" and opt[0] != "-":

@@ -166,11 +166,22 @@ def _run_file(config_file: str) -> DictConfig:
                   if x.filename == config_file]  # fmt: skip
         kind = "" if isinstance(e, InputError) else f"{type(e).__name__}: "
         error: BaseException = e
+        last = traceback.extract_tb(e.__traceback__)[-1]
+        if isinstance(e, AttributeError) and last.name == "__getattr__" and str(e).isidentifier():
+            kind, error = "", AttributeError(_of_other_form(str(e)))
         if isinstance(e, SystemExit):
             error = SystemExit(f"{e}, expected a config that does not end the program")
         raise InputError(
             f"{config_file} is no valid config: {''.join(places[-1:])}{kind}{error}"
         ) from e
+
+
+def _of_other_form(name: str) -> str:
+    """What is said of a name that a YAML config lacks, where a Python config asks for it."""
+    return (
+        f"there is no {name!r} in a YAML config, expected a Python config to build on, such as one "
+        "of Detectron2's model zoo that ends with .py"
+    )
 
 
 def _wrong_syntax(config_file: str, error: SyntaxError) -> InputError:

@@ -1,5 +1,6 @@
 """The processes of a run: how many there are, who starts them, and where they meet."""
 
+import errno
 import os
 import re
 import socket
@@ -107,7 +108,9 @@ def check_interfaces(environment: Mapping[str, str], num_processes: int) -> None
                 )
 
 
-def check_dist_url(url: str | None, num_gpus: int, num_machines: int) -> None:
+def check_dist_url(
+    url: str | None, num_gpus: int, num_machines: int, machine_rank: int = 0
+) -> None:
     """
     Make sure that processes can meet at an address: they wait half an hour for each other.
 
@@ -115,6 +118,7 @@ def check_dist_url(url: str | None, num_gpus: int, num_machines: int) -> None:
         url: as on the command line; None if it is not there.
         num_gpus: how many processes each machine has.
         num_machines: how many machines there are.
+        machine_rank: the number of this one, the first of which listens.
 
     Raises:
         InputError: they cannot.
@@ -130,6 +134,13 @@ def check_dist_url(url: str | None, num_gpus: int, num_machines: int) -> None:
     port = re.match(r"tcp://.+:(\d+)", url)
     if port and int(port[1]) > _MOST_PORT:
         raise InputError(f"--dist-url is {url!r}, expected a port of 0 to {_MOST_PORT}")
+    address = re.match(r"tcp://\[?([^/]+?)\]?:(\d+)", url)
+    listens = machine_rank == 0 and num_gpus * num_machines > 1
+    if address and listens and _is_in_use(address[1], int(address[2])):
+        raise InputError(
+            f"--dist-url is {url!r}, a port that another program uses, such as another training: "
+            "expected a free one, or 'auto'"
+        )
     if url.startswith("env://") and num_gpus * num_machines > 1:
         missing = [x for x in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(x)]
         if missing:
@@ -142,3 +153,15 @@ def check_dist_url(url: str | None, num_gpus: int, num_machines: int) -> None:
                 f"MASTER_PORT is {number!r} in the environment, expected a port of 0 to "
                 f"{_MOST_PORT}"
             )
+
+
+def _is_in_use(host: str, port: int) -> bool:
+    """Whether another program listens at a port of this machine."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind((host, port))
+        except OSError as e:
+            return e.errno == errno.EADDRINUSE
+    return False

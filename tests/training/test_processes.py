@@ -38,6 +38,16 @@ def test_a_port_in_the_environment_that_is_none(monkeypatch, port):
         check_dist_url("env://", 8, 2)
 
 
+def test_a_port_that_is_in_use():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        url = f"tcp://127.0.0.1:{other.getsockname()[1]}"
+        check_dist_url(url, 1, 1)  # alone, nobody is met
+        check_dist_url(url, 2, 2, machine_rank=1)
+        with pytest.raises(InputError, match=f"^--dist-url is '{url}', a port that another progr"):
+            check_dist_url(url, 2, 1)
+    check_dist_url(url, 2, 1)
+
+
 def test_network_interfaces_that_are_not_here(monkeypatch):
     monkeypatch.setattr(socket, "if_nameindex", lambda: [(1, "lo"), (2, "eth0")])
     gloo, nccl = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
