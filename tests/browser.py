@@ -27,7 +27,6 @@ def opened(page: Path, profile: Path) -> Iterator:
     """Open a page from disk; skip the test where there is no Chromium, or no driver for it."""
     webdriver = pytest.importorskip("selenium.webdriver")
     from selenium.webdriver.chrome.service import Service
-    from selenium.webdriver.support.ui import WebDriverWait
 
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not browser or not driver:
@@ -39,13 +38,21 @@ def opened(page: Path, profile: Path) -> Iterator:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     chrome = webdriver.Chrome(options=options, service=Service(driver))
     try:
-        chrome.get(page.as_uri())
-        # It may come back earlier.
-        is_loaded = "return document.readyState === 'complete'"
-        WebDriverWait(chrome, 60).until(lambda _: chrome.execute_script(is_loaded))
+        load(chrome, page.as_uri())
         yield chrome
     finally:
         chrome.quit()
+
+
+def load(chrome, address: str) -> None:
+    """Open a page, or open it again, and wait until all of its scripts ran: on a busy machine the
+    driver comes back between two of them, or still in the page that is left."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    chrome.execute_script("window.isLeft = true")
+    chrome.get(address)
+    is_loaded = "return !window.isLeft && document.readyState === 'complete'"
+    WebDriverWait(chrome, 60).until(lambda _: chrome.execute_script(is_loaded))
 
 
 def requested(chrome) -> set[str]:

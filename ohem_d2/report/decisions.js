@@ -170,12 +170,14 @@ function recall() {
     isKept = false;
   }
   say("");
+  let kept = [];
   try {
-    const kept = text === null ? [] : parse(text);
-    refresh(replace([...decisionsIn.values()].flat(), kept));
+    if (text !== null) kept = parse(text);
   } catch (error) {
     say("", `What the browser kept of this data set cannot be read: ${error.message}.`);
+    return;
   }
+  refresh(replace([...decisionsIn.values()].flat(), kept));
 }
 
 function load(name, text) {

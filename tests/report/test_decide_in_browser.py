@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import cv2
 import numpy as np
 import pytest
-from browser import opened, requested
+from browser import load, opened, requested
 from deciding import Page
 from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
@@ -320,7 +320,7 @@ def test_a_newer_report_shows_the_decisions(write, open_page):
         page.keys("jariku")  # of which the last is undone
         assert page.verdicts() == ["accept", "accept", "reject", ""]
         before = page.saved()["decisions"]
-        page.chrome.refresh()
+        load(page.chrome, page.chrome.current_url)
         page.to_label_errors()
         assert page.verdicts() == ["accept", "accept", "reject", ""]
         assert page.saved()["decisions"] == before
@@ -395,7 +395,7 @@ def test_a_file_that_is_no_such_file_is_refused(page, tmp_path, change, problem)
 def test_another_window_of_the_same_data_shows_what_is_decided(page):
     first, address = page.chrome.current_window_handle, page.chrome.current_url
     page.chrome.switch_to.new_window("tab")
-    page.chrome.get(address)
+    load(page.chrome, address)
     page.to_label_errors()
     page.keys("ar")
     page.chrome.switch_to.window(first)
