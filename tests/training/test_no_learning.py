@@ -128,6 +128,22 @@ def test_zeros_of_a_one_stage_model(caplog, ohem, words):
 
 
 @pytest.mark.parametrize(
+    ("opts", "warns"),
+    [
+        ([], True),
+        (["model._target_=ohem_d2.OHEMFCOS"], False),
+        (["model._target_=ohem_d2.OHEMFCOS", "+model.ohem={focal_loss:true}"], True),
+    ],
+)
+def test_the_focal_loss_is_read_where_it_is_the_loss(caplog, opts, warns):
+    opts = [*opts, "model.focal_loss_alpha=0.0"]
+    cfg = LazyConfig.apply_overrides(LazyConfig.load(FCOS), opts)
+    caplog.clear()
+    warn_of_no_learning(cfg)
+    assert ("model.focal_loss_alpha is 0.0" in caplog.text) == warns
+
+
+@pytest.mark.parametrize(
     ("opts", "words"),
     [
         ([], "MODEL.BACKBONE.FREEZE_AT is 2, but MODEL.WEIGHTS is empty: "),
