@@ -80,11 +80,8 @@ def _study(setting: Setting) -> dict:
 
 def curves(setting: Setting, variant: str) -> dict[int, list[dict]]:
     """The points of each run, by seed; none if the variant was not run with three seeds."""
-    runs = [
-        x for x in _study(setting)["runs"] if (x["data"], x["variant"]) == (setting.data, variant)
-    ]
-    by_seed = {x["seed"]: x["points"] for x in sorted(runs, key=lambda x: x["seed"])}
-    return by_seed if len(by_seed) == 3 else {}
+    by_seed = points_of(f"accuracy/{setting.folder}", setting.data, variant)
+    return dict(sorted(by_seed.items())) if len(by_seed) == 3 else {}
 
 
 def last_aps(folder: str, metric: str = "AP") -> dict[tuple[str, str], dict[int, float]]:
@@ -94,6 +91,12 @@ def last_aps(folder: str, metric: str = "AP") -> dict[tuple[str, str], dict[int,
         of_way = last.setdefault((run["data"], run["variant"]), {})
         of_way[run["seed"]] = run["points"][-1][metric]
     return last
+
+
+def points_of(folder: str, data: str, variant: str) -> dict[int, list[dict]]:
+    """The learning curve of each run, by seed."""
+    runs = stored.content(f"{folder}/results.json")["runs"]
+    return {x["seed"]: x["points"] for x in runs if (x["data"], x["variant"]) == (data, variant)}
 
 
 def gains(folder: str, data: str, variant: str) -> list[float]:
@@ -144,39 +147,6 @@ def mean_of(differences: Sequence[float]) -> str:
 
 def _title(variant: str) -> str:
     return VARIANTS[variant][0]
-
-
-def readme_results() -> str:
-    """A few settings, in lines short enough for README.md."""
-    rows = {
-        "look-alikes, from scratch": SCRATCH_LOOK_ALIKES,
-        "look-alikes": LOOK_ALIKES,
-        "no look-alikes, 1000 steps": SHORT_PLAIN,
-        "a fifth of the labels swapped": LABELS_SWAPPED,
-        "a fifth of the labels missing": LABELS_MISSING,
-        "blood cells, many unlabelled": CELLS,
-    }
-    photographs = ("accuracy/photographs", "bccd")
-    return table(
-        ["data", "1:3", "**default**", "the paper's rule"],
-        [
-            *(
-                [
-                    words,
-                    f"{mean(values(setting, SAMPLING)):.1f}",
-                    with_each(ahead(setting, DEFAULT), bold=True),
-                    with_each(ahead(setting, PAPER)),
-                ]
-                for words, setting in rows.items()
-            ),
-            [
-                "the same, ImageNet weights",
-                f"{mean(last_aps(photographs[0])[photographs[1], SAMPLING].values()):.1f}",
-                with_each(gains(*photographs, DEFAULT), bold=True),
-                with_each(gains(*photographs, PAPER)),
-            ],
-        ],
-    )
 
 
 def settings() -> str:
@@ -330,7 +300,6 @@ def goals() -> str:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
-    "readme-results": readme_results,
     "settings": settings,
     "metrics": metrics,
     "classes-of-cells": classes_of_cells,
