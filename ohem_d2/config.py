@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from detectron2.config import CfgNode
 
@@ -251,19 +251,6 @@ class IgnoreRegionsOptions:
                 )
 
 
-class ValidRange(NamedTuple):
-    """
-    Which objects count at a scale: an entry of ``INPUT.VALID_RANGES``, or in a Python config of
-    ``train.valid_ranges``. See `ohem_d2.modeling.valid_ranges`.
-    """
-
-    # The scale: the shortest edge that an image is resized to.
-    edge: int
-    # The square root of an area, in pixels of the file.
-    smallest: float
-    largest: float
-
-
 MiningOptions = OHEMOptions | OHEMRPNOptions | OHEMDenseOptions
 
 
@@ -423,69 +410,6 @@ def ignore_regions_options(cfg: CfgNode | None) -> IgnoreRegionsOptions:
     """
     node = {} if cfg is None else cfg.INPUT.get("IGNORE_REGIONS", {})
     return options_by_name(IgnoreRegionsOptions, node, of_config="INPUT.IGNORE_REGIONS.")
-
-
-def valid_ranges(cfg: CfgNode) -> tuple[ValidRange, ...]:
-    """
-    The valid ranges of a config.
-
-    Raises:
-        InputError: see `as_valid_ranges`.
-    """
-    return as_valid_ranges(cfg.INPUT.get("VALID_RANGES", ()))
-
-
-def as_valid_ranges(given: Any) -> tuple[ValidRange, ...]:
-    """
-    Read valid ranges: of each scale, its shortest edge, the smallest size and the largest one.
-
-    Raises:
-        InputError: they are none, or a scale has more than one.
-    """
-    if isinstance(given, str) or not isinstance(given, Sequence):
-        raise _no_ranges(given)
-    for x in given:
-        if isinstance(x, str) or not isinstance(x, Sequence) or len(x) != 3:
-            raise _no_ranges(given)
-        edge, smallest, largest = x
-        has_sizes = is_number(smallest) and (is_number(largest) or largest == math.inf)
-        if type(edge) is not int or edge < 1 or not has_sizes or not 0 <= smallest < largest:
-            raise _no_ranges(given)
-    ranges = tuple(ValidRange(*x) for x in given)
-    if len({x.edge for x in ranges}) < len(ranges):
-        raise _no_ranges(given)
-    return ranges
-
-
-def _no_ranges(given: Any) -> InputError:
-    return InputError(
-        f"INPUT.VALID_RANGES is {shown(given)}, expected a list of (shortest edge, smallest, "
-        "largest), such as (800, 40, 160), each edge once, and each smallest size less than the "
-        "largest"
-    )
-
-
-def ranges_of_scales(
-    ranges: Sequence[ValidRange], edges: Sequence[int], key: str
-) -> tuple[ValidRange, ...]:
-    """
-    The valid ranges of some scales; none if there are no ranges at all.
-
-    Args:
-        ranges: those of a config.
-        edges: the shortest edges that images are resized to.
-        key: where these are set.
-
-    Raises:
-        InputError: a scale has no range.
-    """
-    known = {x.edge for x in ranges}
-    if ranges and not known.issuperset(edges):
-        raise InputError(
-            f"INPUT.VALID_RANGES has ranges for {sorted(known)}, expected one for each shortest "
-            f"edge in {key}, {sorted(set(edges))}"
-        )
-    return tuple(x for x in ranges if x.edge in edges)
 
 
 def options_by_name(

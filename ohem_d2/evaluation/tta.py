@@ -7,9 +7,9 @@ from detectron2.modeling import DatasetMapperTTA, GeneralizedRCNNWithTTA
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
-from ..config import box_voting_options, ranges_of_scales, valid_ranges
+from ..config import box_voting_options
 from ..modeling.box_voting import vote
-from ..modeling.valid_ranges import are_valid, sizes_at
+from ..modeling.valid_ranges import are_valid, ranges_of_scales, sizes_at, valid_ranges
 
 
 class TTA(GeneralizedRCNNWithTTA):

@@ -7,17 +7,32 @@ Detection - SNIP, CVPR 2018.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.structures import Boxes, RotatedBoxes, pairwise_iou, pairwise_iou_rotated
 from fvcore.transforms.transform import Transform
 from torch import Tensor
 
-from ..config import ValidRange
+from ..config import is_number
+from ..errors import InputError, shown
 
 # What overlaps an invalid object by a higher IoU is no background.
 _NEAR = 0.3
+
+
+class ValidRange(NamedTuple):
+    """
+    Which objects count at a scale: an entry of ``INPUT.VALID_RANGES``, or in a Python config of
+    ``train.valid_ranges``.
+    """
+
+    # The scale: the shortest edge that an image is resized to.
+    edge: int
+    # The square root of an area, in pixels of the file.
+    smallest: float
+    largest: float
 
 
 class ValidSizes(NamedTuple):
@@ -28,6 +43,69 @@ class ValidSizes(NamedTuple):
     largest: float
     # (G, 4): those of other sizes.
     invalid_objects: Boxes | RotatedBoxes
+
+
+def valid_ranges(cfg: CfgNode) -> tuple[ValidRange, ...]:
+    """
+    The valid ranges of a config.
+
+    Raises:
+        InputError: see `as_valid_ranges`.
+    """
+    return as_valid_ranges(cfg.INPUT.get("VALID_RANGES", ()))
+
+
+def as_valid_ranges(given: Any) -> tuple[ValidRange, ...]:
+    """
+    Read valid ranges: of each scale, its shortest edge, the smallest size and the largest one.
+
+    Raises:
+        InputError: they are none, or a scale has more than one.
+    """
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise _no_ranges(given)
+    for x in given:
+        if isinstance(x, str) or not isinstance(x, Sequence) or len(x) != 3:
+            raise _no_ranges(given)
+        edge, smallest, largest = x
+        has_sizes = is_number(smallest) and (is_number(largest) or largest == math.inf)
+        if type(edge) is not int or edge < 1 or not has_sizes or not 0 <= smallest < largest:
+            raise _no_ranges(given)
+    ranges = tuple(ValidRange(*x) for x in given)
+    if len({x.edge for x in ranges}) < len(ranges):
+        raise _no_ranges(given)
+    return ranges
+
+
+def _no_ranges(given: Any) -> InputError:
+    return InputError(
+        f"INPUT.VALID_RANGES is {shown(given)}, expected a list of (shortest edge, smallest, "
+        "largest), such as (800, 40, 160), each edge once, and each smallest size less than the "
+        "largest"
+    )
+
+
+def ranges_of_scales(
+    ranges: Sequence[ValidRange], edges: Sequence[int], key: str
+) -> tuple[ValidRange, ...]:
+    """
+    The valid ranges of some scales; none if there are no ranges at all.
+
+    Args:
+        ranges: those of a config.
+        edges: the shortest edges that images are resized to.
+        key: where these are set.
+
+    Raises:
+        InputError: a scale has no range.
+    """
+    known = {x.edge for x in ranges}
+    if ranges and not known.issuperset(edges):
+        raise InputError(
+            f"INPUT.VALID_RANGES has ranges for {sorted(known)}, expected one for each shortest "
+            f"edge in {key}, {sorted(set(edges))}"
+        )
+    return tuple(x for x in ranges if x.edge in edges)
 
 
 def sizes_at(

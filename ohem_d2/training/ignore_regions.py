@@ -20,18 +20,22 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..config import (
     IgnoreRegionsOptions,
-    as_valid_ranges,
     ignore_regions_options,
     options_by_name,
-    ranges_of_scales,
-    valid_ranges,
 )
 from ..errors import InputError
 from ..modeling.ignore_regions import GroundTruth
 from ..modeling.ignore_rpn import COUNTERPARTS, IgnoreRegionsMixin
 from ..modeling.mixin import OHEMMixin
 from ..modeling.ohem_dense import OHEMDenseMixin
-from ..modeling.valid_ranges import ValidSizes, are_valid, sizes_at
+from ..modeling.valid_ranges import (
+    ValidSizes,
+    are_valid,
+    as_valid_ranges,
+    ranges_of_scales,
+    sizes_at,
+    valid_ranges,
+)
 from .key_rules import extends
 from .valid_ranges import lazy_valid_ranges, log_valid_objects
 

@@ -10,9 +10,9 @@ from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
 from omegaconf import DictConfig, OmegaConf
 
-from ..config import ValidRange, as_valid_ranges, ranges_of_scales, valid_ranges
 from ..data.boxes import corners
 from ..errors import InputError
+from ..modeling.valid_ranges import ValidRange, as_valid_ranges, ranges_of_scales, valid_ranges
 
 logger = logging.getLogger(__name__)
 

@@ -22,11 +22,10 @@ from small_heads import FAMILIES, SHAPES, SIZE, make_batch, make_heads, rotated,
 from small_models import SHRINK_OPTS, ZOO, build_from, make_inputs
 
 from ohem_d2 import GroundTruth, add_ohem_config
-from ohem_d2.config import ValidRange
 from ohem_d2.errors import InputError
 from ohem_d2.evaluation.tta import TTA
 from ohem_d2.modeling.ignore_regions import outside_regions, valid_of
-from ohem_d2.modeling.valid_ranges import ValidSizes, are_near, are_valid, sizes_at
+from ohem_d2.modeling.valid_ranges import ValidRange, ValidSizes, are_near, are_valid, sizes_at
 from ohem_d2.training.config_file import load_config
 
 SIZES = [(4, 40), (0, 20), (3, 30)]

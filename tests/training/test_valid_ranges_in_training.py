@@ -23,8 +23,8 @@ from omegaconf import OmegaConf
 from small_training import assert_same, config, register_images, train, weights
 
 from ohem_d2 import GroundTruth, IgnoreMapper, IgnoreRPN, OHEMROIHeads
-from ohem_d2.config import as_valid_ranges, valid_ranges
 from ohem_d2.errors import InputError
+from ohem_d2.modeling.valid_ranges import as_valid_ranges, valid_ranges
 from ohem_d2.report.hard_examples import build_mapper
 from ohem_d2.training.config_file import CONFIGS, load_config
 from ohem_d2.training.ignore_regions import use_ignore_regions_lazily, use_ignore_rpn
