@@ -70,9 +70,10 @@ class WholeCheckpointer(SafeCheckpointer):
             if (cause := next(causes, None)) is None:
                 raise
             file = os.path.join(self.save_dir, f"{name}.pth")
-            raise InputError(
-                f"{file} cannot be written ({cause.strerror}). Checkpoints of before are kept"
-            ) from e
+            of_before = "There are no checkpoints of before"
+            if has_checkpoints(self.save_dir):
+                of_before = "Checkpoints of before are kept"
+            raise InputError(f"{file} cannot be written ({cause.strerror}). {of_before}") from e
 
     def has_checkpoint(self) -> bool:
         """Whether there is something to resume from."""

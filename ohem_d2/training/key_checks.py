@@ -432,7 +432,7 @@ def is_unused(cfg: CfgNode | DictConfig, key: str) -> bool:
 
 
 # What a run uses of a Python config.
-_LAZY_ROOTS = ("dataloader", "lr_multiplier", "model", "optimizer", "train")
+LAZY_ROOTS = ("dataloader", "lr_multiplier", "model", "optimizer", "train")
 
 
 def lazy_interpolations(cfg: DictConfig | ListConfig, above: str = "") -> Iterator[str]:
@@ -447,7 +447,7 @@ def lazy_interpolations(cfg: DictConfig | ListConfig, above: str = "") -> Iterat
 
 def _lazy_leaves(cfg: DictConfig, above: str = "") -> Iterator[tuple[str, Any]]:
     for name in map(str, cfg):
-        if not above and name not in _LAZY_ROOTS:
+        if not above and name not in LAZY_ROOTS:
             continue  # what a config is made of, not what is used of it
         key = f"{above}{name}"
         if OmegaConf.is_interpolation(cfg, name) or OmegaConf.is_missing(cfg, name):

@@ -20,6 +20,7 @@ from .interpolations import check_interpolations
 from .key_checks import all_keys, check_lazy_keys
 from .lazy_arguments import check_arguments
 from .lazy_data import data_sets_of
+from .lazy_names import check_added_names
 from .lazy_targets import check_targets
 from .nearest_keys import hint
 from .part_rules import check_parts
@@ -100,6 +101,7 @@ def load_lazy_config(
         _check_single(cfg, config_file)
         _override(cfg, config_file, list(opts))
         check_interpolations(cfg, config_file)
+        check_added_names(cfg, config_file, opts)
         if isinstance(device := OmegaConf.select(cfg, "train.device"), str):
             cfg.train.device = usable_device("train.device", device)
         check_lazy_keys(cfg, training)

@@ -77,6 +77,7 @@ from .lazy_data import (
     register_lazy_datasets,
     unreadable_images,
 )
+from .lazy_names import warn_of_unread_names
 from .lazy_shapes import check_shapes
 from .lazy_targets import make
 from .limits import warn_of_limits
@@ -136,6 +137,7 @@ def _run(
     check_units(cfg, training=not args.eval_only)
     warn_of_limits(cfg, training=not args.eval_only)
     warn_of_repeated_settings(args.opts, is_yaml=False)
+    warn_of_unread_names(cfg, args.config_file)
     if not args.eval_only:
         amp = cfg.train.amp
         amp.enabled = usable_amp("train.amp.enabled", amp.enabled, cfg.train.device)
@@ -227,7 +229,7 @@ def _run(
     check_outputs_once(model, part_outputs.LAZY_KEYS)
     with named_settings(*settings):
         trainer, checkpointer = build_trainer(cfg, model)
-    check_space("train.output_dir", output_dir, model)
+    check_space("train.output_dir", output_dir, model, trainer.optimizer)
     rate = OmegaConf.select(cfg, "optimizer.lr")
     watch_for_divergence(trainer, "optimizer.lr", rate)
     name_first_step(trainer, named_settings(*settings, verb="trained"))

@@ -3,19 +3,25 @@
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import yaml
 from detectron2.utils import comm
 from fvcore.common.config import BASE_KEY
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ..errors import InputError
 from ..files import locked, write_whole
 from ..paths import wrong_output
 from .checkpoint import has_checkpoints
+
+try:
+    import resource
+except ImportError:  # which Unix has alone
+    resource = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -132,27 +138,52 @@ def check_not_in_the_way(
                 )
 
 
-def check_space(key: str, folder: str | Path, model: nn.Module) -> None:
+def check_space(
+    key: str, folder: str | Path, model: nn.Module, optimizer: Optimizer | None = None
+) -> None:
     """
-    Make sure that a checkpoint of a model fits into a folder, as far as its system tells. Call this
-    in all processes.
+    Make sure that a checkpoint of a model fits into a folder and into a file, as far as its system
+    tells. Call this in all processes.
 
     Args:
         key: what names the folder.
         folder: it is there, at least on the main process.
         model: its weights are what a checkpoint has at least.
+        optimizer: where it has a momentum, a checkpoint has as many numbers again for all weights
+            that are trained.
 
     Raises:
         InputError: it does not.
     """
-    needed = sum(x.numel() * x.element_size() for x in model.state_dict().values())
+    needed, of_what = _bytes_of(model.state_dict().values()), "weights"
+    settings = {} if optimizer is None else optimizer.defaults
+    if optimizer is not None and (settings.get("momentum") or "betas" in settings):
+        needed += _bytes_of(x for group in optimizer.param_groups for x in group["params"])
+        of_what += " and the momentum"
     free = shutil.disk_usage(folder).free if comm.is_main_process() else needed
-    free = comm.all_gather(free)[0]  # of the main process, which writes it
+    free, most = comm.all_gather((free, _largest_file()))[0]  # of the main process, which writes it
+    expected = f"{needed / 1e6:.1f} MB or more: the {of_what} of a checkpoint"
     if free < needed:
         raise InputError(
-            f"{key} is {str(folder)!r}, where {free / 1e6:.1f} MB are free, expected "
-            f"{needed / 1e6:.1f} MB or more: the weights of a checkpoint"
+            f"{key} is {str(folder)!r}, where {free / 1e6:.1f} MB are free, expected {expected}"
         )
+    if most is not None and most < needed:
+        raise InputError(
+            f"{key} is {str(folder)!r}, where this process may write files of {most / 1e6:.1f} MB "
+            f"at most (ulimit -f), expected {expected}"
+        )
+
+
+def _bytes_of(tensors: Iterable[Tensor]) -> int:
+    return sum(x.numel() * x.element_size() for x in tensors)
+
+
+def _largest_file() -> int | None:
+    """The size of the largest file that this process may write, in bytes; None: any."""
+    if resource is None:
+        return None
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return None if most == resource.RLIM_INFINITY else most
 
 
 def mend_metrics(folder: str | Path) -> None:

@@ -328,7 +328,7 @@ def _run(args, cfg: CfgNode, begin: Callable[[], None]) -> dict | None:
 
     with named_settings(*settings):
         trainer = Trainer(cfg)
-    check_space("OUTPUT_DIR", cfg.OUTPUT_DIR, trainer.model)
+    check_space("OUTPUT_DIR", cfg.OUTPUT_DIR, trainer.model, trainer._trainer.optimizer)
     warn_without_choice(trainer.model, KEYS)
     warn_of_unread_options(
         trainer.model,

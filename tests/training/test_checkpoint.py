@@ -207,3 +207,10 @@ def test_a_full_disk(tmp_path):
     assert [x.name for x in tmp_path.glob("*.pth*")] == ["old.pth"]
     assert (tmp_path / "old.pth").read_bytes() == before
     assert (tmp_path / "last_checkpoint").read_text() == "old.pth"
+
+
+def test_a_full_disk_from_the_start(tmp_path):
+    checkpointer = WholeCheckpointer(nn.Linear(500, 500), str(tmp_path))
+    message = r"new\.pth cannot be written \(File too large\). There are no checkpoints of before$"
+    with small_files(1000), pytest.raises(InputError, match=message):
+        checkpointer.save("new")

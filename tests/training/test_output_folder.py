@@ -11,6 +11,7 @@ import torch
 from command_line import ROOT
 from detectron2.config import LazyConfig, get_cfg
 from detectron2.engine import default_argument_parser
+from full_disk import small_files
 from locks import held
 from small_data import write_voc
 from torch import nn
@@ -197,6 +198,33 @@ def test_a_checkpoint_has_to_fit(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_900_000))
     with pytest.raises(
         InputError, match=r"^KEY is '.*', where 1.9 MB are free, expected 2.0 MB or"
+    ):
+        check_space("KEY", tmp_path, model)
+
+
+def test_a_checkpoint_has_its_momentum(tmp_path, monkeypatch):
+    model = nn.Linear(1000, 500, bias=False)  # of 2 MB
+    plain, *others = (
+        torch.optim.SGD(model.parameters(), 0.1),
+        torch.optim.SGD(model.parameters(), 0.1, momentum=0.9),
+        torch.optim.AdamW(model.parameters()),
+    )
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=3_900_000))
+    check_space("KEY", tmp_path, model, plain)
+    for optimizer in others:
+        with pytest.raises(InputError, match="expected 4.0 MB or more: the weights and the mom"):
+            check_space("KEY", tmp_path, model, optimizer)
+
+
+def test_a_checkpoint_has_to_fit_into_a_file(tmp_path):
+    model = nn.Linear(1000, 500, bias=False)  # of 2 MB
+    with small_files(2_000_000):
+        check_space("KEY", tmp_path, model)
+    with (
+        small_files(1_900_000),
+        pytest.raises(
+            InputError, match=r"may write files of 1.9 MB at most \(ulimit -f\), expected"
+        ),
     ):
         check_space("KEY", tmp_path, model)
 
