@@ -41,8 +41,11 @@ def check_weights(key: str, weights: str, output_dir: str, resume: bool, trainin
     if not weights:
         if training:
             return
+        to_resume = ""
+        if resume:
+            to_resume = f"--resume: there is no checkpoint in {output_dir!r}, and "
         raise InputError(
-            f"{key} is empty, expected a trained checkpoint, such as "
+            f"{to_resume}{key} is empty, expected a trained checkpoint, such as "
             f"{os.path.join(output_dir, 'model_final.pth')} after a training"
         )
     # Detectron2 takes settings from behind a question mark.
@@ -132,6 +135,10 @@ def missing_file(path: str) -> str | None:
     except KeyError as e:  # of Detectron2's catalog
         return f"names {e}, which is not known there"
     except Exception as e:  # whatever a download can die of
+        if (cache := os.environ.get("FVCORE_CACHE")) and (reason := wrong_folder(Path(cache))):
+            return (
+                f"cannot be fetched: FVCORE_CACHE is {cache!r}, which {reason}, expected a folder"
+            )
         return f"cannot be fetched ({type(e).__name__}: {e})"
 
 

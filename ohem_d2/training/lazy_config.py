@@ -1,9 +1,11 @@
 """Loading Detectron2's Python configs (LazyConfig), and the settings that change them."""
 
 import ast
+import inspect
 import os
 import re
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +29,7 @@ from .part_rules import check_parts
 from .yaml_files import check_no_other_file
 
 _MISSING = object()
+_OFTEN = 10  # times that a config is not loaded by others, unless they load each other
 # The project's nodes in a YAML config, and where they are in a Python config.
 _NODES_OF_YAML = {
     "MODEL.ROI_HEADS.OHEM": "model.roi_heads.ohem",
@@ -171,11 +174,21 @@ def _run_file(config_file: str) -> DictConfig:
         last = traceback.extract_tb(e.__traceback__)[-1]
         if isinstance(e, AttributeError) and last.name == "__getattr__" and str(e).isidentifier():
             kind, error = "", AttributeError(_of_other_form(str(e)))
+        if isinstance(e, RecursionError) and (files := _in_a_circle(e)):
+            kind, error = "", RecursionError(f"configs import each other: {', '.join(files)}")
         if isinstance(e, SystemExit):
             error = SystemExit(f"{e}, expected a config that does not end the program")
         raise InputError(
             f"{config_file} is no valid config: {''.join(places[-1:])}{kind}{error}"
         ) from e
+
+
+def _in_a_circle(error: RecursionError) -> list[str]:
+    """The configs that Detectron2 has loaded for each other without end, if it has."""
+    files = [x.filename for x in traceback.extract_tb(error.__traceback__)]
+    loader = inspect.getfile(LazyConfig)
+    loaded = [file for file, by in zip(files[1:], files) if by == loader != file]
+    return [file for file, times in Counter(loaded).items() if times > _OFTEN]
 
 
 def _of_other_form(name: str) -> str:

@@ -94,6 +94,7 @@ from .output_folder import (
 )
 from .overrides import warn_of_unused_overrides
 from .part_outputs import check_outputs_once
+from .processes import check_workers
 from .proposal_files import check_lazy_use, check_proposal_files
 from .repeated_settings import warn_of_repeated_settings
 from .resumed_config import check_config_of_weights
@@ -134,6 +135,9 @@ def _run(
     args: Namespace, cfg: DictConfig, output_dir: str, begin: Callable[[], None]
 ) -> dict | None:
     setup_logger(output_dir, distributed_rank=comm.get_rank(), name="ohem_d2")
+    for split in ("test",) if args.eval_only else ("train", "test"):
+        key = f"dataloader.{split}.num_workers"
+        check_workers(key, OmegaConf.select(cfg, key) or 0)
     check_units(cfg, training=not args.eval_only)
     warn_of_limits(cfg, training=not args.eval_only)
     warn_of_repeated_settings(args.opts, is_yaml=False)

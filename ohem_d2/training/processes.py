@@ -4,7 +4,9 @@ import errno
 import os
 import re
 import socket
+import tempfile
 from collections.abc import Mapping
+from multiprocessing.connection import Listener
 
 import torch
 
@@ -108,6 +110,32 @@ def check_interfaces(environment: Mapping[str, str], num_processes: int) -> None
                 )
 
 
+def check_workers(key: str, num_workers: int) -> None:
+    """
+    Make sure that the workers of a data loader can hand over what they load: they do by sockets in
+    the folder for temporary files. If they cannot, torch waits for them without end.
+
+    Args:
+        key: what says how many workers there are.
+        num_workers: their number.
+
+    Raises:
+        InputError: they cannot.
+    """
+    if num_workers < 1 or not hasattr(socket, "AF_UNIX"):
+        return
+    try:
+        with Listener(family="AF_UNIX"):
+            pass
+    except OSError as e:
+        folder = tempfile.gettempdir()
+        raise InputError(
+            f"{key} is {num_workers}, but workers cannot hand over what they load by sockets in "
+            f"{folder!r} ({e}), which TMPDIR names: expected a folder with a short path, such as "
+            "'/tmp', or 0 workers"
+        ) from e
+
+
 def check_dist_url(
     url: str | None, num_gpus: int, num_machines: int, machine_rank: int = 0
 ) -> None:
@@ -134,9 +162,12 @@ def check_dist_url(
     port = re.match(r"tcp://.+:(\d+)", url)
     if port and int(port[1]) > _MOST_PORT:
         raise InputError(f"--dist-url is {url!r}, expected a port of 0 to {_MOST_PORT}")
-    address = re.match(r"tcp://\[?([^/]+?)\]?:(\d+)", url)
+    address = re.match(r"tcp://(?:\[([^]]+)\]|([^/]+?)):(\d+)", url)
+    host = (address[1] or address[2]) if address else ""
+    if host and num_gpus * num_machines > 1:
+        _check_host(f"--dist-url is {url!r}", host)
     listens = machine_rank == 0 and num_gpus * num_machines > 1
-    if address and listens and _is_in_use(address[1], int(address[2])):
+    if address and listens and _is_in_use(host, int(address[3])):
         raise InputError(
             f"--dist-url is {url!r}, a port that another program uses, such as another training: "
             "expected a free one, or 'auto'"
@@ -153,6 +184,20 @@ def check_dist_url(
                 f"MASTER_PORT is {number!r} in the environment, expected a port of 0 to "
                 f"{_MOST_PORT}"
             )
+        name = os.environ["MASTER_ADDR"]
+        _check_host(f"MASTER_ADDR is {name!r} in the environment", name)
+
+
+def _check_host(words: str, host: str) -> None:
+    """Make sure that a machine has an address: torch looks for it for half an hour."""
+    try:
+        socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError) as e:
+        reason = getattr(e, "strerror", None) or e
+        raise InputError(
+            f"{words}, but there is no address of {host!r} ({reason}), expected the name or the "
+            "address of the first machine"
+        ) from e
 
 
 def _is_in_use(host: str, port: int) -> bool:

@@ -91,6 +91,7 @@ from .output_folder import (
     tell_of_earlier_training,
 )
 from .part_outputs import check_outputs_once
+from .processes import check_workers
 from .proposal_files import check_proposal_files
 from .repeated_settings import warn_of_repeated_settings
 from .resumed_config import check_config_of_weights
@@ -262,6 +263,7 @@ def run(args) -> dict | None:
     check_output_dir("OUTPUT_DIR", cfg.OUTPUT_DIR)
     check_output_files("OUTPUT_DIR", cfg.OUTPUT_DIR, training=not args.eval_only)
     check_keys(cfg, training=not args.eval_only)
+    check_workers("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS)
     alone = nullcontext() if args.eval_only else alone_in("OUTPUT_DIR", cfg.OUTPUT_DIR)
     with alone, config_kept(cfg.OUTPUT_DIR) as begin:
         return _run(args, cfg, begin)

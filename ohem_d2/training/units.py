@@ -24,6 +24,8 @@ _MEANS = {"BGR": (103.53, 116.28, 123.675), "RGB": (123.675, 116.28, 103.53)}
 _SMALLEST_ANCHOR = 8
 # Of a side of an image, the smallest box that is kept is a large part from one over this on.
 _LARGE_PART = 4
+# Few images are longer than this many times their shorter side.
+_LONGEST = 3
 _WITH_PROPOSALS = ("GeneralizedRCNN", "PanopticFPN", "ProposalNetwork")
 # The first decides what an image is resized to, which the others leave as it is.
 _KEEP_SIZE = (T.ResizeShortestEdge, T.RandomFlip, T.RandomBrightness, T.RandomContrast,
@@ -60,6 +62,22 @@ def check_units(cfg: CfgNode | DictConfig, training: bool) -> None:
         logger.warning(
             f"{key} has anchors of {max(sizes):g} pixels at most: they are sides in pixels of the "
             "image as the model sees it, not multiples of a stride"
+        )
+    for split in ("train", "test") if training else ("test",):
+        where, sides = _short_sides(cfg, split)
+        if sides and sizes and min(sizes) > _LONGEST * max(sides):
+            logger.warning(
+                f"{key} has anchors of {min(sizes):g} pixels at least, more than {_LONGEST} times "
+                f"the shorter side of images by {where} ({max(sides)}): no object is as large, "
+                "expected some that are smaller than the images"
+            )
+            break
+    of_levels = [max(x) for x in _at(cfg, key) if is_list(x) and len(x)] if key else []
+    if len(of_levels) > 1 and of_levels[0] > of_levels[-1] == min(of_levels):
+        logger.warning(
+            f"{key} has the largest anchors ({of_levels[0]:g}) on the first of {len(of_levels)} "
+            "feature maps, which is the finest unless the model names them in another order: "
+            "expected the smallest there"
         )
     for key, weights in _box_weights(cfg):
         if all(x < 1 for x in weights):

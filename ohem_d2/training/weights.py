@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile, is_zipfile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
 import torch
@@ -58,6 +58,7 @@ class SafeCheckpointer(DetectionCheckpointer):
     key = "MODEL.WEIGHTS"
     _others: Sequence[str] = ()  # names in the file that the model lacks
     _path = ""  # what is being loaded, as the user named it
+    _fetched = ""  # in words: where it is if it came from an address, while it is read
 
     def load(
         self, path: str, checkpointables: list[str] | None = None, **kwargs: Any
@@ -68,17 +69,18 @@ class SafeCheckpointer(DetectionCheckpointer):
         Raises:
             InputError: the file is no checkpoint, or not of this model.
         """
-        self._path = path
+        self._path, self._fetched = path, ""
         self._starts_training = bool(self.checkpointables) and checkpointables == []
         try:
             return super().load(path, checkpointables, **kwargs)
         except InputError as e:
-            raise InputError(f"{self.key}: {e}") from e
+            raise InputError(f"{self.key}: {e}{self._fetched}") from e
         except Exception as e:  # there is no end to what other files make of a model and its state
             text = " ".join(str(e).split())
             text = text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
             raise InputError(
                 f"{self.key}: {path!r} is no checkpoint of this model: {type(e).__name__}: {text}"
+                f"{self._fetched}"
             ) from e
         finally:
             self._parsed_url_during_load = None  # Detectron2 leaves it, and refuses another load
@@ -95,6 +97,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         super().save(name, **kwargs)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
+        if "://" in self._path:
+            self._fetched = f". It was fetched to {filename!r}: remove that file to fetch it anew"
         if os.path.isfile(filename) and os.path.getsize(filename) == 0:
             raise InputError(f"{self._path!r} is empty, expected a checkpoint")
         if os.path.basename(filename) == "last_checkpoint":
@@ -109,6 +113,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             _check_mapping(self._path, self._torch_load(filename))
         loaded = super()._load_file(filename)
         check_weights_of_file(self._path, loaded["model"])
+        self._fetched = ""  # it was a whole one
         return loaded
 
     def _torch_load(self, filename: str) -> Any:
@@ -274,7 +279,7 @@ def load_torch_file(name: str, path: str) -> Any:
             ) from None
         what = what_file_is(Path(path))
         if "ZIP" in what:  # which torch's own files are
-            what = ""
+            what = _zipped(path)
         if path.endswith(_SAFETENSORS) and what in ("", "a safetensors file"):
             # Which torch loads by this name, from some version on.
             told = type(e).__module__.startswith("safetensors") or isinstance(e, ImportError)
@@ -287,6 +292,18 @@ def load_torch_file(name: str, path: str) -> Any:
             f"{name!r} is {what or 'no checkpoint, or not a whole one'}: expected a file that "
             "torch.save has written"
         ) from None
+
+
+def _zipped(path: str) -> str:
+    """What a ZIP archive has, if it is a whole one, and none of torch's."""
+    try:
+        with ZipFile(path) as archive:
+            names = archive.namelist()
+    except BadZipFile:
+        return ""
+    if any(x.rpartition("/")[2] == "data.pkl" for x in names):
+        return ""
+    return f"a ZIP archive with {listed(names)}"
 
 
 def _load(path: str, mmap: bool = False) -> Any:

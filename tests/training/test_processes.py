@@ -1,13 +1,20 @@
 """The processes of a run, and where they meet."""
 
+import multiprocessing.util
 import socket
+import tempfile
 
 import pytest
 import torch
 
 from ohem_d2 import cli
 from ohem_d2.errors import InputError
-from ohem_d2.training.processes import check_dist_url, check_interfaces, check_launcher
+from ohem_d2.training.processes import (
+    check_dist_url,
+    check_interfaces,
+    check_launcher,
+    check_workers,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +43,41 @@ def test_a_port_in_the_environment_that_is_none(monkeypatch, port):
     monkeypatch.setenv("MASTER_PORT", port)
     with pytest.raises(InputError, match=f"^MASTER_PORT is '{port}' in the .*, expected a port of"):
         check_dist_url("env://", 8, 2)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("tcp://node-1:29500", "--dist-url is 'tcp://node-1:29500', but"),
+        ("env://", "MASTER_ADDR is 'node-1' in the environment, but"),
+    ],
+)
+def test_a_host_that_has_no_address(monkeypatch, url, words):
+    def look_up(host, port):
+        assert host == "node-1"
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setenv("MASTER_ADDR", "node-1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    with monkeypatch.context() as here:
+        here.setattr(socket, "getaddrinfo", look_up)
+        check_dist_url(url, 1, 1)  # alone, nobody is met
+        with pytest.raises(InputError, match=rf"^{words} there is no address of 'node-1' \(Name"):
+            check_dist_url(url, 1, 2, machine_rank=1)
+    with pytest.raises(InputError, match="there is no address of 'node..1'"):
+        check_dist_url("tcp://node..1:29500", 1, 2, machine_rank=1)
+    check_dist_url("tcp://[::1]:29500", 1, 2, machine_rank=1)
+
+
+def test_workers_need_sockets_for_what_they_load(monkeypatch, tmp_path):
+    check_workers("KEY", 2)
+    folder = tmp_path / ("long" * 25)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))  # as TMPDIR says in a new process
+    monkeypatch.setattr(multiprocessing.util, "get_temp_dir", lambda: str(folder))
+    check_workers("KEY", 0)
+    with pytest.raises(InputError, match=r"^KEY is 2, but .* in '.*long' \(AF_UNIX path to"):
+        check_workers("KEY", 2)
 
 
 def test_a_port_that_is_in_use():

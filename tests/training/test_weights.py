@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from detectron2.structures import BoxMode
+from detectron2.utils.file_io import PathHandler, PathManager
 from torch import nn
 
 from ohem_d2.data.pickles import NotPlain, load_pickle, read_pickle
 from ohem_d2.errors import InputError
+from ohem_d2.training.checks import check_weights
 from ohem_d2.training.weight_checks import missing_weights
 from ohem_d2.training.weights import SafeCheckpointer
 
@@ -246,6 +248,47 @@ def test_files_of_safetensors(here, content, words):
     with pytest.raises(InputError, match=f"'{name}' {words}") as e:
         evaluate(name)
     assert "weights_only" not in str(e.value)
+
+
+def test_an_archive_of_something_else(here):
+    np.savez("x.npz", a=np.zeros(2))
+    (here / "x.npz").rename("x.pth")
+    with pytest.raises(InputError, match="'x.pth' is a ZIP archive with a.npy: expected a file th"):
+        evaluate("x.pth")
+
+
+def test_a_file_that_was_fetched(here, monkeypatch):
+    whole, page = here / "whole.pth", here / "page.pth"
+    torch.save({"model": Model().state_dict()}, whole)
+    page.write_text("<html>Log in</html>")
+
+    class Site(PathHandler):
+        def _get_supported_prefixes(self):
+            return ["site://"]
+
+        def _get_local_path(self, path, **kwargs):
+            return str(here / path.removeprefix("site://"))
+
+        def _isfile(self, path, **kwargs):
+            return True
+
+    monkeypatch.setattr(PathManager, "_path_handlers", {**PathManager._path_handlers})
+    PathManager.register_handler(Site())
+    where = f"It was fetched to '{page}': remove that file to fetch it anew$"
+    with pytest.raises(InputError, match=f"'site://page.pth' is a web page, .*{where}"):
+        evaluate("site://page.pth")
+    evaluate("site://whole.pth")
+    with pytest.raises(InputError) as e:  # which no other file would mend
+        evaluate("site://whole.pth", nn.Linear(3, 3))
+    assert "fetched" not in str(e.value)
+
+
+def test_where_fetched_files_go(here, monkeypatch):
+    (here / "cache").touch()
+    monkeypatch.setenv("FVCORE_CACHE", str(here / "cache"))
+    words = f"FVCORE_CACHE is '{here / 'cache'}', which is a file, expected a folder"
+    with pytest.raises(InputError, match=f"^KEY, 'http://.*/x.pth', .* be fetched: {words}"):
+        check_weights("KEY", "http://127.0.0.1:9/x.pth", "out", resume=False, training=True)
 
 
 def test_a_truncated_file(here):
