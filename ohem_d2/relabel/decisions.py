@@ -88,8 +88,11 @@ def read_decisions(file: Path) -> tuple[str | None, list[Decision]]:
     """
     content = read_json(file)
     if not isinstance(content, dict) or not isinstance(content.get("decisions"), list):
+        other = ""
+        if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
+            other = ": it is a list of examples or labels, on which nobody decided"
         raise InputError(
-            f"{file} has no list of 'decisions', expected what the page of a report saves"
+            f"{file} has no list of 'decisions'{other}, expected what the page of a report saves"
         )
     info = content.get("info")
     dataset = info.get("dataset") if isinstance(info, dict) else None

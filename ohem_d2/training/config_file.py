@@ -338,13 +338,20 @@ def _text(error: Exception, known: Iterable[str]) -> str:
         if expected.startswith(("tuple", "list")) and found in ("str", "int", "float"):
             expected = f"a list, such as {_as_list(value)}"
         value = shown(value) if found == "str" else value
+        if found == "NoneType" and expected.startswith("keys"):
+            expected += ": the lines below may lack their indentation, or be comments"
         return f"{key} is {value}, of {found}, expected {expected}"
     if unknown := re.fullmatch(r"Non-existent (?:config )?key: (\S+)", text):
         if unknown[1] in _READ_BUT_ABSENT:
-            return f"{text}. Detectron2 reads it, but has no such key, expected another sampler"
+            return (
+                f"{text}. It is for a sampler that Detectron2 offers without giving it that key, "
+                "expected another DATALOADER.SAMPLER_TRAIN"
+            )
         return f"{text}{hint(unknown[1], known)}"
     no_value = r"Key (\S+) with value <class '(.*?)'> is not a valid type; valid types.*"
     if invalid := re.fullmatch(no_value, text, re.DOTALL):
         key, found = invalid.groups()
+        if found.startswith("datetime"):
+            return f"{key} is a date, which is one without quotes, expected quotes around it"
         return f"{key} is of type {found}, expected a text, a number, True, False, None or a list"
     return text

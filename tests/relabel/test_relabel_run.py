@@ -335,7 +335,8 @@ def test_what_a_user_may_choose_in_the_page(data, suspect, proposal):
     ("content", "words"),
     [
         ("{", "is no JSON"), ("[]", "has no list of 'decisions'"),
-        ('{"decisions": {}}', "has no list of 'decisions'"),
+        ('{"decisions": {}}', "has no list of 'decisions', expected"),
+        ('{"images": [], "annotations": []}', "'decisions': it is a list of examples or labels"),
         ('{"decisions": []}', "names no data set, expected --dataset"),
         ('{"info": {"dataset": 1}, "decisions": []}', "'dataset' is 1, expected a name or an"),
         ('{"info": {"dataset": "nothing_so"}, "decisions": []}', "is not known: expected"),

@@ -123,7 +123,11 @@ def test_a_dumped_config_loads_again(tmp_path):
         ("MODEL: [", "while parsing a flow sequence"),
         ("? [a]\n: b", "unhashable key"),
         ("_BASE_: bad.yaml", "leads back to it"),
-        ("MODEL: 5", "MODEL is 5, of int, expected keys below it"),
+        ("MODEL: 5", "MODEL is 5, of int, expected keys below it$"),
+        (
+            "MODEL:\nSEED: 1",
+            "MODEL is None, .* expected keys below it: the lines below may",
+        ),
         ("_BASE_: nothing.yaml", "nothing.yaml"),
         ("SEED: 1\nOUTPUT_DIR: a\nSEED: 2", "the key 'SEED' in line 1 and again in line 3"),
         ("SOLVER: {GAMMA: 0.1, 'GAMMA': 0.2}", "the key 'GAMMA' in line 1 and again in line 1"),
@@ -139,7 +143,10 @@ def test_a_dumped_config_loads_again(tmp_path):
         ("SEED: " + "[" * 10000, "nested too deeply"),
         ("MODEL: " + "{a: " * 10000, "nested too deeply"),
         ("SEED: 1\n---\nSEED: 2", "expected a single document .* found another one, which '---'"),
-        ("SEED: 2024-01-01", "SEED is of type datetime.date, expected a text, a number"),
+        (
+            "SEED: 2024-01-01",
+            "SEED is a date, which is one without quotes, expected quotes",
+        ),
         ("SOLVER:\n\u00a0 GAMMA: 0.2", r"the key '.xa0 GAMMA' in line 2, with characters that are"),
         ("SEED: " + "9" * 5000, "a whole number of 5000 digits in line 1, expected 300 at most"),
         (
@@ -437,7 +444,7 @@ def test_an_old_name_is_answered_by_the_new_one(tmp_path, old, new):
         (["mine.py", "SEED", "1"], "'mine.py' is in the place of a setting, expected --config-fi"),
         (
             ["DATALOADER.RANDOM_SUBSET_RATIO", "0.1"],
-            "key: DATALOADER.RANDOM_SUBSET_RATIO. Detectron2 reads it, but has no such key, expect",
+            "key: DATALOADER.RANDOM_SUBSET_RATIO. It is for a sampler that Detectron2",
         ),
         (["SEED", "1", "EPOCHS", "5"], "in the settings 'EPOCHS 5': Non-existent key: EPOCHS"),
         (
