@@ -1,10 +1,12 @@
 """The processes of a run: how many there are, who starts them, and where they meet."""
 
 import errno
+import logging
 import os
 import re
 import socket
 import tempfile
+import time
 from collections.abc import Mapping
 from multiprocessing.connection import Listener
 
@@ -12,7 +14,10 @@ import torch
 
 from ..errors import InputError
 
+logger = logging.getLogger(__name__)
+
 _MOST_PORT = 65535
+_PATIENCE = 60  # seconds, in which the first machine should have a name
 # What Gloo and NCCL read; the second takes the beginning of a name, too.
 _INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 # What launchers tell each process of how many of them they start on its machine.
@@ -189,15 +194,27 @@ def check_dist_url(
 
 
 def _check_host(words: str, host: str) -> None:
-    """Make sure that a machine has an address: torch looks for it for half an hour."""
-    try:
-        socket.getaddrinfo(host, None)
-    except (OSError, UnicodeError) as e:
-        reason = getattr(e, "strerror", None) or e
-        raise InputError(
-            f"{words}, but there is no address of {host!r} ({reason}), expected the name or the "
-            "address of the first machine"
-        ) from e
+    """
+    Make sure that a machine has an address: torch looks for it for half an hour. In some clusters
+    it gets one only when it has started.
+    """
+    end = time.monotonic() + _PATIENCE
+    is_told = False
+    while True:
+        try:
+            socket.getaddrinfo(host, None)
+            return
+        except (OSError, UnicodeError) as e:
+            reason = getattr(e, "strerror", None) or e
+            text = f"{words}, but there is no address of {host!r} ({reason})"
+            if time.monotonic() > end:
+                raise InputError(
+                    f"{text}, expected the name or the address of the first machine"
+                ) from e
+        if not is_told:
+            logger.warning(f"{text} yet: waiting {_PATIENCE} seconds for it")
+            is_told = True
+        time.sleep(1)
 
 
 def _is_in_use(host: str, port: int) -> bool:

@@ -3,6 +3,8 @@
 import multiprocessing.util
 import socket
 import tempfile
+import time
+from unittest import mock
 
 import pytest
 import torch
@@ -52,7 +54,11 @@ def test_a_port_in_the_environment_that_is_none(monkeypatch, port):
         ("env://", "MASTER_ADDR is 'node-1' in the environment, but"),
     ],
 )
-def test_a_host_that_has_no_address(monkeypatch, url, words):
+def test_a_host_that_has_no_address(monkeypatch, caplog, url, words):
+    waited = []
+    monkeypatch.setattr(time, "monotonic", lambda: sum(waited))
+    monkeypatch.setattr(time, "sleep", waited.append)
+
     def look_up(host, port):
         assert host == "node-1"
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -64,6 +70,13 @@ def test_a_host_that_has_no_address(monkeypatch, url, words):
         check_dist_url(url, 1, 1)  # alone, nobody is met
         with pytest.raises(InputError, match=rf"^{words} there is no address of 'node-1' \(Name"):
             check_dist_url(url, 1, 2, machine_rank=1)
+    [told] = caplog.messages
+    assert told.endswith("yet: waiting 60 seconds for it")
+    assert 60 < sum(waited) < 63
+    answers = iter([socket.gaierror(socket.EAI_AGAIN, "again"), None])
+    with monkeypatch.context() as here:  # as a machine that starts a moment later
+        here.setattr(socket, "getaddrinfo", mock.Mock(side_effect=answers))
+        check_dist_url(url, 1, 2, machine_rank=1)
     with pytest.raises(InputError, match="there is no address of 'node..1'"):
         check_dist_url("tcp://node..1:29500", 1, 2, machine_rank=1)
     check_dist_url("tcp://[::1]:29500", 1, 2, machine_rank=1)
