@@ -1,10 +1,12 @@
 """An earlier report on the same images: what another model detects in them."""
 
+import itertools
+import logging
 import math
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,16 @@ from ..data import plain_path
 from ..data.text_files import read_json
 from ..errors import InputError
 from ..paths import wrong_file
+from .coco_form import box_of
 from .hard_examples import Detections
+
+logger = logging.getLogger(__name__)
 
 _NAME = "model_errors.json"
 # A label counts as the same if its box is, to this many digits behind the point, in pixels.
 _DIGITS = 2
+# Of the labels of images that were elsewhere, at least this part is the same.
+_SHARED = 0.5
 
 # The name of its class, its box as XYWH, and whether it is a region to ignore.
 Label = tuple[str, tuple[float, ...], bool]
@@ -133,6 +140,66 @@ def _box(value: Any) -> list[float]:
     if not isinstance(value, list) or len(value) != 4:
         raise TypeError(f"{value!r} is no box")
     return [_number(v) for v in value]
+
+
+def follow_images(
+    earlier: EarlierReport, records: Sequence[dict], class_names: Sequence[str]
+) -> EarlierReport:
+    """
+    Let an earlier report name images where they are now, if all of them were somewhere else when it
+    was written, as on another machine. They are known by the end of their paths, and by labels:
+    images of other data sets may have the same names.
+
+    Args:
+        earlier: the report.
+        records: those of the images in Detectron2's catalog.
+        class_names: those of the data set.
+
+    Returns:
+        the report, with the paths of now, or as it is.
+    """
+    files = {real_path(x): x for x in records}
+    if not files or files.keys() & earlier.sizes.keys():
+        return earlier
+    first = next(iter(files))
+    one = max(earlier.sizes, key=lambda x: _names_in_common(x, first), default="")
+    if not (number := _names_in_common(one, first)):
+        return earlier
+    then, now = (Path(*Path(x).parts[:-number]) for x in (one, first))
+    moved = {
+        file: str(now / Path(file).relative_to(then))
+        for file in earlier.sizes
+        if Path(file).is_relative_to(then)
+    }
+    shared, all_of_them = 0, 0
+    for file, path in moved.items():
+        if path in files:
+            before = Counter(label[:2] for label in earlier.labels[file].elements())
+            of_now = Counter(
+                as_label(class_names[x["category_id"]], box_of(x), False)[:2]
+                for x in files[path]["annotations"]
+            )
+            shared += (before & of_now).total()
+            all_of_them += max(before.total(), of_now.total())
+    if shared < _SHARED * all_of_them or not shared:
+        return earlier
+    logger.warning(
+        f"--compare is {str(earlier.folder)!r}, whose images were in {str(then)!r}: those in "
+        f"{str(now)!r} are taken for them, which have the same names, and {shared} of "
+        f"{all_of_them} labels"
+    )
+    return replace(
+        earlier,
+        sizes={path: earlier.sizes[file] for file, path in moved.items()},
+        detections={path: earlier.detections[file] for file, path in moved.items()},
+        labels={path: earlier.labels[file] for file, path in moved.items()},
+    )
+
+
+def _names_in_common(a: str, b: str) -> int:
+    """How many names, from the last on, two paths have in common; at least one differs."""
+    pairs = zip(reversed(Path(a).parts), reversed(Path(b).parts))
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def check_comparable(

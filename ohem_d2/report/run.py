@@ -41,7 +41,7 @@ from ..training.unread_options import warn_of_unread_options
 from ..training.weights import SafeCheckpointer
 from .coco_form import as_coco
 from .comparison import as_comparison
-from .earlier import EarlierReport, check_comparable, read_earlier
+from .earlier import EarlierReport, check_comparable, follow_images, read_earlier
 from .hard_examples import Findings, build_mapper, check_model, look_at
 from .label_errors import by_cleanlab, by_loss
 from .model_errors import ModelErrors
@@ -119,6 +119,7 @@ def write_report(
     records = load_records(dataset, proposal_files)[:max_images]
     if earlier is not None:
         names = MetadataCatalog.get(dataset).thing_classes
+        earlier = follow_images(earlier, records, names)
         check_comparable(earlier, records, names, build_mapper(cfg))
     with alone_in("--output", output):
         _look_at_all(cfg, model, records, output, dataset, rank, earlier)

@@ -9,7 +9,12 @@ from small_findings import findings
 from test_model_errors import FAR, PLACE, record
 
 from ohem_d2.errors import InputError
-from ohem_d2.report.earlier import check_comparable, detections_now, read_earlier
+from ohem_d2.report.earlier import (
+    check_comparable,
+    detections_now,
+    follow_images,
+    read_earlier,
+)
 from ohem_d2.report.model_errors import as_model_errors
 from ohem_d2.report.page import write_list
 
@@ -56,6 +61,40 @@ def test_images_are_known_through_links(folder, tmp_path):
     linked = {**record(1), "file_name": "linked/x.jpg"}
     check_comparable(read_earlier(folder), [linked], NAMES, read=lambda _: None)
     assert len(detections_now(read_earlier(folder), linked, NAMES).scores) == 2
+
+
+def elsewhere(*records):
+    return [{**x, "file_name": f"copy/photos/{x['file_name']}"} for x in records]
+
+
+def test_images_that_are_somewhere_else_now(folder, tmp_path, caplog):
+    now = elsewhere(*(record(i, *LABELS) for i in range(2)))
+    earlier = follow_images(read_earlier(folder), now, NAMES)
+    check_comparable(earlier, now, NAMES, read=lambda _: None)
+    np.testing.assert_array_equal(detections_now(earlier, now[1], NAMES).boxes, [PLACE, FAR])
+    [told] = caplog.messages
+    assert f"whose images were in '{tmp_path}': those in '{tmp_path}/copy/photos' are" in told
+    assert told.endswith("the same names, and 4 of 4 labels")
+    # Only some of them, of which half of the labels are new.
+    now = elsewhere(record(1, LABELS[0], ([5, 5, 9, 9], 1, False)))
+    earlier = follow_images(read_earlier(folder), now, NAMES)
+    check_comparable(earlier, now, NAMES, read=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "labels", [[(PLACE, 1, False), (FAR, 0, False)], [], [LABELS[0], *[(FAR, 0, False)] * 2]]
+)
+def test_other_images_of_the_same_names(folder, labels):
+    now, earlier = elsewhere(record(0, *labels)), read_earlier(folder)
+    assert follow_images(earlier, now, NAMES) is earlier
+    assert "which has none of the 1 images" in refuse(earlier, now, NAMES, cannot_read)
+
+
+def test_images_that_are_where_they_were_are_not_followed(folder):
+    now, earlier = [record(0, *LABELS), *elsewhere(record(1, *LABELS))], read_earlier(folder)
+    assert follow_images(earlier, now, NAMES) is earlier
+    assert follow_images(earlier, [], NAMES) is earlier
+    assert follow_images(earlier, [{**now[0], "file_name": "x.png"}], NAMES) is earlier
 
 
 @pytest.mark.parametrize(
