@@ -53,7 +53,9 @@ def wrong_name(path: object) -> str | None:
     if text != text.strip():
         return "begins or ends with white space"
     if any(unicodedata.category(x) in _UNSEEN and x not in _JOINERS for x in text):
-        return "has characters that cannot be seen"
+        escaped = any(x in "\a\b\t\n\v\f\r" for x in text)
+        in_quotes = ", as \\n and \\t are read in double quotes" if escaped else ""
+        return f"has characters that cannot be seen{in_quotes}"
     if text[0] in "'\"" and text[-1] == text[0]:
         return "is in quotes"
     if re.match(r"[A-Za-z][\w+.-]+://", text):

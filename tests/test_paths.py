@@ -19,8 +19,11 @@ NAMES = {
     "is blank": ("", " ", "\t"),
     "begins or ends with white space": ("out ", " out", "out\n", "\tout", "out\u3000"),
     "has characters that cannot be seen": (
-        "out\nput", "out\0put", "out\x1b[31m", "out\x7f", "a\u200bb", "a\u202eb", "a\u2028b",
+        "out\0put", "out\x1b[31m", "out\x7f", "a\u200bb", "a\u202eb", "a\u2028b",
         "\ufeffout", "a\udcffb",
+    ),
+    r"has characters that cannot be seen, as \n and \t are read in double quotes": (
+        "out\nput", "D:\new\tests",
     ),
     "is an address": ("s3://bucket/out", "file:///tmp/out", "gs://b", "git+ssh://me@host/out"),
     "is an address, or a place on another machine": (

@@ -9,6 +9,7 @@ front of its path, and whatever opens it through Detectron2 gets it in 8 bits: i
 Detectron2 turns it once more.
 """
 
+import functools
 import hashlib
 import io
 import json
@@ -268,7 +269,7 @@ class ImageCache:
             content = {"version": _VERSION, "images": self._known}
             write_whole(self._file, json.dumps(content))
         except OSError as e:
-            logger.debug(f"{self._file} is not written: {e}")
+            _tell_once(str(self._file.parents[2]), e.strerror)
 
     def _look(
         self,
@@ -295,6 +296,15 @@ class ImageCache:
                 results = tqdm(results, desc=words, unit="image", total=len(missing))
             found.update(zip(missing, results))
         return found
+
+
+@functools.cache
+def _tell_once(folder: str, reason: str) -> None:
+    name = "XDG_CACHE_HOME" if os.getenv("XDG_CACHE_HOME") else "HOME"
+    logger.warning(
+        f"What is known of the images cannot be kept below {folder!r} ({reason}), so that they are "
+        f"read anew each time: expected a folder there that can be written, which {name} names"
+    )
 
 
 def _stamp(path: str) -> list[int]:

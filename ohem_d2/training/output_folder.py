@@ -217,7 +217,7 @@ def config_kept(folder: str | Path) -> Iterator[Callable[[], None]]:
     """
     Keep the config that a folder has from one that no training begins with: Detectron2 writes it
     before it is known whether one can, and for evaluations too. The last training in the folder is
-    resumed by it.
+    resumed by it. Where there was none, that of a run that is refused goes.
 
     Args:
         folder: it may be missing.
@@ -226,13 +226,18 @@ def config_kept(folder: str | Path) -> Iterator[Callable[[], None]]:
         what to call once a training begins, which the config is then of.
     """
     files = [Path(folder) / name for name in ("config.yaml", "config.yaml.pkl")]
-    before = {x: x.read_bytes() for x in files if comm.is_main_process() and x.is_file()}
+    before = {x: x.read_bytes() if x.is_file() else None for x in files if comm.is_main_process()}
+    is_refused = True
     try:
         yield before.clear
+        is_refused = False
     finally:
         for file, content in before.items():
             with suppress(OSError):  # what went wrong before is what is told
-                write_whole(file, content)
+                if content is not None:
+                    write_whole(file, content)
+                elif is_refused:
+                    file.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -165,8 +165,8 @@ def check_dist_url(
     if not re.fullmatch(r"tcp://.+:\d+(/.*)?|file://.+|env://.*|auto", url):
         raise InputError(f"--dist-url is {url!r}, expected 'auto' or {example}")
     port = re.match(r"tcp://.+:(\d+)", url)
-    if port and int(port[1]) > _MOST_PORT:
-        raise InputError(f"--dist-url is {url!r}, expected a port of 0 to {_MOST_PORT}")
+    if port and not 0 < int(port[1]) <= _MOST_PORT:
+        raise InputError(f"--dist-url is {url!r}, expected a port of 1 to {_MOST_PORT}")
     address = re.match(r"tcp://(?:\[([^]]+)\]|([^/]+?)):(\d+)", url)
     host = (address[1] or address[2]) if address else ""
     if host and num_gpus * num_machines > 1:
@@ -184,9 +184,9 @@ def check_dist_url(
                 f"--dist-url is {url!r}, expected {' and '.join(missing)} in the environment, too"
             )
         number = os.environ["MASTER_PORT"]
-        if not (number.isdecimal() and int(number) <= _MOST_PORT):
+        if not (number.isdecimal() and 0 < int(number) <= _MOST_PORT):
             raise InputError(
-                f"MASTER_PORT is {number!r} in the environment, expected a port of 0 to "
+                f"MASTER_PORT is {number!r} in the environment, expected a port of 1 to "
                 f"{_MOST_PORT}"
             )
         name = os.environ["MASTER_ADDR"]

@@ -171,12 +171,16 @@ def test_what_was_read_is_not_read_again(tmp_path, monkeypatch):
     assert look()[1] == files
 
 
-def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch, caplog):
     (tmp_path / "cache").write_text("a file")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_jpeg(tmp_path / "a.jpg")
-    cache = ImageCache("data")
-    cache.keep(cache.whole([str(tmp_path / "a.jpg")]))
+    for name in ("data", "other data"):
+        cache = ImageCache(name)
+        cache.keep(cache.whole([str(tmp_path / "a.jpg")]))
+    [told] = caplog.messages  # once
+    assert f"cannot be kept below '{tmp_path / 'cache'}' (" in told
+    assert told.endswith("that can be written, which XDG_CACHE_HOME names")
 
 
 def write_tiff_of_16_bits(path, pixels, orientation):

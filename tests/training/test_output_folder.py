@@ -56,6 +56,17 @@ def test_the_config_is_that_of_the_last_training(tmp_path, begins):
     assert file.read_text() == ("of now" if begins else "of before")
 
 
+@pytest.mark.parametrize("begins", [False, True])
+def test_a_run_that_is_refused_leaves_no_config(tmp_path, begins):
+    file = tmp_path / "config.yaml"
+    with suppress(InputError), config_kept(tmp_path) as begin:
+        file.write_text("of now")
+        if begins:
+            begin()
+        raise InputError("it cannot be trained")
+    assert file.exists() == begins
+
+
 @pytest.fixture(params=KINDS)
 def command(request, tmp_path, monkeypatch):
     """The key of the folder, and the arguments."""

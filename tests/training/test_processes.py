@@ -23,7 +23,8 @@ from ohem_d2.training.processes import (
     ("url", "message"),
     [
         ("127.0.0.1:29511", "--dist-url is '127.0.0.1:29511', expected 'auto' or an address"),
-        ("tcp://10.0.0.1:99999", "--dist-url is '.*:99999', expected a port of 0 to 65535"),
+        ("tcp://10.0.0.1:99999", "--dist-url is '.*:99999', expected a port of 1 to 65535"),
+        ("tcp://10.0.0.1:0", "--dist-url is '.*:0', expected a port of 1 to 65535"),
         ("tcp://10.0.0.1", "--dist-url is 'tcp://10.0.0.1', expected 'auto' or an address"),
         ("auto", "--num-machines is 2, but --dist-url is 'auto': expected an address of the first"),
         (None, "--num-machines is 2, but there is no --dist-url: expected an address of the first"),
@@ -39,7 +40,7 @@ def test_machines_that_would_not_meet(monkeypatch, url, message):
         cli.main(["train", "--num-machines", "2", *given])
 
 
-@pytest.mark.parametrize("port", ["abc", "99999", "-1", "29500 "])
+@pytest.mark.parametrize("port", ["abc", "99999", "-1", "0", "29500 "])
 def test_a_port_in_the_environment_that_is_none(monkeypatch, port):
     monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
     monkeypatch.setenv("MASTER_PORT", port)
