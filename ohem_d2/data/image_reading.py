@@ -300,10 +300,12 @@ class ImageCache:
 
 @functools.cache
 def _tell_once(folder: str, reason: str) -> None:
-    name = "XDG_CACHE_HOME" if os.getenv("XDG_CACHE_HOME") else "HOME"
-    logger.warning(
-        f"What is known of the images cannot be kept below {folder!r} ({reason}), so that they are "
-        f"read anew each time: expected a folder there that can be written, which {name} names"
+    is_named = bool(os.getenv("XDG_CACHE_HOME"))
+    words = ", which XDG_CACHE_HOME names: expected a folder that can be written" * is_named
+    logger.log(  # in containers, homes often cannot be written
+        logging.WARNING if is_named else logging.INFO,
+        f"Images are read anew each time, since what is known of them cannot be kept below "
+        f"{folder!r} ({reason}){words}",
     )
 
 

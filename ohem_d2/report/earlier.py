@@ -5,7 +5,7 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -162,25 +162,22 @@ def follow_images(
     if not files or files.keys() & earlier.sizes.keys():
         return earlier
     first = next(iter(files))
-    one = max(earlier.sizes, key=lambda x: _names_in_common(x, first), default="")
-    if not (number := _names_in_common(one, first)):
+    number = max((_names_in_common(x, first) for x in earlier.sizes), default=0)
+    if not number:
         return earlier
-    then, now = (Path(*Path(x).parts[:-number]) for x in (one, first))
-    moved = {
-        file: str(now / Path(file).relative_to(then))
-        for file in earlier.sizes
-        if Path(file).is_relative_to(then)
-    }
-    shared, all_of_them = 0, 0
-    for file, path in moved.items():
-        if path in files:
-            before = Counter(label[:2] for label in earlier.labels[file].elements())
-            of_now = Counter(
-                as_label(class_names[x["category_id"]], box_of(x), False)[:2]
-                for x in files[path]["annotations"]
-            )
-            shared += (before & of_now).total()
-            all_of_them += max(before.total(), of_now.total())
+    now = Path(*Path(first).parts[:-number])
+    shared, all_of_them, then, moved = 0, 0, now, {}
+    for file in earlier.sizes:
+        if _names_in_common(file, first) == number:  # folders may have files of the same names
+            root = Path(*Path(file).parts[:-number])
+            paths = {
+                x: str(now / Path(x).relative_to(root))
+                for x in earlier.sizes
+                if Path(x).is_relative_to(root)
+            }
+            found = _labels_in_common(earlier, paths, files, class_names)
+            if found[0] > shared:
+                (shared, all_of_them), then, moved = found, root, paths
     if shared < _SHARED * all_of_them or not shared:
         return earlier
     logger.warning(
@@ -194,6 +191,27 @@ def follow_images(
         detections={path: earlier.detections[file] for file, path in moved.items()},
         labels={path: earlier.labels[file] for file, path in moved.items()},
     )
+
+
+def _labels_in_common(
+    earlier: EarlierReport,
+    paths: Mapping[str, str],
+    records: Mapping[str, dict],
+    class_names: Sequence[str],
+) -> tuple[int, int]:
+    """How many labels images have in common with those that they are taken for, and how many there
+    are at all."""
+    shared, all_of_them = 0, 0
+    for file, path in paths.items():
+        if path in records:
+            before = Counter(label[:2] for label in earlier.labels[file].elements())
+            now = Counter(
+                as_label(class_names[x["category_id"]], box_of(x), False)[:2]
+                for x in records[path]["annotations"]
+            )
+            shared += (before & now).total()
+            all_of_them += max(before.total(), now.total())
+    return shared, all_of_them
 
 
 def _names_in_common(a: str, b: str) -> int:

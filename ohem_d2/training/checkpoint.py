@@ -70,9 +70,9 @@ class WholeCheckpointer(SafeCheckpointer):
             if (cause := next(causes, None)) is None:
                 raise
             file = os.path.join(self.save_dir, f"{name}.pth")
-            of_before = "There are no checkpoints of before"
+            of_before = "There are no earlier checkpoints"
             if has_checkpoints(self.save_dir):
-                of_before = "Checkpoints of before are kept"
+                of_before = "Earlier checkpoints are kept"
             raise InputError(f"{file} cannot be written ({cause.strerror}). {of_before}") from e
 
     def has_checkpoint(self) -> bool:

@@ -135,11 +135,11 @@ def missing_file(path: str) -> str | None:
     except KeyError as e:  # of Detectron2's catalog
         return f"names {e}, which is not known there"
     except Exception as e:  # whatever a download can die of
-        if (cache := os.environ.get("FVCORE_CACHE")) and (reason := wrong_folder(Path(cache))):
-            return (
-                f"cannot be fetched: FVCORE_CACHE is {cache!r}, which {reason}, expected a folder"
-            )
-        return f"cannot be fetched ({type(e).__name__}: {e})"
+        cause = f"({type(e).__name__}: {e})"
+        cache = os.environ.get("FVCORE_CACHE", "")
+        if os.path.isfile(cache):  # in the place of a folder that cannot be written, iopath has one
+            cause += f": FVCORE_CACHE is {cache!r}, which is a file, expected a folder"
+        return f"cannot be fetched {cause}"
 
 
 def check_output_dir(key: str, path: object) -> None:

@@ -352,6 +352,6 @@ def _text(error: Exception, known: Iterable[str]) -> str:
     if invalid := re.fullmatch(no_value, text, re.DOTALL):
         key, found = invalid.groups()
         if found.startswith("datetime"):
-            return f"{key} is a date, which is one without quotes, expected quotes around it"
+            return f"{key} is what YAML reads as a date, expected quotes around it"
         return f"{key} is of type {found}, expected a text, a number, True, False, None or a list"
     return text

@@ -1,7 +1,6 @@
 """Whether what refers to another key of a Python config, as in ``${..mapper}``, finds it."""
 
 import re
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -26,15 +25,11 @@ def check_interpolations(cfg: DictConfig, config_file: str) -> None:
         InputError: something does not.
     """
     # Some nodes have a second name, in which they come again: the shortest is that which is used.
-    for key in sorted(lazy_interpolations(cfg), key=lambda key: key.count(".")):
+    for key, written in sorted(lazy_interpolations(cfg), key=lambda x: x[0].count(".")):
         try:
             OmegaConf.select(cfg, key)
         except Exception as e:  # a resolver of the user's own may raise anything
-            above, _, name = key.rpartition(".")
-            node = OmegaConf.select(cfg, above) if above else cfg
-            written: Any = node._get_node(int(name) if OmegaConf.is_list(node) else name)
-            written = written._value()
-            reason = _not_found(cfg, key, str(written))
+            reason = _not_found(cfg, key, written)
             if not reason:
                 text = str(e).partition("\n")[0]
                 reason = f"which cannot be read: {text.rpartition('interpolation: ')[2]}"

@@ -435,12 +435,13 @@ def is_unused(cfg: CfgNode | DictConfig, key: str) -> bool:
 LAZY_ROOTS = ("dataloader", "lr_multiplier", "model", "optimizer", "train")
 
 
-def lazy_interpolations(cfg: DictConfig | ListConfig, above: str = "") -> Iterator[str]:
-    """The keys of a Python config that refer to others."""
+def lazy_interpolations(cfg: DictConfig | ListConfig, above: str = "") -> Iterator[tuple[str, str]]:
+    """The keys of a Python config that refer to others, and what is written there."""
     for name in range(len(cfg)) if OmegaConf.is_list(cfg) else list(cfg):
         key = f"{above}{name}"
         if OmegaConf.is_interpolation(cfg, name):
-            yield key
+            written: Any = cfg._get_node(name)
+            yield key, str(written._value())
         elif not OmegaConf.is_missing(cfg, name) and OmegaConf.is_config(cfg[name]):
             yield from lazy_interpolations(cfg[name], f"{key}.")
 

@@ -5,7 +5,6 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
-from typing import Any
 
 from detectron2 import model_zoo
 from omegaconf import DictConfig, OmegaConf
@@ -54,12 +53,13 @@ def warn_of_unread_names(cfg: DictConfig, config_file: str) -> None:
         config_file: where it is from.
     """
     for name, known in _unread(cfg):
-        alike = get_close_matches(name, known, 1, _ALIKE)
-        if "." in name or (alike and not name.startswith(alike[0])):
-            nearest = f"{alike[0]}, or " if alike else ""
+        above, point, last = name.rpartition(".")
+        alike = get_close_matches(last, [x.rpartition(".")[2] for x in known], 1, _ALIKE)
+        if point or (alike and not name.startswith(alike[0])):
+            expected = f"{above}{point}{alike[0]}" if alike else f"one of {', '.join(known)}"
             logger.warning(
-                f"{name} is set in {config_file}, but nothing reads it, expected {nearest}one of "
-                f"{', '.join(known)}, or that the file itself works with it"
+                f"{name} is set in {config_file}, but nothing reads it: expected {expected}, "
+                "unless your own code reads it"
             )
 
 
@@ -75,15 +75,15 @@ def _unread(cfg: DictConfig) -> Iterator[tuple[str, list[str]]]:
         "train.amp": ["enabled"],
         "train.ddp": sorted(set(of_ddp) - {"module"}),
     }
-    referred = set()
-    for key in lazy_interpolations(cfg):
-        above, _, name = key.rpartition(".")
-        node: Any = OmegaConf.select(cfg, above) if above else cfg
-        written: Any = node._get_node(int(name) if OmegaConf.is_list(node) else name)
-        referred |= set(re.findall(r"\w+", str(written._value())))
+    # What others refer to: the last names of their references.
+    referred = {x for _, written in lazy_interpolations(cfg) for x in re.findall(r"\w+", written)}
+    wholes = {
+        x.lstrip(".") for _, written in lazy_interpolations(cfg)
+        for x in re.findall(r"\$\{\s*([\w.]+)\s*\}", written)
+    }  # fmt: skip
     for above, names in read.items():
         node = OmegaConf.select(cfg, above) if above else cfg
-        if not OmegaConf.is_dict(node) or "_target_" in node:
+        if not OmegaConf.is_dict(node) or "_target_" in node or above in wholes:
             continue
         for name in map(str, node):
             if name not in names and name not in referred:

@@ -127,7 +127,8 @@ def run(args: Namespace) -> dict | None:
     check_output_dir("train.output_dir", output_dir)
     check_output_files("train.output_dir", output_dir, training=not args.eval_only)
     alone = nullcontext() if args.eval_only else alone_in("train.output_dir", output_dir)
-    with alone, config_kept(output_dir) as begin, keys_of_python_configs():
+    kept = config_kept(output_dir, not args.eval_only)
+    with alone, kept as begin, keys_of_python_configs():
         return _run(args, cfg, output_dir, begin)
 
 

@@ -178,7 +178,7 @@ def _of_python(cfg: DictConfig) -> Iterator[str]:
             if type(number) is int and not _draws_none(cfg, above):
                 words = "nothing on an object is drawn to learn from"
                 yield from _of_sampling((key, value), (number_key, number), words)
-        elif name == "focal_loss_alpha" and value in (0, 1) and _is_read(cfg, above):
+        elif name == "focal_loss_alpha" and value in (0, 1) and _learns_by_focal_loss(cfg, above):
             yield f"{key} is {value}: {_of_alpha(value)}"
     warmup = "lr_multiplier.warmup_"
     length, method, factor = (
@@ -211,7 +211,7 @@ def _draws_none(cfg: DictConfig, heads: str) -> bool:
     return ohem.get("hard_fraction") == 1 or "OHEMSampler" in str(ohem.get("sampler"))
 
 
-def _is_read(cfg: DictConfig, model: str) -> bool:
+def _learns_by_focal_loss(cfg: DictConfig, model: str) -> bool:
     """Whether a one-stage model of a Python config learns by the focal loss."""
     if not str(OmegaConf.select(cfg, f"{model}._target_")).rpartition(".")[2].startswith("OHEM"):
         return True

@@ -20,7 +20,7 @@ from .checkpoint import has_checkpoints
 
 try:
     import resource
-except ImportError:  # which Unix has alone
+except ImportError:  # only Unix has it
     resource = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
@@ -157,7 +157,9 @@ def check_space(
     """
     needed, of_what = _bytes_of(model.state_dict().values()), "weights"
     settings = {} if optimizer is None else optimizer.defaults
-    if optimizer is not None and (settings.get("momentum") or "betas" in settings):
+    # Others than torch's own may keep it in fewer bytes.
+    is_known = type(optimizer).__module__.startswith("torch.optim")
+    if optimizer is not None and is_known and (settings.get("momentum") or "betas" in settings):
         needed += _bytes_of(x for group in optimizer.param_groups for x in group["params"])
         of_what += " and the momentum"
     free = shutil.disk_usage(folder).free if comm.is_main_process() else needed
@@ -213,21 +215,23 @@ def mend_metrics(folder: str | Path) -> None:
 
 
 @contextmanager
-def config_kept(folder: str | Path) -> Iterator[Callable[[], None]]:
+def config_kept(folder: str | Path, training: bool) -> Iterator[Callable[[], None]]:
     """
     Keep the config that a folder has from one that no training begins with: Detectron2 writes it
     before it is known whether one can, and for evaluations too. The last training in the folder is
-    resumed by it. Where there was none, that of a run that is refused goes.
+    resumed by it. Where there was none, that of a training that is refused is removed.
 
     Args:
         folder: it may be missing.
+        training: whether this is one, which is alone in its folder: an evaluation may run beside a
+            training that has just written its config.
 
     Yields:
         what to call once a training begins, which the config is then of.
     """
     files = [Path(folder) / name for name in ("config.yaml", "config.yaml.pkl")]
     before = {x: x.read_bytes() if x.is_file() else None for x in files if comm.is_main_process()}
-    is_refused = True
+    is_refused = training
     try:
         yield before.clear
         is_refused = False

@@ -5,8 +5,6 @@ import logging
 import os
 import re
 import socket
-import tempfile
-import time
 from collections.abc import Mapping
 from multiprocessing.connection import Listener
 
@@ -17,7 +15,6 @@ from ..errors import InputError
 logger = logging.getLogger(__name__)
 
 _MOST_PORT = 65535
-_PATIENCE = 60  # seconds, in which the first machine should have a name
 # What Gloo and NCCL read; the second takes the beginning of a name, too.
 _INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 # What launchers tell each process of how many of them they start on its machine.
@@ -133,11 +130,10 @@ def check_workers(key: str, num_workers: int) -> None:
         with Listener(family="AF_UNIX"):
             pass
     except OSError as e:
-        folder = tempfile.gettempdir()
         raise InputError(
             f"{key} is {num_workers}, but workers cannot hand over what they load by sockets in "
-            f"{folder!r} ({e}), which TMPDIR names: expected a folder with a short path, such as "
-            "'/tmp', or 0 workers"
+            f"the folder for temporary files ({e}): expected one with a short path in TMPDIR, or "
+            "0 workers"
         ) from e
 
 
@@ -165,10 +161,14 @@ def check_dist_url(
     if not re.fullmatch(r"tcp://.+:\d+(/.*)?|file://.+|env://.*|auto", url):
         raise InputError(f"--dist-url is {url!r}, expected 'auto' or {example}")
     port = re.match(r"tcp://.+:(\d+)", url)
-    if port and not 0 < int(port[1]) <= _MOST_PORT:
-        raise InputError(f"--dist-url is {url!r}, expected a port of 1 to {_MOST_PORT}")
-    address = re.match(r"tcp://(?:\[([^]]+)\]|([^/]+?)):(\d+)", url)
+    # Of one process torch does not use it.
+    lowest = 1 if num_gpus * num_machines > 1 else 0
+    if port and not lowest <= int(port[1]) <= _MOST_PORT:
+        raise InputError(f"--dist-url is {url!r}, expected a port of {lowest} to {_MOST_PORT}")
+    address = re.match(r"tcp://(?:\[([^]]+)\]|([^/]+)):(\d+)(?:/|$)", url)
     host = (address[1] or address[2]) if address else ""
+    if address and ":" in (address[2] or ""):
+        raise InputError(f"--dist-url is {url!r}, expected brackets: 'tcp://[{host}]:{address[3]}'")
     if host and num_gpus * num_machines > 1:
         _check_host(f"--dist-url is {url!r}", host)
     listens = machine_rank == 0 and num_gpus * num_machines > 1
@@ -195,26 +195,18 @@ def check_dist_url(
 
 def _check_host(words: str, host: str) -> None:
     """
-    Make sure that a machine has an address: torch looks for it for half an hour. In some clusters
-    it gets one only when it has started.
+    Warn if a machine has no address: torch looks for it for half an hour, without a word of ours.
+    In some clusters the first one gets it only when it has started.
     """
-    end = time.monotonic() + _PATIENCE
-    is_told = False
-    while True:
-        try:
-            socket.getaddrinfo(host, None)
-            return
-        except (OSError, UnicodeError) as e:
-            reason = getattr(e, "strerror", None) or e
-            text = f"{words}, but there is no address of {host!r} ({reason})"
-            if time.monotonic() > end:
-                raise InputError(
-                    f"{text}, expected the name or the address of the first machine"
-                ) from e
-        if not is_told:
-            logger.warning(f"{text} yet: waiting {_PATIENCE} seconds for it")
-            is_told = True
-        time.sleep(1)
+    try:
+        socket.getaddrinfo(host, None)
+    except UnicodeError as e:
+        raise InputError(f"{words}, expected the name of a machine: {host!r} is none ({e})") from e
+    except OSError as e:
+        logger.warning(
+            f"{words}, but {host!r} has no address yet ({e.strerror}): waiting for it. Expected "
+            "the name or the address of the first machine"
+        )
 
 
 def _is_in_use(host: str, port: int) -> bool:

@@ -265,7 +265,7 @@ def run(args) -> dict | None:
     check_keys(cfg, training=not args.eval_only)
     check_workers("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS)
     alone = nullcontext() if args.eval_only else alone_in("OUTPUT_DIR", cfg.OUTPUT_DIR)
-    with alone, config_kept(cfg.OUTPUT_DIR) as begin:
+    with alone, config_kept(cfg.OUTPUT_DIR, not args.eval_only) as begin:
         return _run(args, cfg, begin)
 
 

@@ -1,6 +1,7 @@
 """Numbers that are in another unit than the one Detectron2 takes them in."""
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -73,11 +74,10 @@ def check_units(cfg: CfgNode | DictConfig, training: bool) -> None:
             )
             break
     of_levels = [max(x) for x in _at(cfg, key) if is_list(x) and len(x)] if key else []
-    if len(of_levels) > 1 and of_levels[0] > of_levels[-1] == min(of_levels):
+    if _are_fine_to_coarse(cfg) and of_levels[1:] and of_levels[0] > of_levels[-1]:
         logger.warning(
-            f"{key} has the largest anchors ({of_levels[0]:g}) on the first of {len(of_levels)} "
-            "feature maps, which is the finest unless the model names them in another order: "
-            "expected the smallest there"
+            f"{key} has anchors of {of_levels[0]:g} pixels on the finest feature map, and of "
+            f"{of_levels[-1]:g} on the coarsest, expected the smallest on the finest"
         )
     for key, weights in _box_weights(cfg):
         if all(x < 1 for x in weights):
@@ -163,6 +163,19 @@ def _anchors(cfg: CfgNode | DictConfig) -> tuple[str, list[float]]:
         if is_list(sizes := _at(cfg, key)):
             return key, [y for x in sizes for y in (x if is_list(x) else [x])]
     return "", []
+
+
+def _are_fine_to_coarse(cfg: CfgNode | DictConfig) -> bool:
+    """Whether the feature maps of anchors are named from fine to coarse, such as p2 to p6."""
+    if isinstance(cfg, CfgNode):
+        has_proposals = cfg.MODEL.META_ARCHITECTURE in _WITH_PROPOSALS
+        names: Any = (cfg.MODEL.RPN if has_proposals else cfg.MODEL.RETINANET).IN_FEATURES
+    else:
+        keys = ("model.proposal_generator.in_features", "model.head_in_features")
+        names = next(filter(None, (OmegaConf.select(cfg, x) for x in keys)), ())
+    numbers = [re.search(r"\d+$", str(x)) for x in names]
+    levels = [int(x[0]) for x in numbers if x]
+    return len(levels) == len(names) > 0 and levels == sorted(set(levels))
 
 
 def _box_weights(cfg: CfgNode | DictConfig) -> Iterator[tuple[str, Sequence[float]]]:

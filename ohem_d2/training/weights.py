@@ -38,6 +38,10 @@ _SAFETENSORS = ".safetensors"
 _QUOTED = 200
 
 
+class _NotWhole(InputError):
+    """A file is none of torch's, or only a part of one: another copy may be better."""
+
+
 class SafeCheckpointer(DetectionCheckpointer):
     """
     Detectron2's checkpointer, which refuses files that could run code, and weights that are missing
@@ -58,7 +62,7 @@ class SafeCheckpointer(DetectionCheckpointer):
     key = "MODEL.WEIGHTS"
     _others: Sequence[str] = ()  # names in the file that the model lacks
     _path = ""  # what is being loaded, as the user named it
-    _fetched = ""  # in words: where it is if it came from an address, while it is read
+    _fetched = ""  # in words: where it is if it came from an address
 
     def load(
         self, path: str, checkpointables: list[str] | None = None, **kwargs: Any
@@ -73,14 +77,15 @@ class SafeCheckpointer(DetectionCheckpointer):
         self._starts_training = bool(self.checkpointables) and checkpointables == []
         try:
             return super().load(path, checkpointables, **kwargs)
-        except InputError as e:
+        except _NotWhole as e:
             raise InputError(f"{self.key}: {e}{self._fetched}") from e
+        except InputError as e:
+            raise InputError(f"{self.key}: {e}") from e
         except Exception as e:  # there is no end to what other files make of a model and its state
             text = " ".join(str(e).split())
             text = text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
             raise InputError(
                 f"{self.key}: {path!r} is no checkpoint of this model: {type(e).__name__}: {text}"
-                f"{self._fetched}"
             ) from e
         finally:
             self._parsed_url_during_load = None  # Detectron2 leaves it, and refuses another load
@@ -100,7 +105,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         if "://" in self._path:
             self._fetched = f". It was fetched to {filename!r}: remove that file to fetch it anew"
         if os.path.isfile(filename) and os.path.getsize(filename) == 0:
-            raise InputError(f"{self._path!r} is empty, expected a checkpoint")
+            raise _NotWhole(f"{self._path!r} is empty, expected a checkpoint")
         if os.path.basename(filename) == "last_checkpoint":
             named = Path(filename).read_bytes()[:_QUOTED].decode(errors="replace").strip()
             raise InputError(
@@ -113,7 +118,6 @@ class SafeCheckpointer(DetectionCheckpointer):
             _check_mapping(self._path, self._torch_load(filename))
         loaded = super()._load_file(filename)
         check_weights_of_file(self._path, loaded["model"])
-        self._fetched = ""  # it was a whole one
         return loaded
 
     def _torch_load(self, filename: str) -> Any:
@@ -279,7 +283,7 @@ def load_torch_file(name: str, path: str) -> Any:
             ) from None
         what = what_file_is(Path(path))
         if "ZIP" in what:  # which torch's own files are
-            what = _zipped(path)
+            what = _what_zip_has(path)
         if path.endswith(_SAFETENSORS) and what in ("", "a safetensors file"):
             # Which torch loads by this name, from some version on.
             told = type(e).__module__.startswith("safetensors") or isinstance(e, ImportError)
@@ -288,13 +292,13 @@ def load_torch_file(name: str, path: str) -> Any:
                 f"{name!r} cannot be loaded as a safetensors file{reason}: expected a whole one, "
                 "or a file that torch.save has written, with a name that ends in .pth"
             ) from None
-        raise InputError(
+        raise _NotWhole(
             f"{name!r} is {what or 'no checkpoint, or not a whole one'}: expected a file that "
             "torch.save has written"
         ) from None
 
 
-def _zipped(path: str) -> str:
+def _what_zip_has(path: str) -> str:
     """What a ZIP archive has, if it is a whole one, and none of torch's."""
     try:
         with ZipFile(path) as archive:
@@ -332,7 +336,7 @@ def _check_sums(name: str, path: str) -> None:
     except Exception as e:  # zlib's errors, and zipfile's own, have no common base
         damage = str(e)
     if damage:
-        raise InputError(
+        raise _NotWhole(
             f"{name!r} is damaged ({damage}), expected a whole one: copy or download it again"
         )
 

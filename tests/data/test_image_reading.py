@@ -180,7 +180,7 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch, caplog):
         cache.keep(cache.whole([str(tmp_path / "a.jpg")]))
     [told] = caplog.messages  # once
     assert f"cannot be kept below '{tmp_path / 'cache'}' (" in told
-    assert told.endswith("that can be written, which XDG_CACHE_HOME names")
+    assert told.endswith(", which XDG_CACHE_HOME names: expected a folder that can be written")
 
 
 def write_tiff_of_16_bits(path, pixels, orientation):

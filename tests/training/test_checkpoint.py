@@ -201,7 +201,7 @@ def test_a_full_disk(tmp_path):
     checkpointer.save("old")
     before = (tmp_path / "old.pth").read_bytes()
     checkpointer = WholeCheckpointer(nn.Linear(500, 500), str(tmp_path))
-    message = r"new\.pth cannot be written \(File too large\). Checkpoints of before are kept"
+    message = r"new\.pth cannot be written \(File too large\). Earlier checkpoints are kept"
     with small_files(len(before) + 1000), pytest.raises(InputError, match=message):
         checkpointer.save("new")
     assert [x.name for x in tmp_path.glob("*.pth*")] == ["old.pth"]
@@ -211,6 +211,6 @@ def test_a_full_disk(tmp_path):
 
 def test_a_full_disk_from_the_start(tmp_path):
     checkpointer = WholeCheckpointer(nn.Linear(500, 500), str(tmp_path))
-    message = r"new\.pth cannot be written \(File too large\). There are no checkpoints of before$"
+    message = r"new\.pth cannot be written \(File too large\). There are no earlier checkpoints$"
     with small_files(1000), pytest.raises(InputError, match=message):
         checkpointer.save("new")

@@ -145,7 +145,7 @@ def test_a_dumped_config_loads_again(tmp_path):
         ("SEED: 1\n---\nSEED: 2", "expected a single document .* found another one, which '---'"),
         (
             "SEED: 2024-01-01",
-            "SEED is a date, which is one without quotes, expected quotes",
+            "SEED is what YAML reads as a date, expected quotes around it",
         ),
         ("SOLVER:\n\u00a0 GAMMA: 0.2", r"the key '.xa0 GAMMA' in line 2, with characters that are"),
         ("SEED: " + "9" * 5000, "a whole number of 5000 digits in line 1, expected 300 at most"),

@@ -46,9 +46,9 @@ KINDS = {
 @pytest.mark.parametrize("begins", [False, True])
 def test_the_config_is_that_of_the_last_training(tmp_path, begins):
     file = tmp_path / "config.yaml"
-    with config_kept(tmp_path) as begin:  # in an empty folder, what is written stays
+    with config_kept(tmp_path, training=False):  # in an empty folder, what is written stays
         file.write_text("of before")
-    with suppress(InputError), config_kept(tmp_path) as begin:
+    with suppress(InputError), config_kept(tmp_path, training=True) as begin:
         file.write_text("of now")
         if begins:
             begin()
@@ -59,12 +59,20 @@ def test_the_config_is_that_of_the_last_training(tmp_path, begins):
 @pytest.mark.parametrize("begins", [False, True])
 def test_a_run_that_is_refused_leaves_no_config(tmp_path, begins):
     file = tmp_path / "config.yaml"
-    with suppress(InputError), config_kept(tmp_path) as begin:
+    with suppress(InputError), config_kept(tmp_path, training=True) as begin:
         file.write_text("of now")
         if begins:
             begin()
         raise InputError("it cannot be trained")
     assert file.exists() == begins
+
+
+def test_an_evaluation_leaves_the_config_of_a_training_beside_it(tmp_path):
+    file = tmp_path / "config.yaml"
+    with suppress(InputError), config_kept(tmp_path, training=False):
+        file.write_text("of a training that has begun meanwhile")
+        raise InputError("it cannot be evaluated")
+    assert file.exists()
 
 
 @pytest.fixture(params=KINDS)

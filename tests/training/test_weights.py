@@ -287,8 +287,12 @@ def test_where_fetched_files_go(here, monkeypatch):
     (here / "cache").touch()
     monkeypatch.setenv("FVCORE_CACHE", str(here / "cache"))
     words = f"FVCORE_CACHE is '{here / 'cache'}', which is a file, expected a folder"
-    with pytest.raises(InputError, match=f"^KEY, 'http://.*/x.pth', .* be fetched: {words}"):
+    with pytest.raises(InputError, match=rf"^KEY, 'http://.*/x.pth', .* fetched \(.*\): {words}"):
         check_weights("KEY", "http://127.0.0.1:9/x.pth", "out", resume=False, training=True)
+    monkeypatch.setenv("FVCORE_CACHE", str(here / "other"))
+    with pytest.raises(InputError, match="it cannot be fetched") as e:
+        check_weights("KEY", "http://127.0.0.1:9/x.pth", "out", resume=False, training=True)
+    assert "FVCORE_CACHE" not in str(e.value)
 
 
 def test_a_truncated_file(here):
