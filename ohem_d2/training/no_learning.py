@@ -1,4 +1,4 @@
-"""Values of 0 with which a part of a model learns nothing, though its training goes on."""
+"""Values with which a part of a model learns nothing, though its training goes on: most are 0."""
 
 import logging
 from collections import Counter
@@ -35,12 +35,16 @@ _WEIGHTS = {
     "SOLVER.BIAS_LR_FACTOR": "biases are not learned",
 }
 _BIASES = "optimizer.params.bias_lr_factor"
+# Of each weight, what a step at the full learning rate may take away. In practice it is less than a
+# ten thousandth.
+_MOST_DECAY = 0.01
 _ROI_HEADS = ("GeneralizedRCNN", "PanopticFPN")
 
 
 def warn_of_no_learning(cfg: CfgNode | DictConfig) -> None:
     """
-    Warn of zeros with which something of a model is not learned.
+    Warn of zeros with which something of a model is not learned, and of a weight decay that undoes
+    what is.
 
     Args:
         cfg: a config in either form, whose keys hold what they may, to be trained.
@@ -141,6 +145,9 @@ def _of_yaml(cfg: CfgNode) -> Iterator[str]:
             ("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", model.ROI_HEADS.BATCH_SIZE_PER_IMAGE),
             "no RoI on an object is drawn to learn from",
         )
+    for name in ("WEIGHT_DECAY", "WEIGHT_DECAY_NORM", "WEIGHT_DECAY_BIAS"):
+        key = f"SOLVER.{name}"
+        yield from _of_decay(key, solver[name], "SOLVER.BASE_LR", solver.BASE_LR)
     mines, dense = model.META_ARCHITECTURE == "OHEMRetinaNet", ohem_dense_options(cfg)
     if mines and not _is_hard_only(dense):
         yield from _of_sampling(
@@ -167,6 +174,10 @@ def _is_hard_only(options: MiningOptions) -> bool:
 def _of_python(cfg: DictConfig) -> Iterator[str]:
     if (factor := OmegaConf.select(cfg, _BIASES)) == 0:
         yield f"{_BIASES} is {factor}: {_WEIGHTS['SOLVER.BIAS_LR_FACTOR']}"
+    rate = OmegaConf.select(cfg, "optimizer.lr")
+    for key in ("optimizer.weight_decay", "optimizer.params.weight_decay_norm"):
+        if is_number(rate):
+            yield from _of_decay(key, OmegaConf.select(cfg, key), "optimizer.lr", rate)
     for key, value in _numbers(cfg.model, "model"):
         above, _, name = key.rpartition(".")
         if value == 0 and (name.endswith("loss_weight") or above.endswith("loss_weight")):
@@ -188,6 +199,14 @@ def _of_python(cfg: DictConfig) -> Iterator[str]:
         yield (
             f"{warmup}factor is {factor}, and {warmup}method is 'constant': nothing is learned in "
             f"the first {length:.3%} of the training"
+        )
+
+
+def _of_decay(key: str, decay: float | None, rate_key: str, rate: float) -> Iterator[str]:
+    if decay is not None and is_number(decay) and decay * rate > _MOST_DECAY:
+        yield (
+            f"{key} is {decay}, and {rate_key} is {rate}: a step takes {decay * rate:.0%} of a "
+            "weight away, which undoes what is learned, expected a decay such as 0.0001"
         )
 
 

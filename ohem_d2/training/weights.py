@@ -299,12 +299,14 @@ def load_torch_file(name: str, path: str) -> Any:
 
 
 def _what_zip_has(path: str) -> str:
-    """What a ZIP archive has, if it is a whole one, and none of torch's."""
+    """What a ZIP archive has, if it is a whole one, and none that torch.save has written."""
     try:
         with ZipFile(path) as archive:
             names = archive.namelist()
     except BadZipFile:
         return ""
+    if any(x.rpartition("/")[2] == "constants.pkl" for x in names):
+        return "a TorchScript archive, of a whole model"
     if any(x.rpartition("/")[2] == "data.pkl" for x in names):
         return ""
     return f"a ZIP archive with {listed(names)}"

@@ -53,6 +53,11 @@ HEADS, RPN = "model.roi_heads", "model.proposal_generator"
         (PANOPTIC, ["MODEL.SEM_SEG_HEAD.LOSS_WEIGHT", "0"], "semantic segmentation"),
         (PANOPTIC, ["MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT", "0"], "masks are not learned"),
         (KEYPOINTS, ["MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT", "0"], "keypoints are not learned"),
+        (QUICK_START, ["SOLVER.WEIGHT_DECAY", "1000.0", "SOLVER.BASE_LR", "0.001"],
+         "SOLVER.WEIGHT_DECAY is 1000.0, and SOLVER.BASE_LR is 0.001: a step takes 100% of a we"),
+        (QUICK_START, ["SOLVER.WEIGHT_DECAY_NORM", "10.0", "SOLVER.BASE_LR", "0.02"],
+         "SOLVER.WEIGHT_DECAY_NORM is 10.0, and SOLVER.BASE_LR is 0.02: a step takes 20% of a we"),
+        (QUICK_START, ["SOLVER.WEIGHT_DECAY", "0.5", "SOLVER.BASE_LR", "0.02"], None),
         # What the model does not have, or does not draw.
         (QUICK_START, [*FRACTION, *HARD_ONLY], None),
         (QUICK_START, ["MODEL.RPN.POSITIVE_FRACTION", "0.0", *RPN_HARD_ONLY], None),
@@ -93,6 +98,7 @@ def test_zeros(caplog, file, opts, words):
         (["lr_multiplier.warmup_factor=0.0"], None),
         # Which only ranks.
         ([f"+{HEADS}.ohem={{loss_weight_box_reg:0.0}}"], None),
+        (["optimizer.weight_decay=100"], "optimizer.weight_decay is 100, and optimizer.lr is 0.02"),
         ([f"+{HEADS}.others=[{{loss_weight:1}},{{loss_weight:0}}]"], "others.1.loss_weight is 0"),
         ([f"+{HEADS}.mask_head.loss_weight=0.5"], None),
         ([f"{HEADS}.positive_fraction=0.0", f"+{HEADS}.ohem={{hard_fraction:1.0}}"], None),

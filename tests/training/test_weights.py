@@ -255,6 +255,9 @@ def test_an_archive_of_something_else(here):
     (here / "x.npz").rename("x.pth")
     with pytest.raises(InputError, match="'x.pth' is a ZIP archive with a.npy: expected a file th"):
         evaluate("x.pth")
+    torch.jit.trace(nn.Linear(3, 3), torch.zeros(1, 3)).save("x.pth")
+    with pytest.raises(InputError, match="'x.pth' is a TorchScript archive, of a whole model: exp"):
+        evaluate("x.pth")
 
 
 def test_a_file_that_was_fetched(here, monkeypatch):
