@@ -164,6 +164,48 @@ def test_metadata_without_classes(tmp_path, caplog):
     assert "metadata of the data set 'a_name_that_is_misspelt' has no thing_classes" in caplog.text
 
 
+class Wrapped(nn.Module):
+    """A wrapper that nobody here has seen, under names of its own."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.student = nn.ModuleDict({"inner": model})
+
+    def forward(self, inputs):
+        return self.student["inner"](inputs)
+
+
+class OtherName(nn.Module):
+    """A model that has its heads under another name."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads = make_heads()
+
+
+def test_mined_pictures_in_any_wrapper(tmp_path, caplog):
+    model = Wrapped(Wrapped(Model()))
+    hook = MinedPictures(tmp_path / "mined.jpg", Metadata(thing_classes=["a", "b", "c"]), "RGB")
+    hook.trainer = SimpleNamespace(model=model, iter=0, max_iter=1)
+    targets = Model().batch[2][0]
+    image = {"image": torch.zeros(3, *targets.image_size), "instances": targets}
+    hook.before_train()
+    hook.before_step()
+    with EventStorage():
+        model([{**image, "file_name": "a.jpg"}])
+    hook.after_step()
+    hook.after_train()
+    assert (tmp_path / "mined.jpg").exists()
+    assert not caplog.text
+
+
+def test_heads_that_mined_pictures_do_not_find(tmp_path, caplog):
+    hook = MinedPictures(tmp_path / "mined.jpg", Metadata(thing_classes=["a", "b", "c"]), "RGB")
+    hook.trainer = SimpleNamespace(model=OtherName())
+    hook.before_train()
+    assert "No pictures of mined RoIs are drawn: no part of OtherName has mining hea" in caplog.text
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_no_step_is_stopped_by_a_drawing(tmp_path, monkeypatch, caplog, fails):
     if fails:

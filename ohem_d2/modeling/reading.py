@@ -1,5 +1,7 @@
 """Reading RoIs: forward passes chunk by chunk that neither change the model nor are noticed."""
 
+import logging
+import random
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -8,6 +10,7 @@ from functools import cache
 from types import FrameType
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import (
@@ -26,7 +29,12 @@ from torch.nn.modules.dropout import _DropoutNd
 from ..mining.candidates import Candidates
 from ..mining.losses import deltas_of_best_class, losses_charged, predicted_classes
 
+logger = logging.getLogger(__name__)
+
 _T = TypeVar("_T")
+# What drops at random while it is in training: torch's, and by name timm's and torchvision's.
+_DROPS = (_DropoutNd, nn.MultiheadAttention)
+_NAMES_OF_DROPS = ("DropPath", "DropBlock2d", "DropBlock3d", "StochasticDepth")
 
 
 class Reading:
@@ -35,16 +43,18 @@ class Reading:
     def __init__(self) -> None:
         # Whether hooks of others are called too: see `read`.
         self.calls_hooks = False
+        self._is_checked = False  # for random numbers, once
 
     def read(self, module: nn.Module, function: Callable[[], _T]) -> _T:
         """
         Call a function that uses a module.
 
         Meanwhile, buffers are copies (what batch normalization, spectral norm or an observer of
-        quantization learns is forgotten), random numbers are drawn from a copy of the random state,
-        dropout is off, and what is logged is discarded. Forward hooks that come with torch are
-        called, such as those that prune, quantize or gather weights. Other hooks, which usually
-        only look on, are called only with ``calls_hooks``.
+        quantization learns is forgotten), random numbers are drawn from a copy of the random
+        states (torch's, numpy's and Python's), modules that drop something are off, and what is
+        logged is discarded. Forward hooks that come with torch are called, such as those that
+        prune, quantize or gather weights. Other hooks, which usually only look on, are called only
+        with ``calls_hooks``. If torch draws random numbers all the same, a warning says so.
 
         Args:
             module: the module.
@@ -56,7 +66,7 @@ class Reading:
         caller = _Caller(module, function)
         buffers = {name: x.clone() for name, x in caller.named_buffers()}
         gpus = {x.device for x in module.parameters() if x.is_cuda}
-        dropouts = [m for m in module.modules() if isinstance(m, _DropoutNd) and m.training]
+        drops = [m for m in module.modules() if m.training and _drops(m)]
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(torch.random.fork_rng(devices=gpus))
@@ -64,9 +74,11 @@ class Reading:
             # Some versions of torch (such as 2.4) cache the weights that autocast converts in here,
             # without gradients, and would use these in training: the weights would not be trained.
             stack.callback(torch.clear_autocast_cache)
-            for dropout in dropouts:
-                dropout.training = False
-                stack.callback(setattr, dropout, "training", True)
+            stack.callback(random.setstate, random.getstate())
+            stack.callback(np.random.set_state, np.random.get_state())
+            for drop in drops:
+                drop.training = False
+                stack.callback(setattr, drop, "training", True)
             for m in () if self.calls_hooks else module.modules():
                 for name in ("_forward_hooks", "_forward_pre_hooks"):
                     hooks = getattr(m, name)
@@ -74,7 +86,27 @@ class Reading:
                     if len(ours) < len(hooks):
                         setattr(m, name, ours)
                         stack.callback(setattr, m, name, hooks)
-            return torch.func.functional_call(caller, buffers, ())
+            if self._is_checked:
+                return torch.func.functional_call(caller, buffers, ())
+            self._is_checked = True
+            states = _random_states(gpus)
+            result = torch.func.functional_call(caller, buffers, ())
+            if not all(a.equal(b) for a, b in zip(states, _random_states(gpus))):
+                logger.warning(
+                    f"{type(module).__name__} draws random numbers while RoIs are read to rank "
+                    "them, so that chance decides, too, which of them are hard: expected dropout "
+                    "by modules, such as nn.Dropout, which are off meanwhile"
+                )
+            return result
+
+
+def _drops(module: nn.Module) -> bool:
+    return isinstance(module, _DROPS) or type(module).__name__ in _NAMES_OF_DROPS
+
+
+def _random_states(gpus: Iterable[torch.device]) -> list[Tensor]:
+    """Those of torch."""
+    return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, gpus)]
 
 
 class _Caller(nn.Module):

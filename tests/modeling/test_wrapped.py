@@ -2,7 +2,9 @@
 
 import copy
 import math
+import random
 
+import numpy as np
 import pytest
 import torch
 from detectron2.modeling.roi_heads import StandardROIHeads
@@ -20,11 +22,13 @@ from small_heads import (
     train_step,
 )
 from torch import nn
+from torch.ao.quantization import MovingAverageMinMaxObserver
 from torch.nn.utils import parametrizations, prune, spectral_norm
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from ohem_d2 import MixedSampler, OHEMMixin, OHEMOptions, OHEMROIHeads
 from ohem_d2.errors import InputError
+from ohem_d2.mining.candidates import Selection
 from ohem_d2.mining.samplers import SharedSampler
 
 BACKGROUND = NUM_CLASSES
@@ -210,6 +214,86 @@ def test_dropout_drops_nothing_while_rois_are_read():
         with EventStorage():
             found.append(heads.train().label_and_read_proposals(*batch)[1].loss_cls)
     assert found[0].equal(found[1])
+
+
+class DropPath(nn.Module):
+    """As timm's: drops whole RoIs."""
+
+    def forward(self, x):
+        kept = torch.rand(len(x), *[1] * (x.dim() - 1)) < 0.5 if self.training else 1.0
+        return kept * x
+
+
+class _Attention(nn.MultiheadAttention):
+    """Of each RoI to itself, which keeps what there is unless something is dropped."""
+
+    def __init__(self, size):
+        super().__init__(size, 1, dropout=0.5)
+
+    def forward(self, x):
+        return x + super().forward(*[x[:, None]] * 3)[0][:, 0]
+
+
+@pytest.mark.parametrize("kind", [DropPath, _Attention])
+def test_other_modules_that_drop_are_off(kind, caplog):
+    batch = make_batch(0, [(3, 40)])
+    heads = make_heads().train()
+    size = heads.box_head.output_shape.channels
+    heads.box_head = nn.Sequential(heads.box_head, kind(*[size] * (kind is _Attention)))
+    found = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        with EventStorage():
+            found.append(heads.label_and_read_proposals(*batch)[1].loss_cls)
+    assert found[0].equal(found[1])
+    assert heads.box_head[1].training
+    assert not caplog.text
+
+
+class _Restless(nn.Module):
+    """Draws random numbers of all kinds."""
+
+    def forward(self, x):
+        random.random()
+        np.random.rand()
+        return nn.functional.dropout(x)
+
+
+def test_dropout_by_a_function_is_told_and_leaves_random_states(caplog):
+    heads = make_heads().train()
+    heads.box_head = nn.Sequential(heads.box_head, _Restless())
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    with EventStorage():
+        for _ in range(2):
+            heads.label_and_read_proposals(*make_batch(0, [(3, 40)]))
+    assert random.getstate() == states[0]
+    assert np.random.get_state()[1].tolist() == states[1]
+    assert torch.get_rng_state().equal(states[2])
+    assert caplog.text.count("draws random numbers while RoIs are read to rank them") == 1
+
+
+def test_a_pruned_norm_is_read_as_it_is():
+    batch = make_batch(0, [(3, 40)])
+    pruned, plain = make_heads(*BN).train(), make_heads(*BN).train()
+    norms = [next(m for m in x.modules() if isinstance(m, nn.BatchNorm2d)) for x in (pruned, plain)]
+    prune.l1_unstructured(norms[0], "weight", amount=0.5)
+    with torch.no_grad():  # as after a step of the optimizer
+        norms[0].weight_orig.mul_(-3)
+        norms[1].weight.copy_(norms[0].weight_orig * norms[0].weight_mask)
+    found = []
+    for heads in (pruned, plain):
+        with EventStorage():
+            found.append(heads.label_and_read_proposals(*batch)[1].loss_cls)
+    assert found[0].equal(found[1])
+
+
+def test_an_observer_of_torchs_quantization_sees_nothing():
+    heads = make_heads().train()
+    heads.box_head = nn.Sequential(heads.box_head, MovingAverageMinMaxObserver())
+    before = copy.deepcopy(heads.state_dict())
+    with EventStorage():
+        heads.label_and_read_proposals(*make_batch(0, [(3, 40)]))
+    assert all(v.equal(heads.state_dict()[k]) for k, v in before.items())
 
 
 def test_a_pruned_layer_is_read_as_it_is():
@@ -495,3 +579,30 @@ def test_instances_are_what_they_were():
     train_step(make_heads(masks=True), features, proposals, targets)
     assert [set(x.get_fields()) for x in (*proposals, *targets)] == fields
     assert isinstance(proposals[0], Instances)
+
+
+# ---- the order of RoIs
+
+
+def test_rois_come_back_by_image_with_hard_examples_first(monkeypatch):
+    """As `OHEMMixin` and `Selection` say: from Detectron2's heads, foreground comes first."""
+    seen, trained = [], []
+
+    def backwards(candidates, budget):
+        indices = torch.arange(len(candidates.labels)).flip(0)[:20]
+        seen.append((candidates, indices))
+        return Selection(indices, is_hard=indices % 2 == 0)
+
+    heads = make_heads()
+    heads.sampler, heads.batch_size_per_image = backwards, 100
+    forward_box = heads._forward_box
+    monkeypatch.setattr(
+        heads, "_forward_box", lambda *x: (trained.append(x[1]), forward_box(*x))[1]
+    )
+    train_step(heads, *make_batch(0, [(3, 12), (2, 12)]))
+    [(candidates, indices)], [of_images] = seen, trained
+    for i, found in enumerate(of_images):
+        of_image = [n for n in indices.tolist() if candidates.image_ids[n] == i]
+        assert len(of_image) > 3
+        ordered = [n for n in of_image if n % 2 == 0] + [n for n in of_image if n % 2]
+        assert found.proposal_boxes.tensor.equal(candidates.boxes[ordered])

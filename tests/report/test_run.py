@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import pytest
+import torch
 from command_line import run_command, run_script
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
@@ -218,6 +219,16 @@ def test_weights_of_a_training_that_diverged(trained):
     assert run.returncode == 1
     assert "'diverged.pth' has " in run.stderr
     assert "that are NaN or infinite: roi_heads.box_predictor.cls_score.weight" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_weights_without_a_head(trained):
+    weights = torch.load("model.pth", weights_only=True)
+    model = {k: v for k, v in weights["model"].items() if "box_predictor" not in k}
+    torch.save({**weights, "model": model}, "headless.pth")
+    run = call(trained, "MODEL.WEIGHTS", "headless.pth")
+    assert run.returncode == 1
+    assert "of the model are not in 'headless.pth': roi_heads.box_predictor" in run.stderr
     assert "Traceback" not in run.stderr
 
 
