@@ -91,7 +91,7 @@ class Reading:
             self._is_checked = True
             states = _random_states(gpus)
             result = torch.func.functional_call(caller, buffers, ())
-            if not all(a.equal(b) for a, b in zip(states, _random_states(gpus))):
+            if states != _random_states(gpus):
                 logger.warning(
                     f"{type(module).__name__} draws random numbers while RoIs are read to rank "
                     "them, so that chance decides, too, which of them are hard: expected dropout "
@@ -104,9 +104,10 @@ def _drops(module: nn.Module) -> bool:
     return isinstance(module, _DROPS) or type(module).__name__ in _NAMES_OF_DROPS
 
 
-def _random_states(gpus: Iterable[torch.device]) -> list[Tensor]:
-    """Those of torch."""
-    return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, gpus)]
+def _random_states(gpus: Iterable[torch.device]) -> list[bytes]:
+    """Those of torch, which has them all on the CPU."""
+    states = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, gpus)]
+    return [np.asarray(x).tobytes() for x in states]
 
 
 class _Caller(nn.Module):
