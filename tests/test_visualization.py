@@ -183,9 +183,9 @@ class OtherName(nn.Module):
         self.heads = make_heads()
 
 
-def test_mined_pictures_in_any_wrapper(tmp_path, caplog):
-    model = Wrapped(Wrapped(Model()))
-    hook = MinedPictures(tmp_path / "mined.jpg", Metadata(thing_classes=["a", "b", "c"]), "RGB")
+def draw_a_step(model, file):
+    """A training of one step, of which a picture is drawn."""
+    hook = MinedPictures(file, Metadata(thing_classes=["a", "b", "c"]), "RGB")
     hook.trainer = SimpleNamespace(model=model, iter=0, max_iter=1)
     targets = Model().batch[2][0]
     image = {"image": torch.zeros(3, *targets.image_size), "instances": targets}
@@ -195,6 +195,10 @@ def test_mined_pictures_in_any_wrapper(tmp_path, caplog):
         model([{**image, "file_name": "a.jpg"}])
     hook.after_step()
     hook.after_train()
+
+
+def test_mined_pictures_in_any_wrapper(tmp_path, caplog):
+    draw_a_step(Wrapped(Wrapped(Model())), tmp_path / "mined.jpg")
     assert (tmp_path / "mined.jpg").exists()
     assert "No pictures" not in caplog.text
 
@@ -210,17 +214,6 @@ def test_heads_that_mined_pictures_do_not_find(tmp_path, caplog):
 def test_no_step_is_stopped_by_a_drawing(tmp_path, monkeypatch, caplog, fails):
     if fails:
         monkeypatch.setattr(visualization, "draw_mined", lambda *_: 1 / 0)
-    model = Model()
-    metadata = Metadata(thing_classes=["a", "b", "c"])
-    hook = MinedPictures(tmp_path / "mined.jpg", metadata, "RGB")
-    hook.trainer = SimpleNamespace(model=model, iter=0, max_iter=1)
-    targets = model.batch[2][0]
-    image = {"image": torch.zeros(3, *targets.image_size), "instances": targets}
-    hook.before_train()
-    hook.before_step()
-    with EventStorage():
-        model([{**image, "file_name": "a.jpg"}])
-    hook.after_step()
-    hook.after_train()
+    draw_a_step(Model(), tmp_path / "mined.jpg")
     assert ("a.jpg is not drawn: ZeroDivisionError: division by zero" in caplog.text) == fails
     assert (tmp_path / "mined.jpg").exists() == (not fails)

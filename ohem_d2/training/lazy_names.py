@@ -75,12 +75,10 @@ def _unread(cfg: DictConfig) -> Iterator[tuple[str, list[str]]]:
         "train.amp": ["enabled"],
         "train.ddp": sorted(set(of_ddp) - {"module"}),
     }
-    # What others refer to: the last names of their references.
-    referred = {x for _, written in lazy_interpolations(cfg) for x in re.findall(r"\w+", written)}
-    wholes = {
-        x.lstrip(".") for _, written in lazy_interpolations(cfg)
-        for x in re.findall(r"\$\{\s*([\w.]+)\s*\}", written)
-    }  # fmt: skip
+    # What others refer to: all names in their references, and whole nodes by their keys.
+    references = " ".join(written for _, written in lazy_interpolations(cfg))
+    referred = set(re.findall(r"\w+", references))
+    wholes = {x.lstrip(".") for x in re.findall(r"\$\{\s*([\w.]+)\s*\}", references)}
     for above, names in read.items():
         node = OmegaConf.select(cfg, above) if above else cfg
         if not OmegaConf.is_dict(node) or "_target_" in node or above in wholes:
