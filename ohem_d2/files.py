@@ -36,20 +36,22 @@ def write_whole(file: Path, content: str | bytes) -> None:
 
 
 @contextmanager
-def whole_file(file: Path, mode: str) -> Iterator[IO[Any]]:
+def whole_file(file: Path, mode: str, unfinished: Path | None = None) -> Iterator[IO[Any]]:
     """
     Open a file to write that takes its place when it is complete. Until then, and if this process
     ends before, what was there before stays.
 
     Args:
-        file: in a folder that is there. One process at a time may write it.
+        file: in a folder that is there.
         mode: "wb", or "w" for UTF-8.
+        unfinished: what it is called until then, in the same folder. One process at a time may
+            write it. None: the name with ``.tmp``.
 
     Raises:
         OSError: it cannot be written, for want of space for example.
     """
     # The same for the next attempt, so that no more than one is left by a process that is killed.
-    unfinished = file.with_name(f"{file.name}.tmp")
+    unfinished = unfinished or file.with_name(f"{file.name}.tmp")
     try:
         with unfinished.open(mode, encoding=None if "b" in mode else "utf-8") as f:
             yield f

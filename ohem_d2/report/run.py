@@ -36,6 +36,7 @@ from ..training.named_settings import named_settings
 from ..training.output_folder import alone_in, check_not_in_the_way
 from ..training.proposal_files import check_number_of_proposal_files, check_proposal_files
 from ..training.repeated_settings import warn_of_repeated_settings
+from ..training.resumed_config import warn_of_other_config
 from ..training.trial import try_model
 from ..training.unread_options import warn_of_unread_options
 from ..training.weights import SafeCheckpointer
@@ -343,6 +344,7 @@ def load_yaml_config(
         check_proposal_files(key_of_files, proposal_files, [dataset])
     weights = ("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
     check_weights(*weights, resume=False, training=False)
+    warn_of_other_config(cfg, cfg.MODEL.WEIGHTS)
     for plain, mining in COUNTERPARTS.items():
         if plain.__name__ == cfg.MODEL.ROI_HEADS.NAME:
             cfg.MODEL.ROI_HEADS.NAME = mining.__name__
@@ -382,6 +384,7 @@ def load_python_config(
     check_classes("model.roi_heads.num_classes", heads.num_classes, dataset)
     weights = ("train.init_checkpoint", cfg.train.init_checkpoint, cfg.train.output_dir)
     check_weights(*weights, resume=False, training=False)
+    warn_of_other_config(cfg, cfg.train.init_checkpoint)
     target = heads["_target_"]
     if (locate(target) if isinstance(target, str) else target) in COUNTERPARTS:
         cfg.model.roi_heads = with_ohem(heads)

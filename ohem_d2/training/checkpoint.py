@@ -183,19 +183,29 @@ def classes_of_weights(
     Returns:
         what their file says; None if it does not, or is not on this machine.
     """
-    resumes = resume and has_checkpoints(output_dir)
-    if resumes:
+    for file in files_of_weights(weights, output_dir, resume):
+        if names := class_names_in(str(file)):
+            is_start = training and not (resume and has_checkpoints(output_dir))
+            return ClassesOfWeights(str(file), names, is_start)
+    return None
+
+
+def files_of_weights(weights: str, output_dir: str, resume: bool) -> list[Path]:
+    """
+    Find the files on this machine that a run may take its weights from, the likeliest first.
+
+    Args:
+        weights: a path or address, or "".
+        output_dir: where ``resume`` finds a checkpoint, if there is one.
+        resume: as on the command line.
+    """
+    if resume and has_checkpoints(output_dir):
         files = sorted(_candidates(output_dir), key=lambda x: -x.stat().st_mtime_ns)
         if (last := _tagged(Path(output_dir) / _LAST)) is not None:
-            files.insert(0, last)
-    else:
-        files = [
-            Path(urlparse(weights or "")._replace(query="").geturl())
-        ]  # as Detectron2 reads it
-    for file in filter(Path.is_file, files):
-        if names := class_names_in(str(file)):
-            return ClassesOfWeights(str(file), names, is_start=training and not resumes)
-    return None
+            files = [last, *(x for x in files if x != last)]
+    else:  # as Detectron2 reads it
+        files = [Path(urlparse(weights or "")._replace(query="").geturl())]
+    return [x for x in files if x.is_file()]
 
 
 def _candidates(folder: str) -> list[Path]:

@@ -97,11 +97,12 @@ from .part_outputs import check_outputs_once
 from .processes import check_workers
 from .proposal_files import check_lazy_use, check_proposal_files
 from .repeated_settings import warn_of_repeated_settings
-from .resumed_config import check_config_of_weights
+from .resumed_config import check_config_of_weights, config_text
 from .schedule import settings_of, with_an_end
 from .trial import name_first_step, try_augmentations, try_losses, try_model
 from .units import check_units
 from .unread_options import warn_of_unread_options
+from .whole_files import whole_files
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ def run(args: Namespace) -> dict | None:
     check_output_files("train.output_dir", output_dir, training=not args.eval_only)
     alone = nullcontext() if args.eval_only else alone_in("train.output_dir", output_dir)
     kept = config_kept(output_dir, not args.eval_only)
-    with alone, kept as begin, keys_of_python_configs():
+    with alone, whole_files(), kept as begin, keys_of_python_configs():
         return _run(args, cfg, output_dir, begin)
 
 
@@ -184,6 +185,7 @@ def _run(
             () if args.eval_only else read["train"], read["test"], unreadable_images(cfg)
         )
     check_config_of_weights(cfg, *run_of, training=not args.eval_only)
+    text = config_text(cfg)
     default_setup(cfg, args)
     if not args.eval_only:
         use_ignore_regions_lazily(cfg, train)
@@ -234,6 +236,7 @@ def _run(
     check_outputs_once(model, part_outputs.LAZY_KEYS)
     with named_settings(*settings):
         trainer, checkpointer = build_trainer(cfg, model)
+    checkpointer.config = text
     check_space("train.output_dir", output_dir, model, trainer.optimizer)
     rate = OmegaConf.select(cfg, "optimizer.lr")
     watch_for_divergence(trainer, "optimizer.lr", rate)

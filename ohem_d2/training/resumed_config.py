@@ -1,17 +1,17 @@
 """
 The config of a training that is resumed, compared with the one that it has had so far.
 
-A run leaves its config in its folder (config.yaml), and overwrites it when it starts again. Much of
-it may change meanwhile, such as the number of iterations, and is told in a warning. But what the
+A checkpoint holds the config of its training. Beside one that does not, such as Detectron2's own,
+lies what a run leaves in its folder (config.yaml), and overwrites when it starts again. Much of it
+may change meanwhile, such as the number of iterations, and is told in a warning. But what the
 weights mean has to stay: a checkpoint fits a model of other anchors or another order of channels as
 well, and would go on as if nothing were wrong.
 """
 
 import logging
-import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,8 +23,9 @@ from omegaconf import DictConfig
 
 from ..data.other_files import what_it_is
 from ..errors import InputError, shown
-from .checkpoint import has_checkpoints
+from .checkpoint import files_of_weights, has_checkpoints
 from .key_checks import is_unused
+from .weights import config_in
 from .yaml_files import place
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ _PLACES = re.compile(
     r"OUTPUT_DIR|VERSION|MODEL\.(WEIGHTS|DEVICE)|train\.(output_dir|init_checkpoint|device)"
 )
 _MOST_TOLD = 12
+_TRAINED = "the weights were trained with that"
 _ABSENT = object()
 
 
@@ -77,8 +79,9 @@ def check_config_of_weights(
     cfg: CfgNode | DictConfig, weights: str, output_dir: str, resume: bool, training: bool
 ) -> None:
     """
-    Compare a config with that in the folder of the weights: for a training that is resumed, and for
-    an evaluation. Call this in all processes, before the config in the folder is overwritten.
+    Compare a config with that of the weights, which is in their file, or else in their folder: for
+    a training that is resumed, and for an evaluation. Call this in all processes, before the config
+    in the folder is overwritten.
 
     Args:
         cfg: the config, as it will be saved.
@@ -100,15 +103,29 @@ def check_config_of_weights(
         raise InputError(error)
 
 
+def warn_of_other_config(cfg: CfgNode | DictConfig, weights: str) -> None:
+    """
+    Warn if weights were trained with a config by which they mean something else.
+
+    Args:
+        cfg: the config that they are looked at with, and that is not saved.
+        weights: a path or address, or "".
+    """
+    if files := files_of_weights(weights, "", resume=False):
+        wrong = _Changes.find(cfg, files[0].parent, files).of_meaning(training=False)
+        if wrong is not None:
+            logger.warning(f"{wrong}: {_TRAINED}")
+
+
 def _compare(
     cfg: CfgNode | DictConfig, weights: str, output_dir: str, resume: bool, training: bool
 ) -> str | None:
-    folder, goes_on = Path(output_dir), resume and has_checkpoints(output_dir)
-    if not goes_on:
-        if training or not os.path.isfile(weights):
-            return None
-        folder = Path(weights).parent
-    changes = _Changes.find(cfg, folder)
+    goes_on = resume and has_checkpoints(output_dir)
+    files = files_of_weights(weights, output_dir, resume)
+    if not goes_on and (training or not files):
+        return None
+    folder = Path(output_dir) if goes_on else files[0].parent
+    changes = _Changes.find(cfg, folder, files[:1])
     wrong = changes.of_meaning(training)
     is_yaml = isinstance(cfg, CfgNode)
     start = "MODEL.WEIGHTS" if is_yaml else "train.init_checkpoint"
@@ -133,13 +150,13 @@ def _compare(
             f"{wrong}: the weights there were trained with that. To evaluate them otherwise, name "
             f"them in {start}, and another folder in {output}"
         )
-    logger.warning(f"{wrong}, which lies beside the weights")
+    logger.warning(f"{wrong}: {_TRAINED}")
     return None
 
 
 @dataclass(frozen=True)
 class _Changes:
-    """What differs between a config and that in a folder."""
+    """What differs between a config and that of a file."""
 
     file: Path
     before: dict[str, Any]
@@ -147,13 +164,22 @@ class _Changes:
     keys: list[str]
 
     @classmethod
-    def find(cls, cfg: CfgNode | DictConfig, folder: Path) -> "_Changes":
-        """Compare them; there are no changes where there is no config in the folder."""
+    def find(cls, cfg: CfgNode | DictConfig, folder: Path, weights: Iterable[Path]) -> "_Changes":
+        """
+        Compare them; there are no changes where there is no config in the weights, or else in the
+        folder.
+        """
         file = folder / FILE
-        if not file.is_file():
-            return cls(file, {}, {}, [])
         try:
-            before, now = dict(_leaves(_read(file))), dict(_leaves(_as_saved(cfg)))
+            for checkpoint in weights:
+                if text := config_in(str(checkpoint)):
+                    file, content = checkpoint, _parse(text)
+                    break
+            else:
+                if not file.is_file():
+                    return cls(file, {}, {}, [])
+                content = _parse(file.read_text(encoding="utf-8"))
+            before, now = dict(_leaves(content)), dict(_leaves(_as_saved(cfg)))
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as e:
             logger.warning(
                 f"{file} cannot be read ({_reason(e)}), expected the config that the training so "
@@ -208,8 +234,7 @@ class _Changes:
         return shown(leaves[key]) if key in leaves else "missing"
 
 
-def _read(file: Path) -> Any:
-    text = file.read_text(encoding="utf-8")
+def _parse(text: str) -> Any:
     if other := what_it_is(text.encode()):
         raise ValueError(f"it is {other}")
     content = yaml.load(text, _Loader)  # which is a safe one
@@ -228,20 +253,27 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _as_saved(cfg: CfgNode | DictConfig) -> Any:
-    """A config, as it is read when Detectron2 has saved it."""
+def config_text(cfg: CfgNode | DictConfig) -> str | None:
+    """A config in YAML, as Detectron2 saves it; None if it cannot be put that way."""
+    if isinstance(cfg, CfgNode):
+        return cfg.dump()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / FILE
-        if isinstance(cfg, CfgNode):
-            file.write_text(cfg.dump(), encoding="utf-8")
-        else:
-            log = logging.getLogger("detectron2.config.lazy")
-            log.addFilter(_never)  # it says the same when the run saves it
-            try:
-                LazyConfig.save(cfg, str(file))
-            finally:
-                log.removeFilter(_never)
-        return _read(file)
+        log = logging.getLogger("detectron2.config.lazy")
+        log.addFilter(_never)  # it says the same when the run saves it
+        try:
+            LazyConfig.save(cfg, str(file))
+        finally:
+            log.removeFilter(_never)
+        return file.read_text(encoding="utf-8") if file.is_file() else None
+
+
+def _as_saved(cfg: CfgNode | DictConfig) -> Any:
+    """A config, as it is read when Detectron2 has saved it."""
+    text = config_text(cfg)
+    if text is None:
+        raise ValueError("the one of this run cannot be put in YAML")
+    return _parse(text)
 
 
 def _never(_: logging.LogRecord) -> bool:

@@ -94,7 +94,7 @@ from .part_outputs import check_outputs_once
 from .processes import check_workers
 from .proposal_files import check_proposal_files
 from .repeated_settings import warn_of_repeated_settings
-from .resumed_config import check_config_of_weights
+from .resumed_config import check_config_of_weights, config_text
 from .schedule import settings_of, with_an_end
 from .trial import name_first_step, try_augmentations, try_losses, try_model
 from .units import check_units
@@ -102,6 +102,7 @@ from .unread_keys import warn_of_unread_keys
 from .unread_options import warn_of_unread_options
 from .unread_settings import warn_of_unread_settings
 from .unused_mining import warn_of_unused_mining
+from .whole_files import whole_files
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +134,7 @@ class Trainer(DefaultTrainer):
             check_start_iter(options, config_key("start_iter", options.NODE), cfg.SOLVER.MAX_ITER)
         # Not the constructor of DefaultTrainer, whose steps these are: it distributes on GPUs only.
         TrainerBase.__init__(self)
+        text = config_text(cfg)
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
         cfg = use_ignore_rpn(self.auto_scale_workers(cfg, comm.get_world_size()))
@@ -150,6 +152,7 @@ class Trainer(DefaultTrainer):
         this = weakref.proxy(self)
         self.checkpointer = WholeCheckpointer(model, cfg.OUTPUT_DIR, trainer=this)
         self.checkpointer.class_names = class_names(cfg.DATASETS.TRAIN)
+        self.checkpointer.config = text
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
@@ -265,7 +268,7 @@ def run(args) -> dict | None:
     check_keys(cfg, training=not args.eval_only)
     check_workers("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS)
     alone = nullcontext() if args.eval_only else alone_in("OUTPUT_DIR", cfg.OUTPUT_DIR)
-    with alone, config_kept(cfg.OUTPUT_DIR, not args.eval_only) as begin:
+    with alone, whole_files(), config_kept(cfg.OUTPUT_DIR, not args.eval_only) as begin:
         return _run(args, cfg, begin)
 
 

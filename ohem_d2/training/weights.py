@@ -55,10 +55,13 @@ class SafeCheckpointer(DetectionCheckpointer):
         class_names: of the data, in the order in which the model has its classes. They are saved
             beside the weights, and compared with those of the weights that are loaded. None: not
             known.
+        config: that of the training, as Detectron2 saves it. It is saved beside the weights, for
+            the next run to compare its own with. None: not known.
         key: where the config names what is loaded, for what is wrong with it.
     """
 
     class_names: Sequence[str] | None = None
+    config: str | None = None
     key = "MODEL.WEIGHTS"
     _others: Sequence[str] = ()  # names in the file that the model lacks
     _path = ""  # what is being loaded, as the user named it
@@ -97,6 +100,8 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def save(self, name: str, **kwargs: Any) -> None:
         """See fvcore's `Checkpointer.save`."""
+        if self.config:
+            kwargs = {"config": self.config, **kwargs}
         if self.class_names:
             kwargs = {"class_names": [*self.class_names], **kwargs}
         super().save(name, **kwargs)
@@ -246,14 +251,32 @@ def class_names_in(path: str) -> list[str] | None:
         their names, in the order of the model's labels; None if it does not tell, or is none, which
         loading it will say.
     """
+    names = _beside_weights(path, "class_names")
+    if not isinstance(names, list) or not all(isinstance(x, str) for x in names):
+        return None
+    return names or None
+
+
+def config_in(path: str) -> str | None:
+    """
+    Read the config that a checkpoint was trained with, and nothing else of it.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        its text, in YAML; None if it does not tell, or is no checkpoint, which loading it will say.
+    """
+    text = _beside_weights(path, "config")
+    return text if isinstance(text, str) and text else None
+
+
+def _beside_weights(path: str, name: str) -> object:
     try:
         content = _load(path, mmap=is_zipfile(path))
     except Exception:
         return None
-    names = content.get("class_names") if isinstance(content, Mapping) else None
-    if not isinstance(names, list) or not all(isinstance(x, str) for x in names):
-        return None
-    return names or None
+    return content.get(name) if isinstance(content, Mapping) else None
 
 
 def load_torch_file(name: str, path: str) -> Any:

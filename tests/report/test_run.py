@@ -2,8 +2,11 @@
 
 import json
 import math
+import multiprocessing
+import os
 import shutil
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -184,6 +187,52 @@ def test_a_report_that_is_killed_leaves_what_it_had(trained, monkeypatch):
     monkeypatch.setattr(report_run, "_SHARE", math.inf)
     report(trained)
     assert len(looked) == 4
+
+
+def examples(report, name):
+    """All that a list has, but where its pictures are."""
+    found = json.loads((report / f"{name}.json").read_text())["annotations"]
+    return [{**x, "crop": None} for x in found]
+
+
+def report_slowly(folder, seen):
+    """Write the lists after each image, one of which lasts until somebody ends it."""
+
+    def look(model, x):
+        if seen.value == 3:
+            time.sleep(60)
+        found = look_at(model, x)
+        seen.value += 1
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report_run, "look_at", look)
+        patch.setattr(report_run, "_PERIOD", 0.0)
+        patch.setattr(report_run, "_SHARE", math.inf)
+        report(folder)
+
+
+def test_a_report_that_is_killed_by_9_can_be_written_again(trained):
+    report(trained, "whole")
+    shutil.copytree("whole", "report")
+    page = (trained / "report" / "index.html").read_bytes()
+    context = multiprocessing.get_context("fork")
+    seen = context.Value("i", 0)
+    process = context.Process(target=report_slowly, args=(trained, seen))
+    process.start()
+    while process.is_alive() and seen.value < 3:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    for name in ("hard_examples", "label_errors", "model_errors"):
+        assert len(COCO(f"report/{name}.json").imgs) in (2, 3)
+    assert (trained / "report" / "index.html").read_bytes() == page  # of the report before
+    report(trained)
+    for name in ("hard_examples", "label_errors", "model_errors"):
+        assert examples(trained / "report", name) == examples(trained / "whole", name)
+    assert not list((trained / "report").rglob("*.tmp"))
 
 
 def test_a_full_disk_is_told_by_one_line(trained, monkeypatch):

@@ -7,10 +7,17 @@ import pytest
 from detectron2 import model_zoo
 from detectron2.config import LazyConfig
 from omegaconf import OmegaConf
+from torch import nn
 
 from ohem_d2.errors import InputError
+from ohem_d2.training.checkpoint import WholeCheckpointer
 from ohem_d2.training.config_file import CONFIGS, load_config
-from ohem_d2.training.resumed_config import FILE, check_config_of_weights
+from ohem_d2.training.resumed_config import (
+    FILE,
+    check_config_of_weights,
+    config_text,
+    warn_of_other_config,
+)
 
 CHECKPOINT = "model_0000001.pth"
 QUICK_START = str(CONFIGS / "quick_start.yaml")
@@ -224,3 +231,62 @@ def test_weights_that_a_resumed_training_does_not_read(folder, caplog):
         f"MODEL.WEIGHTS is 'other.pth', and was '': neither is read, since --resume goes on with "
         f"the last checkpoint in {folder}"
     ]
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A checkpoint that holds its config, with nothing beside it that tells."""
+    return save(tmp_path, load_config(QUICK_START))
+
+
+def save(folder, cfg):
+    checkpointer = WholeCheckpointer(nn.Linear(2, 2), str(folder))
+    checkpointer.config = config_text(cfg)
+    checkpointer.save("model_0000001", iteration=1)
+    return folder / CHECKPOINT
+
+
+@pytest.mark.parametrize("key", ["MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", "MODEL.RPN.BOUNDARY_THRESH"])
+def test_weights_tell_their_config_themselves(weights, caplog, key):
+    cfg = load_config(QUICK_START, [key, "True" if "USE" in key else "3"])
+    evaluate(cfg, weights)
+    warn_of_other_config(cfg, str(weights))
+    words = f"{key} is True, expected False, as in {weights}: the weights were trained with that"
+    assert [x.getMessage() for x in caplog.records] == ([words] * 2 if "USE" in key else [])
+
+
+def test_what_weights_tell_comes_before_what_lies_beside_them(weights, caplog):
+    cfg = load_config(QUICK_START, ["INPUT.FORMAT", "RGB"])
+    (weights.parent / FILE).write_text(cfg.dump())  # such as one that was edited since
+    with pytest.raises(InputError, match=rf"^INPUT.FORMAT is 'RGB', .*, as in {weights}: "):
+        resume(cfg, weights.parent)
+    (weights.parent / FILE).write_text("a: [")
+    resume(load_config(QUICK_START), weights.parent)
+    assert not caplog.records
+    save(weights.parent, cfg)  # which goes on with it
+    resume(cfg, weights.parent)
+    assert not caplog.records
+
+
+def test_a_python_config_in_the_weights(tmp_path, caplog):
+    weights = save(tmp_path, cfg := LazyConfig.load(str(model_zoo.get_config_file(LAZY))))
+    warn_of_other_config(cfg, str(weights))
+    assert not caplog.records
+    cfg.model.input_format = "RGB"
+    warn_of_other_config(cfg, str(weights))
+    (record,) = caplog.records
+    assert record.getMessage().startswith("model.input_format is 'RGB', expected 'BGR', as in ")
+
+
+def test_a_config_that_no_yaml_can_hold(tmp_path, caplog):
+    cfg = OmegaConf.create({"x": (i for i in "")}, flags={"allow_objects": True})
+    assert config_text(cfg) is None
+    weights = save(tmp_path, cfg)
+    warn_of_other_config(load_config(QUICK_START), str(weights))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("address", ["", "detectron2://x.pkl", "no_such.pth"])
+def test_weights_that_are_not_here(caplog, address):
+    warn_of_other_config(load_config(QUICK_START), address)
+    assert not caplog.records
