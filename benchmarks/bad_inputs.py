@@ -22,6 +22,7 @@ import math
 import multiprocessing
 import os
 import pickle
+import resource
 import shutil
 import sys
 import tempfile
@@ -343,6 +344,7 @@ KEYS = [
     lazy("+model.backbone.bottom_up.freeze=2"),
     lazy("+dataloader.train.aspect_ratio_groupng=false"),
     lazy("+optimizer.learning_rate=0.1"),
+    lazy("+train.maxiter=5"),
     lazy("lr_multiplier.scheduler.milestones=[60000,30000,90000]"),
     lazy("dataloader.train.mapper=${dataloader.nothing}"),
     key("TEST.EXPECTED_RESULTS", "[['bbox', 'AP59', 38.5, 0.2]]"),
@@ -601,6 +603,7 @@ WEIGHTS = [
     weights("a ZIP file, to train", lambda f: zipfile.ZipFile(f, "w").writestr("a", "b"),
             how="train"),
     weights("TorchScript", lambda f: torch.jit.script(torch.nn.Linear(2, 2)).save(str(f))),
+    weights("a ZIP file of a checkpoint", lambda f: zipfile.ZipFile(f, "w").write("good.pth")),
     weights("complex numbers", lambda f: torch.save({"model": {
         k: x.to(torch.complex64) for k, x in good().items()}}, f)),
     Bad("weights", "an unknown question", ("good.pth",),
@@ -792,6 +795,19 @@ def voc(name: str, text: str, *names: str) -> Bad:
     )  # fmt: skip
 
 
+def limit_files(kilobytes: int) -> None:
+    """Let this process write small files only."""
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000 * kilobytes, most))
+
+
+def long_temporary_folder() -> None:
+    """Put what is temporary into a folder of a long name."""
+    folder = Path("of a user with a long name " * 4).absolute()
+    folder.mkdir()
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+
+
 FOLDERS = [
     images("one is empty", lambda f: (f / "train_00002.jpg").write_bytes(b""), "train_00002.jpg"),
     images("one is missing", lambda f: (f / "train_00002.jpg").unlink(), "train_00002.jpg"),
@@ -817,6 +833,12 @@ FOLDERS = [
     out_folder("None", "None"),
     out_folder("a variable", "$HOME/out"),
     out_folder("a new line", "out\nput"),
+    Bad("folders", "a limit of 200 kB on files", ("OUTPUT_DIR",), prepare=lambda: limit_files(200)),
+    Bad("folders", "FVCORE_CACHE, a file", ("FVCORE_CACHE",),
+        {"MODEL.WEIGHTS": "http://127.0.0.1:9/x.pth"}, lambda: Path("file").write_text("x"),
+        environment={"FVCORE_CACHE": "file"}, plain=False),
+    Bad("folders", "a TMPDIR too long for sockets of workers", ("TMPDIR",),
+        {"DATALOADER.NUM_WORKERS": 2}, prepare=long_temporary_folder, plain=False),
     out_folder("what a shell did not replace", "runs/*"),
     out_folder("a placeholder", "runs/<name>"),
     in_the_way("config.yaml", lambda f: f.write_text("_BASE_: mine.yaml\n"), "written by hand"),
@@ -915,8 +937,11 @@ CONFIGS = [
     base("a base that is not there", "_BASE_: nothing.yaml\n"),
     base("a base that is empty", "_BASE_: ''\n"),
     base("a number as base", "_BASE_: {a: 1}\n"),
+    base("a config whose base has it as base", "_BASE_: child.yaml\n",
+         lambda: Path("child.yaml").write_text("_BASE_: bad.yaml\n")),
     base("itself as base", "_BASE_: bad.yaml\n"),
     base("a tag that runs code", "OUTPUT_DIR: !!python/object/apply:os.mkdir [ran]\n"),
+    base("a date as OUTPUT_DIR", "_BASE_: quick_start.yaml\nOUTPUT_DIR: 2026-11-27\n"),
     base("a list", "- a\n- b\n"),
     base("an empty file", ""),
     base("no YAML", "MODEL: [\n"),
@@ -969,7 +994,8 @@ CONFIGS = [
         arguments=("--num-machines", "2", "--dist-url", "127.0.0.1:29511")),
     *(Bad("configs", f"--num-machines 2 {' '.join(x)}".rstrip(), ("--num-machines", "--dist-url"),
           arguments=("--num-machines", "2", *x), plain=False)
-      for x in ((), ("--dist-url", "auto"), ("--dist-url", "tcp://10.0.0.1"))),
+      for x in ((), ("--dist-url", "auto"), ("--dist-url", "tcp://10.0.0.1"),
+                ("--dist-url", "tcp://10.0.0.1:0"), ("--dist-url", "tcp://fe80::1:29511"))),
     base("_base_ for _BASE_", "_base_: quick_start.yaml\n"),
     Bad("configs", "--resume True", ("'True'",), arguments=("--resume", "True"), plain=False),
     Bad("configs", "a key without a value", ("SEED",),
@@ -992,6 +1018,9 @@ CONFIGS = [
          "model.roi_heads.box_head = Head\n"),
         ("that refers to nothing",
          f"{AS_LAZY}train.max_iter = '${{nothing.here}}'\n"))),
+    Bad("configs", "Python configs that import each other", ("bad.py",), prepare=lambda: [
+        Path(f"{x}.py").write_text(f"from .{y} import train\n") for x, y in (
+            ("bad", "other"), ("other", "bad"))], config="bad.py", plain=False),
     Bad("configs", "a Python setting without a key", (LAZY, "in the settings"), {"": 5},
         config=LAZY, plain=False),
     Bad("configs", "a binary file", ("bad.yaml",),
