@@ -121,6 +121,49 @@ def _staged(cfg: CfgNode) -> None:
     _ohem(SAMPLER=f"Staged(max_iter={cfg.SOLVER.MAX_ITER})")(cfg)
 
 
+def _from_01(cfg: CfgNode) -> None:
+    """The paper's baseline: background is what overlaps an object by an IoU of 0.1 or more."""
+    _sampling(cfg)
+    heads = cfg.MODEL.ROI_HEADS
+    heads.IOU_THRESHOLDS, heads.IOU_LABELS = [0.1, *heads.IOU_THRESHOLDS], [-1, *heads.IOU_LABELS]
+
+
+def _one_image(way: Callable[[CfgNode], None]) -> Callable[[CfgNode], None]:
+    """The paper's N = 1: one image a step, with the RoIs of all."""
+
+    def change(cfg: CfgNode) -> None:
+        way(cfg)
+        cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE *= cfg.SOLVER.IMS_PER_BATCH
+        cfg.SOLVER.IMS_PER_BATCH = 1
+
+    return change
+
+
+def _all_rois(cfg: CfgNode) -> None:
+    """The paper's alternative to choosing, with a larger learning rate."""
+    _sampling(cfg)
+    cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE, cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION = 10000, 1.0
+    cfg.SOLVER.BASE_LR *= 3
+
+
+def _scales_and_voting(way: Callable[[CfgNode], None]) -> Callable[[CfgNode], None]:
+    """
+    The paper's +M and +B: trained and evaluated at five scales, which are to INPUT.MIN_SIZE_TRAIN
+    as the paper's are to 600; with iterative box regression and box voting.
+    """
+
+    def change(cfg: CfgNode) -> None:
+        way(cfg)
+        edges = [round(cfg.INPUT.MIN_SIZE_TRAIN[0] * x / 600) for x in (480, 576, 688, 864, 900)]
+        cfg.INPUT.MIN_SIZE_TRAIN = cfg.TEST.AUG.MIN_SIZES = tuple(edges)
+        cfg.TEST.AUG.ENABLED, cfg.TEST.AUG.FLIP = True, False
+        cfg.TEST.BOX_VOTING.ROUNDS = 2
+        if cfg.MODEL.ROI_HEADS.NAME == "StandardROIHeads":
+            cfg.MODEL.ROI_HEADS.NAME = "BoxVotingROIHeads"
+
+    return change
+
+
 def _half_even(cfg: CfgNode) -> None:
     _HALF_RANDOM(cfg)
     cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION = 0.5
@@ -263,6 +306,19 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
         "default, to which regions to ignore are background",
         _regions_are_background(_HALF_RANDOM),
     ),
+    # With those above, what the paper compares.
+    "sampling_from_01": ("1:3 sampling, background from an IoU of 0.1 on", _from_01),
+    "sampling_n1": (
+        "1:3 sampling, background from an IoU of 0.1 on, one image a step",
+        _one_image(_from_01),
+    ),
+    "ohem_n1": ("OHEM as in the paper, one image a step", _one_image(_ohem())),
+    "all_rois": ("all RoIs, three times the learning rate", _all_rois),
+    "sampling_mb": (
+        "1:3 sampling, background from an IoU of 0.1 on, five scales and box voting",
+        _scales_and_voting(_from_01),
+    ),
+    "ohem_mb": ("OHEM as in the paper, five scales and box voting", _scales_and_voting(_ohem())),
     "all_masks": ("default, masks of all foreground that is chosen", _all_masks),
     "half_candidates": ("default, among 1/2 of the proposals", _limited(1 / 2)),
     "quarter_candidates": ("default, among 1/4 of the proposals", _limited(1 / 4)),

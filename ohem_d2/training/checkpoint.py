@@ -14,7 +14,7 @@ from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from ..data import ClassesOfWeights
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..files import whole_file
 from .resume_checks import check_training_state
 from .weights import SafeCheckpointer, class_names_in, load_torch_file
@@ -118,7 +118,7 @@ class WholeCheckpointer(SafeCheckpointer):
         tag = Path(self.save_dir) / _LAST
         last = _tagged(tag)
         if last is None:
-            problem = f"{tag} {'names no checkpoint' if tag.is_file() else 'is missing'}"
+            problem = f"{tag} {_names_none(tag) if tag.is_file() else 'is missing'}"
         elif not last.is_file():
             problem = f"{last}, the last checkpoint as {_LAST} has it, is not there"
         elif (content := self._read(last)) is None:
@@ -156,6 +156,12 @@ def _tagged(tag: Path) -> Path | None:
         return None
     is_name = bool(text) and text.isprintable() and len(name) <= _LONGEST_NAME
     return tag.with_name(text) if is_name and os.path.basename(text) == text else None
+
+
+def _names_none(tag: Path) -> str:
+    """What a file has in place of the name of a checkpoint beside it, in words."""
+    text = tag.read_bytes()[:_LONGEST_NAME].decode(errors="replace").strip()
+    return f"names no checkpoint beside it ({shown(text)})" if text else "names no checkpoint"
 
 
 def has_checkpoints(folder: str) -> bool:

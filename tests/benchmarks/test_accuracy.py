@@ -289,6 +289,28 @@ def test_all_variants_but_those_that_say_so_are_the_papers_way():
     assert others == {"quarter_hard": 0.25} | dict.fromkeys(halves, 0.5)
 
 
+def test_what_the_paper_compares():
+    plain = configure("sampling")
+    heads, edge = plain.MODEL.ROI_HEADS, plain.INPUT.MIN_SIZE_TRAIN[0]
+    rois = heads.BATCH_SIZE_PER_IMAGE * plain.SOLVER.IMS_PER_BATCH
+    for way in ("sampling_n1", "ohem_n1"):
+        cfg = configure(way)
+        assert (cfg.SOLVER.IMS_PER_BATCH, cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE) == (1, rois)
+    for way in ("sampling_from_01", "sampling_n1", "sampling_mb"):
+        of_labels = configure(way).MODEL.ROI_HEADS
+        assert of_labels.IOU_THRESHOLDS == [0.1, *heads.IOU_THRESHOLDS]
+        assert of_labels.IOU_LABELS == [-1, *heads.IOU_LABELS]
+    for way in ("sampling_mb", "ohem_mb"):
+        cfg = configure(way)
+        check_keys(cfg)
+        edges = tuple(round(edge * x) for x in (0.8, 0.96, 688 / 600, 1.44, 1.5))
+        assert cfg.INPUT.MIN_SIZE_TRAIN == cfg.TEST.AUG.MIN_SIZES == edges
+        assert (cfg.TEST.AUG.ENABLED, cfg.TEST.BOX_VOTING.ROUNDS) == (True, 2)
+    cfg = configure("all_rois")
+    assert cfg.SOLVER.BASE_LR == pytest.approx(3 * plain.SOLVER.BASE_LR)
+    assert cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION == 1.0
+
+
 def test_three_scales_with_and_without_valid_ranges(monkeypatch, tmp_path):
     monkeypatch.setattr(accuracy, "time_steps", lambda trainers: {name: [1.0] for name in trainers})
     for way in ("half_scales", "half_snip", "sampling_scales", "sampling_snip"):

@@ -84,6 +84,10 @@ DAMAGES = {
         lambda f: (f / "last_checkpoint").write_text("a" * 300),
         "last_checkpoint names no checkpoint",
     ),
+    "a tag of another folder": (
+        lambda f: (f / "last_checkpoint").write_text("../other/model_0000005.pth\n"),
+        "names no checkpoint beside it ('../other/model_0000005.pth')",
+    ),
     "something else": (
         lambda f: torch.save(torch.zeros(2), f / LAST),
         f"{LAST}, the last checkpoint, is none: it holds a Tensor",
