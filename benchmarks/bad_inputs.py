@@ -112,7 +112,7 @@ def lazy(setting: str) -> Bad:
     return Bad("keys", f"{name}={value}", names, {name: value}, config=LAZY, plain=False)
 
 
-def mapper(name: str, change: str) -> Bad:
+def mapper(name: str, change: str, **others: object) -> Bad:
     """A mapper of the user's own, which gives what Detectron2's models cannot learn from."""
     lines = [
         "from detectron2.data import DatasetMapper",
@@ -124,7 +124,8 @@ def mapper(name: str, change: str) -> Bad:
     ]
     return Bad(
         "keys", f"a mapper that gives {name}", ("dataloader.train.mapper",),
-        {"dataloader.train.mapper._target_": "mine.Mine"},
+        {"dataloader.train.mapper._target_": "mine.Mine",
+         **{f"dataloader.train.{k}": v for k, v in others.items()}},
         lambda: Path("mine.py").write_text("\n".join(lines)), config=LAZY, plain=False,
     )  # fmt: skip
 
@@ -367,7 +368,8 @@ KEYS = [
     mapper("no instances", "del made['instances']"),
     mapper("arrays", "made['image'] = made['image'].permute(1, 2, 0).numpy()"),
     mapper("images of four channels", "made['image'] = made['image'][[0, 1, 2, 0]]"),
-    mapper("classes from 1 on", "made['instances'].gt_classes += 1"),
+    # Of all images, since one may lack the last class.
+    mapper("classes from 1 on", "made['instances'].gt_classes += 1", total_batch_size=4),
     mapper("boxes of width and height",
            "b = made['instances'].gt_boxes.tensor; b[:, 2:] -= b[:, :2]; b[0, 2] = 0"),
     mapper("boxes that are nan", "made['instances'].gt_boxes.tensor[0] = float('nan')"),

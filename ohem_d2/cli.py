@@ -28,6 +28,7 @@ from .relabel.exchange import TOOLS, export_suspects, import_decisions
 from .relabel.run import relabel as write_relabelled
 from .report.data_page import MAX_PICTURES, look_at_data
 from .report.run import RANKINGS, write_report
+from .standard_output import unbroken_output
 from .training.checks import check_output_dir
 from .training.config_file import CONFIGS
 from .training.interruption import SIGNALS, Interrupted, end_by, passing_on_signals
@@ -75,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     COMMANDS[command](argv[1:], f"{parser.prog} {command}")
 
 
+@unbroken_output()
 def train(argv: Sequence[str], prog: str | None = None) -> None:
     """Train or evaluate a detector with online hard example mining."""
     parser = parser_of(
@@ -156,7 +158,8 @@ def _run(args: argparse.Namespace, errors: SimpleQueue, resume: str) -> None:
         resume: the command that goes on with the training if a signal ends it.
     """
     try:
-        run(args)
+        with unbroken_output():  # for a process that was started for this
+            run(args)
     except InputError as e:
         errors.put(str(e))
         raise
@@ -186,6 +189,7 @@ def _where_logged() -> str:
     return next((f" (traceback in {name})" for name in names if os.path.isfile(name)), "")
 
 
+@unbroken_output()
 def report(argv: Sequence[str], prog: str | None = None) -> None:
     """Write down what a trained model finds hard in a data set, and labels that may be wrong."""
     parser = parser_of(
@@ -294,13 +298,15 @@ example:
         output = None if args.output is None else Path(args.output)
         if output is None and args.max_pictures != MAX_PICTURES:
             logger.warning(f"--max-pictures is {args.max_pictures}, to no effect without --output")
-        look_at_data(args.dataset, output, args.max_pictures)
+        with unbroken_output(is_result=output is None):
+            look_at_data(args.dataset, output, args.max_pictures)
     except InputError as e:
         sys.exit(f"error: {e}")
     except KeyboardInterrupt:
         sys.exit(130)  # as shells have it
 
 
+@unbroken_output()
 def relabel(argv: Sequence[str], prog: str | None = None) -> None:
     """Correct the labels of a data set by decisions on suspected label errors."""
     parser = parser_of(
@@ -333,6 +339,7 @@ example:
         sys.exit(130)  # as shells have it
 
 
+@unbroken_output()
 def suspects(argv: Sequence[str], prog: str | None = None) -> None:
     """Take the suspected label errors of a report to a labelling tool, and back as decisions."""
     parser = parser_of(
@@ -363,6 +370,7 @@ examples:
         sys.exit(f"error: {e}")
 
 
+@unbroken_output()
 def proposals(argv: Sequence[str], prog: str | None = None) -> None:
     """Compute the selective search proposals of a data set, as Fast R-CNN learns from."""
     from .data.selective_search import MODES, compute_proposals  # which needs Unix

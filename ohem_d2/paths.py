@@ -55,7 +55,9 @@ def wrong_name(path: object) -> str | None:
     if any(unicodedata.category(x) in _UNSEEN and x not in _JOINERS for x in text):
         escaped = any(x in "\a\b\t\n\v\f\r" for x in text)
         in_quotes = ", as \\n and \\t are read in double quotes" if escaped else ""
-        return f"has characters that cannot be seen{in_quotes}"
+        codes = [x for x in text if unicodedata.category(x) == "Cs"]
+        what = "bytes that are no UTF-8" if codes else "characters that cannot be seen"
+        return f"has {what}{in_quotes}"
     if text[0] in "'\"" and text[-1] == text[0]:
         return "is in quotes"
     if re.match(r"[A-Za-z][\w+.-]+://", text):
@@ -68,6 +70,8 @@ def wrong_name(path: object) -> str | None:
         return "is an address, or a place on another machine"
     if os.name == "posix" and ("\\" in text or re.match("[A-Za-z]:", text)):
         return "is a path of Windows"
+    if re.search(r"\{\{|\{%", text):
+        return "has a part that a template replaces"
     if text.startswith("~") or re.search(r"\$\w|\$\{|\$\(", text):
         return "has a part that only a shell replaces"
     if not is_there and re.search(r"[*?]|\{.*\}", text):

@@ -9,7 +9,8 @@ import pytest
 from command_line import ROOT
 from detectron2.utils.env import _configure_libraries, setup_custom_environment
 
-from ohem_d2.libraries import wrong_variable
+from ohem_d2 import libraries
+from ohem_d2.libraries import out_of_memory, wrong_variable
 
 SETS_UP = "def setup_environment():\n    {}\n"
 MODULES = {
@@ -64,6 +65,33 @@ def test_a_variable_that_an_error_names(monkeypatch):
             raise ValueError("Unknown setting of PYTORCH_JIT")
 
     assert reason(read).startswith("PYTORCH_JIT is 'abc' in the environment, which test_libraries")
+
+
+def test_a_variable_is_named_by_its_whole_name(monkeypatch):
+    for name, value in {"_": "/usr/bin/env", "DEBUG": "x", "A": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TORCH_DISTRIBUTED_DEBUG", "VERBOSE")
+
+    def read():
+        short = "_", "DEBUG", "A"
+        raise ValueError(f"The value of TORCH_DISTRIBUTED_DEBUG must be OFF, not {len(short)}1")
+
+    assert reason(read).startswith("TORCH_DISTRIBUTED_DEBUG is 'VERBOSE' in the environment, ")
+
+
+@pytest.mark.skipif(libraries.resource is None, reason="only Unix has these limits")
+@pytest.mark.parametrize("is_limited", [True, False])
+def test_a_limit_on_memory(monkeypatch, is_limited):
+    most = 2 * 10**9 if is_limited else libraries.resource.RLIM_INFINITY
+    monkeypatch.setattr(libraries.resource, "getrlimit", lambda _: (most, most))
+    words = "libtorch_cpu.so: failed to map segment from shared object"
+    found = out_of_memory(ImportError(words))
+    assert found == (
+        "this process may use 2.0 GB of memory (ulimit -v), expected more: ImportError: " + words
+        if is_limited
+        else None
+    )
+    assert out_of_memory(ImportError("No module named 'x'")) is None
 
 
 def test_a_warning_that_is_an_error(monkeypatch):

@@ -20,8 +20,9 @@ NAMES = {
     "begins or ends with white space": ("out ", " out", "out\n", "\tout", "out\u3000"),
     "has characters that cannot be seen": (
         "out\0put", "out\x1b[31m", "out\x7f", "a\u200bb", "a\u202eb", "a\u2028b",
-        "\ufeffout", "a\udcffb",
+        "\ufeffout",
     ),
+    "has bytes that are no UTF-8": ("a\udcffb",),
     r"has characters that cannot be seen, as \n and \t are read in double quotes": (
         "out\nput", "D:\new\tests",
     ),
@@ -38,6 +39,7 @@ NAMES = {
     "has a part that only a shell replaces": (
         "~/out", "~nobody", "$HOME/out", "${HOME}/out", "runs/$USER", "out/$(date)", "/a:$HOME/b",
     ),
+    "has a part that a template replaces": ("out/{{ run_id }}", "out/{% if x %}"),
     "is in quotes": ("'out'", '"/data/my sets"', "''"),
     "is a path of Windows": ("C:\\runs", "C:/runs", "d:", "runs\\a", ".\\out"),
 }  # fmt: skip

@@ -233,8 +233,10 @@ def _merge_settings(cfg: CfgNode, opts: list[str]) -> None:
                 "INPUT.MIN_SIZE_TRAIN '(640, 800)'"
             )
         if "=" in opt or not re.fullmatch(r"\w+(\.\w+)*", opt):
-            words = shown(opt)
-            raise InputError(f"in the settings {words}: expected KEY VALUE, as for YAML configs")
+            words = f"in the settings {shown(opt)}: expected KEY VALUE, as for YAML configs"
+            if opt.partition(" ")[0] in known:
+                words += ", in two arguments, without quotes around both"
+            raise InputError(words)
         value = opts[2 * i + 1] if 2 * i + 1 < len(opts) else ""
         words = f"in the settings {shown(opt)} is followed by the key {value}, expected"
         if opt not in known and value in known:

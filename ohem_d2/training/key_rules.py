@@ -156,7 +156,8 @@ _SAMPLER = _one_of(
 )
 _ROI_LAYERS = {
     "POOLER_RESOLUTION": _whole(1, 1024),
-    "POOLER_SAMPLING_RATIO": _whole(0, 1024),
+    # A bin takes as many samples as its square: more make a step last for minutes.
+    "POOLER_SAMPLING_RATIO": _whole(0, 16),
     "POOLER_TYPE": _ROI_POOLER,
 }
 _LAYERS_OF_BOX_HEAD = {"NUM_FC": _LAYERS, "FC_DIM": _CHANNELS, "NUM_CONV": _LAYERS,

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from fvcore.common.config import BASE_KEY
+
 # How alike keys have to be (1: the same) that end with the same name, and others.
 _SAME_NAME, _OTHERS = 0.4, 0.65
 _NAMES = 0.55  # and how alike the names that others end with
@@ -30,5 +32,7 @@ def nearest_key(key: str, known: Iterable[str]) -> str | None:
 
 def hint(key: str, known: Iterable[str]) -> str:
     """Say which key is the nearest, as the end of a sentence that says that one does not exist."""
+    if key.rpartition(".")[2] == BASE_KEY:
+        return f", expected {BASE_KEY} at the top of a file, not below another key"
     nearest = nearest_key(key, known)
     return f", the nearest is {nearest}" if nearest else ""

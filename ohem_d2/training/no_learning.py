@@ -1,17 +1,21 @@
 """Values with which a part of a model learns nothing, though its training goes on: most are 0."""
 
 import logging
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.layers import FrozenBatchNorm2d
+from detectron2.modeling.matcher import Matcher
+from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from ..config import (
     MiningOptions,
+    base_architecture,
     is_number,
     ohem_dense_options,
     ohem_options,
@@ -20,6 +24,8 @@ from ..config import (
 from ..errors import shown
 from ..modeling.timm_backbone import TimmBackbone
 from .key_checks import is_unused
+from .key_rules import is_list
+from .lazy_targets import parts_of, target_of
 from .named_settings import is_known
 
 logger = logging.getLogger(__name__)
@@ -77,6 +83,27 @@ def warn_of_unlearned_weights(model: nn.Module) -> None:
             f"{len(lost)} of {len(trained)} trained weights got no gradient in the first step "
             f"({of_parts}), such as {lost[0]}: expected losses that depend on them, which "
             "torch.no_grad() and detach() prevent, or requires_grad False"
+        )
+
+
+def warn_of_no_anchors(model: nn.Module, storage: EventStorage) -> None:
+    """
+    Say so if the RPN is left without any anchor, which is no error to Detectron2.
+
+    Args:
+        model: after its first step.
+        storage: with what it has logged.
+    """
+    rpn = getattr(getattr(model, "module", model), "proposal_generator", None)  # within DDP
+    limit = getattr(rpn, "anchor_boundary_thresh", -1)
+    histories = storage.histories()
+    numbers = [histories.get(f"rpn/num_{kind}_anchors") for kind in ("pos", "neg")]
+    if limit >= 0 and all(x is not None and x.latest() == 0 for x in numbers):
+        logger.warning(
+            "the RPN learned from no anchor in the first step: MODEL.RPN.BOUNDARY_THRESH "
+            f"(anchor_boundary_thresh in Python configs) is {limit}, which leaves out those that "
+            f"reach more than {limit} pixels over the edge of an image: expected anchors that are "
+            "smaller than the images, or -1, which leaves out none"
         )
 
 
@@ -145,6 +172,15 @@ def _of_yaml(cfg: CfgNode) -> Iterator[str]:
             ("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", model.ROI_HEADS.BATCH_SIZE_PER_IMAGE),
             "no RoI on an object is drawn to learn from",
         )
+    nodes = {
+        "RPN": has_rpn,
+        "ROI_HEADS": has_roi_heads,
+        "RETINANET": base_architecture(cfg) == "RetinaNet",
+    }
+    for node in (node for node, is_there in nodes.items() if is_there):
+        key, labels = f"MODEL.{node}.IOU_LABELS", model[node].IOU_LABELS
+        other = f"MODEL.{node}.IOU_THRESHOLDS"
+        yield from _of_matching(key, labels, other, model[node].IOU_THRESHOLDS)
     for name in ("WEIGHT_DECAY", "WEIGHT_DECAY_NORM", "WEIGHT_DECAY_BIAS"):
         key = f"SOLVER.{name}"
         yield from _of_decay(key, solver[name], "SOLVER.BASE_LR", solver.BASE_LR)
@@ -178,6 +214,10 @@ def _of_python(cfg: DictConfig) -> Iterator[str]:
     for key in ("optimizer.weight_decay", "optimizer.params.weight_decay_norm"):
         if is_number(rate):
             yield from _of_decay(key, OmegaConf.select(cfg, key), "optimizer.lr", rate)
+    for key, matcher in parts_of(cfg.model, "model"):
+        labels, thresholds = matcher.get("labels"), matcher.get("thresholds")
+        if target_of(matcher) is Matcher and is_list(labels) and is_list(thresholds):
+            yield from _of_matching(f"{key}.labels", labels, f"{key}.thresholds", thresholds)
     for key, value in _numbers(cfg.model, "model"):
         above, _, name = key.rpartition(".")
         if value == 0 and (name.endswith("loss_weight") or above.endswith("loss_weight")):
@@ -241,6 +281,18 @@ def _of_sampling(fraction: tuple[str, float], number: tuple[str, int], words: st
     (key, found), (other, size) = fraction, number
     if int(size * found) == 0:  # as Detectron2 rounds
         yield f"{key} is {shown(found)}, and {other} is {size}: {words}"
+
+
+def _of_matching(
+    key: str, labels: Sequence[int], other: str, thresholds: Sequence[float]
+) -> Iterator[str]:
+    """Labels by IoU, of which none, or none that an IoU can have, is that of background."""
+    if not any(x == 0 and upper > 0 for x, upper in zip(labels, [*thresholds, math.inf])):
+        yield (
+            f"{key} is {shown([*labels])}, and {other} is {shown([*thresholds])}: where there are "
+            "objects, nothing is background, which is not learned, expected the label 0 for low "
+            "IoUs"
+        )
 
 
 def _of_alpha(alpha: float) -> str:

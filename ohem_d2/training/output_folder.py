@@ -11,7 +11,7 @@ import yaml
 from detectron2.utils import comm
 from fvcore.common.config import BASE_KEY
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from ..errors import InputError
 from ..files import locked, write_whole
@@ -149,19 +149,17 @@ def check_space(
         key: what names the folder.
         folder: it is there, at least on the main process.
         model: its weights are what a checkpoint has at least.
-        optimizer: where it has a momentum, a checkpoint has as many numbers again for all weights
-            that are trained.
+        optimizer: where it has a momentum, or averages as Adam has them, a checkpoint has as many
+            numbers again, or twice as many, for all weights that are trained.
 
     Raises:
         InputError: it does not.
     """
     needed, of_what = _bytes_of(model.state_dict().values()), "weights"
-    settings = {} if optimizer is None else optimizer.defaults
-    # Others than torch's own may keep it in fewer bytes.
-    is_known = type(optimizer).__module__.startswith("torch.optim")
-    if optimizer is not None and is_known and (settings.get("momentum") or "betas" in settings):
-        needed += _bytes_of(x for group in optimizer.param_groups for x in group["params"])
-        of_what += " and the momentum"
+    if optimizer is not None and (times := _numbers_of_a_weight(optimizer)):
+        parameters = (x for group in optimizer.param_groups for x in group["params"])
+        needed += times * _bytes_of(x for x in parameters if x.requires_grad)
+        of_what += f" and the {'momentum' if times == 1 else 'averages'}"
     free = shutil.disk_usage(folder).free if comm.is_main_process() else needed
     free, most = comm.all_gather((free, _largest_file()))[0]  # of the main process, which writes it
     expected = f"{needed / 1e6:.1f} MB or more: the {of_what} of a checkpoint"
@@ -174,6 +172,14 @@ def check_space(
             f"{key} is {str(folder)!r}, where this process may write files of {most / 1e6:.1f} MB "
             f"at most (ulimit -f), expected {expected}"
         )
+
+
+def _numbers_of_a_weight(optimizer: Optimizer) -> int:
+    """How many numbers an optimizer keeps of each weight; 0 if it is not known."""
+    # Detectron2 derives those that clip gradients. Others than torch's own may keep fewer bytes.
+    if isinstance(optimizer, SGD):
+        return int(bool(optimizer.defaults.get("momentum")))
+    return 2 if isinstance(optimizer, (Adam, AdamW)) else 0
 
 
 def _bytes_of(tensors: Iterable[Tensor]) -> int:

@@ -25,7 +25,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from ..errors import InputError, shown
 from .data_loader import ResumableLoader
 from .named_settings import is_known
-from .no_learning import warn_of_unlearned_weights
+from .no_learning import warn_of_no_anchors, warn_of_unlearned_weights
 from .random_state import keep_random_state
 
 _SIZE = (128, 192)
@@ -210,7 +210,9 @@ def name_first_step(trainer: TrainerBase, naming: AbstractContextManager[None]) 
         try:
             with naming:
                 run_step()
-            warn_of_unlearned_weights(getattr(trainer, "_trainer", trainer).model)
+            model = getattr(trainer, "_trainer", trainer).model
+            warn_of_unlearned_weights(model)
+            warn_of_no_anchors(model, trainer.storage)
         except InputError:
             # Of a single step, hooks would evaluate what was not trained, and fail of the same.
             trainer.max_iter = trainer.iter + 2

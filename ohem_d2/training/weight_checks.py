@@ -54,6 +54,8 @@ def check_weights_of_file(name: str, weights: object) -> None:
             elif is_tensor and value.layout != torch.strided:
                 kind = f"the layout {value.layout}"
                 expected = "expected torch.strided, as to_dense() makes it"
+            elif is_tensor and value.is_quantized:
+                expected = "expected floating-point numbers, as dequantize() makes them"
             elif below:
                 expected += f": in this file they may be below {below[0]!r}, so save that alone"
                 prefixes = {str(x).partition(".")[0] for x in weights[below[0]]}

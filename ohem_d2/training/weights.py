@@ -16,7 +16,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from ..data.class_names import normalise
 from ..data.other_files import what_file_is
 from ..data.pickles import read_pickle
-from ..errors import InputError
+from ..errors import InputError, shown
 from .weight_checks import (
     check_finite,
     check_floating,
@@ -65,6 +65,7 @@ class SafeCheckpointer(DetectionCheckpointer):
     key = "MODEL.WEIGHTS"
     _others: Sequence[str] = ()  # names in the file that the model lacks
     _path = ""  # what is being loaded, as the user named it
+    _other_number = ""  # in words: of classes, than the data has
     _fetched = ""  # in words: where it is if it came from an address
 
     def load(
@@ -76,7 +77,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         Raises:
             InputError: the file is no checkpoint, or not of this model.
         """
-        self._path, self._fetched = path, ""
+        self._path, self._fetched, self._other_number = path, "", ""
         self._starts_training = bool(self.checkpointables) and checkpointables == []
         try:
             return super().load(path, checkpointables, **kwargs)
@@ -145,6 +146,12 @@ class SafeCheckpointer(DetectionCheckpointer):
         renamed = renamed_weights(absent, incompatible.unexpected_keys)
         self._others = incompatible.unexpected_keys
         self._check_complete(missing, incompatible.incorrect_shapes, renamed)
+        if self._other_number and not self._starts_training:
+            raise InputError(
+                f"{self._path!r} has the weights of this model, but was trained for "
+                f"{self._other_number}, as its class_names say, expected those of the data: "
+                f"{listed([*(self.class_names or ())])}"
+            )
         self._check_norms(incompatible.unexpected_keys)
         state = self.model.state_dict()
         loaded = {n: x for n, x in state.items() if n not in names}
@@ -167,13 +174,23 @@ class SafeCheckpointer(DetectionCheckpointer):
                 f"used: {listed(others)}. Expected the config of their training"
             )
 
-    def _check_class_names(self, of_weights: object) -> None:
-        if not self.class_names or not isinstance(of_weights, list):
+    def _check_class_names(self, found: object) -> None:
+        if not self.class_names or found is None:
             return  # Detectron2's checkpoints do not tell
-        of_data = list(map(normalise, self.class_names))
-        of_weights = [normalise(str(x)) for x in of_weights]
-        if of_weights == of_data or len(of_weights) != len(of_data):  # the shapes will tell
+        names = _as_names(found)
+        if names is None:
+            logger.warning(
+                f"{self.key}: {self._path!r} has {shown(found)} as class_names, expected a list of "
+                "names: whether its classes are those of the data is not known"
+            )
             return
+        of_data = list(map(normalise, self.class_names))
+        of_weights = list(map(normalise, names))
+        if of_weights == of_data:
+            return
+        if len(of_weights) != len(of_data):
+            self._other_number = f"{len(of_weights)} classes ({listed(of_weights)})"
+            return  # the shapes tell more, unless they are those of the model
         words = (
             f"{self._path!r} was trained for the classes {listed(of_weights)}, but the data has "
             f"{listed(of_data)}"
@@ -251,10 +268,16 @@ def class_names_in(path: str) -> list[str] | None:
         their names, in the order of the model's labels; None if it does not tell, or is none, which
         loading it will say.
     """
-    names = _beside_weights(path, "class_names")
-    if not isinstance(names, list) or not all(isinstance(x, str) for x in names):
-        return None
-    return names or None
+    return _as_names(_beside_weights(path, "class_names")) or None
+
+
+def _as_names(found: object) -> list[str] | None:
+    """The names of classes, in the order of labels, in the forms that others save them in, too."""
+    if isinstance(found, Mapping) and {*found} == {*range(len(found))}:
+        found = [found[i] for i in range(len(found))]
+    if isinstance(found, (list, tuple)) and all(isinstance(x, str) for x in found):
+        return [*found]
+    return None
 
 
 def config_in(path: str) -> str | None:

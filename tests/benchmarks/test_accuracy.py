@@ -295,11 +295,11 @@ def test_what_the_paper_compares():
     rois = heads.BATCH_SIZE_PER_IMAGE * plain.SOLVER.IMS_PER_BATCH
     for way in ("sampling_n1", "ohem_n1"):
         cfg = configure(way)
-        assert (cfg.SOLVER.IMS_PER_BATCH, cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE) == (1, rois)
+        assert (1, rois) == (cfg.SOLVER.IMS_PER_BATCH, cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE)
     for way in ("sampling_from_01", "sampling_n1", "sampling_mb"):
         of_labels = configure(way).MODEL.ROI_HEADS
-        assert of_labels.IOU_THRESHOLDS == [0.1, *heads.IOU_THRESHOLDS]
-        assert of_labels.IOU_LABELS == [-1, *heads.IOU_LABELS]
+        assert [0.1, *heads.IOU_THRESHOLDS] == of_labels.IOU_THRESHOLDS
+        assert [-1, *heads.IOU_LABELS] == of_labels.IOU_LABELS
     for way in ("sampling_mb", "ohem_mb"):
         cfg = configure(way)
         check_keys(cfg)
@@ -307,7 +307,7 @@ def test_what_the_paper_compares():
         assert cfg.INPUT.MIN_SIZE_TRAIN == cfg.TEST.AUG.MIN_SIZES == edges
         assert (cfg.TEST.AUG.ENABLED, cfg.TEST.BOX_VOTING.ROUNDS) == (True, 2)
     cfg = configure("all_rois")
-    assert cfg.SOLVER.BASE_LR == pytest.approx(3 * plain.SOLVER.BASE_LR)
+    assert pytest.approx(3 * plain.SOLVER.BASE_LR) == cfg.SOLVER.BASE_LR
     assert cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION == 1.0
 
 

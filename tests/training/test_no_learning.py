@@ -4,12 +4,14 @@ import pytest
 import torch
 from detectron2.config import LazyConfig
 from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
 from small_models import SHRINK_OPTS, ZOO
 
 from ohem_d2.training.config_file import CONFIGS, load_config
 from ohem_d2.training.key_checks import check_keys
 from ohem_d2.training.no_learning import (
     warn_of_frozen_layers,
+    warn_of_no_anchors,
     warn_of_no_learning,
     warn_of_unlearned_weights,
 )
@@ -50,6 +52,15 @@ HEADS, RPN = "model.roi_heads", "model.proposal_generator"
                      "MODEL.RETINANET.OHEM.FOCAL_LOSS", "True"], "from anchors on objects"),
         (RETINANET, ["MODEL.RETINANET.OHEM.POSITIVE_FRACTION", "0.0", *DENSE], "no anchor on an"),
         (RETINANET, ["MODEL.RETINANET.OHEM.BATCH_SIZE_PER_IMAGE", "3", *DENSE], "no anchor on an"),
+        (QUICK_START, ["MODEL.RPN.IOU_LABELS", "[-1, -1, 1]"],
+         "MODEL.RPN.IOU_LABELS is [-1, -1, 1], and MODEL.RPN.IOU_THRESHOLDS is [0.3, 0.7]: where "
+         "there are objects, nothing is background"),
+        (QUICK_START, ["MODEL.RPN.IOU_THRESHOLDS", "[0.0, 0.7]"], "nothing is background"),
+        (QUICK_START, ["MODEL.ROI_HEADS.IOU_LABELS", "[-1, 1]"], "MODEL.ROI_HEADS.IOU_LABELS is"),
+        (RETINANET, ["MODEL.RETINANET.IOU_LABELS", "[-1, -1, 1]"], "MODEL.RETINANET.IOU_LABELS is"),
+        (RETINANET, ["MODEL.ROI_HEADS.IOU_LABELS", "[-1, 1]"], None),
+        (QUICK_START, ["MODEL.ROI_HEADS.IOU_THRESHOLDS", "[0.1, 0.5]",
+                       "MODEL.ROI_HEADS.IOU_LABELS", "[-1, 0, 1]"], None),
         (PANOPTIC, ["MODEL.SEM_SEG_HEAD.LOSS_WEIGHT", "0"], "semantic segmentation"),
         (PANOPTIC, ["MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT", "0"], "masks are not learned"),
         (KEYPOINTS, ["MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT", "0"], "keypoints are not learned"),
@@ -101,6 +112,9 @@ def test_zeros(caplog, file, opts, words):
         (["optimizer.weight_decay=100"], "optimizer.weight_decay is 100, and optimizer.lr is 0.02"),
         ([f"+{HEADS}.others=[{{loss_weight:1}},{{loss_weight:0}}]"], "others.1.loss_weight is 0"),
         ([f"+{HEADS}.mask_head.loss_weight=0.5"], None),
+        ([f"{HEADS}.proposal_matcher.labels=[-1,1]"], f"{HEADS}.proposal_matcher.labels is [-1, "),
+        ([f"{RPN}.anchor_matcher.labels=[-1,-1,1]"], f"{RPN}.anchor_matcher.thresholds is [0.3,"),
+        ([f"{RPN}.anchor_matcher.thresholds=[0,0.7]"], "where there are objects, nothing is back"),
         ([f"{HEADS}.positive_fraction=0.0", f"+{HEADS}.ohem={{hard_fraction:1.0}}"], None),
     ],
 )  # fmt: skip
@@ -221,3 +235,18 @@ def test_heads_that_are_not_trained(caplog):
     model.roi_heads[1](torch.ones(2)).sum().backward()
     warn_of_unlearned_weights(model)
     assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("limit", "anchors", "warns"), [(0, 0, True), (5, 0, True), (-1, 0, False), (0, 3, False)]
+)
+def test_no_anchor_within_the_images(caplog, limit, anchors, warns):
+    model = _Model()
+    model.proposal_generator = torch.nn.Module()
+    model.proposal_generator.anchor_boundary_thresh = limit
+    with EventStorage() as storage:
+        warn_of_no_anchors(model, storage)  # of another RPN, which logs nothing
+        storage.put_scalars(**{"rpn/num_pos_anchors": 0.0, "rpn/num_neg_anchors": anchors})
+        warn_of_no_anchors(model, storage)
+    words = "the RPN learned from no anchor in the first step: MODEL.RPN.BOUNDARY_THRESH (anchor_b"
+    assert [x.startswith(words) for x in caplog.messages] == [True] * warns

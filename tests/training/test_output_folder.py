@@ -11,6 +11,7 @@ import torch
 from command_line import ROOT
 from detectron2.config import LazyConfig, get_cfg
 from detectron2.engine import default_argument_parser
+from detectron2.solver.build import maybe_add_gradient_clipping
 from full_disk import small_files
 from locks import held
 from small_data import write_voc
@@ -221,17 +222,22 @@ def test_a_checkpoint_has_to_fit(tmp_path, monkeypatch):
         check_space("KEY", tmp_path, model)
 
 
-def test_a_checkpoint_has_its_momentum(tmp_path, monkeypatch):
+@pytest.mark.parametrize("clips", [True, False])
+def test_a_checkpoint_has_the_state_of_its_optimizer(tmp_path, monkeypatch, clips):
     model = nn.Linear(1000, 500, bias=False)  # of 2 MB
-    plain, *others = (
-        torch.optim.SGD(model.parameters(), 0.1),
-        torch.optim.SGD(model.parameters(), 0.1, momentum=0.9),
-        torch.optim.AdamW(model.parameters()),
-    )
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=3_900_000))
-    check_space("KEY", tmp_path, model, plain)
-    for optimizer in others:
-        with pytest.raises(InputError, match="expected 4.0 MB or more: the weights and the mom"):
+    cfg = get_cfg()
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = clips  # by a class that Detectron2 derives
+    sgd, adam = (maybe_add_gradient_clipping(cfg, x) for x in (torch.optim.SGD, torch.optim.AdamW))
+    check_space("KEY", tmp_path, model, sgd(model.parameters(), 0.1))
+    for optimizer, megabytes, words in (
+        (sgd(model.parameters(), 0.1, momentum=0.9), 4, "momentum"),
+        (adam(model.parameters(), 0.1), 6, "averages"),
+    ):
+        free = megabytes * 1_000_000
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, x=free: SimpleNamespace(free=x))
+        check_space("KEY", tmp_path, model, optimizer)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, x=free: SimpleNamespace(free=x - 1))
+        with pytest.raises(InputError, match=rf"expected {megabytes}.0 MB or more: .* {words}"):
             check_space("KEY", tmp_path, model, optimizer)
 
 

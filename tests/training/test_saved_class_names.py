@@ -71,6 +71,38 @@ def test_other_classes(tmp_path, caplog):
     load(file, ["dog ", "cat"])
 
 
+@pytest.mark.parametrize("found", [3, "dog, cat", ["dog", 1], {"dog": 0, "cat": 1}, {1: "dog"}])
+def test_class_names_that_are_none(tmp_path, caplog, found):
+    file = tmp_path / "x.pth"
+    torch.save({"model": nn.Linear(2, 2).state_dict(), "class_names": found}, file)
+    load(str(file), ["dog", "cat"])
+    assert f"x.pth' has {found!r} as class_names, expected a list of names: whether" in caplog.text
+    assert classes_of_weights(str(file), "", False, training=False) is None
+
+
+@pytest.mark.parametrize("found", [{0: "dog", 1: "cat"}, {1: "cat", 0: "dog"}, ("dog", "cat")])
+def test_class_names_in_other_forms(tmp_path, caplog, found):
+    file = tmp_path / "x.pth"
+    torch.save({"model": nn.Linear(2, 2).state_dict(), "class_names": found}, file)
+    load(str(file), ["dog", "cat"])
+    assert not caplog.text
+    with pytest.raises(InputError, match="trained for the classes dog, cat, but the data has cat"):
+        load(str(file), ["cat", "dog"])
+    assert classes_of_weights(str(file), "", False, training=False)[1] == ["dog", "cat"]
+
+
+def test_another_number_than_the_weights_are_of(tmp_path, caplog):
+    file = saved(tmp_path, ["dog", "cat", "ape"])
+    with pytest.raises(
+        InputError,
+        match=r"x.pth' has the weights of this model, but was trained for 3 classes \(dog, cat, ape"
+        r"\), as its class_names say, expected those of the data: dog, cat$",
+    ):
+        load(file, ["dog", "cat"])
+    load(file, ["dog", "cat"], trainer=nn.Linear(1, 1))  # whose heads may be new
+    assert not caplog.text
+
+
 def test_registered_data_sets(caplog):
     for name, classes in {"a": ["dog", "cat"], "b": ("dog", "cat"), "c": ["cat", "dog"]}.items():
         MetadataCatalog.get(f"names_{name}").thing_classes = classes
