@@ -19,7 +19,7 @@ from ..config import add_ohem_config
 from ..errors import InputError, shown
 from ..paths import wrong_file
 from .device import usable_device
-from .key_checks import all_keys, check_no_none
+from .key_checks import all_keys, check_no_none, leaves_of
 from .nearest_keys import hint, nearest_key
 from .yaml_files import file_of, keys_with_points, place, read_with_bases
 
@@ -34,6 +34,9 @@ _ZOO = (Path(model_zoo.__file__).parent / "configs").resolve()
 _CASCADES = {"CascadeROIHeads", "OHEMCascadeROIHeads"}
 # What some of Detectron2's samplers read of a config, whose keys lack it.
 _READ_BUT_ABSENT = ("DATALOADER.RANDOM_SUBSET_RATIO", "DATASETS.TRAIN_REPEAT_FACTOR")
+# From so many keys on, and of so large a share of all, a config is one that a run has saved, maybe
+# with another version of Detectron2.
+_MANY_KEYS, _NEARLY_ALL = 10, 0.8
 _VERSIONS = ("1", "2")  # of the keys of Detectron2's configs
 # What fvcore and yacs answer with to a config that they do not like.
 _REFUSED = (KeyError, ValueError, AssertionError, TypeError, AttributeError)
@@ -77,6 +80,7 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CfgNode:
     contents = read_with_bases(path, CONFIGS, _ZOO)
     _check_kind(cfg, contents)
     _check_nested(cfg, contents)
+    _check_whole(cfg, contents, path)
     _merge_file(cfg, path, contents)
     check_no_none(cfg, defaults)
     _merge_settings(cfg, list(opts))
@@ -143,6 +147,34 @@ def _check_nested(cfg: CfgNode, contents: dict[str, dict]) -> None:
                 f"{file} is no valid config: it has {key} as one key with points, expected "
                 f"{nested} each in the one before it, in lines of their own"
             )
+
+
+def _check_whole(cfg: CfgNode, contents: dict[str, dict], path: str) -> None:
+    """
+    Make sure that no file is the first part of a config that a run has saved, as a full disk or a
+    copy that was interrupted leaves it: without its end it is a config, too.
+    """
+    known = sorted(tuple(key.split(".")) for key, _ in leaves_of(cfg))
+    for file, content in contents.items():
+        keys = [*_keys_of_values(content)]
+        if "VERSION" in content or BASE_KEY in content or len(keys) < _MANY_KEYS:
+            continue
+        # A run saves all keys, in the order of their names.
+        up_to_last = {x for x in known if x <= keys[-1]}
+        if keys == sorted(keys) and len(up_to_last & {*keys}) >= _NEARLY_ALL * len(up_to_last):
+            raise InputError(
+                f"{_named(file, path)} ends early, after {'.'.join(keys[-1])}: it has all keys up "
+                "to there, as a config that a run has saved, which goes on to VERSION. Expected "
+                "the whole file"
+            )
+
+
+def _keys_of_values(node: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _keys_of_values(value, (*above, str(name)))
+    else:
+        yield above
 
 
 def _merge_file(cfg: CfgNode, path: str, contents: dict[str, dict]) -> None:

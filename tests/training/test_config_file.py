@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from detectron2 import model_zoo
-from detectron2.config import LazyConfig, get_cfg
+from detectron2.config import CfgNode, LazyConfig, get_cfg
 from detectron2.modeling import ROI_HEADS_REGISTRY
 
 from ohem_d2 import add_ohem_config, with_ohem
@@ -236,6 +237,30 @@ def test_the_file_is_named_that_a_value_is_from(tmp_path, text, message):
     (tmp_path / "c.yaml").write_text(f"_BASE_: b.yaml\n{text}\n")
     with pytest.raises(InputError, match=f"^{tmp_path}/[ac].yaml"):
         load_config(str(tmp_path / "c.yaml"))
+
+
+def test_a_config_of_many_keys_of_one_node(tmp_path):
+    cfg = load_config("quick_start.yaml")
+    file = tmp_path / "solver.yaml"
+    file.write_text(CfgNode({"SOLVER": cfg.SOLVER, "TEST": cfg.TEST}).dump())
+    assert load_config(str(file)).SOLVER == cfg.SOLVER
+    old = CfgNode(yaml.safe_load(cfg.dump()))
+    del old["VIS_PERIOD"], old["TEST"]["BOX_VOTING"]  # as of an older version
+    file.write_text(old.dump())
+    load_config(str(file))
+
+
+@pytest.mark.parametrize("ending", ["  RETINANET:", "  CLIP_GRADIENTS:", "TEST:", "VERSION:"])
+def test_a_saved_config_that_is_cut_short(tmp_path, ending):
+    text = load_config("quick_start.yaml").dump()
+    file = tmp_path / "cut.yaml"
+    file.write_text(text[: text.index(f"\n{ending}") + 1])
+    with pytest.raises(InputError, match=rf"^{file} ends early, after [A-Z_.]+: it has all keys"):
+        load_config(str(file))
+    based = tmp_path / "based.yaml"
+    based.write_text("_BASE_: cut.yaml\nSEED: 5\n")
+    with pytest.raises(InputError, match=rf"^{file}, which {based} is based on, ends early"):
+        load_config(str(based))
 
 
 @pytest.mark.parametrize(
