@@ -2,14 +2,13 @@
 
 import itertools
 import logging
-import multiprocessing
 import os
-import time
 
 import pytest
 import torch
 from detectron2.engine import hooks
 from full_disk import small_files
+from killing import kill_while
 from torch import nn
 
 from ohem_d2.errors import InputError
@@ -182,15 +181,7 @@ def write_for_ever(folder):
 
 def test_a_kill_leaves_no_half_files(tmp_path):
     for i in range(6):
-        process = multiprocessing.get_context("fork").Process(
-            target=write_for_ever, args=(tmp_path,)
-        )
-        process.start()
-        while not (tmp_path / "last_checkpoint").exists():
-            time.sleep(0.01)
-        time.sleep(0.1 + 0.037 * i)
-        process.kill()
-        process.join()
+        kill_while(write_for_ever, tmp_path / "last_checkpoint", 0.1 + 0.037 * i)
         checkpointer = WholeCheckpointer(nn.Linear(1500, 1500), str(tmp_path))
         assert checkpointer.resume_or_load("", resume=True)["iteration"] >= 0
         names = {x.name for x in tmp_path.iterdir()}

@@ -4,12 +4,11 @@ import gc
 import json
 import multiprocessing
 import os
-import signal
-import time
 
 import pytest
 from detectron2.config import LazyConfig, get_cfg
 from detectron2.utils.file_io import PathManager
+from killing import kill_while
 from omegaconf import OmegaConf
 
 from ohem_d2.training.whole_files import whole_files
@@ -122,14 +121,7 @@ def write_for_ever(folder):
 
 
 def test_a_kill_leaves_no_half_files(tmp_path):
+    file = tmp_path / "results.json"
     for i in range(5):
-        process = multiprocessing.get_context("fork").Process(
-            target=write_for_ever, args=(tmp_path,)
-        )
-        process.start()
-        while not (tmp_path / "results.json").exists():
-            time.sleep(0.01)
-        time.sleep(0.1 + 0.043 * i)
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        assert len(json.loads((tmp_path / "results.json").read_text())) == 200_000
+        kill_while(write_for_ever, file, 0.1 + 0.043 * i)
+        assert len(json.loads(file.read_text())) == 200_000
