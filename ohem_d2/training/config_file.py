@@ -156,7 +156,7 @@ def _check_whole(cfg: CfgNode, contents: dict[str, dict], path: str) -> None:
     """
     known = sorted(tuple(key.split(".")) for key, _ in leaves_of(cfg))
     for file, content in contents.items():
-        keys = [*_keys_of_values(content)]
+        keys = [tuple(key.split(".")) for key, _ in leaves_of(content)]
         if "VERSION" in content or BASE_KEY in content or len(keys) < _MANY_KEYS:
             continue
         # A run saves all keys, in the order of their names.
@@ -167,14 +167,6 @@ def _check_whole(cfg: CfgNode, contents: dict[str, dict], path: str) -> None:
                 "to there, as a config that a run has saved, which goes on to VERSION. Expected "
                 "the whole file"
             )
-
-
-def _keys_of_values(node: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    if isinstance(node, dict):
-        for name, value in node.items():
-            yield from _keys_of_values(value, (*above, str(name)))
-    else:
-        yield above
 
 
 def _merge_file(cfg: CfgNode, path: str, contents: dict[str, dict]) -> None:

@@ -150,10 +150,10 @@ def _at(cfg: CfgNode, key: str) -> Any:
     return cfg
 
 
-def _leaves(cfg: CfgNode, above: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(cfg: dict, above: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in cfg.items():
         key = f"{above}{name}"
-        if isinstance(value, CfgNode):
+        if isinstance(value, dict):  # as a CfgNode is
             yield from _leaves(value, f"{key}.")
         else:
             yield key, value
@@ -410,9 +410,12 @@ def _relations_in_training(cfg: CfgNode) -> Iterator[_Relation]:
 # ------------------------------------------------------------------------------------ all the keys
 
 
-def leaves_of(cfg: CfgNode | DictConfig) -> Iterator[tuple[str, Any]]:
-    """The keys and values of a config in either form; without those that refer to others."""
-    return _leaves(cfg) if isinstance(cfg, CfgNode) else _lazy_leaves(cfg)
+def leaves_of(cfg: dict | DictConfig) -> Iterator[tuple[str, Any]]:
+    """
+    The keys and values of a config in either form, or of what is in a file of one; without those
+    that refer to others.
+    """
+    return _lazy_leaves(cfg) if isinstance(cfg, DictConfig) else _leaves(cfg)
 
 
 def all_keys(cfg: CfgNode | DictConfig) -> Iterator[str]:
