@@ -81,7 +81,8 @@ class Page:
         file.unlink(missing_ok=True)
         self.find("#save").click()
         deadline = time.monotonic() + 30
-        while not file.exists():
+        # A browser reserves the name by an empty file, which the whole one replaces.
+        while not (file.exists() and file.stat().st_size):
             assert time.monotonic() < deadline
             time.sleep(0.02)
         return json.loads(file.read_text(encoding="utf-8"))
