@@ -1,13 +1,9 @@
 """Loading Detectron2's Python configs (LazyConfig), and the settings that change them."""
 
 import ast
-import inspect
-import os
 import re
-import traceback
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from detectron2.config import LazyConfig
@@ -22,14 +18,13 @@ from .interpolations import check_interpolations
 from .key_checks import all_keys, check_lazy_keys
 from .lazy_arguments import check_arguments
 from .lazy_data import data_sets_of
+from .lazy_file import run_file
 from .lazy_names import check_added_names
 from .lazy_targets import check_targets
 from .nearest_keys import hint
 from .part_rules import check_parts
-from .yaml_files import check_no_other_file
 
 _MISSING = object()
-_OFTEN = 10  # times that a config is not loaded by others, unless they load each other
 # The project's nodes in a YAML config, and where they are in a Python config.
 _NODES_OF_YAML = {
     "MODEL.ROI_HEADS.OHEM": "model.roi_heads.ohem",
@@ -100,7 +95,7 @@ def load_lazy_config(
     """
     with _refused(config_file):
         with keys_of_python_configs():
-            cfg = _run_file(config_file)
+            cfg = run_file(config_file)
         _check_single(cfg, config_file)
         _override(cfg, config_file, list(opts))
         check_interpolations(cfg, config_file)
@@ -157,60 +152,6 @@ def _refused(config_file: str) -> Iterator[None]:
 def _first_line(e: Exception) -> str:
     """What OmegaConf says, without the state of its objects that it adds."""
     return str(e).partition("\n")[0]
-
-
-def _run_file(config_file: str) -> DictConfig:
-    try:
-        return LazyConfig.load(config_file)
-    except KeyboardInterrupt:  # which is Ctrl-C
-        raise
-    except BaseException as e:  # it may raise anything, and even end the program
-        if isinstance(e, SyntaxError):
-            raise _wrong_syntax(config_file, e) from e
-        places = [f"line {x.lineno}: " for x in traceback.extract_tb(e.__traceback__)
-                  if x.filename == config_file]  # fmt: skip
-        kind = "" if isinstance(e, InputError) else f"{type(e).__name__}: "
-        error: BaseException = e
-        last = traceback.extract_tb(e.__traceback__)[-1]
-        if isinstance(e, AttributeError) and last.name == "__getattr__" and str(e).isidentifier():
-            kind, error = "", AttributeError(_of_other_form(str(e)))
-        if isinstance(e, RecursionError) and (files := _in_a_circle(e)):
-            kind, error = "", RecursionError(f"configs import each other: {', '.join(files)}")
-        if isinstance(e, SystemExit):
-            error = SystemExit(f"{e}, expected a config that does not end the program")
-        raise InputError(
-            f"{config_file} is no valid config: {''.join(places[-1:])}{kind}{error}"
-        ) from e
-
-
-def _in_a_circle(error: RecursionError) -> list[str]:
-    """The configs that Detectron2 has loaded for each other without end, if it has."""
-    files = [x.filename for x in traceback.extract_tb(error.__traceback__)]
-    loader = inspect.getfile(LazyConfig)
-    loaded = [file for file, by in zip(files[1:], files) if by == loader != file]
-    return [file for file, times in Counter(loaded).items() if times > _OFTEN]
-
-
-def _of_other_form(name: str) -> str:
-    """What is said of a name that a YAML config lacks, where a Python config asks for it."""
-    return (
-        f"there is no {name!r} in a YAML config, expected a Python config to build on, such as one "
-        "of Detectron2's model zoo that ends with .py"
-    )
-
-
-def _wrong_syntax(config_file: str, error: SyntaxError) -> InputError:
-    file, cause = error.filename, error
-    if isinstance(error.__cause__, SyntaxError):  # Detectron2 parses configs without their names
-        cause = error.__cause__
-        named = re.fullmatch("Config file (.*) has syntax error!", str(error), re.DOTALL)
-        file = named[1] if named else config_file
-    with suppress(OSError, UnicodeDecodeError):
-        check_no_other_file(str(file), Path(str(file)).read_text(encoding="utf-8"))
-    place = f"line {cause.lineno}: " if cause.lineno else ""
-    words = f"{file} is no valid config: {place}{type(cause).__name__}: {cause.msg}"
-    is_same = file is None or os.path.realpath(file) == os.path.realpath(config_file)
-    return InputError(words if is_same else f"{words}. {config_file} imports it")
 
 
 def _override(cfg: DictConfig, config_file: str, opts: list[str]) -> None:

@@ -7,7 +7,6 @@ from small_models import ZOO
 
 from ohem_d2.errors import InputError
 from ohem_d2.training.interpolations import check_interpolations
-from ohem_d2.training.lazy_config import load_lazy_config
 from ohem_d2.training.lazy_names import check_added_names, warn_of_unread_names
 
 FILE = str(ZOO / "COCO-InstanceSegmentation" / "mask_rcnn_R_50_FPN_1x.py")
@@ -67,16 +66,6 @@ def test_what_a_file_has(caplog):
     )
     assert "train.mine is set in x.py, but nothing reads it: expected one of train.amp" in told
     assert "lr_multipler is set in x.py, but nothing reads it: expected lr_multiplier, unl" in told
-
-
-def test_configs_that_import_each_other(tmp_path):
-    for name, other in (("a", "b"), ("b", "c"), ("c", "b")):
-        (tmp_path / f"{name}.py").write_text(f"from .{other} import model\n")
-    with pytest.raises(InputError, match="configs import each other: .*b.py, .*c.py$"):
-        load_lazy_config(str(tmp_path / "a.py"))
-    (tmp_path / "a.py").write_text("def f():\n    return f()\n\n\nf()\n")
-    with pytest.raises(InputError, match="RecursionError: maximum recursion depth"):
-        load_lazy_config(str(tmp_path / "a.py"))
 
 
 def test_references_below_keys_that_are_no_plain_names(caplog):

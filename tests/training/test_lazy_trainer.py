@@ -314,18 +314,6 @@ def test_a_comma_at_the_end_of_a_line(tmp_path, key):
         load_lazy_config(str(tmp_path / "a.py"))
 
 
-def test_a_python_config_on_one_of_yaml(tmp_path):
-    lines = (
-        "from detectron2 import model_zoo",
-        "_zoo = model_zoo.get_config('COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml')",
-        "model = _zoo.model",
-    )
-    (tmp_path / "a.py").write_text("\n".join(lines))
-    message = "a.py is no valid config: line 3: there is no 'model' in a YAML config, expected a Py"
-    with pytest.raises(InputError, match=message):
-        load_lazy_config(str(tmp_path / "a.py"))
-
-
 def test_an_optimizer_without_parameters(tmp_path):
     (tmp_path / "x.py").write_text(
         "import torch\nfrom detectron2 import model_zoo\n"
