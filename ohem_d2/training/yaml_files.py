@@ -176,7 +176,8 @@ def _read(path: str) -> dict:
         reason = "its lists or keys are nested too deeply, expected less than a hundred levels"
         raise _invalid(path, reason) from None
     if not isinstance(content, dict):
-        raise _invalid(path, "it has no keys, expected some")
+        found = "has no keys" if content is None else f"is of {type(content).__name__}"
+        raise _invalid(path, f"it {found}, expected keys, such as MODEL")
     return content
 
 

@@ -295,6 +295,17 @@ def test_a_file_of_another_kind(tmp_path, suffix):
         load_config(str(file))
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("- a\n", "is of list"), ("root:x:0\n", "is of str"), ("# a\n", "has no keys")],
+)
+def test_a_file_without_keys(tmp_path, text, found):
+    (tmp_path / "a.yaml").write_text(text)
+    message = f"a.yaml is no valid config: it {found}, expected keys, such as MODEL$"
+    with pytest.raises(InputError, match=message):
+        load_config(str(tmp_path / "a.yaml"))
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
 def test_a_file_in_another_encoding(tmp_path, encoding):
     text = "SEED: 1\n" if encoding == "utf-16" else "\ufeffSEED: 1\n"
