@@ -197,7 +197,9 @@ class OHEMMixin(ForegroundBudgetMixin, LabellingMixin, BoxVotingMixin):
             ) from e
         finally:
             self._features = outer
-        if self.training and not self._was_asked:
+        # A teacher may predict in training mode: it has no losses, and learns nothing from any.
+        learns = self.training and torch.is_grad_enabled() and isinstance(result[1], dict)
+        if learns and result[1] and not self._was_asked:
             self._check.warn_once(
                 f"{type(self).__module__}.{type(self).__qualname__} does not call "
                 "OHEMMixin.label_and_sample_proposals in training, so nothing is mined: expected "

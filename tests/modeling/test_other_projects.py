@@ -1,5 +1,7 @@
 """Mining in heads as other projects have them: with arguments, losses and passes of their own."""
 
+import logging
+
 import pytest
 import torch
 from detectron2.engine import HookBase, TrainerBase
@@ -91,14 +93,17 @@ def test_a_loss_for_validation_is_that_of_the_heads_without_mining(training, rou
     assert losses[0] == losses[1]
 
 
-def test_pseudo_labels_of_a_teacher_in_training_mode_are_those_without_mining():
+@pytest.mark.parametrize("gradients", [False, True])
+def test_pseudo_labels_of_a_teacher_in_training_mode_are_those_without_mining(gradients, caplog):
+    caplog.set_level(logging.WARNING)
     heads, plain = _pair(_OHEMSemiSupervised, _SemiSupervised)
     features, proposals, _ = make_batch(3, SIZES)
     found = []
     for h in (heads, plain):
         h.train()
-        with EventStorage(), torch.no_grad():
+        with EventStorage(), torch.set_grad_enabled(gradients):
             found.append(h(None, features, proposals, branch="pseudo-labels")[0])
+    assert not caplog.messages  # such as that it does not mine
     for mine, theirs in zip(*found):
         assert len(mine)
         assert mine.scores.equal(theirs.scores)
