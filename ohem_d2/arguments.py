@@ -3,7 +3,11 @@
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
+
+# What web pages and word processors make of the dashes of an option.
+_OTHER_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
 
 
 class Parser(argparse.ArgumentParser):
@@ -14,7 +18,15 @@ class Parser(argparse.ArgumentParser):
         self._given: set[str] = set()
         if "--opts" in (sys.argv[1:] if args is None else args):  # as Detectron2's demo has it
             self.error("there is no --opts: settings come last, without a name")
+        self._check_dashes(sys.argv[1:] if args is None else args)
         return super().parse_known_args(args, namespace)
+
+    def _check_dashes(self, args: Sequence[str]) -> None:
+        """Name an option with other dashes, which would be taken for a setting or a value."""
+        for text in args:
+            meant = f"--{text.lstrip(f'-{_OTHER_DASHES}')}"
+            if text.startswith(tuple(_OTHER_DASHES)) and self.has_option(meant):
+                self.error(f"{text!r} begins with another dash than options do, expected {meant}")
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         """Called by argparse for each argument that is there, the last of which would count."""
@@ -28,6 +40,16 @@ class Parser(argparse.ArgumentParser):
     def has_option(self, text: str) -> bool:
         """Whether a text is one of its options, with a value perhaps, as in ``--name=value``."""
         return text.partition("=")[0] in self._option_string_actions
+
+    def check_settings(self, settings: Sequence[str]) -> None:
+        """End where an option is among the settings, or begins them without its dashes."""
+        if settings and self.has_option(f"--{settings[0]}"):
+            self.error(f"{settings[0]!r} has no dashes, expected --{settings[0]}")
+        for text in filter(self.has_option, settings):
+            self.error(
+                f"{text} comes after the settings, expected it before them: they begin with "
+                f"{settings[0]!r}"
+            )
 
     def error(self, message: str) -> NoReturn:
         if found := re.fullmatch("(argument .*): ignored explicit argument (.*)", message):

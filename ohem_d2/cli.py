@@ -96,9 +96,7 @@ examples:
     args = parser.parse_args(argv)
     if args.opts[:1] and args.opts[0] in COMMANDS:
         parser.error(f"{args.opts[0]} is a command of ohem-d2, expected the arguments alone here")
-    options = [x for x in args.opts if parser.has_option(x)]
-    if options:
-        parser.error(f"{options[0]} comes after the settings, expected it before them")
+    parser.check_settings(args.opts)
     _find_own_modules()
     try:
         check_launcher(os.environ, args.num_machines)

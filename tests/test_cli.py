@@ -94,7 +94,24 @@ def test_no_such_command(argv, capsys):
             ["train", "SEED", "1", "--num-gpus", "2"],
             "--num-gpus comes after the settings, expected",
         ),
-        (["train", "SEED", "1", "x", "--resume"], "--resume comes after the settings, expected it"),
+        (
+            ["train", "SEED", "1", "x", "--resume"],
+            "--resume comes after the settings, expected it before them: they begin with 'SEED'",
+        ),
+        *(
+            (
+                ["train", *before, f"{dash}eval-only", *after],
+                f"'{dash}eval-only' begins with another dash than options do, expected --eval-only",
+            )
+            for dash in ("\u2014", "\u2013-", "\u2212\u2212")
+            for before, after in ((["--num-gpus", "0"], ["SEED", "1"]), ([], ["--num-gpus", "0"]))
+        ),
+        (
+            ["report", "\u2014dataset=a", "--config-file", "b"],
+            "'\u2014dataset=a' begins with another dash than options do, expected --dataset=a",
+        ),
+        (["train", "eval-only", "--num-gpus", "0"], "'eval-only' has no dashes, expected --eval-o"),
+        (["train", "resume", "SEED", "1"], "'resume' has no dashes, expected --resume"),
         (["train", "--eval-only=True"], "argument --eval-only is a switch, expected no value, fou"),
         (["train", "--num-gpus", "two"], "argument --num-gpus: invalid int value: 'two'"),
         (["train", "--config-file", "a", "--config-file=b"], "argument --config-file is given"),

@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import unicodedata
 from ast import literal_eval
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -243,11 +242,6 @@ def _merge_settings(cfg: CfgNode, opts: list[str]) -> None:
             )
         if opt.startswith("--"):
             raise InputError(f"{opt} comes after the settings, expected it before them")
-        if unicodedata.category(opt[:1] or "x") == "Pd" and opt[0] != "-":
-            raise InputError(
-                f"{shown(opt)} begins with another dash than options do, expected "
-                f"--{opt.lstrip(opt[0])}"
-            )
         is_word = "." not in opt and opt not in known and _holds_several(cfg, opts[2 * i - 2])
         if i and (is_word or re.match(r"[\d.\-([{'\"]", opt)) and "=" not in opt:
             before = " ".join(opts[2 * i - 2 : 2 * i])

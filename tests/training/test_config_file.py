@@ -456,10 +456,6 @@ def test_an_old_name_is_answered_by_the_new_one(tmp_path, old, new):
         (["SEED", "1", "--eval-only"], "--eval-only comes after the settings"),
         (["SEED", "1", "_BASE_", "a.yaml"], "_BASE_ is among the settings, expected it in a con"),
         (
-            ["\u2013eval-only", "SEED", "1"],
-            "'\u2013eval-only' begins with another dash .* --eval",
-        ),
-        (
             ["SOLVER.BASE_LR", "0,02"],
             "SOLVER.BASE_LR is .*, expected float.*, such as 0.02 with",
         ),
