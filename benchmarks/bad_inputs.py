@@ -1198,7 +1198,7 @@ def outcome(run: Callable[[Bad], None], bad: Bad, template: Path) -> tuple[str, 
         if begun:
             return "too late", last
         is_line = last.startswith("error: ") and "Traceback (most" not in text
-        tells = "secret" in last or "root:" in last or "weights_only" in last
+        tells = any(x in last for x in ("secret", "root:", "weights_only", "issue", "github.com"))
         if is_line and not tells and any(x in last for x in bad.names):
             return "one line", last
         return "traceback", last

@@ -4,6 +4,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -317,15 +318,17 @@ def test_alone_an_error_is_told_in_full(monkeypatch):
         cli.main(["train"])
 
 
-# Rank 1 dies in its second step.
+# Rank 1 dies in its second step, and leaves the time in a file.
 DYING = """
 import os, signal
+from pathlib import Path
 from detectron2.utils import comm
 from ohem_d2 import OHEMSampler
 
 class Dying:
     def __call__(self, candidates, num_samples):
         if comm.get_rank() == 1 and candidates.iteration == 1:
+            Path("died").touch()
             {how}
         return OHEMSampler()(candidates, num_samples)
 """
@@ -354,6 +357,7 @@ def test_a_rank_that_dies_is_named(tmp_path, how, line):
     }
     opts = [x for pair in opts.items() for x in pair]
     run = run_train_net(tmp_path, "--num-gpus", 2, "--dist-url", "auto", *opts)
+    assert time.time() - (tmp_path / "died").stat().st_mtime < 60  # far less than all steps take
     assert run.returncode == 1
     assert run.stderr.splitlines()[-1].startswith(f"error: {line}")
     assert "Traceback" not in run.stderr

@@ -351,7 +351,12 @@ def _text(error: Exception, known: Iterable[str]) -> str:
     if mismatch := re.fullmatch(types, text, re.DOTALL):
         expected, found, key = mismatch.groups()
         value = text.rpartition(" vs. ")[2].rpartition(") for config key")[0]
-        expected = "keys below it" if expected.endswith("CfgNode") else f"{expected}, as by default"
+        if expected.endswith("CfgNode"):
+            below = (x.removeprefix(f"{key}.") for x in known if x.startswith(f"{key}."))
+            names = dict.fromkeys(x.partition(".")[0] for x in below)
+            expected = f"keys below it: {', '.join(names)}"
+        else:
+            expected = f"{expected}, as by default"
         comma = re.fullmatch(r"\(?(\d+), ?(\d+)\)?", value)
         if comma and expected.startswith("float"):
             expected += f", such as {comma[1]}.{comma[2]} with a point"
@@ -359,7 +364,7 @@ def _text(error: Exception, known: Iterable[str]) -> str:
             expected = f"a list, such as {_as_list(value)}"
         value = shown(value) if found == "str" else value
         if found == "NoneType" and expected.startswith("keys"):
-            expected += ": the lines below may lack their indentation, or be comments"
+            expected += ". The lines below may lack their indentation, or be comments"
         return f"{key} is {value}, of {found}, expected {expected}"
     if unknown := re.fullmatch(r"Non-existent (?:config )?key: (\S+)", text):
         if unknown[1] in _READ_BUT_ABSENT:

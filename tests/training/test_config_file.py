@@ -124,10 +124,14 @@ def test_a_dumped_config_loads_again(tmp_path):
         ("MODEL: [", "while parsing a flow sequence"),
         ("? [a]\n: b", "unhashable key"),
         ("_BASE_: bad.yaml", "leads back to it"),
-        ("MODEL: 5", "MODEL is 5, of int, expected keys below it$"),
+        ("MODEL: 5", "MODEL is 5, of int, expected keys below it: .*BACKBONE, .*WEIGHTS"),
+        (
+            "MODEL: {ROI_HEADS: {OHEM: true}}",
+            "MODEL.ROI_HEADS.OHEM is True, of bool, expected keys below it: .*SAMPLER, .*HARD_FRAC",
+        ),
         (
             "MODEL:\nSEED: 1",
-            "MODEL is None, .* expected keys below it: the lines below may",
+            "MODEL is None, .* expected keys below it: .*WEIGHTS.*. The lines below may",
         ),
         ("_BASE_: nothing.yaml", "nothing.yaml"),
         ("SEED: 1\nOUTPUT_DIR: a\nSEED: 2", "the key 'SEED' in line 1 and again in line 3"),

@@ -27,11 +27,15 @@ def kills() -> str:
         )
     titles = ["trainer", "sampling", "workers", "processes"]
     titles += ["identical after a kill", "largest difference", "half-written checkpoints left"]
+    of_ours = [x for r in content["runs"] if r["trainer"] == "ohem_d2" for x in r["kills"]]
+    late = sum(x["checkpoint"] == "model_final.pth" for x in of_ours)
     control = max(run["control"] for run in content["runs"])
     environment = content["environment"].replace(" 1 threads", " 1 thread")
     text = (
         f"Runs of {content['steps']} steps, with a checkpoint every "
         f"{content['checkpoint_period']}. Two uninterrupted runs differ by {control:g}. "
+        f"{late} of the {len(of_ours)} kills of ohem_d2 came after its last step, so that nothing "
+        "was left to train. "
         f"Detectron2's trainer needs GPUs for several processes. Measured with {environment}."
     )
     return f"{table(titles, rows)}\n\n{wrapped(text)}"
