@@ -39,17 +39,10 @@ from .training.processes import (
     check_launcher,
     check_processes,
 )
+from .training.system_errors import LIKELY_CAUSES, of_system
 from .training.trainer import run
 
 logger = logging.getLogger("ohem_d2")  # which each run gives a file
-
-# Of what a process dies without an exception of its own.
-_LIKELY_CAUSES = {
-    "SIGKILL": ", as systems do when memory runs out",
-    "SIGBUS": ", as systems do when shared memory (/dev/shm) runs out",
-    "SIGSEGV": " (a crash in compiled code: a driver, torch or an extension)",
-    "SIGABRT": " (a check failed in compiled code, whose message is above)",
-}
 
 _PATIENCE = 60  # seconds, in which a checkpoint should be written
 DATASET_HELP = f"a registered name, {ADDRESSES.replace(' or ', ', or ')}"
@@ -133,7 +126,7 @@ examples:
             end_by(ended_by[0])
         rank = args.machine_rank * args.num_gpus + e.error_index
         how = f"was killed by {e.signal_name}" if e.signal_name else f"exited with {e.exit_code}"
-        cause = _LIKELY_CAUSES.get(e.signal_name or "", "")
+        cause = LIKELY_CAUSES.get(e.signal_name or "", "")
         sys.exit(f"error: the process of rank {rank} {how}{cause}; the others were stopped")
     except ProcessRaisedException as e:
         if came:
@@ -168,6 +161,13 @@ def _run(args: argparse.Namespace, errors: SimpleQueue, resume: str) -> None:
             time.sleep(_PATIENCE)
         end_by(e.signum)
     except Exception as e:
+        if (words := of_system(e)) is not None:
+            if comm.get_world_size() > 1:
+                words = f"rank {comm.get_rank()}: {words}"
+            if not args.eval_only:
+                words += f". To go on from the last checkpoint: {resume}"
+            errors.put(words)
+            raise InputError(words) from e
         if comm.get_world_size() > 1:
             what = f"rank {comm.get_rank()} failed: {_in_one_line(e)}"
             logger.exception(what)
@@ -228,10 +228,9 @@ example:
     _find_own_modules()
     setup_logger(name="fvcore")
     setup_logger(name="ohem_d2")
-    try:
-        check_output_dir(
-            "--output", args.output
-        )  # as it was given: a path of '' is the current one
+    with _told_in_one_line():
+        # As it was given: a path of '' would be the current folder.
+        check_output_dir("--output", args.output)
         if args.compare is not None and (reason := wrong_name(args.compare)):
             raise InputError(f"--compare is {args.compare!r}, which {reason}, expected a folder")
         with _interrupted_by_signals():
@@ -244,10 +243,6 @@ example:
                 ranking=args.label_errors,
                 compare=None if args.compare is None else Path(args.compare),
             )
-    except InputError as e:
-        sys.exit(f"error: {e}")
-    except KeyboardInterrupt:
-        sys.exit(130)  # as shells have it
 
 
 @contextmanager
@@ -290,7 +285,7 @@ example:
     args = parser.parse_args(argv)
     _find_own_modules()
     setup_logger(name="ohem_d2")
-    try:
+    with _told_in_one_line():
         if args.output is not None:
             check_output_dir("--output", args.output)
         output = None if args.output is None else Path(args.output)
@@ -298,10 +293,6 @@ example:
             logger.warning(f"--max-pictures is {args.max_pictures}, to no effect without --output")
         with unbroken_output(is_result=output is None):
             look_at_data(args.dataset, output, args.max_pictures)
-    except InputError as e:
-        sys.exit(f"error: {e}")
-    except KeyboardInterrupt:
-        sys.exit(130)  # as shells have it
 
 
 @unbroken_output()
@@ -327,14 +318,10 @@ example:
     args = parser.parse_args(argv)
     _find_own_modules()
     setup_logger(name="ohem_d2")
-    try:
+    with _told_in_one_line():
         if reason := wrong_folder_name(args.output):
             raise InputError(f"--output is {args.output!r}, which {reason}, expected a folder")
         write_relabelled(Path(args.decisions), Path(args.output), args.dataset)
-    except InputError as e:
-        sys.exit(f"error: {e}")
-    except KeyboardInterrupt:
-        sys.exit(130)  # as shells have it
 
 
 @unbroken_output()
@@ -356,7 +343,7 @@ examples:
     way.add_argument("--from", dest="export", help="read what the tool exports (.json, .xml)")
     parser.add_argument("--output", required=True, help="the file to write")
     args = parser.parse_args(argv)
-    try:
+    with _told_in_one_line():
         if reason := wrong_file_name(args.output):
             raise InputError(f"--output is {args.output!r}, which {reason}, expected a file's path")
         report_folder, output = Path(args.report), Path(args.output)
@@ -364,8 +351,6 @@ examples:
             export_suspects(report_folder, args.to, output)
         else:
             import_decisions(report_folder, Path(args.export), output)
-    except InputError as e:
-        sys.exit(f"error: {e}")
 
 
 @unbroken_output()
@@ -391,7 +376,7 @@ example:
         "--jobs", type=int, default=os.cpu_count(), help="processes; default: one per core"
     )
     args = parser.parse_args(argv)
-    try:
+    with _told_in_one_line():
         if reason := wrong_file_name(args.output):
             raise InputError(f"--output is {args.output!r}, which {reason}, expected a file's path")
         output = Path(args.output)
@@ -403,11 +388,23 @@ example:
         part = f"{output.name}.part"
         check_not_in_the_way("the folder of --output", output.parent, (), [output.name], [part])
         compute_proposals(args.dataset, output, args.mode, args.jobs)
+
+
+@contextmanager
+def _told_in_one_line() -> Iterator[None]:
+    """End a command, and say why in one line, where users can mend it."""
+    try:
+        yield
     except InputError as e:
         sys.exit(f"error: {e}")
     except KeyboardInterrupt as e:
-        print(f"interrupted: {e}", file=sys.stderr)
+        if str(e):
+            print(f"interrupted: {e}", file=sys.stderr)
         sys.exit(130)  # as a shell has it of what Ctrl-C stops
+    except Exception as e:
+        if (words := of_system(e)) is None:
+            raise
+        sys.exit(f"error: {words}")
 
 
 def _find_own_modules() -> None:

@@ -56,8 +56,10 @@ def whole_file(file: Path, mode: str, unfinished: Path | None = None) -> Iterato
         with unfinished.open(mode, encoding=None if "b" in mode else "utf-8") as f:
             yield f
         unfinished.replace(file)
-    except BaseException:
+    except BaseException as e:
         unfinished.unlink(missing_ok=True)
+        if isinstance(e, OSError) and e.filename is None:  # as of a full disk
+            e.filename = str(file)
         raise
 
 

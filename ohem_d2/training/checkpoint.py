@@ -14,7 +14,7 @@ from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from ..data import ClassesOfWeights
-from ..errors import InputError, shown
+from ..errors import InputError, cannot_be_written, shown
 from ..files import whole_file
 from .resume_checks import check_training_state
 from .weights import SafeCheckpointer, class_names_in, load_torch_file
@@ -73,7 +73,7 @@ class WholeCheckpointer(SafeCheckpointer):
             of_before = "There are no earlier checkpoints"
             if has_checkpoints(self.save_dir):
                 of_before = "Earlier checkpoints are kept"
-            raise InputError(f"{file} cannot be written ({cause.strerror}). {of_before}") from e
+            raise InputError(f"{cannot_be_written(file, cause)}. {of_before}") from e
 
     def has_checkpoint(self) -> bool:
         """Whether there is something to resume from."""

@@ -28,6 +28,7 @@ from ..errors import InputError
 from .given_images import limit_nothing, name_of_maker
 from .named_settings import is_known
 from .random_state import keep_random_state, random_state, set_random_state
+from .system_errors import pass_on_lost_images
 
 logger = logging.getLogger(__name__)
 
@@ -438,7 +439,8 @@ def _signals_held_back() -> Iterator[None]:
 
 def shield_workers(loader: DataLoader) -> DataLoader:
     """
-    Let only the process that reads from a loader end its workers.
+    Let only the process that reads from a loader end its workers, and know of what they cannot send
+    it.
 
     Clusters and terminals send their signals to workers too, which would take from the process the
     images of the step that it is about to finish.
@@ -453,6 +455,7 @@ class _Shielded:
         self._init = init
 
     def __call__(self, worker: int) -> None:
+        pass_on_lost_images()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if _CAN_SHIELD:
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])

@@ -100,6 +100,7 @@ from .repeated_settings import warn_of_repeated_settings
 from .resumed_config import check_config_of_weights, config_text
 from .schedule import settings_of, with_an_end
 from .trial import name_first_step, try_augmentations, try_losses, try_model
+from .unbroken_writers import unbroken
 from .units import check_units
 from .unread_options import warn_of_unread_options
 from .whole_files import whole_files
@@ -296,7 +297,7 @@ def build_trainer(cfg: DictConfig, model: nn.Module) -> tuple[SimpleTrainer, Who
     ]
     on_main = []
     if comm.is_main_process():
-        writers = default_writers(output_dir, cfg.train.max_iter)
+        writers = unbroken(default_writers(output_dir, cfg.train.max_iter), output_dir)
         on_main.append(hooks.PeriodicWriter(writers, period=cfg.train.log_period))
         if data_sets_of(cfg, "train"):
             file = Path(output_dir) / "pictures" / "mined.jpg"

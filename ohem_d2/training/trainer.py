@@ -19,6 +19,7 @@ from detectron2.engine import (
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from detectron2.utils.logger import setup_logger
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
@@ -97,6 +98,7 @@ from .repeated_settings import warn_of_repeated_settings
 from .resumed_config import check_config_of_weights, config_text
 from .schedule import settings_of, with_an_end
 from .trial import name_first_step, try_augmentations, try_losses, try_model
+from .unbroken_writers import unbroken
 from .units import check_units
 from .unread_keys import warn_of_unread_keys
 from .unread_options import warn_of_unread_options
@@ -196,6 +198,10 @@ class Trainer(DefaultTrainer):
         # Beside those without, for TEST.EXPECTED_RESULTS.
         self._last_eval_results: dict = {**self._last_eval_results, **results}
         return results
+
+    def build_writers(self) -> list[EventWriter]:
+        """See Detectron2's `DefaultTrainer.build_writers`."""
+        return unbroken(super().build_writers(), self.cfg.OUTPUT_DIR)
 
     def train(self) -> dict | None:
         """See Detectron2's `DefaultTrainer.train`."""

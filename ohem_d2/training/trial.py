@@ -27,6 +27,7 @@ from .data_loader import ResumableLoader
 from .named_settings import is_known
 from .no_learning import warn_of_no_anchors, warn_of_unlearned_weights
 from .random_state import keep_random_state
+from .system_errors import of_system
 
 _SIZE = (128, 192)
 _IMAGE_SIZE = (480, 640)
@@ -202,7 +203,7 @@ def name_first_step(trainer: TrainerBase, naming: AbstractContextManager[None]) 
         naming: says which settings are to blame for an error.
     """
     # Detectron2 logs what ends a training, with a traceback.
-    logging.getLogger("detectron2.engine.train_loop").addFilter(_is_no_input_error)
+    logging.getLogger("detectron2.engine.train_loop").addFilter(_needs_traceback)
     run_step: Callable[[], None] = trainer.run_step
 
     def run_first_step() -> None:
@@ -221,5 +222,6 @@ def name_first_step(trainer: TrainerBase, naming: AbstractContextManager[None]) 
     trainer.run_step = run_first_step
 
 
-def _is_no_input_error(record: logging.LogRecord) -> bool:
-    return not record.exc_info or not isinstance(record.exc_info[1], InputError)
+def _needs_traceback(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or not (isinstance(error, InputError) or of_system(error))
