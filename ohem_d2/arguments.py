@@ -16,9 +16,10 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):
         """See argparse."""
         self._given: set[str] = set()
-        if "--opts" in (sys.argv[1:] if args is None else args):  # as Detectron2's demo has it
+        given = sys.argv[1:] if args is None else args
+        if "--opts" in given:  # as Detectron2's demo has it
             self.error("there is no --opts: settings come last, without a name")
-        self._check_dashes(sys.argv[1:] if args is None else args)
+        self._check_dashes(given)
         return super().parse_known_args(args, namespace)
 
     def _check_dashes(self, args: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
+import yaml
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig
 
@@ -116,8 +117,15 @@ def _wrong_syntax(config_file: str, error: SyntaxError) -> InputError:
         cause = error.__cause__
         named = re.fullmatch("Config file (.*) has syntax error!", str(error), re.DOTALL)
         file = named[1] if named else config_file
-    with suppress(OSError, UnicodeDecodeError):
-        check_no_other_file(str(file), Path(str(file)).read_text(encoding="utf-8"))
+    with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
+        text = Path(str(file)).read_text(encoding="utf-8")
+        check_no_other_file(str(file), text)
+        keys = yaml.load(text, yaml.BaseLoader)
+        if isinstance(keys, dict) and any(x.isupper() for x in keys):  # as are Detectron2's
+            raise InputError(
+                f"{file} is no valid config: it has YAML's keys, expected Python, or a name that "
+                f"ends with .yaml{_importing(file, config_file)}"
+            )
     place = f"line {cause.lineno}: " if cause.lineno else ""
     words = f"{file} is no valid config: {place}{type(cause).__name__}: {cause.msg}"
     return InputError(words + _importing(file, config_file))

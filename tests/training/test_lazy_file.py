@@ -74,3 +74,13 @@ def test_the_file_and_line_of_an_error(tmp_path, monkeypatch, line, base, messag
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(InputError, match=message):
         run_file(str(tmp_path / "top.py"))
+
+
+def test_yaml_in_a_python_file(tmp_path):
+    (tmp_path / "a.py").write_text("MODEL:\n  ROI_HEADS:\n    NAME: OHEMROIHeads\n")
+    message = "a.py is no valid config: it has YAML's keys, expected Python, or a name that ends w"
+    with pytest.raises(InputError, match=message):
+        run_file(str(tmp_path / "a.py"))
+    (tmp_path / "a.py").write_text("x: int = \n")
+    with pytest.raises(InputError, match="a.py is no valid config: line 1: SyntaxError"):
+        run_file(str(tmp_path / "a.py"))
