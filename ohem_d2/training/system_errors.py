@@ -3,6 +3,7 @@
 import errno
 import re
 import signal
+import tempfile
 import traceback
 from multiprocessing.queues import Queue
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch._utils import ExceptionWrapper
 
-from ..errors import of_disk
+from ..errors import cannot_be_written
 
 # Of what a process dies without an exception of its own.
 LIKELY_CAUSES = {
@@ -19,6 +20,9 @@ LIKELY_CAUSES = {
     "SIGSEGV": " (a crash in compiled code: a driver, torch or an extension)",
     "SIGABRT": " (a check failed in compiled code, whose message is above)",
 }
+# Disks that are full, or another's, or that are not there any more. Windows lacks some of them.
+_FULL = {getattr(errno, x, 0) for x in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS")} - {0}
+_GONE = {getattr(errno, x, 0) for x in ("EIO", "ESTALE")} - {0}
 _BY_TORCHS_NAME = {signal.strsignal(x): x.name for x in signal.Signals}
 _KILLED = re.compile(r"DataLoader worker \(pid (\d+)\) is killed by signal: ([^.]+)")
 _ALLOCATOR = "DefaultCPUAllocator: "
@@ -51,7 +55,8 @@ def of_system(error: BaseException) -> str | None:
                 f"workers cannot hand their images over ({shared[0]}): expected more shared memory "
                 f"(/dev/shm, of which docker run --shm-size gives more), or fewer workers ({_KEY})"
             )
-        if isinstance(e, (MemoryError, torch.cuda.OutOfMemoryError)) or _ALLOCATOR in text:
+        is_memory = isinstance(e, (MemoryError, torch.cuda.OutOfMemoryError))
+        if is_memory or _ALLOCATOR in text or getattr(e, "errno", None) == errno.ENOMEM:
             return (
                 f"memory does not suffice ({_place(e)}{' '.join(text.split())[:_SHOWN]}): expected "
                 "more of it, or smaller images, or fewer at a time"
@@ -62,7 +67,13 @@ def of_system(error: BaseException) -> str | None:
                 "the system lets this process open no more files: expected a higher limit "
                 f"(ulimit -n), or fewer workers ({_KEY})"
             )
-    return of_disk(error)
+        if isinstance(e, OSError) and e.errno in _FULL | _GONE:
+            # Files of this project have their names in such an error.
+            name = e.filename or f"a file (temporary ones are in {tempfile.gettempdir()}, TMPDIR)"
+            if e.errno in _GONE:
+                return f"{name} cannot be read or written ({e.strerror})"
+            return cannot_be_written(name, e)
+    return None
 
 
 def _place(error: BaseException) -> str:

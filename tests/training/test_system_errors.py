@@ -85,6 +85,8 @@ def test_memory():
     assert line.startswith(f"memory does not suffice ({__name__}, line ")
     assert "DefaultCPUAllocator: can't allocate memory" in line
     assert line.endswith("): expected more of it, or smaller images, or fewer at a time")
+    of_fork = OSError(errno.ENOMEM, "Cannot allocate memory")
+    assert of_system(of_fork).startswith("memory does not suffice ([Errno 12] Cannot")
     assert "CUDA out of memory" in of_system(torch.cuda.OutOfMemoryError("CUDA out of memory."))
 
 
