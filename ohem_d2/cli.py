@@ -29,9 +29,16 @@ from .relabel.run import relabel as write_relabelled
 from .report.data_page import MAX_PICTURES, look_at_data
 from .report.run import RANKINGS, write_report
 from .standard_output import unbroken_output
+from .training.checkpoint import NotSavedError
 from .training.checks import check_output_dir
 from .training.config_file import CONFIGS
-from .training.interruption import SIGNALS, Interrupted, end_by, passing_on_signals
+from .training.interruption import (
+    SIGNALS,
+    Interrupted,
+    end_by,
+    interruptible,
+    passing_on_signals,
+)
 from .training.output_folder import check_not_in_the_way
 from .training.processes import (
     check_dist_url,
@@ -100,7 +107,8 @@ examples:
         check_dist_url(url, args.num_gpus, args.num_machines, args.machine_rank)
     except InputError as e:
         sys.exit(f"error: {e}")
-    errors = multiprocessing.get_context("spawn").SimpleQueue()  # as launch starts processes
+    with _told_in_one_line():  # of no shared memory
+        errors = multiprocessing.get_context("spawn").SimpleQueue()  # as launch starts processes
     prog = prog or f"python {shlex.quote(sys.argv[0])}"
     resume = f"{prog} --resume {shlex.join(x for x in argv if x != '--resume')}".rstrip()
     signals: AbstractContextManager[list[int]] = nullcontext([])
@@ -148,14 +156,19 @@ def _run(args: argparse.Namespace, errors: SimpleQueue, resume: str) -> None:
         errors: what to leave.
         resume: the command that goes on with the training if a signal ends it.
     """
+    to_go_on = "" if args.eval_only else f". To go on: {resume}"
     try:
-        with unbroken_output():  # for a process that was started for this
+        # The first for a process that was started for this.
+        with unbroken_output(), interruptible():
             run(args)
+    except NotSavedError as e:
+        errors.put(f"{e}{to_go_on}")
+        raise InputError(f"{e}{to_go_on}") from e
     except InputError as e:
         errors.put(str(e))
         raise
     except Interrupted as e:
-        logger.warning(f"{e}. To go on: {resume}")
+        logger.warning(f"{e}{to_go_on}")
         if comm.get_local_rank() > 0:
             # The first process to end takes the others along: let it be the one that writes.
             time.sleep(_PATIENCE)
@@ -164,10 +177,8 @@ def _run(args: argparse.Namespace, errors: SimpleQueue, resume: str) -> None:
         if (words := of_system(e)) is not None:
             if comm.get_world_size() > 1:
                 words = f"rank {comm.get_rank()}: {words}"
-            if not args.eval_only:
-                words += f". To go on from the last checkpoint: {resume}"
-            errors.put(words)
-            raise InputError(words) from e
+            errors.put(f"{words}{to_go_on}")
+            raise InputError(f"{words}{to_go_on}") from e
         if comm.get_world_size() > 1:
             what = f"rank {comm.get_rank()} failed: {_in_one_line(e)}"
             logger.exception(what)

@@ -25,7 +25,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
 from tqdm import tqdm
 
-from ..errors import InputError
+from ..errors import InputError, cannot_be_written
 from ..files import whole_file
 from .image_reading import read_image
 from .pickles import load_pickle
@@ -102,8 +102,14 @@ def compute_proposals(dataset: str, output: Path, mode: str = "fast", jobs: int 
                 if failure:
                     progress.write(f"warning: {images[image_id]}: {failure}", file=sys.stderr)
                 else:
-                    file.write(pickle.dumps((image_id, boxes)))
-                    file.flush()
+                    try:
+                        file.write(pickle.dumps((image_id, boxes)))
+                        file.flush()
+                    except OSError as e:
+                        raise InputError(
+                            f"{cannot_be_written(str(part), e)}: {len(done)} of {len(images)} "
+                            "images are done; the same command goes on from there"
+                        ) from None
                     done.add(image_id)
                 progress.update()
         if not done:

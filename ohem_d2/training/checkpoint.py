@@ -25,6 +25,10 @@ _LAST = "last_checkpoint"
 _LONGEST_NAME = 255  # in bytes, of a file
 
 
+class NotSavedError(InputError):
+    """A checkpoint cannot be written."""
+
+
 class WholeCheckpointer(SafeCheckpointer):
     """
     Writes each file whole or not at all, and resumes from the newest whole checkpoint if the last
@@ -60,7 +64,7 @@ class WholeCheckpointer(SafeCheckpointer):
         See fvcore's `Checkpointer.save`.
 
         Raises:
-            InputError: there is no space, for example.
+            NotSavedError: there is no space, for example.
         """
         try:
             super().save(name, **kwargs)
@@ -73,7 +77,7 @@ class WholeCheckpointer(SafeCheckpointer):
             of_before = "There are no earlier checkpoints"
             if has_checkpoints(self.save_dir):
                 of_before = "Earlier checkpoints are kept"
-            raise InputError(f"{cannot_be_written(file, cause)}. {of_before}") from e
+            raise NotSavedError(f"{cannot_be_written(file, cause)}. {of_before}") from e
 
     def has_checkpoint(self) -> bool:
         """Whether there is something to resume from."""

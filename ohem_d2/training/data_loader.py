@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 _SUBSET = "_indexes_subset"
 
 # macOS and Windows cannot tell who sent a signal.
+_TO_PARENT = [x for x in signal.Signals if x.name in ("SIGINT", "SIGHUP")]  # what terminals send
 _CAN_SHIELD = hasattr(signal, "sigwaitinfo")
 
 
@@ -430,7 +431,7 @@ def _signals_held_back() -> Iterator[None]:
     if not _CAN_SHIELD:
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [*_TO_PARENT, signal.SIGTERM])
     try:
         yield
     finally:
@@ -456,7 +457,8 @@ class _Shielded:
 
     def __call__(self, worker: int) -> None:
         pass_on_lost_images()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for signum in _TO_PARENT:
+            signal.signal(signum, signal.SIG_IGN)
         if _CAN_SHIELD:
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
             threading.Thread(target=_obey_parent, daemon=True).start()

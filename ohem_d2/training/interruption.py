@@ -20,7 +20,8 @@ from .random_state import random_state, set_random_state
 
 logger = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Of a cluster, of Ctrl-C, and of a terminal that closes, which Windows lacks.
+SIGNALS = tuple(x for x in signal.Signals if x.name in ("SIGTERM", "SIGINT", "SIGHUP"))
 
 
 class Interrupted(KeyboardInterrupt):
@@ -41,7 +42,7 @@ class ResumeHook(hooks.PeriodicCheckpointer):
     Detectron2's `PeriodicCheckpointer`, to be registered on all processes, whose checkpoints also
     hold where each process was in the stream of images, and its random state.
 
-    It also answers SIGTERM and SIGINT: the step is finished, a checkpoint is written, and
+    It also answers SIGTERM, SIGINT and SIGHUP: the step is finished, a checkpoint is written, and
     `Interrupted` is raised; during an evaluation between two steps, at once. The second SIGINT ends
     a training of one process at once.
 
@@ -91,7 +92,7 @@ class ResumeHook(hooks.PeriodicCheckpointer):
                 "training goes on, but not bit by bit as if it had not been interrupted"
             )
         if threading.current_thread() is threading.main_thread():  # others may not
-            self._handlers = {x: signal.signal(x, self._on_signal) for x in SIGNALS}
+            self._handlers = {x: signal.signal(x, self._on_signal) for x in _heard()}
 
     def before_step(self) -> None:
         """Begin a step with the random state in which the last one ended."""
@@ -204,6 +205,33 @@ class ResumeHook(hooks.PeriodicCheckpointer):
         self._interruption = Interrupted(signum, f"{signal.Signals(signum).name} {where}")
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """
+    Let the first signal that would end this process raise `Interrupted` where no training answers
+    it: before the first step, and in the evaluation after the last.
+    """
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signum, signal.SIG_DFL)
+        raise Interrupted(signum, signal.Signals(signum).name)
+
+    is_main = threading.current_thread() is threading.main_thread()  # others may not
+    ignored = [x for x in SIGNALS if signal.getsignal(x) is signal.SIG_IGN]
+    signals = [x for x in SIGNALS if x not in ignored] if is_main else []
+    handlers = {x: signal.signal(x, stop) for x in signals}
+    try:
+        yield
+    finally:
+        for x, handler in handlers.items():
+            signal.signal(x, handler)
+
+
+def _heard() -> list[signal.Signals]:
+    """Those to answer. Under nohup, a terminal that closes is to be ignored."""
+    return [x for x in SIGNALS if x.name != "SIGHUP" or signal.getsignal(x) != signal.SIG_IGN]
+
+
 def end_by(signum: int) -> NoReturn:
     """
     End this process as a signal ends one that does not listen, so that whoever waits for it is told
@@ -220,7 +248,8 @@ def end_by(signum: int) -> NoReturn:
 @contextmanager
 def passing_on_signals() -> Iterator[list[int]]:
     """
-    Let the processes that this one started answer SIGTERM and Ctrl-C. The second Ctrl-C kills them.
+    Let the processes that this one started answer signals, each as SIGTERM. The second Ctrl-C kills
+    them.
 
     Yields:
         the signals that came.
@@ -233,7 +262,7 @@ def passing_on_signals() -> Iterator[list[int]]:
         for process in multiprocessing.active_children():
             os.kill(process.pid, signal.SIGKILL if is_enough else signal.SIGTERM)  # type: ignore
 
-    handlers = {x: signal.signal(x, pass_on) for x in SIGNALS}
+    handlers = {x: signal.signal(x, pass_on) for x in _heard()}
     try:
         yield came
     finally:

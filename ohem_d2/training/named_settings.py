@@ -28,7 +28,7 @@ from .data_checks import named_annotations
 from .key_checks import is_unused, leaves_of
 from .key_rules import is_list
 from .lazy_targets import make, parts_of, target_of
-from .system_errors import of_system
+from .system_errors import of_file, of_system
 
 # Whose code it is that raises an error which the settings are to blame for.
 _NOT_OF_USERS = sys.stdlib_module_names | {
@@ -111,7 +111,7 @@ def named_settings(
     except InputError:
         raise
     except Exception as e:  # there is no end to what they raise
-        if of_system(e):  # no setting is to blame for it
+        if of_system(e) and not of_file(e):  # no setting is to blame for it
             raise
         # The first two are this function and the one that called it.
         frames = [frame for frame, _ in traceback.walk_tb(e.__traceback__)][2:]

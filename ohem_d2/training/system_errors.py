@@ -1,13 +1,18 @@
 """What the system refuses a run on its way: space on a disk, memory, the life of a worker."""
 
 import errno
+import os
 import re
 import signal
 import tempfile
 import traceback
 from multiprocessing.queues import Queue
+from pathlib import Path
 from typing import Any
 
+import detectron2
+import iopath
+import PIL
 import torch
 from torch._utils import ExceptionWrapper
 
@@ -23,8 +28,11 @@ LIKELY_CAUSES = {
 # Disks that are full, or another's, or that are not there any more. Windows lacks some of them.
 _FULL = {getattr(errno, x, 0) for x in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS")} - {0}
 _GONE = {getattr(errno, x, 0) for x in ("EIO", "ESTALE")} - {0}
+_READERS = [x.__path__[0] for x in (detectron2, iopath, PIL)]
+_READERS.append(str(Path(__file__).parents[1]))  # this project
 _BY_TORCHS_NAME = {signal.strsignal(x): x.name for x in signal.Signals}
 _KILLED = re.compile(r"DataLoader worker \(pid (\d+)\) is killed by signal: ([^.]+)")
+_LOST = re.compile("gloo/transport|Connection (?:reset|closed) by peer")
 _ALLOCATOR = "DefaultCPUAllocator: "
 _SHARED = re.compile(r"unable to \w+ .*(?:shared memory|/torch_).*")
 _SHOWN = 200  # characters
@@ -45,11 +53,13 @@ def of_system(error: BaseException) -> str | None:
         text = str(e)
         if killed := _KILLED.search(text):
             name = _BY_TORCHS_NAME.get(killed[2], killed[2])
-            cause = LIKELY_CAUSES.get(name, "")
-            return (
-                f"a worker that reads images (process {killed[1]}) was killed by {name}{cause}: "
-                f"expected more memory, or fewer workers ({_KEY})"
-            )
+            words = f"a worker that reads images (process {killed[1]}) was killed by {name}"
+            if name in ("SIGKILL", "SIGBUS"):
+                less = f": expected more of it, or fewer workers ({_KEY})"
+                return f"{words}{LIKELY_CAUSES[name]}{less}"
+            return words + LIKELY_CAUSES.get(name, "")
+        if isinstance(e, RuntimeError) and _LOST.search(text):
+            return f"the connection to another process is lost ({_in_short(text)})"
         if isinstance(e, RuntimeError) and (shared := _SHARED.search(text)):
             return (
                 f"workers cannot hand their images over ({shared[0]}): expected more shared memory "
@@ -57,9 +67,10 @@ def of_system(error: BaseException) -> str | None:
             )
         is_memory = isinstance(e, (MemoryError, torch.cuda.OutOfMemoryError))
         if is_memory or _ALLOCATOR in text or getattr(e, "errno", None) == errno.ENOMEM:
+            what = "".join(_places(e)[-1:]) + _in_short(text)
             return (
-                f"memory does not suffice ({_place(e)}{' '.join(text.split())[:_SHOWN]}): expected "
-                "more of it, or smaller images, or fewer at a time"
+                f"memory does not suffice ({what}): expected more of it, or smaller images, or "
+                "fewer at a time"
             )
         is_many = isinstance(e, OSError) and e.errno in (errno.EMFILE, errno.ENFILE)
         if is_many or text.startswith("Too many open files"):
@@ -70,16 +81,47 @@ def of_system(error: BaseException) -> str | None:
         if isinstance(e, OSError) and e.errno in _FULL | _GONE:
             # Files of this project have their names in such an error.
             name = e.filename or f"a file (temporary ones are in {tempfile.gettempdir()}, TMPDIR)"
+            if not e.filename and "multiprocessing." in "".join(_places(e)):  # for its locks
+                name = f"shared memory (/dev/shm, of which fewer workers need less: {_KEY})"
             if e.errno in _GONE:
                 return f"{name} cannot be read or written ({e.strerror})"
             return cannot_be_written(name, e)
-    return None
+    return of_file(error)
 
 
-def _place(error: BaseException) -> str:
-    """Where it arose, before what it says."""
+def of_file(error: BaseException) -> str | None:
+    """
+    What to tell of a file that Detectron2, or what it reads files with, did not find or may not
+    use: of the images, say, if their folder goes during a training.
+
+    Args:
+        error: perhaps one that torch has passed on from a worker.
+
+    Returns:
+        one line, or None of another error.
+    """
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
+        return None
+    text = str(error)
+    if "in DataLoader worker process" in text:  # with the traceback there
+        files = re.findall(r'^  File "(.*)", line', text, re.MULTILINE)
+        *_, reason = text.strip().splitlines()
+    else:
+        files = [x.f_code.co_filename for x, _ in traceback.walk_tb(error.__traceback__)]
+        reason = f"{type(error).__name__}: {error}"
+    if not files or not files[-1].startswith(tuple(f"{x}{os.sep}" for x in _READERS)):
+        return None
+    return f"the system refuses a file: {reason}"
+
+
+def _in_short(text: str) -> str:
+    return " ".join(text.split())[:_SHOWN]
+
+
+def _places(error: BaseException) -> list[str]:
+    """Where it went through, the last of which is where it arose."""
     places = [(frame.f_globals, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    return "".join(f"{names.get('__name__')}, line {line}: " for names, line in places[-1:])
+    return [f"{names.get('__name__')}, line {line}: " for names, line in places]
 
 
 def pass_on_lost_images() -> None:

@@ -25,7 +25,13 @@ from small_training import (
 )
 
 from ohem_d2.training.data_loader import ResumableLoader
-from ohem_d2.training.interruption import SIGNALS, Interrupted, ResumeHook
+from ohem_d2.training.interruption import (
+    SIGNALS,
+    Interrupted,
+    ResumeHook,
+    interruptible,
+    passing_on_signals,
+)
 
 BY_SIGNAL = pytest.mark.parametrize("signum", SIGNALS, ids=lambda x: x.name)
 
@@ -44,10 +50,35 @@ def expected(dataset, tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _handlers():
+def _handlers(signals_as_from_a_terminal):
     before = [signal.getsignal(x) for x in SIGNALS]
     yield
     assert [signal.getsignal(x) for x in SIGNALS] == before
+
+
+@BY_SIGNAL
+def test_a_signal_where_no_training_answers_it(signum):
+    """As in the evaluation after the last step."""
+    before = signal.getsignal(signum)
+
+    def evaluate():
+        with interruptible():
+            os.kill(os.getpid(), signum)
+            time.sleep(10)
+
+    with pytest.raises(Interrupted, match=signum.name) as raised:
+        evaluate()
+    assert raised.value.signum == signum
+    assert signal.getsignal(signum) == before
+
+
+def test_a_terminal_that_closes_under_nohup():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with interruptible(), passing_on_signals() as came:
+        os.kill(os.getpid(), signal.SIGHUP)
+        time.sleep(0.1)
+    assert came == []
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class Signal(HookBase):

@@ -1,11 +1,13 @@
 """What the system refuses a run on its way."""
 
 import errno
+import multiprocessing
 import os
 import signal
 
 import pytest
 import torch
+from detectron2.data.detection_utils import read_image
 from torch.utils.data import DataLoader, Dataset
 
 from ohem_d2.training.data_loader import shield_workers
@@ -42,7 +44,7 @@ def killed_by(signum):
 def first_error(make):
     """That of a loader with a worker, whose reader would otherwise wait for ever."""
     loader = DataLoader(Images(make), batch_size=1, num_workers=1, collate_fn=list, timeout=60)
-    with pytest.raises((RuntimeError, TypeError)) as raised:
+    with pytest.raises((RuntimeError, TypeError, OSError)) as raised:
         list(shield_workers(loader))
     return raised.value
 
@@ -67,7 +69,7 @@ def test_what_no_worker_can_send_reaches_the_reader():
 @pytest.mark.parametrize(
     ("signum", "words"),
     [
-        (signal.SIGKILL, "SIGKILL, as systems do when memory runs out: expected more memory"),
+        (signal.SIGKILL, "SIGKILL, as systems do when memory runs out: expected more of it"),
         (signal.SIGBUS, "SIGBUS, as systems do when shared memory (/dev/shm) runs out: expected"),
     ],
 )
@@ -90,8 +92,39 @@ def test_memory():
     assert "CUDA out of memory" in of_system(torch.cuda.OutOfMemoryError("CUDA out of memory."))
 
 
+def test_a_process_that_is_gone():
+    error = RuntimeError("[gloo/transport/tcp/pair.cc:5] Read error: Connection reset by peer")
+    assert of_system(error).startswith("the connection to another process is lost ([gloo/tran")
+
+
 def test_open_files():
     assert "(ulimit -n)" in of_system(OSError(errno.EMFILE, "Too many open files"))
+
+
+def test_images_that_are_gone():
+    """As Detectron2 reads them, in a worker and in this process."""
+    line = "the system refuses a file: FileNotFoundError: [Errno 2] No such file or directory: "
+    assert of_system(first_error(lambda: read_image("gone.jpg"))) == f"{line}'gone.jpg'"
+    with pytest.raises(FileNotFoundError) as raised:
+        read_image("gone.jpg")
+    assert of_system(raised.value) == f"{line}'gone.jpg'"
+    with pytest.raises(FileNotFoundError) as raised, open("gone.txt"):  # by code of the user's own
+        pass
+    assert of_system(raised.value) is None
+    assert of_system(first_error(lambda: open("gone.txt"))) is None  # noqa: SIM115
+
+
+def test_no_room_for_locks(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("multiprocessing.synchronize._multiprocessing.SemLock", refuse)
+    with pytest.raises(OSError, match="Read-only") as raised:
+        multiprocessing.get_context("spawn").Lock()
+    assert of_system(raised.value) == (
+        "shared memory (/dev/shm, of which fewer workers need less: DATALOADER.NUM_WORKERS, or "
+        "num_workers in a Python config) cannot be written (Read-only file system)"
+    )
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS])

@@ -104,7 +104,7 @@ def test_an_evaluation_on_a_full_disk(tmp_path, data, file):
     assert "Traceback" not in run.stdout + run.stderr
     *_, line = run.stderr.splitlines()
     assert line.startswith(f"error: {file}")
-    assert f" cannot be written ({SAYS}). To go on from the last checkpoint: " in line
+    assert f" cannot be written ({SAYS}). To go on: " in line
     assert (tmp_path / "out" / "model_final.pth").is_file()
 
 
