@@ -17,6 +17,12 @@ FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
 
 
+@pytest.fixture(autouse=True)
+def _no_handlers_of_other_tests(monkeypatch):
+    """A command that a test called has left some, of streams that are closed."""
+    monkeypatch.setattr(logging.getLogger("ohem_d2"), "handlers", [])
+
+
 class Broken(io.StringIO):
     """Fails from some write on."""
 
