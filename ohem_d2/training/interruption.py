@@ -217,9 +217,8 @@ def interruptible() -> Iterator[None]:
         raise Interrupted(signum, signal.Signals(signum).name)
 
     is_main = threading.current_thread() is threading.main_thread()  # others may not
-    ignored = [x for x in SIGNALS if signal.getsignal(x) is signal.SIG_IGN]
-    signals = [x for x in SIGNALS if x not in ignored] if is_main else []
-    handlers = {x: signal.signal(x, stop) for x in signals}
+    heard = [x for x in SIGNALS if is_main and signal.getsignal(x) != signal.SIG_IGN]
+    handlers = {x: signal.signal(x, stop) for x in heard}
     try:
         yield
     finally:
