@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import samplers  # noqa: F401  (registers those of the study)
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import ROI_HEADS_REGISTRY
@@ -221,6 +223,28 @@ def _limited(share: float) -> Callable[[CfgNode], None]:
 
 
 @ROI_HEADS_REGISTRY.register()
+class RandomCandidatesROIHeads(OHEMROIHeads):
+    """Where MAX_CANDIDATES leaves out background, any of it: none is more of an object."""
+
+    def label_proposals(self, *args: Any, **kwargs: Any) -> list[Instances]:
+        """As of the class that it extends, but for what tells background apart."""
+        labelled = super().label_proposals(*args, **kwargs)
+        for x in labelled:
+            x.objectness_logits = torch.rand_like(x.objectness_logits)
+        return labelled
+
+
+def _limited_at_random(share: float) -> Callable[[CfgNode], None]:
+    """The default, among foreground and background at random, this share of the proposals."""
+
+    def change(cfg: CfgNode) -> None:
+        _limited(share)(cfg)
+        cfg.MODEL.ROI_HEADS.NAME = "RandomCandidatesROIHeads"
+
+    return change
+
+
+@ROI_HEADS_REGISTRY.register()
 class AllMasksROIHeads(OHEMROIHeads):
     """The mask head trains on all the foreground that mining chooses."""
 
@@ -322,6 +346,10 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
     "all_masks": ("default, masks of all foreground that is chosen", _all_masks),
     "half_candidates": ("default, among 1/2 of the proposals", _limited(1 / 2)),
     "quarter_candidates": ("default, among 1/4 of the proposals", _limited(1 / 4)),
+    "quarter_candidates_random": (
+        "default, among 1/4 of the proposals, background at random",
+        _limited_at_random(1 / 4),
+    ),
     "sampling_rpn": ("1:3 sampling, and OHEMRPN", _rpn(_sampling)),
     "sampling_rpn_hard": (
         "1:3 sampling, and OHEMRPN on hard examples alone",

@@ -21,6 +21,7 @@ _HERE = Path(__file__).parent
 sys.path += [str(_HERE), str(_HERE.parent / "benchmarks")]
 
 from figures import (  # noqa: E402
+    candidates,
     cost,
     ignore_regions,
     label_errors,
@@ -37,6 +38,7 @@ from figures import (  # noqa: E402
 BLOCKS: dict[str, Callable[[], str]] = {
     **study.BLOCKS,
     **cost.BLOCKS,
+    **candidates.BLOCKS,
     **survival.BLOCKS,
     **label_errors.BLOCKS,
     **ignore_regions.BLOCKS,

@@ -283,7 +283,7 @@ def test_all_variants_but_those_that_say_so_are_the_papers_way():
     halves += ("balanced", "half_even", "short_half", "shorter_half")
     halves += ("sampled_first_half", "sampling_ignoring", "half_unaware", "half_from_001")
     halves += ("all_masks", "half_candidates", "quarter_candidates", "half_rpn", "half_rpn_hard")
-    halves += ("half_scales", "half_snip", "sampling_snip")
+    halves += ("half_scales", "half_snip", "sampling_snip", "quarter_candidates_random")
     # Those that have no such key.
     halves += ("iou_balanced", "prime_samples", "hard_pool", "in_proportion", "soft", "half_soft")
     assert others == {"quarter_hard": 0.25} | dict.fromkeys(halves, 0.5)
@@ -309,6 +309,31 @@ def test_what_the_paper_compares():
     cfg = configure("all_rois")
     assert pytest.approx(3 * plain.SOLVER.BASE_LR) == cfg.SOLVER.BASE_LR
     assert cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION == 1.0
+
+
+def test_background_at_random_among_fewer_candidates(tmp_path):
+    kept = {}
+    for way in ("quarter_candidates", "quarter_candidates_random"):
+        trainer = accuracy.build_trainer(configure(way), str(tmp_path))
+        heads, read = trainer.model.roi_heads, []
+
+        def reading(features, labelled, *args, read=read, heads=heads):
+            read.extend(labelled)
+            return type(heads)._read(heads, features, labelled, *args)
+
+        heads._read = reading
+        with EventStorage():
+            trainer.run_step()
+        kept[way] = read
+        assert [len(x) for x in read] == [heads.ohem.max_candidates] * len(read)
+    for by_objectness, at_random in zip(*kept.values()):
+        # The two models are the same, and so are their proposals, of which all foreground is kept.
+        boxes = [
+            x[x.gt_classes != heads.num_classes].proposal_boxes.tensor
+            for x in (by_objectness, at_random)
+        ]
+        assert boxes[0].equal(boxes[1])
+        assert not by_objectness.proposal_boxes.tensor.equal(at_random.proposal_boxes.tensor)
 
 
 def test_three_scales_with_and_without_valid_ranges(monkeypatch, tmp_path):
