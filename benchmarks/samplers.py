@@ -24,7 +24,10 @@ import iou_balanced  # noqa: F401  (registers it)
 @SAMPLERS.register()
 @dataclass(frozen=True)
 class Staged(MixedSampler):
-    """The weight of the box loss in the ranking rises from 0 to twice its own (S-OHEM)."""
+    """
+    The weight of the box loss in the ranking rises from 0 to twice its own: after S-OHEM (Li et
+    al., 2017), without its stratified sampling.
+    """
 
     max_iter: int = 1
 
@@ -79,7 +82,10 @@ class Balanced(MixedSampler):
 @SAMPLERS.register()
 @dataclass(frozen=True)
 class HardPool(OHEMSampler):
-    """At random among the hardest, `pool_size` times as many (MONAI, where it is 10)."""
+    """
+    At random among the hardest, `pool_size` times as many (MONAI, where it is 10: with a fifth of
+    the proposals as budget, that is all of them).
+    """
 
     pool_size: float = 2.0
 
@@ -150,7 +156,8 @@ class PrimeSamples(RandomSampler):
     Hierarchical local rank, after PISA (Cao et al., CVPR 2020): foreground is drawn at random, and
     weighed by the rank of its predicted IoU; background is taken by the rank of its score. The
     rank is that among neighbours first (RoIs of the same object; background that overlaps), and
-    that among all of the same rank then. Without PISA's loss of its own.
+    that among all of the same rank then. Without PISA's loss of its own. Unlike in PISA, background
+    is clustered before its boxes are refined, all of it is ranked, and it has no weights.
     """
 
     overlap: float = 0.5  # from which on background is in one cluster

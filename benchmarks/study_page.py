@@ -30,7 +30,8 @@ def _report(output: Path) -> str:
         for variant in VARIANTS:
             these = [r for r in results if (r["data"], r["variant"]) == (data, variant)]
             if these:
-                runs[variant] = {r["seed"]: r["points"] for r in these}
+                # In one order, so that columns of single seeds can be compared.
+                runs[variant] = dict(sorted((r["seed"], r["points"]) for r in these))
         seconds = steps.get(data, {"seconds": {}})["seconds"]
         plot = output / f"{data}.png"
         draw_curves(runs, seconds, plot)

@@ -293,7 +293,7 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
         "1:3 sampling for the first quarter, then the default",
         _sampled_first(0.5),
     ),
-    "staged": ("box loss weighs more and more (S-OHEM)", _staged),
+    "staged": ("box loss weighs more and more (after S-OHEM)", _staged),
     "capped": (
         "background with a classification loss above 3 ranks last",
         _ohem(SAMPLER="Capped(max_loss=3.0)"),

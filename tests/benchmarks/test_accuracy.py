@@ -433,6 +433,25 @@ def test_table_by_hand():
     assert study_page.table(runs, {"ohem": [2.5]}).splitlines()[3].endswith("| 0.49 |  |  |")
 
 
+def test_seeds_stand_in_one_order(tmp_path):
+    """Also of runs that ended in another."""
+    runs = [
+        {"data": "x", "variant": way, "seed": seed, "machine": "here", "points": curve(ap)}
+        for way, seed, ap in (
+            ("sampling", 1, 20.0),
+            ("sampling", 0, 10.0),
+            ("ohem", 0, 11.0),
+            ("ohem", 1, 22.0),
+            ("half_random", 1, 24.0),
+            ("half_random", 0, 13.0),
+        )
+    ]
+    (tmp_path / "results.json").write_text(json.dumps({"runs": runs, "steps": {}}))
+    page = study_page.report(tmp_path)
+    assert "(+1.5: +1.0 +2.0)" in page
+    assert "(+3.5: +3.0 +4.0)" in page
+
+
 def test_the_interval_of_five_seeds():
     five = [1.0, 2.0, 3.0, 4.0, 5.0]
     low, high = study_page.bootstrap_interval(five)

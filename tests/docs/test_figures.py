@@ -126,6 +126,54 @@ def test_what_the_page_says_in_words():
     assert gain(study.OTHER_CELLS, default, at=0) < -2  # "had lost several AP"
 
 
+def test_what_the_page_says_of_photographs_in_words():
+    study, photographs = tool.study, tool.photographs
+    default, paper = (
+        {x: study.gains(photographs.FOLDER, x, way) for x in photographs.DATA}
+        for way in (study.DEFAULT, study.PAPER)
+    )
+    means = {x: mean(gains) for x, gains in default.items()}
+    assert f"{min(means.values()):.1f} to {max(means.values()):.1f}" == "0.7 to 1.0"
+    assert min(map(min, default.values())) < 0  # "though not with every seed"
+    ahead = {x: mean(gains) - means[x] for x, gains in paper.items()}
+    assert ahead.pop("deeppcb") > 1  # "worth a try on small defects"
+    assert max(ahead.values()) < 0.1  # "elsewhere it was even or behind"
+
+
+def test_no_goal_is_met_by_training_on_fewer_rois():
+    rows = [x.strip("| ").split(" | ") for x in tool.candidates.costs().splitlines()[2:]]
+    assert {verdict for *_, verdict in rows} == {"met", "**missed**", "fewer RoIs"}
+    budgets = {}  # of each model, which the head that reads all RoIs uses up
+    for model, _, same_pooling, _, _, rois, goal, verdict in rows:
+        trained_on = int(rois.split()[0])
+        if trained_on < budgets.setdefault(model, trained_on):
+            assert verdict == "fewer RoIs"
+        else:
+            is_met = float(same_pooling.strip("*")) <= float(goal)
+            assert verdict == ("met" if is_met else "**missed**")
+
+
+def test_pairs_on_two_kinds_of_machines_are_left_out(monkeypatch):
+    study, photographs = tool.study, tool.photographs
+    runs = [
+        {"data": data, "variant": way, "seed": seed, "points": [{"AP": ap}], "machine": machine}
+        for data in photographs.DATA
+        for way, aps in (
+            (study.SAMPLING, (40, 40)),
+            (study.DEFAULT, (42, 50)),
+            (study.PAPER, (44, 45)),
+        )
+        for seed, ap, machine in zip((0, 1), aps, ("no GPU, 1 thread", "no GPU, 1 thread"))
+    ]
+    for x in runs:
+        if (x["variant"], x["seed"]) == (study.DEFAULT, 1):
+            x["machine"] = "NVIDIA H100"
+    monkeypatch.setattr(tool.stored, "content", lambda file: {"runs": runs})
+    words = " ".join(photographs.on_one_machine().split())
+    assert words.startswith("In 4 of the pairs")  # one of each data set
+    assert words.endswith("are +2.0 and +4.5 AP.")
+
+
 def test_what_the_page_on_costs_says_in_words():
     """Of the tables that it links to."""
     page = tool.stored.section(tool.cost.PAGE, "Growth with the number of images")

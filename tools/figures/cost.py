@@ -88,6 +88,7 @@ def gpu_cost() -> str:
     titles += ["synchronizations: plain, mining", "goal: time, memory", ""]
     environment = stored.section(GPU_PAGE, f"{model} on a GPU").partition("|")[0].strip()
     setting = environment.split("\n\n")[-1].replace("\n", " ")
+    setting = setting.replace("float32", "float32 unless the row says otherwise")
     return f"{table(titles, rows)}\n\n{wrapped(f'Each with {setting}.')}"
 
 

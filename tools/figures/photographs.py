@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from statistics import mean, stdev
 
+from step_times import ratio
 from study_page import ENOUGH_SEEDS, bootstrap_interval, share_to_reach
 from variants import VARIANTS
 
-from figures.markdown import is_met, table
+from figures import stored
+from figures.markdown import is_met, table, wrapped
 from figures.study import (
     DEFAULT,
     LABELS_MISSING,
@@ -24,6 +26,7 @@ from figures.study import (
     points_of,
     values,
     with_each,
+    within_time,
 )
 
 FOLDER = "accuracy/photographs"
@@ -73,6 +76,27 @@ def mean_gains() -> str:
     return f"On the mean of the four, the default gains {default} AP, and the paper's rule {paper}."
 
 
+def on_one_machine() -> str:
+    """The mean gains of the pairs of runs that were both trained on a GPU, or both on a CPU."""
+    runs = stored.content(f"{FOLDER}/results.json")["runs"]
+    is_cpu = {(x["data"], x["variant"], x["seed"]): "no GPU" in x["machine"] for x in runs}
+    last, found, number = last_aps(FOLDER), [], 0
+    for way in WAYS:
+        of_data = []
+        for data in DATA:
+            of_way, baseline = last[data, way], last[data, SAMPLING]
+            seeds = of_way.keys() & baseline.keys()
+            alike = [s for s in seeds if is_cpu[data, way, s] == is_cpu[data, SAMPLING, s]]
+            number += len(seeds) - len(alike)
+            of_data.append(mean(of_way[s] - baseline[s] for s in alike))
+        found.append(f"{mean(of_data):+.1f}")
+    default, paper = found
+    return wrapped(
+        f"In {number} of the pairs, one run was trained on a GPU and the other on a CPU. Without "
+        f"them, the gains on the mean of the four are {default} and {paper} AP."
+    )
+
+
 def missing_labels() -> str:
     """The same with labels removed on purpose, with a row for each way."""
     last, rows = last_aps(MISSING_FOLDER), []
@@ -109,15 +133,10 @@ def goals() -> str:
         baseline, runs = (points_of(FOLDER, data, x) for x in (SAMPLING, DEFAULT))
         seeds = sorted(baseline.keys() & runs.keys())
         share = share_to_reach([baseline[x] for x in seeds], [runs[x] for x in seeds])
-        found = "never" if share is None else f"after {share:.2f} of them"
-        # A step takes longer, so that what is missed here is missed in time as well.
+        seconds = stored.content(f"{FOLDER}/results.json")["steps"][data]["seconds"]
+        step = ratio(seconds[DEFAULT], seconds[SAMPLING])
         rows.append(
-            [
-                "1:3 sampling's last AP in at most 0.75 of its iterations",
-                words,
-                found,
-                is_met(share is not None and share <= 0.75),
-            ]
+            ["1:3 sampling's last AP in at most 0.75 of its time", words, *within_time(share, step)]
         )
     return table(["goal of the default", "data", "found", ""], rows)
 
@@ -155,6 +174,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "photographs": photographs,
     "photographs-mean": mean_gains,
     "photographs-goals": goals,
+    "photographs-machines": on_one_machine,
     "photographs-missing": missing_labels,
     "readme-results": readme_results,
 }

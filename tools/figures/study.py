@@ -131,6 +131,14 @@ def costs(setting: Setting, variant: str) -> tuple[float | None, float]:
     return share_to_reach(*runs), ratio(seconds[variant], seconds[SAMPLING])
 
 
+def within_time(share: float | None, step: float, goal: float = 0.75) -> tuple[str, str]:
+    """What `costs` returned, in words, and whether the time is within the goal."""
+    if share is None:
+        return "never", is_met(False)
+    words = f"{share * step:.2f} ({share:.2f} of the iterations, each {step:.2f} times as long)"
+    return words, is_met(share * step <= goal)
+
+
 def with_each(differences: Sequence[float], bold: bool = False) -> str:
     """Their mean, and each of them in brackets."""
     if not differences:
@@ -264,20 +272,11 @@ def goals() -> str:
         (LOOK_ALIKES, "short_half", ", a schedule of 0.65 of the steps"),
         (LOOK_ALIKES, "shorter_half", ", a schedule of 0.6 of the steps"),
     ):
-        share, step = costs(setting, variant)
+        found, verdict = within_time(*costs(setting, variant))
         end = f", ends {mean_of(ahead(setting, variant))}" if words else ""
-        found = "never"
-        if share is not None:
-            found = (
-                f"{share * step:.2f} ({share:.2f} of the iterations, each {step:.2f} times as long)"
-            )
+        start = f"{setting.start}{words}"
         rows.append(
-            [
-                "1:3 sampling's final AP in 0.75 of its time",
-                f"{setting.start}{words}",
-                f"{found}{end}",
-                is_met(share is not None and share * step <= 0.75),
-            ]
+            ["1:3 sampling's final AP in 0.75 of its time", start, f"{found}{end}", verdict]
         )
     for full, missing, variant in (
         (LOOK_ALIKES, LABELS_MISSING, DEFAULT),
