@@ -35,10 +35,11 @@ class OHEMSSD(SSD):
             self.neg_to_pos_ratio = ratio
         of_background, num_objects = losses["classification"].new_zeros(()), 0
         for logits, boxes, matched in zip(head_outputs["cls_logits"], anchors, matched_idxs):
-            num_objects += (number := int((matched >= 0).sum()))
-            if number:
+            num_objects += int(number := (matched >= 0).sum())
+            num_hard = int((ratio * number).ceil())  # as SSD, which takes all ranks below
+            if num_hard:
                 of_background = of_background + self._of_hard_background(
-                    logits[matched < 0], boxes[matched < 0], int(ratio * number)
+                    logits[matched < 0], boxes[matched < 0], num_hard
                 )
         losses["classification"] = losses["classification"] + of_background / max(1, num_objects)
         return losses

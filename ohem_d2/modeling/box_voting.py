@@ -69,7 +69,7 @@ def detect(
         ]
         for rounds, c in zip(everything, candidates):
             rounds.append(c)
-    return [_suppress_and_vote(Instances.cat(rounds), options, topk) for rounds in everything]
+    return [suppress_and_vote(Instances.cat(rounds), options, topk) for rounds in everything]
 
 
 def _candidates(
@@ -102,13 +102,23 @@ def _candidates(
     ]
 
 
-def _suppress_and_vote(found: Instances, options: BoxVotingOptions, topk: int) -> Instances:
-    """Of all that was found in an image, the best of each object, with a box that all voted on."""
+def suppress(found: Instances, nms_thresh: float, topk: int) -> Instances:
+    """
+    Of all that was found in an image, the best of each object.
+
+    Args:
+        found: with ``pred_boxes``, ``scores`` and ``pred_classes``.
+        nms_thresh: of two of a class that overlap by a higher IoU, the better one is kept.
+        topk: at most so many are kept; -1 for all.
+    """
     boxes, classes = found.pred_boxes.tensor, found.pred_classes
     nms = batched_nms_rotated if isinstance(found.pred_boxes, RotatedBoxes) else batched_nms
-    kept = found[
-        nms(boxes, found.scores, classes, options.nms_thresh)[: topk if topk >= 0 else None]
-    ]
+    return found[nms(boxes, found.scores, classes, nms_thresh)[: topk if topk >= 0 else None]]
+
+
+def suppress_and_vote(found: Instances, options: BoxVotingOptions, topk: int) -> Instances:
+    """The same, with boxes that all voted on."""
+    kept = suppress(found, options.nms_thresh, topk)
     kept.pred_boxes = vote(kept, found, options.vote_thresh)
     return kept
 

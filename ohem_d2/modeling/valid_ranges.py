@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from detectron2.config import CfgNode
+from detectron2.data.transforms import ResizeShortestEdge, ResizeTransform
 from detectron2.structures import Boxes, RotatedBoxes, pairwise_iou, pairwise_iou_rotated
-from fvcore.transforms.transform import Transform
+from fvcore.transforms.transform import Transform, TransformList
 from torch import Tensor
 
 from ..config import is_number
@@ -108,8 +109,27 @@ def ranges_of_scales(
     return tuple(x for x in ranges if x.edge in edges)
 
 
+def check_no_other_scales(ranges: Sequence[ValidRange], edges: Sequence[int], where: str) -> None:
+    """
+    Refuse ranges of scales that no image is resized to.
+
+    Args:
+        ranges: those of a config.
+        edges: the shortest edges that images are resized to.
+        where: the keys that set these.
+
+    Raises:
+        InputError: there is such a range.
+    """
+    if other := sorted({x.edge for x in ranges}.difference(edges)):
+        raise InputError(
+            f"INPUT.VALID_RANGES has ranges for {other}, expected some for the edges in {where} "
+            f"alone, {sorted(set(edges))}"
+        )
+
+
 def sizes_at(
-    ranges: Sequence[ValidRange], max_size: int, image_size: tuple[int, int], transforms: Transform
+    ranges: Sequence[ValidRange], max_size: int, transforms: TransformList
 ) -> tuple[float, float]:
     """
     Tell which sizes count in an image that was resized to one of some scales.
@@ -117,20 +137,40 @@ def sizes_at(
     Args:
         ranges: those of the scales, at least one, in pixels of the file.
         max_size: the most that an edge may have at any scale.
-        image_size: height and width, as the model sees it.
-        transforms: from the file to this image.
+        transforms: from the file to the image as the model sees it, a `ResizeShortestEdge`'s among
+            them.
 
     Returns:
         the smallest size and the largest one, in pixels of this image.
+
+    Raises:
+        InputError: what is resized is resized again, so that it is at none of these scales.
     """
-    short, long = sorted(image_size)
-    off = [abs(min(x.edge, max_size * short / long) - short) for x in ranges]
-    # Where the limit makes one image of several scales, what counts at any of them counts.
-    same = [x for x, difference in zip(ranges, off) if difference == min(off)]
-    origin, right, down = transforms.apply_coords(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
-    (a, b), (c, d) = right - origin, down - origin
-    scale = math.sqrt(abs(a * d - b * c))
+    applied = transforms.transforms
+    last = max((i for i, x in enumerate(applied) if isinstance(x, ResizeTransform)), default=-1)
+    same = []
+    # The size of the image tells no scale: it may be cropped, padded or turned after the resize.
+    if last >= 0 and math.isclose(_scale(applied[last + 1 :]), 1, rel_tol=1e-3):
+        x = applied[last]
+        shape = ResizeShortestEdge.get_output_shape
+        # Where the limit makes one image of several scales, what counts at any of them counts.
+        same = [r for r in ranges if shape(x.h, x.w, r.edge, max_size) == (x.new_h, x.new_w)]
+    if not same:
+        names = ", ".join(type(x).__name__ for x in applied)
+        raise InputError(
+            f"INPUT.VALID_RANGES is set, but an image went through {names}, expected nothing that "
+            "resizes it after ResizeShortestEdge"
+        )
+    scale = _scale(applied)
     return min(x.smallest for x in same) * scale, max(x.largest for x in same) * scale
+
+
+def _scale(transforms: Sequence[Transform]) -> float:
+    """By how much they make an image larger, but for its edges."""
+    corner = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    origin, right, down = TransformList(list(transforms)).apply_coords(corner)
+    (a, b), (c, d) = right - origin, down - origin
+    return math.sqrt(abs(a * d - b * c))
 
 
 def are_valid(boxes: Boxes | RotatedBoxes, smallest: float, largest: float) -> Tensor:

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..config import (
     IgnoreRegionsOptions,
+    base_architecture,
     ignore_regions_options,
     options_by_name,
 )
@@ -29,13 +30,16 @@ from ..modeling.ignore_rpn import COUNTERPARTS, IgnoreRegionsMixin
 from ..modeling.mixin import OHEMMixin
 from ..modeling.ohem_dense import OHEMDenseMixin
 from ..modeling.valid_ranges import (
+    ValidRange,
     ValidSizes,
     are_valid,
     as_valid_ranges,
+    check_no_other_scales,
     ranges_of_scales,
     sizes_at,
     valid_ranges,
 )
+from .key_checks import WITHOUT_ROI_HEADS, is_augmentable
 from .key_rules import extends
 from .valid_ranges import lazy_valid_ranges, log_valid_objects
 
@@ -82,7 +86,8 @@ class IgnoreMapper(DatasetMapper):
             kwargs: those of `DatasetMapper`.
 
         Raises:
-            InputError: there is no range for a scale, or what resizes images is another class.
+            InputError: there is no range for a scale, or no scale for a range, or what resizes
+                images is another class.
         """
         super().__init__(*args, **kwargs)
         self.ignore_difficult = ignore_difficult
@@ -96,14 +101,16 @@ class IgnoreMapper(DatasetMapper):
                     "sample_style is 'choice'"
                 )
             self.max_size: int = resize[0].max_size
-            edges = resize[0].short_edge_length
-            self.valid_ranges = ranges_of_scales(self.valid_ranges, edges, "the augmentations")
+            edges, where = resize[0].short_edge_length, "the augmentations"
+            self.valid_ranges = ranges_of_scales(self.valid_ranges, edges, where)
+            check_no_other_scales(as_valid_ranges(valid_ranges), edges, where)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
         """See Detectron2's `configurable`."""
         difficult = ignore_regions_options(cfg).difficult
-        of_regions = {"ignore_difficult": difficult, "valid_ranges": valid_ranges(cfg)}
+        ranges = _ranges_to_train_at(cfg) if is_train else ()
+        of_regions = {"ignore_difficult": difficult, "valid_ranges": ranges}
         return {**super().from_config(cfg, is_train), **of_regions}
 
     def _transform_annotations(self, dataset_dict, transforms, image_shape) -> None:
@@ -120,13 +127,19 @@ class IgnoreMapper(DatasetMapper):
             inside = Boxes(np.array([a["bbox"] for a in boxes]).reshape(-1, 4))
             instances, valid = dataset_dict["instances"], None
             if self.valid_ranges:
-                sizes = sizes_at(self.valid_ranges, self.max_size, image_shape, transforms)
+                sizes = sizes_at(self.valid_ranges, self.max_size, transforms)
                 counts = are_valid(instances.gt_boxes, *sizes)
                 valid = ValidSizes(*sizes, instances.gt_boxes[~counts])
                 instances = instances[counts]
             dataset_dict["instances"] = GroundTruth(
                 instances.image_size, inside[inside.nonempty()], valid, **instances.get_fields()
             )
+
+
+def _ranges_to_train_at(cfg: CfgNode) -> tuple[ValidRange, ...]:
+    """Those of a YAML config, without those of scales of the test-time augmentation alone."""
+    key = "INPUT.MIN_SIZE_TRAIN"
+    return ranges_of_scales(valid_ranges(cfg), cfg.INPUT.MIN_SIZE_TRAIN, key)
 
 
 def ignores_regions(cfg: CfgNode) -> bool:
@@ -155,30 +168,37 @@ def use_ignore_rpn(cfg: CfgNode) -> CfgNode:
         InputError: difficult objects, or those of some sizes, are to be ignored, but the heads do
             not know how.
     """
-    options, ranges = ignore_regions_options(cfg), valid_ranges(cfg)
+    options, ranges = ignore_regions_options(cfg), _ranges_to_train_at(cfg)
     ignores = ignores_regions(cfg)
     for is_set, words, off, mines in (
         (options.difficult, "INPUT.IGNORE_REGIONS.DIFFICULT is True", "False", ignores),
         (ranges, "INPUT.VALID_RANGES is set", "()", ignores and not _mines_densely(cfg)),
     ):
         if is_set and not mines:
+            architecture = cfg.MODEL.META_ARCHITECTURE
+            other = "a mining head such as OHEMROIHeads"
             found = f"MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME}, which ignores no regions"
+            if base_architecture(cfg) in WITHOUT_ROI_HEADS:
+                found = f"MODEL.META_ARCHITECTURE is {architecture}, which ignores no regions"
+                other = f"a model of two stages with {other}"
+                if architecture == "RetinaNet" and not ranges:
+                    other = "OHEMRetinaNet"
+            if _mines_densely(cfg):
+                found = f"MODEL.META_ARCHITECTURE is {architecture}, which has one stage"
             if not options.enabled:
                 found = "INPUT.IGNORE_REGIONS.ENABLED is False"
-            elif _mines_densely(cfg):
-                found = f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}"
-            raise InputError(
-                f"{words}, but {found}: expected {off}, or a mining head such as OHEMROIHeads, and "
-                "ENABLED True"
-            )
+            raise InputError(f"{words}, but {found}: expected {off}, or {other}, and ENABLED True")
     has_regions = _has_regions(cfg.DATASETS.TRAIN, options, ignores)
     if ranges:
         key = "INPUT.VALID_RANGES"
         log_valid_objects(ranges, cfg.DATASETS.TRAIN, _object_of(options), key)
         if cfg.DATASETS.TEST and not cfg.TEST.AUG.ENABLED:
+            expected = "True, and the same scales"
+            if not is_augmentable(cfg):
+                expected = "another model for SNIP's evaluation, since this has no augmentation"
             logger.warning(
                 "INPUT.VALID_RANGES is set, but TEST.AUG.ENABLED is False: the model is evaluated "
-                "at one scale, on objects of all sizes, expected True, and the same scales"
+                f"at one scale, on objects of all sizes, expected {expected}"
             )
     elif not has_regions or _mines_densely(cfg):
         return cfg

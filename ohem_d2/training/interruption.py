@@ -6,14 +6,16 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
 from detectron2.engine import hooks
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
+from torch import nn
 
 from .data_loader import ResumableLoader
 from .random_state import random_state, set_random_state
@@ -22,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 # Of a cluster, of Ctrl-C, and of a terminal that closes, which Windows lacks.
 SIGNALS = tuple(x for x in signal.Signals if x.name in ("SIGTERM", "SIGINT", "SIGHUP"))
+# Where Detectron2's one-stage detectors keep it, in no state_dict.
+_NORMALIZER = "loss_normalizer"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -40,7 +44,8 @@ class Interrupted(KeyboardInterrupt):
 class ResumeHook(hooks.PeriodicCheckpointer):
     """
     Detectron2's `PeriodicCheckpointer`, to be registered on all processes, whose checkpoints also
-    hold where each process was in the stream of images, and its random state.
+    hold where each process was in the stream of images, its random state, and what the losses of a
+    one-stage detector are divided by, which Detectron2 averages over steps beside the weights.
 
     It also answers SIGTERM, SIGINT and SIGHUP: the step is finished, a checkpoint is written, and
     `Interrupted` is raised; during an evaluation between two steps, at once. The second SIGINT ends
@@ -145,7 +150,7 @@ class ResumeHook(hooks.PeriodicCheckpointer):
 
     def state_dict(self) -> dict[str, Any]:
         """
-        Tell the random state and the place in the stream of images of each process. A checkpoint
+        Tell the random state of each process, and the others that the class names. A checkpoint
         that only the main process saves, at a step of its own choice, has those of this one only.
         """
         if self._step != self.trainer.iter or not self._states:
@@ -167,6 +172,24 @@ class ResumeHook(hooks.PeriodicCheckpointer):
         if isinstance(loader, ResumableLoader):
             # What is the same for all is in that of the main process.
             loader.load_state_dict({**states[0]["loader"], **(mine or states[0])["loader"]})
+        self._load_normalizers((mine or states[0]).get("normalizers"))
+
+    def _load_normalizers(self, saved: Mapping[str, float] | None) -> None:
+        """``saved``: None of an older version."""
+        detectors = [(n, m) for n, m in self._modules() if isinstance(m, DenseDetector)]
+        if detectors and saved is None:
+            logger.warning(
+                "The checkpoint does not hold what losses are divided by (loss_normalizer of "
+                f"{type(detectors[0][1]).__name__}), which begins anew: the training goes on, but "
+                "not bit by bit as if it had not been interrupted"
+            )
+        for name, module in self._modules():
+            if saved is not None and name in saved:
+                setattr(module, _NORMALIZER, saved[name])
+
+    def _modules(self) -> Iterator[tuple[str, nn.Module]]:
+        model = self.trainer.model
+        yield from getattr(model, "module", model).named_modules()
 
     def _state(self) -> dict[str, Any]:
         """That of this process."""
@@ -175,6 +198,9 @@ class ResumeHook(hooks.PeriodicCheckpointer):
         return {
             "random": self._random if is_between_steps else random_state(),
             "loader": loader.state_dict() if isinstance(loader, ResumableLoader) else {},
+            "normalizers": {
+                name: vars(x)[_NORMALIZER] for name, x in self._modules() if _NORMALIZER in vars(x)
+            },
         }
 
     def _is_due(self, period: int) -> bool:

@@ -72,6 +72,11 @@ def check_keys(cfg: CfgNode, training: bool = True) -> None:
     check_valid_ranges(cfg)
 
 
+def is_augmentable(cfg: CfgNode) -> bool:
+    """Whether Detectron2's test-time augmentation can do the model of a YAML config."""
+    return base_architecture(cfg) == "GeneralizedRCNN" and not cfg.MODEL.KEYPOINT_ON
+
+
 def warn_of_long_warmup(cfg: CfgNode) -> None:
     """Warn if a training ends in its warm-up, as in many a first try of a config for a long one."""
     solver = cfg.SOLVER
@@ -249,7 +254,7 @@ def _relations(cfg: CfgNode) -> Iterator[_Relation]:
         fits = model.MASK_ON or not model.PANOPTIC_FPN.COMBINE.ENABLED
         yield "MODEL.MASK_ON", fits, words
     if cfg.TEST.AUG.ENABLED:
-        fits = architecture == "GeneralizedRCNN" and not model.KEYPOINT_ON
+        fits = is_augmentable(cfg)
         what = "that of keypoints" if model.KEYPOINT_ON else f"a {architecture}"
         words = f"False: the model is {what}, which Detectron2's test-time augmentation cannot do"
         yield "TEST.AUG.ENABLED", fits, words

@@ -156,13 +156,15 @@ def _of_yaml(cfg: CfgNode) -> Iterator[str]:
         parent: Any = cfg if node == "SOLVER" else model
         if is_there.get(node, True) and not is_unused(cfg, key) and parent[node][name] == 0:
             yield f"{key} is {parent[node][name]}: {words}"
-    if has_rpn and not (
-        model.PROPOSAL_GENERATOR.NAME == "OHEMRPN" and _is_hard_only(ohem_rpn_options(cfg))
-    ):
+    rpn_mines = model.PROPOSAL_GENERATOR.NAME == "OHEMRPN"
+    if has_rpn and not (rpn_mines and _is_hard_only(ohem_rpn_options(cfg))):
         yield from _of_sampling(
             ("MODEL.RPN.POSITIVE_FRACTION", model.RPN.POSITIVE_FRACTION),
             ("MODEL.RPN.BATCH_SIZE_PER_IMAGE", model.RPN.BATCH_SIZE_PER_IMAGE),
-            "the RPN learns from no anchor on an object",
+            # Beside those that are drawn, there are hard ones, which may be on objects.
+            "no anchor on an object is drawn for the RPN to learn from"
+            if rpn_mines
+            else "the RPN learns from no anchor on an object",
         )
     if has_roi_heads and not (
         model.ROI_HEADS.NAME.startswith("OHEM") and _is_hard_only(ohem_options(cfg))

@@ -300,7 +300,7 @@ def _state_after_step(
 
 
 def _check_processes(entry: _Entry) -> None:
-    """Of each process, its random states and its place in the training images."""
+    """Of each process, its random states, its place in the training images, and the others."""
     processes = entry.items()
     if not processes:
         raise entry.wrong("one entry for each process", "is empty")
@@ -308,6 +308,11 @@ def _check_processes(entry: _Entry) -> None:
         if process.value is None and i > 0:
             continue  # of a checkpoint that only the main process saved
         _check_random(process["random"])
+        if (normalizers := process.get("normalizers")) is not None:
+            if not isinstance(normalizers.value, Mapping):
+                raise normalizers.wrong("a mapping")
+            for name in normalizers.value:
+                normalizers[name].check_like(0.0)
         loader = process["loader"]
         if loader.get("position") is None:
             continue  # of a loader that has no place

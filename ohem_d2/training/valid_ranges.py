@@ -12,7 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..data.boxes import corners
 from ..errors import InputError
-from ..modeling.valid_ranges import ValidRange, as_valid_ranges, ranges_of_scales, valid_ranges
+from ..modeling.valid_ranges import (
+    ValidRange,
+    as_valid_ranges,
+    check_no_other_scales,
+    ranges_of_scales,
+    valid_ranges,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +43,7 @@ def check_valid_ranges(cfg: CfgNode) -> None:
     for key, edges in scales.items():
         ranges_of_scales(ranges, edges, key)
     used = {edge for edges in scales.values() for edge in edges}
-    if other := sorted({x.edge for x in ranges} - used):
-        raise InputError(
-            f"INPUT.VALID_RANGES has ranges for {other}, expected some for the edges in "
-            f"{' and '.join(scales)} alone, {sorted(used)}"
-        )
+    check_no_other_scales(ranges, sorted(used), " and ".join(scales))
 
 
 def lazy_valid_ranges(cfg: DictConfig) -> tuple[ValidRange, ...]:

@@ -67,6 +67,28 @@ def test_with_duplicates_it_is_ssds_own_rule(kind, step):
         assert ((value != 0) == (of_others[name] != 0)).all()  # of the same boxes
 
 
+@pytest.mark.parametrize("positive_fraction", [0.1, 0.25, 0.3, 0.6, 0.75, 1.0])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_with_another_ratio_it_is_ssds_own_rule(kind, step, positive_fraction, number):
+    """Which rounds up, also to none."""
+    model, (targets, outputs, anchors, matched) = step
+    objects = (matched[0] >= 0).nonzero().squeeze(1)
+    some = [matched[0].clone(), matched[1]]
+    some[0][objects[number:]] = -1
+    before = model.neg_to_pos_ratio
+    model.neg_to_pos_ratio = (1 - positive_fraction) / positive_fraction  # as SSD sets it
+    try:
+        given = model, (targets, outputs, anchors, some)
+        (losses, grads), (others, of_others) = losses_of(kind, given, 1.0), losses_of(SSD, given)
+    finally:
+        model.neg_to_pos_ratio = before
+    assert len(objects) >= number
+    for name, value in losses.items():
+        torch.testing.assert_close(value, others[name])
+    learned = [x["cls_logits"].any(dim=2) for x in (grads, of_others)]
+    assert learned[0].equal(learned[1])
+
+
 @pytest.mark.parametrize("nms_thresh", [0.3, 0.7])
 def test_without_duplicates_it_equals_the_reference(kind, step, nms_thresh):
     losses, grads = losses_of(kind, step, nms_thresh)

@@ -81,13 +81,15 @@ def test_a_box_of_no_size_is_for_others_to_find():
     ],
 )
 def test_the_scale_of_an_image(size, max_size, expected):
-    assert sizes_at(PAPERS, max_size, size, T.NoOpTransform()) == expected
+    # From an image of twice the size, in whose pixels the ranges are.
+    resize = T.ResizeTransform(2 * size[0], 2 * size[1], *size)
+    assert sizes_at(PAPERS, max_size, T.TransformList([resize])) == tuple(x / 2 for x in expected)
 
 
 def test_sizes_are_those_of_the_file():
     crop, flip = T.CropTransform(10, 20, 400, 300), T.HFlipTransform(400)
     transforms = T.TransformList([crop, T.ResizeTransform(300, 400, 800, 1067), flip])
-    smallest, largest = sizes_at(PAPERS, 2000, (800, 1067), transforms)
+    smallest, largest = sizes_at(PAPERS, 2000, transforms)
     assert smallest == pytest.approx(40 * 800 / 300, rel=1e-3)
     assert largest == pytest.approx(160 * 800 / 300, rel=1e-3)
     # What counts is what counts in the file, but for rounding.
@@ -110,12 +112,45 @@ def test_the_range_is_that_of_the_scale_that_was_drawn(edges, shape, max_size, d
     edge = edges[drawn % len(edges)]
     resize = T.ResizeShortestEdge.get_output_shape
     size = resize(*shape, edge, max_size)
-    smallest, largest = sizes_at(ranges, max_size, size, T.NoOpTransform())
+    sizes = sizes_at(ranges, max_size, T.TransformList([T.ResizeTransform(*shape, *size)]))
     same = [x for x in edges if resize(*shape, x, max_size) == size]
-    if max(size) < max_size:
-        assert (smallest, largest) == (edge, edge + 0.5)
-    assert smallest <= min(same)
-    assert largest >= max(same)
+    scale = math.sqrt(size[0] * size[1] / (shape[0] * shape[1]))
+    assert sizes == pytest.approx((min(same) * scale, (max(same) + 0.5) * scale))
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        T.CropTransform(0, 0, 800, 800),  # as large as the image at 800
+        T.CropTransform(7, 9, 480, 640),
+        T.PadTransform(0, 0, 400, 800, 1867, 1400),
+        T.RotationTransform(1400, 1867, 30),
+        T.TransformList([T.HFlipTransform(1867), T.CropTransform(0, 0, 800, 800)]),
+    ],
+)
+def test_the_scale_is_not_that_of_a_crop_after_it(after):
+    transforms = T.TransformList([T.ResizeTransform(480, 640, 1400, 1867), after])
+    assert sizes_at(PAPERS, 2000, transforms) == pytest.approx((0, 80 * 1400 / 480), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "transforms",
+    [
+        [T.ResizeTransform(480, 640, 1400, 1867), T.ResizeTransform(1400, 1867, 700, 933)],
+        [T.ResizeTransform(480, 640, 1400, 1867), T.ExtentTransform((0, 0, 933, 700), (800, 1067))],
+        [T.ResizeTransform(480, 640, 700, 933)],
+        [T.NoOpTransform()],
+    ],
+)
+def test_an_image_of_no_scale(transforms):
+    with pytest.raises(InputError, match="but an image went through .*Transform, expected nothing"):
+        sizes_at(PAPERS, 2000, T.TransformList(transforms))
+
+
+def test_an_image_that_is_resized_before_its_scale_is_drawn():
+    resizes = [T.ResizeTransform(960, 1280, 480, 640), T.ResizeTransform(480, 640, 800, 1067)]
+    sizes = sizes_at(PAPERS, 2000, T.TransformList(resizes))
+    assert sizes == pytest.approx((40 * 800 / 960, 160 * 800 / 960), rel=1e-3)
 
 
 def test_they_stay_with_the_objects():
@@ -369,6 +404,51 @@ def test_detections_of_other_sizes_are_dropped_before_scales_are_merged():
     expected = [[0, 0, 32, 32], [160 / 3, 160 / 3, 320 / 3, 320 / 3], [320 / 3] * 2 + [352 / 3] * 2]
     torch.testing.assert_close(kept.pred_boxes.tensor, torch.tensor(expected))
     torch.testing.assert_close(kept.scores, torch.tensor([0.9, 0.7, 0.65]))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
+        "COCO-Detection/faster_rcnn_R_50_C4_1x.yaml",
+        "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml",
+    ],
+)
+@pytest.mark.parametrize("rounds", ["0", "1"])
+def test_what_is_dropped_suppresses_nothing(path, rounds):
+    """Nor does it take the place of what is kept, or vote on it."""
+    opts = [*SHRINK_OPTS, "TEST.AUG.MIN_SIZES", "(64,)", "TEST.AUG.FLIP", "False"]
+    opts += ["TEST.BOX_VOTING.ROUNDS", rounds, "TEST.DETECTIONS_PER_IMAGE", "2"]
+    cfg = load_config(str(ZOO / path), opts)
+    cfg.MODEL.MASK_ON = False
+    cfg.INPUT.VALID_RANGES = ((64, 0, 20),)
+    model = build_from(cfg.clone(), mining=True).eval()
+    # Too large, and better than what it overlaps; the same elsewhere, and two that count.
+    boxes = [[4, 4, 26, 26], [5, 5, 24, 24], [40, 0, 63, 22], [40, 40, 50, 50]]
+    scores = torch.tensor([0.9, 0.8, 0.7, 0.6])
+    given = Instances((64, 64), proposal_boxes=boxes_of(*boxes), objectness_logits=scores)
+    probs = torch.cat([scores[:, None], torch.zeros(4, model.roi_heads.num_classes)], dim=1)
+    for x in model.roi_heads._predictors():
+        x.predict_probs = lambda predictions, proposals: [probs]
+        x.predict_boxes = lambda predictions, proposals: [boxes_of(*boxes).tensor]
+    model.proposal_generator.forward = lambda *_: ([given], {})
+    image = {"image": torch.zeros(3, 64, 64, dtype=torch.uint8), "height": 64, "width": 64}
+    with torch.no_grad():
+        found = TTA(cfg, model)([image])[0]["instances"]
+    torch.testing.assert_close(found.pred_boxes.tensor, torch.tensor([boxes[1], boxes[3]]).float())
+    torch.testing.assert_close(found.scores, scores[[1, 3]])
+
+
+def test_the_model_is_as_before_after_it():
+    cfg = tta_config("INPUT.VALID_RANGES", "((48, 30, 1e9), (96, 0, 40))")
+    model = build_from(cfg.clone(), mining=True).eval()
+    heads, predictor = model.roi_heads, model.roi_heads.box_predictor
+    before = heads.box_voting, predictor.test_nms_thresh, predictor.test_topk_per_image
+    broken = {"image": torch.zeros(3, 64, 64, dtype=torch.uint8), "height": 64, "width": 64}
+    fails = mock.patch.object(model, "inference", side_effect=MemoryError)
+    with fails, pytest.raises(MemoryError):
+        TTA(cfg, model)([broken])
+    assert before == (heads.box_voting, predictor.test_nms_thresh, predictor.test_topk_per_image)
 
 
 def test_augmented_results_are_as_before_where_all_sizes_count():

@@ -36,7 +36,10 @@ HEADS, RPN = "model.roi_heads", "model.proposal_generator"
     [
         (QUICK_START, ["MODEL.RPN.LOSS_WEIGHT", "0"], "the RPN learns nothing"),
         (QUICK_START, ["MODEL.RPN.BBOX_REG_LOSS_WEIGHT", "0"], "boxes of proposals"),
-        (QUICK_START, ["MODEL.RPN.POSITIVE_FRACTION", "0.0"], "no anchor on an object"),
+        (QUICK_START, ["MODEL.RPN.POSITIVE_FRACTION", "0.0"], "learns from no anchor on an object"),
+        (QUICK_START, ["MODEL.RPN.POSITIVE_FRACTION", "0.0",
+                       "MODEL.PROPOSAL_GENERATOR.NAME", "OHEMRPN"],
+         "no anchor on an object is drawn for the RPN to learn from"),
         (QUICK_START, ["MODEL.RPN.BATCH_SIZE_PER_IMAGE", "1"], "no anchor on an object"),
         (QUICK_START, ["MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT", "0.0"], "boxes of detections"),
         (QUICK_START, ["SOLVER.BIAS_LR_FACTOR", "0.0"], "biases are not learned"),

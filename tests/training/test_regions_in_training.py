@@ -325,7 +325,11 @@ def test_one_stage_models_ignore_regions_if_they_mine(images, tmp_path, caplog, 
     if expected is IgnoreMapper:
         use_ignore_rpn(cfg)
         return
-    with pytest.raises(InputError, match="DIFFICULT is True, but .*, which ignores no regions"):
+    message = (
+        "DIFFICULT is True, but MODEL.META_ARCHITECTURE is RetinaNet, which ignores no regions: "
+        "expected False, or OHEMRetinaNet, and ENABLED True"
+    )
+    with pytest.raises(InputError, match=message):
         use_ignore_rpn(cfg)
 
 

@@ -7,6 +7,7 @@ import multiprocessing
 import random
 import tempfile
 from contextlib import suppress
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,8 +21,12 @@ from detectron2.data.samplers import (
     TrainingSampler,
 )
 from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.modeling.meta_arch import FCOS
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
+from fvcore.common.checkpoint import Checkpointer
+from small_detectors import make_detector, make_inputs
+from small_detectors import step as run_step
 from small_training import (
     PERIOD,
     SAMPLING,
@@ -36,13 +41,24 @@ from small_training import (
     weights,
 )
 
+from ohem_d2 import OHEMFCOS
 from ohem_d2.errors import InputError
 from ohem_d2.training.config_file import CONFIGS
 from ohem_d2.training.data_loader import ResumableLoader
+from ohem_d2.training.interruption import ResumeHook
 from ohem_d2.training.lazy_config import load_lazy_config
 from ohem_d2.training.lazy_trainer import build_trainer
 from ohem_d2.training.random_state import keep_random_state, random_state, set_random_state
 from ohem_d2.training.trainer import Trainer
+
+RETINANET = (
+    "MODEL.BACKBONE.NAME", "build_retinanet_resnet_fpn_backbone",
+    "MODEL.RESNETS.OUT_FEATURES", ("res3", "res4", "res5"),
+    "MODEL.FPN.IN_FEATURES", ("res3", "res4", "res5"),
+    "MODEL.ANCHOR_GENERATOR.SIZES", ((16,), (32,), (64,), (128,), (256,)),
+    "MODEL.RETINANET.NUM_CLASSES", 2,
+    "MODEL.RETINANET.NUM_CONVS", 1,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -228,6 +244,44 @@ def test_a_killed_training(tmp_path, dataset, opts):
     resumed = train(cfg, resume=True)
     assert resumed.start_iter == 4
     assert_same(weights(tmp_path / "killed"), expected)
+
+
+@pytest.mark.parametrize("kind", ["OHEMRetinaNet", "RetinaNet"])
+def test_a_killed_training_of_a_one_stage_detector(tmp_path, dataset, kind):
+    """What its losses are divided by is averaged over steps, and in no state_dict."""
+    opts = (*SAMPLING, "MODEL.META_ARCHITECTURE", kind, *RETINANET)
+    whole = train(config(tmp_path / "whole", dataset, *opts))
+    cfg = config(tmp_path / "killed", dataset, *opts)
+    train(cfg, kill_at=4)
+    resumed = train(cfg, resume=True)
+    assert resumed.model.loss_normalizer == whole.model.loss_normalizer
+    assert_same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("kind", [OHEMFCOS, FCOS])
+def test_what_the_losses_of_fcos_are_divided_by(kind):
+    trained = make_detector(kind)
+    hook = ResumeHook(Checkpointer(trained), PERIOD)
+    run_step(trained, make_inputs(0, (2, 1)))
+    hook.trainer = SimpleNamespace(model=trained, data_loader=[], iter=0)
+    state = hook.state_dict()
+    hook.trainer.model = resumed = make_detector(kind)
+    hook.load_state_dict(state)
+    assert resumed.loss_normalizer == trained.loss_normalizer < 300
+
+
+def test_a_checkpoint_of_an_older_version_of_a_one_stage_detector(tmp_path, dataset, caplog):
+    opts = (*SAMPLING, "MODEL.META_ARCHITECTURE", "OHEMRetinaNet", *RETINANET)
+    cfg = config(tmp_path, dataset, *opts)
+    train(cfg, kill_at=4)
+    file = tmp_path / (tmp_path / "last_checkpoint").read_text()
+    checkpoint = torch.load(file)
+    (state,) = checkpoint["trainer"]["hooks"]["ResumeHook"]["processes"]
+    del state["normalizers"]
+    torch.save(checkpoint, file)
+    with caplog.at_level(logging.WARNING):
+        train(cfg, resume=True)
+    assert "does not hold what losses are divided by (loss_normalizer of OHEMRet" in caplog.text
 
 
 class Draws(HookBase):

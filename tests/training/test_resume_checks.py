@@ -193,6 +193,14 @@ WRONG = {
         lambda c: c["trainer"]["hooks"].update(ResumeHook={"processes": []}),
         "processes is empty, expected one entry for each process",
     ),
+    "normalizers of a list": (
+        lambda c: process(c).update(normalizers=[1]),
+        r"processes\[0\].normalizers is a list, expected a mapping",
+    ),
+    "a normalizer of text": (
+        lambda c: process(c).update(normalizers={"": "x"}),
+        f"is 'x', {NUMBER}",
+    ),
     "random states of bytes": (
         lambda c: process(c)["random"].update(torch=b"x"),
         r"processes\[0\].random is something else, expected the random states",

@@ -108,6 +108,28 @@ def test_crops_are_as_large_as_they_are(images):
     assert x.valid.invalid_objects.tensor.tolist() == [[40, 32, 80, 72]]
 
 
+def test_an_image_that_is_cropped_after_it_is_resized(images):
+    """Its scale is the one that was drawn, though it is as large as at another."""
+    record = DatasetCatalog.get(images)[1]
+    resize = T.ResizeShortestEdge([120], sample_style="choice")
+    how = {"is_train": True, "image_format": "BGR"}
+    sizes = []
+    for after in ([], [T.RandomCrop("absolute", (80, 80))], [T.FixedSizeCrop((200, 200))]):
+        mapper = IgnoreMapper(**how, augmentations=[resize, *after], valid_ranges=[(120, 5, 25)])
+        # The range of a scale that another image is resized to.
+        mapper.valid_ranges += as_valid_ranges([(80, 0, 5), (200, 25, 99)])
+        sizes.append(mapper(record)["instances"].valid[:2])
+    assert sizes[1] == sizes[2] == sizes[0]
+
+
+def test_an_image_that_is_resized_again(images):
+    augmentations = [T.ResizeShortestEdge(120), T.Resize((90, 90))]
+    how = {"is_train": True, "augmentations": augmentations, "image_format": "BGR"}
+    mapper = IgnoreMapper(**how, valid_ranges=[(120, 0, 25)])
+    with pytest.raises(InputError, match="expected nothing that resizes it after ResizeShortestEd"):
+        mapper(DatasetCatalog.get(images)[1])
+
+
 def test_a_training_where_all_sizes_count_is_as_without_ranges(images, tmp_path):
     """Bit by bit, with the RPN of Detectron2, and with one that ignores."""
     for name, opts in (("plain", ()), ("all", ("INPUT.VALID_RANGES", ALL))):
@@ -178,6 +200,27 @@ def test_a_warning_if_it_is_evaluated_at_one_scale(images, tmp_path, caplog):
     cfg = config(tmp_path, images, *MINING, "INPUT.VALID_RANGES", SOME, "DATASETS.TEST", images)
     use_ignore_rpn(cfg)
     assert "TEST.AUG.ENABLED is False: the model is evaluated at one scale" in caplog.text
+    assert "expected True, and the same scales" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "opts", [("MODEL.KEYPOINT_ON", True), ("MODEL.META_ARCHITECTURE", "PanopticFPN")]
+)
+def test_a_model_that_has_no_augmentation_is_not_told_to_use_it(images, tmp_path, caplog, opts):
+    """Since `check_keys` refuses it."""
+    opts += ("INPUT.VALID_RANGES", SOME, "DATASETS.TEST", images)
+    use_ignore_rpn(config(tmp_path, images, *MINING, *opts))
+    assert "expected another model for SNIP's evaluation, since this has no augm" in caplog.text
+    assert "expected True" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["RetinaNet", "OHEMRetinaNet"])
+def test_a_model_of_one_stage_is_told_what_it_takes(images, tmp_path, kind):
+    opts = "MODEL.META_ARCHITECTURE", kind, "MODEL.ROI_HEADS.NAME", "StandardROIHeads"
+    cfg = config(tmp_path, images, *opts, "INPUT.VALID_RANGES", SOME)
+    message = rf"META_ARCHITECTURE is {kind}, .*: expected \(\), or a model of two stages with"
+    with pytest.raises(InputError, match=message):
+        use_ignore_rpn(cfg)
 
 
 @pytest.mark.parametrize(
@@ -213,6 +256,25 @@ def test_ranges_for_the_augmentation_at_test_time(images, tmp_path):
     cfg = config(tmp_path, images, *MINING, *ONE, "((64, 0, 80), (80, 0, 80))", *opts)
     check_keys(cfg)
     assert [x.edge for x in IgnoreMapper(cfg, True).valid_ranges] == [64]
+
+
+def test_ranges_for_the_augmentation_alone_are_not_trained_at(images, tmp_path, caplog):
+    """The objects of the range of 80 alone count at no scale of the training."""
+    caplog.set_level(logging.INFO, logger="ohem_d2")
+    opts = ("TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", "(64, 80)")
+    cfg = config(tmp_path, images, *MINING, *ONE, "((64, 0, 25), (80, 25, 80))", *opts)
+    use_ignore_rpn(cfg)
+    assert "these count: 9 at 64\n" in caplog.text
+    assert "9 of 18 objects of" in caplog.text
+    cfg = config(tmp_path, images, *MINING, *ONE, "((64, 0, 5), (80, 5, 80))", *opts)
+    with pytest.raises(InputError, match="by which none of the 18 objects"):
+        use_ignore_rpn(cfg)
+
+
+def test_a_mapper_that_does_not_train(images, tmp_path):
+    """It resizes images to a scale that needs no range."""
+    cfg = config(tmp_path, images, *MINING, *ONE, "((64, 0, 25),)", "INPUT.MIN_SIZE_TEST", 80)
+    assert IgnoreMapper(cfg, False)(DatasetCatalog.get(images)[1])["image"].shape[1] == 80
 
 
 @pytest.mark.parametrize(
@@ -288,6 +350,14 @@ def test_python_configs(images):
     assert mapper.valid_ranges == ((48, 30, math.inf), (64, 0, 25))
     x = mapper(DatasetCatalog.get(images)[1])["instances"]
     assert len(x) == len(x.valid.invalid_objects) == 1
+
+
+def test_a_range_without_a_scale_in_a_python_config(images):
+    cfg = lazy_config([[48, 30, math.inf], [64, 0, 25], [80, 0, 20]])
+    use_ignore_regions_lazily(cfg, [images])
+    message = r"has ranges for \[80\], expected some for the edges in the augmentations alone, \[4"
+    with pytest.raises(InputError, match=message):
+        instantiate(cfg.dataloader.train.mapper)
 
 
 @pytest.mark.parametrize(
