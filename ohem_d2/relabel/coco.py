@@ -22,8 +22,10 @@ class CocoAnnotations:
     The file behind ``coco://``.
 
     A region to ignore gets ``"iscrowd": 1``, which every reader of the format knows. Where a box
-    moves, ``area`` becomes that of the box, and ``segmentation`` becomes empty: the outline was
-    that of the object as it was labelled. Keypoints, which have places of their own, stay.
+    moves, ``area`` becomes that of the box, and ``segmentation`` the box's corners: the outline was
+    that of the object as it was labelled. Keypoints, which have places of their own, stay. Where
+    objects have outlines or keypoints, a new label has the corners, and keypoints none of which is
+    labelled: models of these need both in each object.
     """
 
     has_regions = True
@@ -49,18 +51,32 @@ class CocoAnnotations:
         names = check_content(content)
         # Of a class that stands there twice, the id that the reader takes: the smallest.
         order = sorted(range(len(raw_ids)), key=lambda i: content["categories"][i]["id"])
+        points: dict[str, object] = {}  # of each class, the names of its keypoints
         for i in order:
             self._category_ids.setdefault(normalise(raw_ids[i][1]), raw_ids[i][0])
+            points.setdefault(normalise(raw_ids[i][1]), content["categories"][i].get("keypoints"))
         self._image_ids = {x["id"]: raw for x, raw in zip(content["images"], raw_images)}
         self._ids_of: dict[str, list] = defaultdict(list)
         for x in content["images"]:
             file = find_image(self._file, folder, x["file_name"], None)
             self._ids_of[os.path.normpath(file)].append(x["id"])
         self._entries = content["annotations"]
+        self._has_outlines = any(x.get("segmentation") for x in self._entries)
+        ids = [x["id"] for x in self._entries]
+        self._ids_are_numbers = all(isinstance(x, int) for x in ids)
+        numbers = [int(x) for x in ids if isinstance(x, int) or x.strip().isdecimal()]
+        self._last_id = max(numbers, default=0)
         self._of_images: dict[Any, list[int]] = defaultdict(list)
         for at, entry in enumerate(self._entries):
             entry["category"] = normalise(names[entry["category_id"]])
             self._of_images[entry["image_id"]].append(at)
+        with_points = (x for x in self._entries if isinstance(x.get("keypoints"), list))
+        first = next((x for x in with_points if x["keypoints"]), None)
+        self._zeros: dict[str, list[int]] = {}  # of the classes that have the same keypoints
+        if first is not None:
+            of = points[first["category"]]
+            zeros = [0] * len(first["keypoints"])
+            self._zeros = {k: zeros for k, v in points.items() if (v or []) == (of or [])}
         self._changes: dict[int, str | None] = {}  # the text of a label, or None: it goes
         self._new: list[str] = []
         start = self._text.index("{")
@@ -127,8 +143,8 @@ class CocoAnnotations:
             if "area" in spans:
                 put("area", _plain(box[2] * box[3]))
             if self._entries[at].get("segmentation"):
-                put("segmentation", [])
-                notes.append("outline ('segmentation') left out, which no longer fits its box")
+                put("segmentation", _outline(box))
+                notes.append("outline ('segmentation') replaced by the corners of its box")
         if edit.is_region:
             put("iscrowd", 1)
         text = replaced(text, changes)
@@ -144,18 +160,18 @@ class CocoAnnotations:
         assert edit.category is not None
         assert edit.box is not None
         box = as_xywh(image.as_stored(edit.box))
-        ids = [x["id"] for x in self._entries]
-        numbers = [int(x) for x in ids if isinstance(x, int) or x.strip().isdecimal()]
-        new = max(numbers, default=0) + 1 + len(self._new)
+        new = self._last_id + 1 + len(self._new)
         entry = {
-            "id": new if all(isinstance(x, int) for x in ids) else str(new),
+            "id": new if self._ids_are_numbers else str(new),
             "image_id": self._image_ids[image.id],
             "category_id": self._category_ids[edit.category],
             "bbox": box,
             "area": _plain(box[2] * box[3]),
-            "segmentation": [],
+            "segmentation": _outline(box) if self._has_outlines else [],
             "iscrowd": int(edit.is_region),
         }
+        if zeros := self._zeros.get(edit.category):
+            entry |= {"keypoints": zeros, "num_keypoints": 0}
         sample = self._text[slice(*self._spans[0])] if self._spans else ": "
         return json.dumps(entry, separators=self._separators(sample))
 
@@ -191,6 +207,13 @@ class CocoAnnotations:
     def address(self, folder: Path) -> tuple[Path, dict[str, str]]:
         """See `Annotations`."""
         return folder / self._file.name, {"images": str(self._images)}
+
+
+def _outline(xywh: Sequence[float]) -> list[list[float]]:
+    """The corners of a box as a polygon."""
+    x, y, width, height = xywh
+    x1, y1 = _plain(x + width), _plain(y + height)
+    return [[x, y, x1, y, x1, y1, x, y1]]
 
 
 def _plain(value: float) -> float:

@@ -1,6 +1,7 @@
 """Suspects in CVAT's XML ("CVAT for images 1.1"), and what it exports in the same form."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -8,10 +9,13 @@ from xml.etree import ElementTree as ET
 from ..data.fields import number
 from ..data.xml_files import read_xml
 from ..errors import InputError, shown
+from .decisions import SUSPECTS
 from .returned import NOT_OF_THE_REPORT, Drawn, Returned, checked_box
-from .suspects import Suspect, names_of_images, of_images
+from .suspects import Suspect, digest_of, names_of_images, of_images
 
-_ATTRIBUTE = "suspect"  # of a box: the number of its suspect, by which it is known again
+# Of a box: number and name of its suspect, and the digest of its report. CVAT keeps nothing else.
+_ATTRIBUTE = "suspect"
+_KNOWN = re.compile(rf"(\d+)(?: ({'|'.join(SUSPECTS)})(?: (\w+))?)?")
 _CORNERS = ("xtl", "ytl", "xbr", "ybr")
 
 
@@ -20,6 +24,7 @@ def write_cvat(suspects: Sequence[Suspect]) -> str:
     root = ET.Element("annotations")
     ET.SubElement(root, "version").text = "1.1"
     _, names = names_of_images(suspects)
+    digest = digest_of(suspects)
     for i, (image, of_image) in enumerate(of_images(suspects).items()):
         width, height = of_image[0].size
         attributes = {"id": i, "name": names[image], "width": width, "height": height}
@@ -29,7 +34,8 @@ def write_cvat(suspects: Sequence[Suspect]) -> str:
             box = {"label": x.shown.category, "source": "auto", "occluded": "0"}
             box |= {k: f"{v:.2f}" for k, v in corners} | {"z_order": "0"}
             of_box = ET.SubElement(element, "box", box)
-            ET.SubElement(of_box, "attribute", name=_ATTRIBUTE).text = f"{x.number} {x.name}"
+            of_suspect = ET.SubElement(of_box, "attribute", name=_ATTRIBUTE)
+            of_suspect.text = f"{x.number} {x.name} {digest}"
     ET.indent(root)
     return f'<?xml version="1.0" encoding="utf-8"?>\n{ET.tostring(root, "unicode")}\n'
 
@@ -70,22 +76,26 @@ def read_cvat(file: Path, suspects: Sequence[Suspect], returned: Returned) -> No
             continue
         where = f"{file}: the image {name!r} (number {i + 1})"
         returned.check_size(image, [element.get(x) for x in ("width", "height")], where)
-        returned.add(image, [_drawn(x, where) for x in element], where)
+        returned.add(image, [_drawn(x, where, returned) for x in element], where)
 
 
-def _drawn(element: ET.Element, where: str) -> Drawn:
-    known = [x.text or "" for x in element.findall("attribute") if x.get("name") == _ATTRIBUTE]
-    of = "".join(known[:1]).partition(" ")[0] or None
+def _drawn(element: ET.Element, where: str, returned: Returned) -> Drawn:
+    texts = [x.text or "" for x in element.findall("attribute") if x.get("name") == _ATTRIBUTE]
+    text = "".join(texts[:1]).strip()
+    of, name = text or None, None
+    if known := _KNOWN.match(text):
+        of, name, digest = known.groups()
+        returned.check_report(digest, f"{where}, suspect {of},")
     if element.tag != "box":
-        return Drawn(of, None, f"{where}, <{element.tag}>")
+        return Drawn(of, None, f"{where}, <{element.tag}>", name)
     if number(element.get("rotation")):
         raise InputError(f"{where} has a turned box, expected upright ones")
     corners = []
     for key in _CORNERS:
-        text = element.get(key)
-        value = number(text)
+        corner = element.get(key)
+        value = number(corner)
         if value is None:
-            found = "missing" if text is None else shown(text)
+            found = "missing" if corner is None else shown(corner)
             raise InputError(f"{where} has a <box> whose {key} is {found}, expected a number")
         corners.append(value)
-    return Drawn(of, checked_box(element.get("label"), corners, where), where)
+    return Drawn(of, checked_box(element.get("label"), corners, where), where, name)

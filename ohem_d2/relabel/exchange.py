@@ -59,7 +59,11 @@ def import_decisions(report: Path, file: Path, output: Path) -> None:
     read(file, suspects, returned)
     content = returned.decisions(dataset)
     if not content["decisions"]:
-        raise InputError(f"{file} decides on no suspect of {report}, expected the images of it")
+        why = f" ({'; '.join(found)})" if (found := returned.findings.summary()) else ""
+        raise InputError(
+            f"{file} decides on no suspect of {report}{why}, expected its images, and its suspects "
+            "in them"
+        )
     _write_new(output, json.dumps(content, indent=1))
     counts = Counter(x["decision"] for x in content["decisions"])
     words = ", ".join(f"{counts[x]} {y}" for x, y in _VERDICTS.items())

@@ -13,22 +13,25 @@ from xml.sax.saxutils import quoteattr
 from ..data.fields import is_number
 from ..data.text_files import read_json
 from ..errors import InputError, shown
+from .decisions import SUSPECTS
 from .returned import NOT_OF_THE_REPORT, Drawn, Returned, checked_box
-from .suspects import Suspect, names_of_images, of_images
+from .suspects import Suspect, digest_of, names_of_images, of_images
 
-_NUMBER = re.compile(r"suspect[ -](\d+)\b")
+_KNOWN = re.compile(rf"suspect[ -](\d+)\b(?:: ({'|'.join(SUSPECTS)}))?")
 
 
 def write_label_studio(suspects: Sequence[Suspect]) -> str:
     """Return tasks to import, each an image with a prediction. Boxes are in percent of its size."""
     folder, names = names_of_images(suspects)
     within = Path(os.path.basename(os.path.abspath(folder)))
+    digest = digest_of(suspects)
     tasks = [
         {
             "data": {
                 "image": f"/data/local-files/?d={quote((within / names[image]).as_posix())}",
                 "image_path": image,
                 "image_id": of_image[0].image_id,
+                "report": digest,
             },
             "predictions": [{"model_version": "ohem_d2", "result": [*map(_result, of_image)]}],
         }
@@ -102,6 +105,7 @@ def read_label_studio(file: Path, suspects: Sequence[Suspect], returned: Returne
         if not isinstance(image, str) or image not in sizes:
             returned.findings.add(NOT_OF_THE_REPORT, where, shown(image))
             continue
+        returned.check_report(data.get("report"), where)
         for j, annotation in enumerate(task["annotations"]):
             here = f"{where}, annotations[{j}]"
             if not isinstance(annotation, dict):
@@ -132,10 +136,11 @@ def _given(content: dict, key: str, kind: type, where: str) -> Any:
 def _drawn(result: dict, size: tuple[int, int], where: str) -> Drawn:
     meta = result.get("meta")
     text = meta.get("text") if isinstance(meta, dict) else None
-    notes = [str(result.get("id")), *map(str, text if isinstance(text, list) else [text])]
-    number = next((m[1] for m in map(_NUMBER.search, notes) if m), None)
+    notes = [*map(str, text if isinstance(text, list) else [text]), str(result.get("id"))]
+    known = next(filter(None, map(_KNOWN.search, notes)), None)
+    number, name = known.groups() if known else (None, None)
     if result.get("type") != "rectanglelabels":
-        return Drawn(number, None, f"{where}, {shown(result.get('type'))}")
+        return Drawn(number, None, f"{where}, {shown(result.get('type'))}", name)
     value = _given(result, "value", dict, where)
     if value.get("rotation"):
         raise InputError(f"{where} has a turned box, expected upright ones")
@@ -148,4 +153,4 @@ def _drawn(result: dict, size: tuple[int, int], where: str) -> Drawn:
         raise InputError(f"{where} has a box of the classes {shown(names)}, expected one class")
     x, y, width, height = (value[k] for k in ("x", "y", "width", "height"))
     corners = [v * side / 100 for v, side in zip((x, y, x + width, y + height), size * 2)]
-    return Drawn(number, checked_box(names[0], corners, where), where)
+    return Drawn(number, checked_box(names[0], corners, where), where, name)

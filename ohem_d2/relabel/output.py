@@ -14,6 +14,7 @@ from ..files import write_whole
 from .labels import Output
 
 LOG = "relabel_log.json"
+UNDONE = "it was carried out before, and what it added has changed since"
 _CARRIED_OUT = ("changed", "already_there")  # lists of the log
 
 
@@ -81,11 +82,16 @@ def carried_out(folder: Path) -> set[str]:
         content = None
     lists = [content.get(x) for x in _CARRIED_OUT] if isinstance(content, dict) else []
     entries = [y for x in lists if isinstance(x, list) for y in x]
+    left_out = content.get("left_out") if isinstance(content, dict) else None
+    entries += [x for x in left_out or () if isinstance(x, dict) and x.get("reason") == UNDONE]
     return {key_of(x.get("decision")) for x in entries if isinstance(x, dict)}
 
 
 def key_of(entry: Any) -> str:
-    """Return the same text for the same entry of a file of decisions."""
+    """Return the same text for the same entry of a file of decisions, if its image is the same."""
+    if isinstance(entry, dict) and isinstance(entry.get("image"), str):
+        # Corrected labels may lie beside a link to it, by which it may have another id.
+        entry = entry | {"image": os.path.realpath(entry["image"]), "image_id": None}
     return json.dumps(entry, sort_keys=True)
 
 

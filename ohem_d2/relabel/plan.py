@@ -2,20 +2,21 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..data.boxes import iou
 from ..errors import InputError, shown
 from .decisions import Box, Decision, Object, as_xywh
 from .labels import Annotations, Edit, Image, Label
-from .output import key_of
+from .output import UNDONE, key_of
 
 CHANGED, ALREADY, REJECTED, LEFT_OUT = "changed", "already there", "rejected", "left out"
 NO_IMAGE = "its image is not in the data set, which --dataset may name"
-BEYOND = 1  # pixel, by which a box may reach out of its image: it is cut off
 
+_BEYOND = 1  # pixel, by which a box may reach out of its image: it is cut off
 _NEAR = 0.5  # IoU, from which on another label may be what became of one
+_DOUBLE = 0.7  # IoU, from which on a new label may be of an object that has one of its class
 _TOO_SMALL = 1  # pixel, by which what is read again may differ: more is another box
 
 
@@ -33,6 +34,7 @@ class Outcome:
         after: what is labelled then.
         edits: what that takes.
         touched: positions of the labels that are decided on.
+        is_past: whether it was carried out in these files before, and its label is another one now.
     """
 
     decision: Decision
@@ -43,6 +45,7 @@ class Outcome:
     after: Object | None = None
     edits: list[Edit] = field(default_factory=list)
     touched: list[int] = field(default_factory=list)
+    is_past: bool = False
 
     def leave_out(self, reason: str) -> None:
         """Let it change nothing."""
@@ -77,7 +80,7 @@ def plan(
         the outcome of each decision.
 
     Raises:
-        InputError: a proposal has a class that is not known, or a box outside of its image.
+        InputError: a proposal has a box outside of its image.
     """
     by_path = {os.path.realpath(x.file): x for x in images}
     by_id = {(str(x.id), os.path.basename(x.file)): x for x in images}
@@ -96,7 +99,13 @@ def plan(
             labels[image] = annotations.labels(image)
         is_done = key_of(decision.as_written) in done
         outcomes.append(_decide(decision, image, labels[image], annotations, classes, is_done))
-    _refuse_contradictions(outcomes)
+    groups = _groups(outcomes)
+    _refuse_contradictions(outcomes, groups)
+    _refuse_doubles(outcomes, labels)
+    for group in groups:  # the same was decided twice
+        for x in [x for x in group if x.status == CHANGED][1:]:
+            x.edits = []
+            x.status = ALREADY
     return outcomes
 
 
@@ -130,7 +139,7 @@ def _decide(
     if wanted is not None:
         stays = label is not None and image.is_same(wanted.box, label.box)
         if not stays:
-            _check_box(decision, wanted.box, image)
+            _check_box(decision, image, wanted.box)
             box = image.cut(wanted.box)
             held = annotations.held(image, box)
             if any(abs(x - y) > _TOO_SMALL for x, y in zip(held, box)):
@@ -138,8 +147,10 @@ def _decide(
                 return outcome
             stays = label is not None and image.is_same(held, label.box)
         after = wanted.box if stays or held is None else held
-        if label is None or wanted.category != label.category:
-            _check_class(decision, wanted.category, annotations, classes)
+        is_of_class = label is not None and wanted.category == label.category
+        if not (is_of_class or wanted.category in classes or annotations.knows(wanted.category)):
+            outcome.leave_out(f"the data set has no class {wanted.category!r}")
+            return outcome
         outcome.after = Object(wanted.category, after, None if label is None else label.id)
         is_there = any(
             _is_object(outcome.after, x, image) and x.is_region == as_region
@@ -149,14 +160,16 @@ def _decide(
         is_there = not of_id and (is_done or not _near(decision, image, labels))
     if label is not None and not found:
         if is_there:
-            outcome.status = ALREADY
+            outcome.status, outcome.is_past = ALREADY, is_done
         else:
             outcome.leave_out("its label is gone or has changed since")
         return outcome
     outcome.status = CHANGED
     if label is None:
         if is_there:
-            outcome.status = ALREADY
+            outcome.status, outcome.is_past = ALREADY, is_done
+        elif is_done:
+            outcome.leave_out(UNDONE)
         else:
             outcome.edits = [Edit(None, False, wanted.category, box, as_region)]  # type: ignore[union-attr]
     elif wanted is None:
@@ -198,58 +211,93 @@ def _near(decision: Decision, image: Image, labels: Sequence[Label]) -> bool:
     )
 
 
-def _check_box(decision: Decision, box: Box, image: Image) -> None:
-    edges = (box.x0, box.y0, image.width - box.x1, image.height - box.y1)
+def reaches_out(box: Box, size: tuple[int, int], label: Object | None) -> bool:
+    """
+    Whether a box reaches out of its image, so that it may be meant for another one.
+
+    Args:
+        box: the box.
+        size: width and height of the image.
+        label: what is labelled in its place: by as much as that does, the box may reach out.
+    """
+
+    def beyond(x: Box) -> tuple[float, ...]:
+        return -x.x0, -x.y0, x.x1 - size[0], x.y1 - size[1]
+
+    of_label = (0.0,) * 4 if label is None else beyond(label.box)
+    return any(x > max(y, 0) + _BEYOND for x, y in zip(beyond(box), of_label))
+
+
+def _check_box(decision: Decision, image: Image, box: Box) -> None:
     cut = image.cut(box)
-    if min(edges) < -BEYOND or cut.x1 <= cut.x0 or cut.y1 <= cut.y0:
+    is_out = reaches_out(box, (image.width, image.height), decision.label)
+    if is_out or cut.x1 <= cut.x0 or cut.y1 <= cut.y0:
         raise InputError(
             f"{decision.place} has the bbox {shown(as_xywh(box))}, expected one inside of the "
             f"image {image.file}, of {image.width} x {image.height} pixels"
         )
 
 
-def _check_class(
-    decision: Decision, category: str, annotations: Annotations, classes: Sequence[str]
-) -> None:
-    if category not in classes and not annotations.knows(category):
-        raise InputError(
-            f"{decision.place} has the category {category!r}, expected one of the data set: "
-            f"{', '.join(classes)}"
-        )
-
-
-def _refuse_contradictions(outcomes: Sequence[Outcome]) -> None:
-    """
-    Leave out decisions of which the second one would undo or repeat the first: different ones on
-    one label or on one place, and those that make what another one changes or rejects.
-    """
+def _groups(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
+    """Decisions on one label or on one place."""
     groups: dict[tuple, list[Outcome]] = defaultdict(list)
-    of_images: dict[Image, list[Outcome]] = defaultdict(list)
     for x in outcomes:
-        if x.image is None:
-            continue
-        of_images[x.image].append(x)
-        if x.status == LEFT_OUT:
+        if x.image is None or x.status == LEFT_OUT or x.is_past:
             continue
         for at in x.touched:
             groups[x.image, at].append(x)
         if x.decision.label is None and x.after is not None:
             groups[(x.image, *(round(v, 1) for v in x.after.box))].append(x)
+    return list(groups.values())
+
+
+def _of_images(outcomes: Sequence[Outcome]) -> dict[Image, list[Outcome]]:
+    found: dict[Image, list[Outcome]] = defaultdict(list)
+    for x in outcomes:
+        if x.image is not None:
+            found[x.image].append(x)
+    return found
+
+
+def _refuse_contradictions(outcomes: Sequence[Outcome], groups: Sequence[list[Outcome]]) -> None:
+    """
+    Leave out decisions of which the second one would undo or repeat the first: different ones on
+    one label or on one place, and those that make what another one changes or rejects. What an
+    earlier run made may be changed: that was decided later.
+    """
     bad: dict[int, Outcome] = {}
-    for group in groups.values():
+    for group in groups:
         if any(_effect(x) != _effect(group[0]) for x in group):
             bad.update((id(x), x) for x in group)
-        else:  # the same was decided twice
-            for x in (x for x in group[1:] if x.status == CHANGED):
-                x.edits = []
-                x.status = ALREADY
-    for image, of_image in of_images.items():
-        for x in (x for x in of_image if x.status not in (LEFT_OUT, REJECTED)):
+    for image, of_image in _of_images(outcomes).items():
+        for x in (x for x in of_image if x.status not in (LEFT_OUT, REJECTED) and not x.is_past):
             for y in of_image:
                 if x is not y and _undoes(x, y, image):
                     bad |= {id(x): x, id(y): y}
     for x in bad.values():
         x.leave_out("it contradicts another decision")
+
+
+def _refuse_doubles(outcomes: Sequence[Outcome], labels: Mapping[Image, Sequence[Label]]) -> None:
+    """
+    Leave out new labels of what is labelled already when all is changed. The report suspects none
+    where a label is, so that such a label came or was moved since.
+    """
+    for image, of_image in _of_images(outcomes).items():
+        edits = {edit.at: edit for x in of_image for edit in x.edits}
+        objects = []
+        for label in labels[image]:
+            edit = edits.get(label.at, Edit(label.at))
+            if not (edit.remove or label.is_region or edit.is_region):
+                objects.append((edit.category or label.category, edit.box or label.box))
+        for x in of_image:
+            if any(
+                edit.at is None
+                and edit.box is not None
+                and any(c == edit.category and iou(b, edit.box) >= _DOUBLE for c, b in objects)
+                for edit in x.edits
+            ):
+                x.leave_out("a label of its class overlaps it, and may be of the same object")
 
 
 def _undoes(x: Outcome, y: Outcome, image: Image) -> bool:

@@ -8,8 +8,8 @@ from ..data.fields import is_number, number
 from ..data.findings import Findings
 from ..errors import InputError, shown
 from .decisions import SUSPECTS, Box, Object, as_xywh
-from .plan import BEYOND
-from .suspects import Suspect
+from .plan import reaches_out
+from .suspects import Suspect, digest_of
 
 _SAME = 0.1  # pixel, by which tools round
 
@@ -17,6 +17,7 @@ NOT_OF_THE_REPORT = "image without suspects, passed over"
 NO_BOX = "shape that is no box, passed over"
 NO_SUSPECT = "box with the number of no suspect in its image, taken for a new one"
 TWICE = "drawn alike twice, counted once"
+NO_NUMBER = "image in which no suspect came back, left undecided"
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,13 @@ class Drawn:
         number: that of its suspect, as the tool has it; None: it is new.
         box: the box with its class; None: the shape is no box.
         where: where it stands, for messages.
+        name: what was suspected, as the tool has it; None: it does not say.
     """
 
     number: str | None
     box: Object | None
     where: str
+    name: str | None = None
 
 
 class Returned:
@@ -48,6 +51,7 @@ class Returned:
         self._classes = classes
         self._ids = {x.image: x.image_id for x in suspects}
         self._sizes = {x.image: x.size for x in suspects}
+        self._digest = digest_of(suspects)
         self._drawn: dict[str, tuple[list[Drawn], str]] = {}
         self.findings = Findings()
 
@@ -72,6 +76,24 @@ class Returned:
                 self.findings.add(NO_BOX, x.where)
         self._drawn[image] = list(drawn), where
 
+    def check_report(self, digest: object, where: str) -> None:
+        """
+        Make sure that numbers of suspects mean what they mean in this report.
+
+        Args:
+            digest: that of the suspects that were given to the tool; None: it does not say.
+            where: where it stands, for messages.
+
+        Raises:
+            InputError: they are those of another report.
+        """
+        if digest != self._digest:
+            found = "names no report" if digest is None else f"is of another report, {digest}"
+            raise InputError(
+                f"{where} {found}, expected {self._digest}, that of its suspects now: give the "
+                "tool what '--to' writes of this report"
+            )
+
     def check_size(self, image: str, size: Sequence[object], where: str) -> None:
         """
         Raises:
@@ -89,25 +111,34 @@ class Returned:
         """
         Return the content of a file of decisions.
 
-        Suspects in images that were not looked at stay undecided, and those whose box became
-        another shape.
+        Suspects in images that were not looked at stay undecided, those whose box became another
+        shape, and those in images in which no suspect is known again: that may be because the tool
+        lost their numbers, and then nobody has said that their labels are to go.
 
         Args:
             dataset: that of the report.
 
         Raises:
-            InputError: a box has a class that the report does not know, or leaves its image.
+            InputError: a box has a class that the report does not know, leaves its image, or has
+                the number of a suspect of another name.
         """
         entries = []
         kept: dict[str, dict[str, Drawn]] = {}
         new: list[tuple[str, Drawn]] = []
-        numbers = {(x.image, str(x.number)) for x in self._suspects}
-        for image, (drawn, _) in self._drawn.items():
+        names = {(x.image, str(x.number)): x.name for x in self._suspects}
+        for image, (drawn, where) in self._drawn.items():
+            if not any((image, x.number) in names for x in drawn):
+                self.findings.add(NO_NUMBER, where)
+                continue
             kept[image] = {}
             # A box before what is none: a tool may describe one by more than one entry.
             for x in sorted(drawn, key=lambda x: x.box is None):
                 of = x.number or ""
-                is_of_suspect = (image, of) in numbers
+                is_of_suspect = (image, of) in names
+                if is_of_suspect and x.name not in (None, names[image, of]):
+                    raise InputError(
+                        f"{x.where} has suspect {of} as {x.name!r}, expected {names[image, of]!r}"
+                    )
                 if is_of_suspect and of not in kept[image]:
                     kept[image][of] = x
                 elif x.box is not None:  # also a copy
@@ -121,7 +152,7 @@ class Returned:
                     entries.append(self._decided(suspect, there))
         for image, x in new:
             assert x.box is not None
-            self._check(image, x)
+            self._check(image, x, None)
             entries.append(_entry(image, self._ids[image], SUSPECTS[0], "accept", None, x.box))
         return {"info": {"dataset": dataset}, "decisions": entries}
 
@@ -135,12 +166,12 @@ class Returned:
         elif x.proposal is not None and _is_same(box, x.proposal):
             proposal = x.proposal
         else:
-            self._check(x.image, there)
+            self._check(x.image, there, x.label)
         if action == "reject":
             proposal = x.proposal
         return _entry(x.image, x.image_id, x.name, action, x.label, proposal)
 
-    def _check(self, image: str, drawn: Drawn) -> None:
+    def _check(self, image: str, drawn: Drawn, label: Object | None) -> None:
         assert drawn.box is not None
         category, box = drawn.box.category, drawn.box.box
         if category not in self._classes:
@@ -149,7 +180,7 @@ class Returned:
                 f"{', '.join(self._classes)}"
             )
         width, height = self._sizes[image]
-        if min(box.x0, box.y0, width - box.x1, height - box.y1) < -BEYOND:
+        if reaches_out(box, (width, height), label):
             raise InputError(
                 f"{drawn.where} has {category!r} at {shown(as_xywh(box))}, expected a box inside "
                 f"the image {image}, of {width} x {height} pixels"

@@ -5,6 +5,7 @@ The tool shows what would be labelled if all were accepted, and for a spurious l
 What comes back (`returned`) says what is to be labelled: a box that stayed, moved, or is gone.
 """
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -102,6 +103,12 @@ def of_images(suspects: Sequence[Suspect]) -> dict[str, list[Suspect]]:
     for x in suspects:
         found.setdefault(x.image, []).append(x)
     return found
+
+
+def digest_of(suspects: Sequence[Suspect]) -> str:
+    """Return a short text by which what a tool exports is known as of these suspects."""
+    content = "\n".join(map(repr, suspects))
+    return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
 def names_of_images(suspects: Sequence[Suspect]) -> tuple[str, dict[str, str]]:

@@ -52,7 +52,18 @@ class YoloAnnotations:
         self._labels = {os.path.normpath(image): file for image, file in labels.items()}
         self._layout = Layout(self._described, options.get("images"), labels)
         self._lines: dict[Path, tuple[bytes, list[str]]] = {}
+        self._has_polygons: bool | None = None  # not looked at
         self._written: dict[Path, bytes] = {}
+
+    def _are_polygons(self) -> bool:
+        """Whether labels are polygons, anywhere in the data set: rows of both kinds make trainers
+        of polygons fail, or drop them."""
+        if self._has_polygons is None:
+            files = (x.read_bytes() for x in self._labels.values() if x.is_file())
+            # Those of other splits may be broken: nobody has read them.
+            lines = (y for x in files for y in x.decode(errors="replace").splitlines())
+            self._has_polygons = any(self._is_polygon(x.split()) for x in lines)
+        return self._has_polygons
 
     def _read(self, image: Image) -> tuple[bytes, list[str]]:
         """What is in front of the text, and its lines with their ends."""
@@ -84,8 +95,7 @@ class YoloAnnotations:
 
     def held(self, image: Image, box: Box) -> Box:
         """See `Annotations`."""
-        _, lines = self._read(image)
-        words = ["0", *self._columns(image, box, any(self._is_polygon(x.split()) for x in lines))]
+        words = ["0", *self._columns(image, box, self._are_polygons())]
         read, *_ = read_line(words, {0: "x"}, image.width, image.height)
         return sorted_box(read["bbox"])
 
@@ -113,13 +123,12 @@ class YoloAnnotations:
         new = list(lines)
         notes = []
         end = "\r\n" if lines and lines[0].endswith("\r\n") else "\n"
-        is_polygons = any(self._is_polygon(x.split()) for x in lines)
         for edit in sorted(edits, key=lambda x: x.at is None):  # new ones come last
             if edit.at is None:
                 assert edit.category is not None
                 assert edit.box is not None
                 words = [str(self._numbers[edit.category])]
-                words += self._columns(image, edit.box, is_polygons)
+                words += self._columns(image, edit.box, self._are_polygons())
                 words += ["0"] * (self._keypoints or 0)  # none of which is labelled
                 if new and not new[-1].endswith(("\n", "\r")):
                     new[-1] += end

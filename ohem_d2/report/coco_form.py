@@ -11,6 +11,7 @@ from detectron2.structures import BoxMode
 from ..data import plain_path
 from .hard_examples import Box, HardExample
 
+_EXACT = 2**53 - 1  # the largest whole number that a script of a page tells from the next one
 # What the lists are called.
 TITLES = {
     "hard_examples": "hard examples",
@@ -106,12 +107,12 @@ def frame(records: Sequence[dict], dataset_name: str, title: str) -> dict:
 
 
 def category_ids(dataset_name: str) -> dict[int, int | str]:
-    """The ids that the classes have in the user's file, if it has any, or numbers from 1."""
+    """The ids that the classes have in the user's file, if a page can have them, or others."""
     metadata = MetadataCatalog.get(dataset_name)
     contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
-    if contiguous:
+    if contiguous and all(map(_is_exact, contiguous)):
         return {v: k for k, v in contiguous.items()}
-    in_file = metadata.get("category_ids", {})
+    in_file = {k: v for k, v in metadata.get("category_ids", {}).items() if _is_exact(v)}
     names = metadata.thing_classes
     # A class of the training set alone has none.
     unused = (i for i in count(1) if i not in in_file.values())
@@ -119,9 +120,22 @@ def category_ids(dataset_name: str) -> dict[int, int | str]:
 
 
 def ids_of_images(records: Sequence[dict]) -> list[int]:
-    """Those of the user's file where they are numbers, as COCO's are, or numbers from 1."""
+    """
+    Those of the user's file where they are numbers, as COCO's are, and a page can have them; or
+    numbers from 1.
+    """
     ids = [r["image_id"] for r in records]
-    return ids if all(isinstance(i, int) for i in ids) else list(range(1, len(ids) + 1))
+    is_kept = all(isinstance(i, int) and _is_exact(i) for i in ids)
+    return ids if is_kept else list(range(1, len(ids) + 1))
+
+
+def _is_exact(i: int | str) -> bool:
+    return not isinstance(i, int) or abs(i) <= _EXACT
+
+
+def id_for_page(i: int | str | None) -> int | str | None:
+    """An id of the user's file: as a text where a script would take it for another number."""
+    return i if i is None or _is_exact(i) else str(i)
 
 
 def package_version() -> str | None:

@@ -208,7 +208,10 @@ function cursorOf(held) {
 // One side of the image at a time: where a box begins and how long it is, after a drag by so much.
 function dragged(start, length, by, holdsStart, holdsEnd, limit) {
   const end = start + length;
-  if (holdsStart && holdsEnd) return [Math.min(Math.max(start + by, 0), Math.max(0, limit - length)), length];
+  if (holdsStart && holdsEnd) {
+    const kept = Math.min(length, limit);  // of a label that is larger than its image
+    return [Math.min(Math.max(start + by, 0), limit - kept), kept];
+  }
   if (holdsStart) {
     const to = Math.min(Math.max(start + by, 0), end - Math.min(1, length));
     return [to, end - to];

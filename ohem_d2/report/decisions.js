@@ -129,7 +129,17 @@ function isDecision(d) {
     (d.label !== null || (d.suspected ?? d.proposal) !== null);
 }
 
-// The decisions of a file. Throws an Error of one line if it is none, or of other data.
+// Of the images of this report: corrected labels may lie beside links to the images of before.
+const imageAt = new Map(data.images.flatMap(i => [[i.file_name, i], [i.links_to ?? i.file_name, i]]));
+
+// Those of another data set, as the corrected one is, that are on images of this report.
+const hereOf = decisions => decisions.filter(d => imageAt.has(d.image)).map(d => {
+  const image = imageAt.get(d.image);
+  return {...d, image: image.file_name, image_id: image.original_id};
+});
+
+// The decisions of a file, the data set that it is of, and how many are left aside. Throws an Error of one line if it is none, or of
+// other images.
 function parse(text) {
   let content;
   try {
@@ -139,10 +149,11 @@ function parse(text) {
   }
   const {info, decisions} = content ?? {};
   if (typeof info?.dataset !== "string" || !Array.isArray(decisions)) throw new Error("it has no decisions, expected a file that this page saved");
-  if (info.dataset !== data.dataset) throw new Error(`it is of the data set ${info.dataset}, expected ${data.dataset}`);
   const wrong = decisions.findIndex(d => !isDecision(d));
   if (wrong >= 0) throw new Error(`decisions[${wrong}] is none, expected image, decision, label and proposal`);
-  return decisions;
+  const of = info.dataset, here = of === data.dataset ? decisions : hereOf(decisions);
+  if (of !== data.dataset && !here.length) throw new Error(`it is of the data set ${of}, and of no image that this report lists, expected ${data.dataset}`);
+  return {decisions: here, of, left: decisions.length - here.length};
 }
 
 let isKept = true;  // by the browser
@@ -156,6 +167,7 @@ function say(message, problem = "") {
 function keep() {
   try {
     localStorage.setItem(KEY, asText());
+    isKept = true;  // also where it was not before
   } catch {
     isKept = false;
   }
@@ -172,7 +184,7 @@ function recall() {
   say("");
   let kept = [];
   try {
-    if (text !== null) kept = parse(text);
+    if (text !== null) kept = parse(text).decisions;
   } catch (error) {
     say("", `What the browser kept of this data set cannot be read: ${error.message}.`);
     return;
@@ -181,28 +193,29 @@ function recall() {
 }
 
 function load(name, text) {
-  let loaded;
+  let loaded, of, left;
   try {
-    loaded = parse(text);
+    ({decisions: loaded, of, left} = parse(text));
   } catch (error) {
     say("", `${name} is not loaded: ${error.message}.`);
     return;
   }
   const removed = [], added = [];
   for (const [file, inFile] of groupBy(loaded, d => d.image)) {
-    const before = decisionsIn.get(file) ?? [];
-    let after = [...before];
-    for (const d of inFile) {
-      if (after.some(e => JSON.stringify(e) === JSON.stringify(d))) continue;
-      after = after.filter(e => !likeness(decided(e), decided(d)));
-      after.push(d);
+    const before = new Map((decisionsIn.get(file) ?? []).map(e => [JSON.stringify(e), e]));
+    const loadedOf = new Map(inFile.map(d => [JSON.stringify(d), d]));
+    const fresh = [...loadedOf].filter(([text]) => !before.has(text)).map(([, d]) => d);
+    // Those of the file stand beside each other: they may be of two labels of one class and box.
+    for (const [text, e] of before) {
+      if (!loadedOf.has(text) && fresh.some(d => likeness(decided(e), decided(d)))) removed.push(e);
     }
-    removed.push(...before.filter(e => !after.includes(e)));
-    added.push(...after.filter(e => !before.includes(e)));
+    added.push(...fresh);
   }
   if (added.length) take({removed, added, suspect: current});
   show();
-  say(`${loaded.length} decisions in ${name}: ${added.length} are new, in place of ${removed.length} others.`);
+  const taken = of === data.dataset ? "" :
+    ` Of the data set ${of}, ${loaded.length} on images that this report lists are taken, ${left} on others are not.`;
+  say(`${loaded.length + left} decisions in ${name}: ${added.length} are new, in place of ${removed.length} others.${taken}`);
 }
 
 function save() {

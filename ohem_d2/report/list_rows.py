@@ -1,6 +1,9 @@
 """The examples of a list as a page has them: rows, which are a third of the size of objects."""
 
 from collections.abc import Sequence
+from typing import Any
+
+from .coco_form import id_for_page
 
 # What a page shows of an example, in the order of its row.
 FIELDS = (
@@ -27,7 +30,9 @@ def as_rows(annotations: Sequence[dict]) -> list[list]:
     return [[*map(_field, FIELDS, map(x.get, FIELDS)), *_boxes(x)] for x in annotations]
 
 
-def _field(name: str, value: object) -> object:
+def _field(name: str, value: Any) -> object:
+    if name == "label_id":
+        return id_for_page(value)
     return round(value, _DIGITS[name]) if name in _DIGITS and isinstance(value, float) else value
 
 

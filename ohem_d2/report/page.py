@@ -17,7 +17,7 @@ from ..data import read_image
 from ..files import write_whole
 from ..mining.error_types import ERROR_TYPES, TIDE_NAMES
 from ..visualization import ERROR_COLORS
-from .coco_form import TITLES, package_version
+from .coco_form import TITLES, id_for_page, package_version
 from .comparison import comparison_for_page
 from .label_errors import LABEL_ERRORS
 from .list_rows import BOXES, FIELDS, as_rows
@@ -159,9 +159,7 @@ def _write_html(
     shown |= {x[0] for x in (*of_model["detections"], *of_model["labels"])}
     if of_both is not None:
         shown |= {x[1] for x in of_both["false_positives"]}
-    images = [
-        {**x, "url": Path(x["file_name"]).as_uri()} for x in coco["images"] if x["id"] in shown
-    ]
+    images = [_for_page(x) for x in coco["images"] if x["id"] in shown]
     data = {
         "dataset": dataset_name,
         # An address may be relative: what it names is told by where its images are.
@@ -198,6 +196,14 @@ def _write_html(
         text = json.dumps(part, separators=(",", ":")).replace("<", "\\u003c")
         page = page.replace(f">{name}<", f">{text}<")
     write_whole(folder / "index.html", page)
+
+
+def _for_page(image: dict) -> dict:
+    file = image["file_name"]
+    target = os.path.realpath(file)
+    more = {"links_to": target} if target != file else {}
+    of_user = id_for_page(image["original_id"])
+    return image | {"original_id": of_user, "url": Path(file).as_uri()} | more
 
 
 def _write_crops(

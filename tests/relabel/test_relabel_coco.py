@@ -5,6 +5,10 @@ from PIL import Image as Pixels
 from small_data import HEIGHT, WIDTH, write_coco
 from small_decisions import decision, read_objects, statuses, write_decisions
 
+from ohem_d2.data.addresses import load_address
+from ohem_d2.relabel.coco import CocoAnnotations
+from ohem_d2.relabel.decisions import Box
+from ohem_d2.relabel.labels import Edit, images_of
 from ohem_d2.relabel.run import relabel
 
 DOG, CAT, FAR = [1, 2, 20, 30], [30.5, 2, 20, 30], [60, 40, 10, 10]
@@ -73,12 +77,66 @@ def test_what_a_moved_box_takes_along(data, capsys):
     data.file.write_text(json.dumps(content))
     data.relabel(decision(data.image, label=("dog", DOG), proposal=("dog", [2.25, 2, 20, 10])))
     new = json.loads(data.text())["annotations"][0]
-    assert new == first | {"bbox": [2.25, 2, 20, 10], "area": 200, "segmentation": []}
-    assert "\n- outline ('segmentation') left out, which no longer fits its box: 1\n" in (
+    outline = [[2.25, 2, 22.25, 2, 22.25, 12, 2.25, 12]]
+    assert new == first | {"bbox": [2.25, 2, 20, 10], "area": 200, "segmentation": outline}
+    assert "\n- outline ('segmentation') replaced by the corners of its box: 1\n" in (
         capsys.readouterr().out
     )
     data.relabel(decision(data.image, label=("dog", DOG), proposal=("cat", DOG)))
     assert json.loads(data.text())["annotations"][0] == first | {"category_id": 3}
+
+
+@pytest.mark.parametrize(
+    ("of_another", "of_new"),
+    [
+        ({"segmentation": [[1, 2, 21, 2, 21, 32]]},
+         {"segmentation": [[3, 4, 8, 4, 8, 10.5, 3, 10.5]]}),
+        ({"keypoints": [5, 5, 2, 6, 6, 1], "num_keypoints": 2},
+         {"segmentation": [], "keypoints": [0] * 6, "num_keypoints": 0}),
+        ({"segmentation": [], "keypoints": []}, {"segmentation": []}),
+    ],
+)  # fmt: skip
+def test_new_labels_beside_outlines_and_keypoints(data, of_another, of_new):
+    content = json.loads(data.file.read_text())
+    content["annotations"][2] |= of_another  # of another image
+    data.file.write_text(json.dumps(content))
+    data.relabel(decision(data.image, proposal=("cat", [3, 4, 5, 6.5])))
+    assert json.loads(data.text())["annotations"][-1] == {
+        "id": 4, "image_id": 1, "category_id": 3, "bbox": [3, 4, 5, 6.5], "area": 32.5,
+        "iscrowd": 0, **of_new,
+    }  # fmt: skip
+
+
+def test_a_class_with_other_keypoints_gets_none(data):
+    content = json.loads(data.file.read_text())
+    content["annotations"][2] |= {"keypoints": [5, 5, 2], "num_keypoints": 1}
+    content["categories"][0]["keypoints"] = ["nose"]  # of the dog
+    data.file.write_text(json.dumps(content))
+    new = [decision(data.image, proposal=(x, [3, 4, 5, 6])) for x in ("dog", "cat")]
+    new[1]["proposal"]["bbox"] = [60, 4, 5, 6]
+    data.relabel(*new)
+    dog, cat = json.loads(data.text())["annotations"][-2:]
+    assert dog["keypoints"] == [0, 0, 0]
+    assert "keypoints" not in cat
+
+
+def test_ids_of_new_labels_are_sought_once(data):
+    class Counted(list):
+        number = 0
+
+        def __iter__(self):
+            type(self).number += 1
+            return super().__iter__()
+
+    content = load_address(data.address, unreadable="skip")
+    annotations = CocoAnnotations(data.file, {"images": str(data.image.parent)})
+    annotations._entries = Counted(annotations._entries)
+    (image,) = (x for x in images_of(content) if x.file == str(data.image))
+    new = [Edit(None, False, "cat", Box(i, 0, i + 5, 5)) for i in range(5)]
+    annotations.edit(image, new)
+    assert Counted.number == 0
+    (text,) = annotations.output().written.values()
+    assert [x["id"] for x in json.loads(text)["annotations"]] == [*range(1, 9)]
 
 
 def test_regions_to_ignore(data):

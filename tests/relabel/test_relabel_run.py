@@ -154,6 +154,76 @@ def test_what_has_changed_is_left_out(data, entry, reason, capsys):
     assert statuses(data[2] / "out") == {"left_out": 1, "rejected": 1}
 
 
+def test_a_class_that_the_data_set_does_not_have(tmp_path, capsys):
+    address, images = write_set(tmp_path / "data", "coco", {"a": [("dog", BOX)]})
+    data = address, images / "a.jpg", tmp_path
+    run(data, decision(data[1], proposal=("bird", OTHER)), decision(data[1], label=("dog", BOX)))
+    assert statuses(tmp_path / "out") == {"changed": 1, "left_out": 1}
+    assert "- left out, since the data set has no class 'bird': 1 (" in capsys.readouterr().out
+
+
+# The image is 80 x 60 pixels: the label reaches out on the left and at the bottom.
+@pytest.mark.parametrize(
+    ("moved", "expected"),
+    [([-9, 30, 35, 40], [0, 30, 26, 30]), ([-9.01, 35, 30, 35], [0, 35, 20.99, 25])],
+)
+def test_a_label_beyond_the_edge_of_which_another_edge_is_moved(tmp_path, moved, expected):
+    box = [-9, 30, 30, 40]
+    address, images = write_set(tmp_path / "data", "coco", {"a": [("dog", box)]})
+    data = address, images / "a.jpg", tmp_path
+    address = run(data, decision(data[1], label=("dog", box), proposal=("dog", moved)))
+    assert read_objects(address)["a.jpg"] == [("dog", expected, False)]
+    with pytest.raises(InputError, match="expected one inside of the image"):  # further than it
+        run(data, decision(data[1], label=("dog", box), proposal=("dog", [-11, 30, 30, 40])))
+
+
+@pytest.mark.parametrize("shift", [1, 3])
+def test_a_new_label_of_what_was_labelled_since(data, shift, capsys):
+    near = [shift, 0, 20, 30]  # an IoU of 0.90, and of 0.74
+    new = decision(data[1], proposal=("dog", near))
+    run(data, new, new)
+    assert statuses(data[2] / "out") == {"left_out": 2}
+    said = "- left out, since a label of its class overlaps it, and may be of the same object: 2 ("
+    assert said in capsys.readouterr().out
+    # One that goes, or becomes another class or a region, is none.
+    for action, proposal in (("accept", None), ("accept", ("cat", BOX)), ("ignore", None)):
+        run(data, new, decision(data[1], action, ("dog", BOX), proposal))
+        assert statuses(data[2] / "out") == {"changed": 2}
+
+
+@pytest.mark.parametrize("box", [BOX, [5, 0, 20, 30]])
+def test_new_labels_beside_others(data, box):
+    category = "cat" if box == BOX else "dog"  # of another class, or an IoU of 0.6
+    run(data, decision(data[1], proposal=(category, box)))
+    assert statuses(data[2] / "out") == {"changed": 1}
+
+
+@pytest.mark.parametrize("form", ["coco", "voc", "yolo"])
+@pytest.mark.parametrize("then", [None, ("dog", [50, 30, 10, 10]), ("cat", OTHER)])
+def test_what_an_earlier_run_added_is_changed(tmp_path, form, then):
+    address, images = write_set(tmp_path / "data", form, {"a": [("owl", BOX)]})
+    first = decision(images / "a.jpg", proposal=("dog", OTHER))
+    second = decision(images / "a.jpg", label=("dog", OTHER), proposal=then)
+    expected = sorted([("owl", BOX, False), *([(*then, False)] if then else [])])
+    address = run((address, images / "a.jpg", tmp_path), first)
+    later = {"already_there": 1, "left_out": 1}  # the first one is not added anew
+    for number, found in enumerate(({"changed": 1, "already_there": 1}, later, later)):
+        file = write_decisions(tmp_path / "d.json", address, first, second)
+        address = relabel(file, tmp_path / f"out{number}")
+        assert statuses(tmp_path / f"out{number}") == found
+        assert sorted(read_objects(address)["a.jpg"]) == expected
+
+
+def test_what_an_earlier_run_changed_is_changed_but_not_back(data):
+    first = decision(data[1], label=("dog", BOX), proposal=("cat", BOX))
+    address = run(data, first)
+    for then, found in (("owl", {"changed": 1, "already_there": 1}), ("dog", {"left_out": 2})):
+        second = decision(data[1], label=("cat", BOX), proposal=(then, BOX))
+        file = write_decisions(data[2] / "d.json", address, first, second)
+        relabel(file, data[2] / then)
+        assert statuses(data[2] / then) == found
+
+
 @pytest.mark.parametrize(
     "second",
     [
@@ -278,7 +348,6 @@ def test_another_data_set_with_the_same_names(data):
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        ({"proposal": ("bird", BOX)}, "'bird', expected one of the data set: cat, dog, owl"),
         ({"proposal": ("dog", [70, 0, 20, 20])}, "[70, 0, 20, 20], expected one inside of"),
         ({"label": ("dog", BOX), "proposal": ("dog", [-9, 0, 20, 20])}, "expected one inside of"),
         ({"proposal": ("dog", [0, 0, 0, 20])}, "[0, 0, 0, 20], expected one with an area"),

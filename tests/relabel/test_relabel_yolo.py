@@ -42,6 +42,16 @@ def test_only_what_was_decided_changes(tmp_path):
     assert data.changed() == LABELS.partition("\r\n")[2]
 
 
+@pytest.mark.parametrize("other", ["val/a", "train/a"])
+def test_a_new_label_is_a_polygon_where_others_of_the_data_set_are(tmp_path, other):
+    data = Set(tmp_path)
+    with (tmp_path / f"labels/{other}.txt").open("a") as file:
+        file.write("\n1 0.1 0.1 0.2 0.1 0.2 0.3\n")
+    address = data.relabel(decision(tmp_path / "images/train/b.jpg", proposal=("cat", DOG)))
+    assert data.changed("b") == "1 0.375 0.25 0.625 0.25 0.625 0.75 0.375 0.75\n"
+    assert read_objects(address)["b.jpg"] == [("cat", DOG, False)]
+
+
 def test_new_labels(tmp_path):
     data = Set(tmp_path)
     address = data.relabel(

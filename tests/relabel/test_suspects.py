@@ -1,6 +1,7 @@
 """Suspects in labelling tools, and what comes back from these."""
 
 import json
+import re
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -12,7 +13,7 @@ from ohem_d2.errors import InputError
 from ohem_d2.relabel.decisions import Box, Object
 from ohem_d2.relabel.exchange import export_suspects, import_decisions
 from ohem_d2.relabel.run import relabel
-from ohem_d2.relabel.suspects import read_suspects
+from ohem_d2.relabel.suspects import digest_of, read_suspects
 
 DOG, CAT, OWL, NEW = [0, 0, 20, 30], [30, 0, 20, 30], [55, 0, 20, 30], [5, 40, 10, 10]
 MOVED = [57.5, 0, 20, 30.25]
@@ -148,7 +149,7 @@ def test_cvat(report, capsys):
         "label": "cat", "source": "auto", "occluded": "0", "xtl": "5.00", "ytl": "40.00",
         "xbr": "15.00", "ybr": "50.00", "z_order": "0",
     }  # fmt: skip
-    assert box.findtext("attribute") == "1 missing label"
+    assert box.findtext("attribute") == f"1 missing label {digest_of(read_suspects(report)[2])}"
     root.remove(other)
     ET.ElementTree(root).write(file)
     assert decided(report, file) == AS_SHOWN
@@ -320,12 +321,12 @@ def test_wrong_boxes_of_cvat(report, old, new, words):
 def test_what_is_passed_over_in_cvat(report, capsys):
     def change(text):
         polygon = (
-            '<polygon label="cat" points="1,1;5,5;9,1"><attribute name="suspect">1 missing label'
-            "</attribute></polygon>"
+            '<polygon label="cat" points="1,1;5,5;9,1"><attribute name="suspect">'
+            f"1 missing label {digest_of(read_suspects(report)[2])}</attribute></polygon>"
         )
         start, end = text.index("<box"), text.index("</box>") + len("</box>")
         text = text[:start] + polygon + text[end:]
-        text = text.replace("4 badly placed label", "what?")
+        text = re.sub("4 badly placed label \\w+", "what?", text)
         image = text[text.index("<image") : text.index("</image>") + len("</image>")]
         text = text.replace("</annotations>", f"{image}</annotations>")
         return text.replace('name="b.jpg"', 'name="c.jpg"')
@@ -340,12 +341,95 @@ def test_what_is_passed_over_in_cvat(report, capsys):
     assert "- image without suspects, passed over: 1 (c.jpg)\n" in said
 
 
+def written_anew(report):
+    """The report with its last two suspects the other way round, as another run may have them."""
+    file = report / "label_errors.json"
+    content = json.loads(file.read_text())
+    *_, third, fourth, _ = content["annotations"]
+    third["id"], fourth["id"] = 4, 3
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(("tool", "name"), [("cvat", "s.xml"), ("label-studio", "s.json")])
+def test_what_was_exported_of_another_report(report, tool, name):
+    file = report.parent / name
+    export_suspects(report, tool, file)
+    if tool == "label-studio":
+        file.write_text(json.dumps(as_exported(json.loads(file.read_text()))))
+    before = digest_of(read_suspects(report)[2])
+    written_anew(report)
+    with pytest.raises(InputError) as e:
+        decided(report, file)
+    now = digest_of(read_suspects(report)[2])
+    assert f"is of another report, {before}, expected {now}, that of its suspects" in str(e.value)
+    assert not (report.parent / "decisions.json").exists()
+
+
+@pytest.mark.parametrize("text", ["4", "4 badly placed label", "4 what?"])
+def test_a_number_without_its_report_in_cvat(report, text):
+    with pytest.raises(InputError, match=r"\(number 1\), suspect 4, names no report, expected"):
+        cvat(report, lambda x: re.sub("4 badly placed label \\w+", text, x))
+
+
+def test_tasks_without_their_report_in_label_studio(report):
+    data = {
+        "image_path": json.loads((report / "label_errors.json").read_text())["images"][0][
+            "file_name"
+        ]
+    }
+    with pytest.raises(InputError, match="task 1 names no report, expected "):
+        label_studio(report, lambda results: None, data=data)
+
+
+def test_a_suspect_of_another_name(report):
+    with pytest.raises(InputError, match="suspect 4 as 'missing label', expected 'badly placed"):
+        cvat(report, lambda x: x.replace("4 badly placed label", "4 missing label"))
+    (report.parent / "decisions.json").unlink(missing_ok=True)
+
+    def rename(results):
+        results[3]["meta"]["text"] = ["suspect 4: wrong class"]
+
+    with pytest.raises(InputError, match="suspect 4 as 'wrong class', expected 'badly placed"):
+        label_studio(report, rename)
+
+
+def test_without_any_suspect_an_image_stays_undecided(report, capsys):
+    def lose(text):
+        """The attributes of the first image."""
+        first, second = text.split('<image id="1"')
+        return f'{re.sub("<attribute.*</attribute>", "", first)}<image id="1"{second}'
+
+    found = cvat(report, lose)
+    assert found == {"wrong class": ("accept", {"category": "dog", "bbox": CAT})}  # of the other
+    said = capsys.readouterr().out
+    assert "- image in which no suspect came back, left undecided: 1 (" in said
+    assert "suspects.xml: the image 'a.jpg' (number 1))\n" in said
+    (report.parent / "decisions.json").unlink()
+    with pytest.raises(InputError) as e:  # begun, but empty
+        label_studio(report, list.clear)
+    assert "tasks.json decides on no suspect of " in str(e.value)
+    assert "(image in which no suspect came back, left undecided: 1 (" in str(e.value)
+
+
 def test_labels_beyond_the_edge_may_stay(report):
     file = report / "label_errors.json"
     content = json.loads(file.read_text())
     content["annotations"][1]["true_bbox"] = [-9, 0, 20, 30]
     file.write_text(json.dumps(content))
     assert label_studio(report, lambda results: None)["spurious label"] == ("reject", None)
+
+
+def test_an_edge_of_a_label_beyond_another_one_is_moved(report):
+    file = report / "label_errors.json"
+    content = json.loads(file.read_text())
+    content["annotations"][1]["true_bbox"] = [-9, 0, 20, 30]
+    file.write_text(json.dumps(content))
+
+    def move(results):
+        results[1]["value"]["height"] += 10  # six pixels
+
+    found = label_studio(report, move)["spurious label"]
+    assert found == ("accept", {"category": "dog", "bbox": pytest.approx([-9, 0, 20, 36])})
 
 
 def test_other_wrong_files(report):

@@ -73,15 +73,16 @@ def write(tmp_path, dataset):
         for i, x in enumerate(files)
     ]
 
-    def report(folder, suspects, name=dataset):
+    def report(folder, suspects, name=dataset, at=files):
+        of = [{**x, "file_name": str(file)} for x, file in zip(records, at)]
         lists = (
-            as_coco(records, [], name, "hard_examples"),
-            as_coco(records, suspects, name, "label_errors"),
+            as_coco(of, [], name, "hard_examples"),
+            as_coco(of, suspects, name, "label_errors"),
         )
-        write_page(tmp_path / folder, name, *lists, as_model_errors(records, [], name))
+        write_page(tmp_path / folder, name, *lists, as_model_errors(of, [], name))
         return tmp_path / folder / "index.html"
 
-    report.files = [str(x) for x in files]
+    report.files, report.records = [str(x) for x in files], records
     return report
 
 
@@ -250,6 +251,11 @@ def test_boxes_stay_in_the_image_and_keep_a_size(page):
     np.testing.assert_allclose(page.box(), [398, 0, 2, 40], atol=2 * grain)
 
 
+def test_a_label_larger_than_its_image_is_moved_into_it(page):
+    assert page.js("return dragged(-10, 500, 5, true, true, 400)") == [0, 400]
+    assert page.js("return dragged(-10, 50, -5, true, true, 400)") == [0, 50]
+
+
 def test_a_class_is_chosen(page):
     from selenium.webdriver.support.ui import Select
 
@@ -362,10 +368,71 @@ def test_a_file_is_loaded_again_and_that_can_be_undone(write, open_page, tmp_pat
         assert page.verdicts() == before
 
 
+def test_rejections_are_loaded_into_the_report_on_corrected_labels(write, open_page, tmp_path):
+    with open_page(write("report", SUSPECTS)) as page:
+        page.keys("rrar")
+        content = page.saved()
+    missing, *_, placed = content["decisions"]
+    content["decisions"].append(missing | {"image": "/elsewhere/x.png"})
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(content), encoding="utf-8")
+    (tmp_path / "link.png").symlink_to(write.files[1])
+    at = [write.files[0], tmp_path / "link.png"]
+    with open_page(write("newer", SUSPECTS, "other data", at)) as page:
+        page.load(file)
+        assert page.verdicts() == ["reject", "reject", "accept", "reject"]
+        assert page.text("#message") == (
+            "5 decisions in mine.json: 4 are new, in place of 0 others. Of the data set "
+            f"{content['info']['dataset']}, 4 on images that this report lists are taken, 1 on "
+            "others are not."
+        )
+        saved = page.saved()
+        assert saved["info"]["dataset"] == "other data"
+        assert saved["decisions"][0] == missing
+        assert saved["decisions"][3] == placed | {"image": str(at[1])}
+        page.keys("u")
+        assert page.verdicts() == [""] * 4
+
+
+def test_decisions_on_labels_of_one_class_and_box_are_all_loaded(write, open_page, tmp_path):
+    with open_page(write("report", SUSPECTS)) as page:
+        page.keys("ja")
+        content = page.saved()
+        (first,) = content["decisions"]
+        second = first | {"decision": "reject", "label": first["label"] | {"index": 2, "id": 12}}
+        content["decisions"] = [first, second]
+        file = tmp_path / "mine.json"
+        file.write_text(json.dumps(content), encoding="utf-8")
+        for new, undone in ((1, "uu"), (2, "u")):  # where the first one is there, and then none
+            page.load(file)
+            assert f"mine.json: {new} are new, in place of 0 others." in page.text("#message")
+            assert page.saved()["decisions"] == [first, second]
+            page.keys(undone)
+            assert page.saved()["decisions"] == []
+
+
+def test_ids_that_no_number_of_a_script_holds(write, open_page):
+    large = 2**53
+    for i, x in enumerate(write.records):
+        x["image_id"] = large + i
+    for i, x in enumerate(write.records[0]["annotations"]):
+        x["id"] = large + i
+    with open_page(write("report", SUSPECTS)) as page:
+        page.keys("aaaa")
+        files = [x.split("\n")[-1] for x in page.texts("figcaption .soft")]
+        assert len(set(files)) == 2
+        saved = page.saved()["decisions"]
+    assert [x["image"] for x in saved] == [y for y in write.files for _ in range(2)]
+    assert [x["image_id"] for x in saved] == [str(large)] * 2 + [str(large + 1)] * 2
+    assert [x["label"] and x["label"]["id"] for x in saved] == [
+        None, str(large + 1), str(large + 2), str(large + 3)
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ("other data", "it is of the data set other data, expected data of"),
+        ("other data", "it is of the data set other data, and of no image that this report lists"),
         ("no JSON", "it is no JSON, expected"),
         ("[]", "it has no decisions"),
         ("null", "it has no decisions"),
@@ -382,6 +449,7 @@ def test_a_file_that_is_no_such_file_is_refused(page, tmp_path, change, problem)
         content["decisions"][0] |= change
     else:
         content["info"]["dataset"] = change
+        content["decisions"][0]["image"] = "/elsewhere/x.png"
     is_text = isinstance(change, str) and change != "other data"
     file = tmp_path / f"{HOSTILE.replace('/', '_')}.json"
     file.write_text(change if is_text else json.dumps(content), encoding="utf-8")
@@ -433,7 +501,11 @@ def test_an_image_that_is_turned_is_in_view_as_the_model_sees_it(write, open_pag
 
 
 def test_a_browser_that_keeps_nothing_is_told_of(page):
-    page.js("Object.defineProperty(window, 'localStorage', {get() { throw new Error('denied'); }})")
+    page.js(
+        "const of = window.localStorage; window.isDenied = true;"
+        "Object.defineProperty(window, 'localStorage', "
+        "{get() { if (window.isDenied) throw new Error('denied'); return of; }})"
+    )
     assert page.text("#problem") == ""
     page.keys("a")
     said = "This browser does not keep decisions: save them before you leave the page."
@@ -441,7 +513,9 @@ def test_a_browser_that_keeps_nothing_is_told_of(page):
     page.keys("r")
     assert page.text("#problem") == said
     assert len(page.saved()["decisions"]) == 2
-    page.js("isKept = true")  # or the browser asks whether to leave
+    page.js("window.isDenied = false")  # it keeps them again, and does not ask whether to leave
+    page.keys("a")
+    assert page.text("#problem") == ""
 
 
 def test_without_a_crop_the_image_is_shown(write, open_page, monkeypatch):

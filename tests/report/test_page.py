@@ -259,10 +259,12 @@ def test_coco_by_hand():
     assert coco["info"]["dataset"] == name
 
 
-@pytest.mark.parametrize("image_ids", [(7, 0), ("7", "0")])
+@pytest.mark.parametrize("image_ids", [(7, 0), ("7", "0"), (2**53, 0)])
 def test_ids_are_those_of_the_users_file(image_ids):
     name = f"ids of {image_ids}"
     classes = {"thing_classes": ["dog", "cat", "bird"], "category_ids": {"cat": 1, "dog": "d"}}
+    if 0 in image_ids:
+        classes["category_ids"]["bird"] = 2**53  # which scripts take for the number after it
     MetadataCatalog.get(name).set(**classes)
     records = [{"file_name": "x", "image_id": i, **SIZE} for i in image_ids]
     coco = as_coco(records, [(1, LOOK_ALIKE)], name, "hard_examples")
