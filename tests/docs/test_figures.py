@@ -135,6 +135,11 @@ def test_what_the_page_says_of_photographs_in_words():
     means = {x: mean(gains) for x, gains in default.items()}
     assert f"{min(means.values()):.1f} to {max(means.values()):.1f}" == "0.7 to 1.0"
     assert min(map(min, default.values())) < 0  # "though not with every seed"
+    (missing,) = photographs.MISSING_DATA
+    lost = study.gains(photographs.MISSING_FOLDER, missing, study.DEFAULT)
+    assert len(lost) == 3
+    assert max(lost) < 0  # "ended behind 1:3 sampling with each seed"
+    assert -1.5 < mean(lost) < -0.5  # "loses about an AP"
     ahead = {x: mean(gains) - means[x] for x, gains in paper.items()}
     assert ahead.pop("deeppcb") > 1  # "worth a try on small defects"
     assert max(ahead.values()) < 0.1  # "elsewhere it was even or behind"
