@@ -138,8 +138,8 @@ const hereOf = decisions => decisions.filter(d => imageAt.has(d.image)).map(d =>
   return {...d, image: image.file_name, image_id: image.original_id};
 });
 
-// The decisions of a file, the data set that it is of, and how many are left aside. Throws an Error of one line if it is none, or of
-// other images.
+// The decisions of a file, the data set that it is of, and how many are left aside. Throws an Error
+// of one line if it is none, or of other images.
 function parse(text) {
   let content;
   try {

@@ -158,6 +158,24 @@ def test_no_goal_is_met_by_training_on_fewer_rois():
             assert verdict == ("met" if is_met else "**missed**")
 
 
+def test_what_the_page_says_of_fewer_candidates_in_words():
+    last = tool.study.last_aps(tool.candidates.FOLDER)
+
+    def gain(data, way):
+        runs, of_all = last[data, way], last[data, tool.study.DEFAULT]
+        return mean(runs[s] - of_all[s] for s in runs.keys() & of_all.keys())
+
+    objectness = {
+        data: [gain(data, x) for x in ("half_candidates", "quarter_candidates")]
+        for data in tool.candidates.DATA
+    }
+    assert max(map(max, objectness.values())) < 0  # "so the default is all of them"
+    for cells, shapes in zip(objectness["bccd"], objectness["few_look_alikes"]):
+        assert cells < shapes - 1  # "on blood cells, the loss is largest"
+    at_random = gain("bccd", "quarter_candidates_random")
+    assert objectness["bccd"][1] + 1 < at_random < 0  # "loses less there"
+
+
 def test_pairs_on_two_kinds_of_machines_are_left_out(monkeypatch):
     study, photographs = tool.study, tool.photographs
     runs = [
