@@ -104,6 +104,8 @@ def evaluate(data, file):
 
 
 def test_what_cannot_be_drawn_is_named_and_the_rest_is_drawn(tmp_path, data, caplog):
+    # Detectron2 draws the colour at random, and four of its 74 are nearly as black as the image.
+    np.random.seed(1)
     evaluate(data, tmp_path / "pictures" / "x.jpg")
     assert f"{tmp_path / 'a.png'} is not drawn: FileNotFoundError: " in caplog.text
     picture = cv2.imread(str(tmp_path / "pictures" / "x.jpg"))
