@@ -39,10 +39,11 @@ cost "Faster R-CNN, R50-C4" COCO-Detection/faster_rcnn_R_50_C4_1x.yaml
 cost "Cascade Mask R-CNN, R50-FPN" Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml
 mkdir -p "$(dirname "$page")"
 # The old page stays where something failed: other pages quote it.
-if ((failures)); then page="$page.failed"; fi
-cat "$measured" > "$page"
+costs=$page
+if ((failures)); then costs="$page.failed"; fi
+cat "$measured" > "$costs"
 rm "$measured"
-echo "written: $page"
+echo "written: $costs"
 
 if [[ -n ${DATA:-} ]]; then
     # shellcheck disable=SC2086

@@ -176,11 +176,11 @@ class ResumeHook(hooks.PeriodicCheckpointer):
 
     def _load_normalizers(self, saved: Mapping[str, float] | None) -> None:
         """``saved``: None of an older version."""
-        detectors = [(n, m) for n, m in self._modules() if isinstance(m, DenseDetector)]
+        detectors = [x for _, x in self._modules() if isinstance(x, DenseDetector)]
         if detectors and saved is None:
             logger.warning(
                 "The checkpoint does not hold what losses are divided by (loss_normalizer of "
-                f"{type(detectors[0][1]).__name__}), which begins anew: the training goes on, but "
+                f"{type(detectors[0]).__name__}), which begins anew: the training goes on, but "
                 "not bit by bit as if it had not been interrupted"
             )
         for name, module in self._modules():

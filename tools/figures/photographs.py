@@ -153,7 +153,8 @@ def goals() -> str:
     seconds = stored.content(f"{FOLDER}/results.json")["steps"]["bccd"]["seconds"][DEFAULT]
     minutes = None if steps is None else steps * median(seconds) / 60
     found = "never" if minutes is None else f"{minutes:.0f} minutes of one core ({steps:.0f} steps)"
-    met = is_met(minutes is not None and minutes <= 15)
+    # With both cores it may be: it was not tried.
+    met = is_met(True) if minutes is not None and minutes <= 15 else "missed with one core"
     rows.append(["57 AP in 15 minutes of two cores", DATA["bccd"], found, met])
     return table(["goal of the default", "data", "found", ""], rows)
 
