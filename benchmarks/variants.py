@@ -223,23 +223,30 @@ def _limited(share: float) -> Callable[[CfgNode], None]:
 
 
 @ROI_HEADS_REGISTRY.register()
-class RandomCandidatesROIHeads(OHEMROIHeads):
-    """Where MAX_CANDIDATES leaves out background, any of it: none is more of an object."""
+class ByObjectnessROIHeads(OHEMROIHeads):
+    """Where MAX_CANDIDATES leaves out background, that of the lowest objectness."""
 
     def label_proposals(self, *args: Any, **kwargs: Any) -> list[Instances]:
-        """As of the class that it extends, but for what tells background apart."""
-        labelled = super().label_proposals(*args, **kwargs)
-        for x in labelled:
-            x.objectness_logits = torch.rand_like(x.objectness_logits)
-        return labelled
+        """As of the class that it extends, but no more of them than MAX_CANDIDATES."""
+        kept = []
+        for x in super().label_proposals(*args, **kwargs):
+            order = x.objectness_logits.argsort(descending=True, stable=True)
+            is_background = (x.gt_classes == self.num_classes)[order]
+            order = order[is_background.to(torch.uint8).argsort(stable=True)]
+            kept.append(x[order[: self.ohem.max_candidates].sort().values])
+        return kept
+
+    def _draw_seed(self) -> int:
+        """None: nothing is left to draw."""
+        return 0
 
 
-def _limited_at_random(share: float) -> Callable[[CfgNode], None]:
-    """The default, among foreground and background at random, this share of the proposals."""
+def _limited_by_objectness(share: float) -> Callable[[CfgNode], None]:
+    """The default, among foreground and what looks most like it, this share of the proposals."""
 
     def change(cfg: CfgNode) -> None:
         _limited(share)(cfg)
-        cfg.MODEL.ROI_HEADS.NAME = "RandomCandidatesROIHeads"
+        cfg.MODEL.ROI_HEADS.NAME = "ByObjectnessROIHeads"
 
     return change
 
@@ -346,9 +353,14 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
     "all_masks": ("default, masks of all foreground that is chosen", _all_masks),
     "half_candidates": ("default, among 1/2 of the proposals", _limited(1 / 2)),
     "quarter_candidates": ("default, among 1/4 of the proposals", _limited(1 / 4)),
-    "quarter_candidates_random": (
-        "default, among 1/4 of the proposals, background at random",
-        _limited_at_random(1 / 4),
+    "eighth_candidates": ("default, among 1/8 of the proposals", _limited(1 / 8)),
+    "half_by_objectness": (
+        "default, among 1/2 of the proposals, background by objectness",
+        _limited_by_objectness(1 / 2),
+    ),
+    "quarter_by_objectness": (
+        "default, among 1/4 of the proposals, background by objectness",
+        _limited_by_objectness(1 / 4),
     ),
     "sampling_rpn": ("1:3 sampling, and OHEMRPN", _rpn(_sampling)),
     "sampling_rpn_hard": (

@@ -113,8 +113,8 @@ class OHEMOptions:
     # R-CNN; in the paper, mining did better without it (0).
     bg_iou_lo: float = 0.0
     # The most RoIs of each image to choose among, whatever the sampler: foreground first, then
-    # background in the order of its objectness. The others are not read, which saves time, and
-    # cannot be chosen. 0: all of them, as in the paper.
+    # background at random. The others are not read, which saves time, and cannot be chosen. 0: all
+    # of them, as in the paper.
     max_candidates: int = 0
     # The stages of Cascade R-CNN that mine, counted from 0 as in Detectron2's logs.
     cascade_stages: tuple[int, ...] = (0,)

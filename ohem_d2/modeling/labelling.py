@@ -106,27 +106,27 @@ def ignore_below(matcher: Matcher, bg_iou_lo: float) -> Matcher:
 
 
 def within_limit(
-    labelled: list[Instances], max_candidates: int, num_classes: int
+    labelled: list[Instances], max_candidates: int, num_classes: int, seed: int
 ) -> list[Instances]:
     """
-    Keep so many RoIs of each image, foreground first, then those with the highest objectness.
+    Keep so many RoIs of each image: foreground first, then background, each at random.
 
     Args:
         labelled: the labelled RoIs of each image.
         max_candidates: how many to keep; 0: all.
         num_classes: their label if they are background.
+        seed: of what is drawn. Random states are not touched.
 
     Returns:
         the RoIs that are kept, in their order.
     """
     if not max_candidates:
         return labelled
+    generator = torch.Generator(device=labelled[0].gt_classes.device).manual_seed(seed)
     kept = []
     for x in labelled:
         if len(x) > max_candidates:
-            order = torch.arange(len(x), device=x.gt_classes.device)
-            if x.has("objectness_logits"):
-                order = x.objectness_logits.argsort(descending=True, stable=True)
+            order = torch.randperm(len(x), generator=generator, device=generator.device)
             is_background = (x.gt_classes == num_classes)[order]
             order = order[is_background.to(torch.uint8).argsort(stable=True)]
             x = x[order[:max_candidates].sort().values]

@@ -296,12 +296,18 @@ class OHEMMixin(ForegroundBudgetMixin, LabellingMixin, BoxVotingMixin):
                 check_predictor(predictor)
             check_objects(targets, self.num_classes)
 
+        seed = self._draw_seed()
+
         def label_and_read() -> tuple[list[Instances], Candidates]:
             labelled = self.label_proposals(proposals, targets, *args, **kwargs)
-            labelled = within_limit(labelled, self.ohem.max_candidates, self.num_classes)
+            labelled = within_limit(labelled, self.ohem.max_candidates, self.num_classes, seed)
             return labelled, self._read(features, labelled, targets)
 
         return self._reader.read(self, label_and_read)
+
+    def _draw_seed(self) -> int:
+        """Of `within_limit`: before RoIs are read, after which random states are as before."""
+        return int(torch.randint(2**31, ())) if self.ohem.max_candidates else 0
 
     def _read(
         self,

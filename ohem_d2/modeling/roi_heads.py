@@ -134,6 +134,7 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
         features = self._features_to_mine(is_step) if mines else None
         if features is None:
             return label(proposals, stage, targets)
+        seed = self._draw_seed()
 
         def label_and_read() -> tuple[list[Instances], Candidates]:
             labelled = label(proposals, stage, targets)
@@ -143,7 +144,7 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
                     x[best_iou(x.proposal_boxes, t) >= self.ohem.bg_iou_lo] if len(t) else x
                     for x, t in zip(labelled, targets)
                 ]
-            labelled = within_limit(labelled, self.ohem.max_candidates, self.num_classes)
+            labelled = within_limit(labelled, self.ohem.max_candidates, self.num_classes, seed)
             return labelled, self._read(features, labelled, targets, stage)
 
         with torch.no_grad(), get_event_storage().name_scope(f"stage{stage}"):

@@ -311,9 +311,9 @@ def test_what_the_paper_compares():
     assert cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION == 1.0
 
 
-def test_background_at_random_among_fewer_candidates(tmp_path):
+def test_background_by_objectness_among_fewer_candidates(tmp_path):
     kept = {}
-    for way in ("quarter_candidates", "quarter_candidates_random"):
+    for way in ("quarter_by_objectness", "quarter_candidates"):
         trainer = accuracy.build_trainer(configure(way), str(tmp_path))
         heads, read = trainer.model.roi_heads, []
 
@@ -327,6 +327,11 @@ def test_background_at_random_among_fewer_candidates(tmp_path):
         kept[way] = read
         assert [len(x) for x in read] == [heads.ohem.max_candidates] * len(read)
     for by_objectness, at_random in zip(*kept.values()):
+        lowest = [
+            x.objectness_logits[x.gt_classes == heads.num_classes].min()
+            for x in (by_objectness, at_random)
+        ]
+        assert lowest[0] > lowest[1]
         # The two models are the same, and so are their proposals, of which all foreground is kept.
         boxes = [
             x[x.gt_classes != heads.num_classes].proposal_boxes.tensor

@@ -110,38 +110,66 @@ def test_random_sampling_is_that_of_the_extended_head(name):
     seed=st.integers(0, 2**31),
     sizes=st.lists(st.integers(0, 12), min_size=1, max_size=3),
     most=st.integers(0, 8),
-    has_objectness=st.booleans(),
 )
-def test_the_limit_of_candidates(seed, sizes, most, has_objectness):
+def test_the_limit_of_candidates(seed, sizes, most):
     generator = torch.Generator().manual_seed(seed)
     rois = []
     for size in sizes:
         x = Instances((9, 9), gt_classes=torch.randint(1, 3, (size,), generator=generator))
         x.number = torch.arange(size)
-        if has_objectness:  # often equal
-            x.objectness_logits = torch.randint(0, 3, (size,), generator=generator).float()
         rois.append(x)
-    background = 2
-    for x, kept in zip(rois, within_limit(rois, most, num_classes=background)):
-        expected = list(range(len(x)))
-        if most:
-            objectness = x.objectness_logits.tolist() if has_objectness else [0] * len(x)
-            first = sorted(
-                expected, key=lambda i: (x.gt_classes[i] == background, -objectness[i], i)
-            )
-            expected = sorted(first[:most])
-        assert kept.number.tolist() == expected
+    state, background = torch.get_rng_state(), 2
+    of_all = within_limit(rois, most, num_classes=background, seed=seed)
+    assert state.equal(torch.get_rng_state())
+    again = within_limit(rois, most, num_classes=background, seed=seed)
+    assert len(of_all) == len(again) == len(rois)
+    for x, kept, repeated in zip(rois, of_all, again):
+        numbers = kept.number.tolist()
+        assert numbers == repeated.number.tolist() == sorted(set(numbers))
+        assert kept.gt_classes.equal(x.gt_classes[kept.number])
+        objects = [i for i, label in enumerate(x.gt_classes.tolist()) if label != background]
+        if most == 0 or len(x) <= most:
+            assert numbers == list(range(len(x)))
+        elif len(objects) >= most:
+            assert len(numbers) == most
+            assert set(numbers) <= set(objects)
+        else:
+            assert len(numbers) == most
+            assert set(objects) <= set(numbers)
+
+
+def test_background_within_the_limit_is_any_of_it():
+    """Each of ten with the same chance, whatever its objectness: by the law of large numbers."""
+    x = Instances((9, 9), gt_classes=torch.tensor([1] * 2 + [2] * 10))
+    x.number, x.objectness_logits = torch.arange(12), torch.arange(12).float()
+    times = torch.zeros(12)
+    for seed in range(2000):
+        times[within_limit([x], 6, num_classes=2, seed=seed)[0].number] += 1
+    assert times[:2].tolist() == [2000, 2000]
+    assert times[2:].sum() == 4 * 2000
+    # A standard deviation is sqrt(2000 * 0.4 * 0.6) = 22.
+    assert (times[2:] - 800).abs().max() < 110
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_heads_read_no_more_than_the_limit(name):
     heads, _, (features, proposals, targets) = make_family(name, 0, [(2, 40), (0, 9)])
-    set_options(heads, max_candidates=12)
+    set_options(heads, max_candidates=25)
     with EventStorage():
         labelled, candidates = heads.label_and_read_proposals(features, proposals, targets)
-    assert [*map(len, labelled)] == [12, 9]
-    assert candidates.image_ids.bincount().tolist() == [12, 9]
+    assert [*map(len, labelled)] == [25, 9]
+    assert candidates.image_ids.bincount().tolist() == [25, 9]
+    again = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        with EventStorage():
+            again.append(heads.label_and_read_proposals(features, proposals, targets)[0][0])
+    boxes = [x.proposal_boxes.tensor for x in again]
+    assert boxes[0].equal(boxes[1])
+    assert not boxes[0].equal(boxes[2])  # by the random state, from step to step
     set_options(heads, max_candidates=0)
+    state = torch.get_rng_state()
     with EventStorage():
         labelled, _ = heads.label_and_read_proposals(features, proposals, targets)
     assert [*map(len, labelled)] == [42, 9]
+    assert state.equal(torch.get_rng_state())

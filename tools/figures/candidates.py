@@ -12,7 +12,9 @@ DATA = {"few_look_alikes": "look-alikes", "bccd": "blood cells"}
 WAYS = {
     "half_candidates": "half",
     "quarter_candidates": "a quarter",
-    "quarter_candidates_random": "a quarter, background at random",
+    "eighth_candidates": "an eighth",
+    "half_by_objectness": "half, by objectness",
+    "quarter_by_objectness": "a quarter, by objectness",
 }
 # Of the time of a step, with the same pooling.
 GOALS = {FPN: 1.08, C4: 1.35, QUICK_START: 1.10}
