@@ -24,7 +24,7 @@ from .arguments import parser_of
 from .data import ADDRESSES
 from .errors import InputError
 from .paths import wrong_file_name, wrong_folder_name, wrong_name
-from .relabel.exchange import TOOLS, export_suspects, import_decisions
+from .relabel.exchange import TOOLS, decide_by_score, export_suspects, import_decisions
 from .relabel.run import relabel as write_relabelled
 from .report.data_page import MAX_PICTURES, look_at_data
 from .report.run import RANKINGS, write_report
@@ -337,7 +337,7 @@ example:
 
 @unbroken_output()
 def suspects(argv: Sequence[str], prog: str | None = None) -> None:
-    """Take the suspected label errors of a report to a labelling tool, and back as decisions."""
+    """Decide on the suspected label errors of a report: in a labelling tool, or by their score."""
     parser = parser_of(
         prog,
         suspects.__doc__,
@@ -346,12 +346,25 @@ examples:
   %(prog)s report --to label-studio --output tasks.json
   %(prog)s report --to cvat --output suspects.xml
   %(prog)s report --from annotations.xml --output decisions.json
+  %(prog)s report --accept 0.8 --output decisions.json
 """,
     )
     parser.add_argument("report", metavar="REPORT", help="the folder that 'ohem-d2 report' wrote")
     way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument("--to", choices=TOOLS, help="write pre-annotations")
     way.add_argument("--from", dest="export", help="read what the tool exports (.json, .xml)")
+    way.add_argument(
+        "--accept",
+        type=float,
+        metavar="SCORE",
+        help="label each missing object that the model sees with this score or a higher one",
+    )
+    way.add_argument(
+        "--ignore",
+        type=float,
+        metavar="SCORE",
+        help="the same, but make it a region to ignore",
+    )
     parser.add_argument("--output", required=True, help="the file to write")
     args = parser.parse_args(argv)
     with _told_in_one_line():
@@ -360,6 +373,10 @@ examples:
         report_folder, output = Path(args.report), Path(args.output)
         if args.to is not None:
             export_suspects(report_folder, args.to, output)
+        elif args.accept is not None:
+            decide_by_score(report_folder, "accept", args.accept, output)
+        elif args.ignore is not None:
+            decide_by_score(report_folder, "ignore", args.ignore, output)
         else:
             import_decisions(report_folder, Path(args.export), output)
 

@@ -153,7 +153,9 @@ class Returned:
         for image, x in new:
             assert x.box is not None
             self._check(image, x, None)
-            entries.append(_entry(image, self._ids[image], SUSPECTS[0], "accept", None, x.box))
+            entries.append(
+                decision_entry(image, self._ids[image], SUSPECTS[0], "accept", None, x.box)
+            )
         return {"info": {"dataset": dataset}, "decisions": entries}
 
     def _decided(self, x: Suspect, there: Drawn | None) -> dict[str, Any]:
@@ -169,7 +171,7 @@ class Returned:
             self._check(x.image, there, x.label)
         if action == "reject":
             proposal = x.proposal
-        return _entry(x.image, x.image_id, x.name, action, x.label, proposal)
+        return decision_entry(x.image, x.image_id, x.name, action, x.label, proposal)
 
     def _check(self, image: str, drawn: Drawn, label: Object | None) -> None:
         assert drawn.box is not None
@@ -195,7 +197,7 @@ def _is_same(a: Object, b: Object) -> bool:
     return a.category == b.category and all(abs(x - y) <= _SAME for x, y in zip(a.box, b.box))
 
 
-def _entry(
+def decision_entry(
     image: str,
     image_id: int | str,
     name: str,
@@ -203,6 +205,7 @@ def _entry(
     label: Object | None,
     proposal: Object | None,
 ) -> dict[str, Any]:
+    """A decision as a file of them has it: see `ohem_d2.relabel.decisions.Decision`."""
     return {
         "image": image,
         "image_id": image_id,

@@ -8,7 +8,7 @@ What comes back (`returned`) says what is to be labelled: a box that stayed, mov
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..data.text_files import read_json
@@ -29,6 +29,7 @@ class Suspect:
         name: one of `SUSPECTS`.
         label: what is labelled; None: nothing.
         proposal: what may be right; None: nothing.
+        score: how sure the model is of what it sees there. Tools do not get it.
     """
 
     number: int
@@ -38,6 +39,7 @@ class Suspect:
     name: str
     label: Object | None
     proposal: Object | None
+    score: float = field(repr=False)  # `digest_of` goes by the rest
 
     @property
     def shown(self) -> Object:
@@ -89,7 +91,7 @@ def _suspect(entry: dict, image: dict, names: dict) -> Suspect:
         proposal = Object(names[predicted], _box(at if stays else entry["predicted_bbox"]))
     size = image["width"], image["height"]
     of_image = image["file_name"], image["original_id"], size
-    return Suspect(entry["id"], *of_image, name, label, proposal)
+    return Suspect(entry["id"], *of_image, name, label, proposal, entry["score"])
 
 
 def _box(xywh: Sequence[float]) -> Box:

@@ -18,7 +18,7 @@ TINY = ["SOLVER.MAX_ITER", "3", "SOLVER.IMS_PER_BATCH", "1"]
 
 
 def suspect(name, label=None, proposal=None):
-    return Suspect(1, IMAGES[7], 7, (99, 99), name, label, proposal)
+    return Suspect(1, IMAGES[7], 7, (99, 99), name, label, proposal, score=0.9)
 
 
 def decide(labels, x):
