@@ -2,17 +2,19 @@
 # What needs a GPU, in ten minutes at most: its tests, then what mining costs a step there.
 #
 #     bash benchmarks/gpu.sh
-#     PAGE=output/gpu.md \
+#     PAGE=output/gpu.md LIMIT=600 \
 #     ARGUMENTS="--size 64 64 --proposals 100 --rounds 1 -- MODEL.DEVICE cpu" bash benchmarks/gpu.sh
 #
 # The tables replace docs/cost/gpu.md, if nothing failed; then `python tools/update_docs.py`
 # writes docs/cost.md. With DATA=FOLDER, where there are train.json, test.json and images, two small
-# models are trained as well. The second command tries all of it on a CPU; with DATA, add
+# models are trained as well. LIMIT is the most seconds that one of the costs may take. The second
+# command tries all of it on a CPU; with DATA, add
 # SETTINGS="MODEL.DEVICE cpu SOLVER.MAX_ITER 2".
 set -uo pipefail
 cd "$(dirname "$0")/.."
 page=${PAGE:-docs/cost/gpu.md}
 python=${PYTHON:-python3}
+limit=${LIMIT:-60}
 failures=0
 measured=$(mktemp)
 
@@ -21,9 +23,11 @@ $python -m pytest -q -m gpu tests/mining tests/modeling || failures=1
 cost() {  # title, config
     for amp in "" --amp; do
         # shellcheck disable=SC2086
-        timeout 60 "$python" benchmarks/step_cost.py --output "$measured" --config-file "$2" $amp \
-            --title "$1 on a GPU${amp:+, mixed precision}" --images 2 --size 800 1216 --rounds 20 \
-            --candidates 1000 512 ${ARGUMENTS:-} || failures=1
+        timeout "$limit" "$python" benchmarks/step_cost.py --output "$measured" --config-file "$2" \
+            $amp --title "$1 on a GPU${amp:+, mixed precision}" --images 2 --size 800 1216 \
+            --rounds 20 --candidates 1000 512 ${ARGUMENTS:-} && continue
+        echo "failed, or took more than $limit seconds: $1 $amp"
+        failures=1
     done
 }
 
@@ -47,7 +51,7 @@ echo "written: $costs"
 
 if [[ -n ${DATA:-} ]]; then
     # shellcheck disable=SC2086
-    timeout 200 "$python" benchmarks/accuracy.py --points 5 --seeds 0 --variants sampling half_random \
+    timeout "$((limit + 140))" "$python" benchmarks/accuracy.py --points 5 --seeds 0 --variants sampling half_random \
         --output "${page%.md}_accuracy" --add "$(basename "$DATA")" \
         configs/small/faster_rcnn_lite0_FPN_ohem.yaml MODEL.DEVICE cuda \
         DATASETS.TRAIN "coco://$DATA/train.json?images=$DATA/images" \
