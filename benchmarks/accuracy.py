@@ -15,6 +15,9 @@ learning curves of all that is there. AP is COCO's, of every data set. What a st
 before, of all variants in turn, so that other work does not count for one, and is in results.json
 too.
 
+Variants that are trained twice are in `second_training.py`. What they need of the first training is
+in datasets/accuracy.
+
 With --pretrain, all runs of a seed start from a backbone that was trained by 1:3 sampling on the
 drawn data set `plain`, so that plain and few_plain are then data that it knows. Without, they start
 from MODEL.WEIGHTS, or from scratch.
@@ -22,9 +25,7 @@ from MODEL.WEIGHTS, or from scratch.
 
 import argparse
 import itertools
-import json
 import logging
-import math
 import os
 import sys
 import tempfile
@@ -37,29 +38,25 @@ from typing import Any
 
 import torch
 from crowds import write_crowds
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import HookBase, hooks
-from detectron2.utils.env import seed_all_rng
 from environment import describe
+from second_training import THEN, second_labels, way_of
 from spoilt_labels import spoil_labels
 from step_times import time_steps
-from study_file import changes, known_runs, read
+from study_file import changes, check_same_settings, known_runs, read, settings_of
 from study_page import report
-from torch.optim.swa_utils import AveragedModel
+from study_trainer import build_trainer, train
 from tqdm import tqdm
 from variants import PAPERS_HARD_FRACTION, SAMPLING, VARIANTS
 
-from ohem_d2 import add_ohem_config
 from ohem_d2.data import register_datasets
 from ohem_d2.data.shapes import write_shapes
 from ohem_d2.errors import InputError
 from ohem_d2.files import locked
-from ohem_d2.training.checks import check_output_dir, check_weights
+from ohem_d2.training.checks import check_output_dir
 from ohem_d2.training.config_file import load_config
 from ohem_d2.training.data_checks import check_datasets
-from ohem_d2.training.trainer import Trainer
-from ohem_d2.visualization import MinedPictures
 
 # How the shapes of the data sets that come with the study are drawn; see `draw_image`.
 DRAWN: dict[str, dict[str, Any]] = {
@@ -82,106 +79,8 @@ DRAWN: dict[str, dict[str, Any]] = {
     "few_crowds": {"crowds": True, "max_objects": 3, "sizes": {"train": 150, "test": 200}},
 }
 DRAWN_FOLDER = Path("datasets/accuracy")
-# The part of a training whose weights are averaged.
-AVERAGED_FROM = 0.8
 # How long a backbone is trained first, on drawn shapes without look-alikes.
 PRETRAINING = ["SOLVER.IMS_PER_BATCH", "4", "SOLVER.MAX_ITER", "1000"]
-_NO_DEFAULT = object()
-
-
-def evaluate(trainer: Trainer, model: torch.nn.Module) -> dict:
-    """The results of a model, with test-time augmentation if its config says so."""
-    test = trainer.test_with_tta if trainer.cfg.TEST.AUG.ENABLED else trainer.test
-    return {name.removesuffix("_TTA"): x for name, x in test(trainer.cfg, model).items()}
-
-
-class Curve(HookBase):
-    """Evaluates now and then."""
-
-    def __init__(self, period: int) -> None:
-        self.period = period
-        self.points: list[dict] = []
-
-    def before_train(self) -> None:
-        """Show how far it is."""
-        self.bar = tqdm(total=self.trainer.max_iter, desc="iterations", leave=False)
-
-    def after_train(self) -> None:
-        """Stop showing it."""
-        self.bar.close()
-
-    def after_step(self) -> None:
-        """Evaluate if it is time to."""
-        self.bar.update()
-        done = self.trainer.iter + 1
-        if done % self.period == 0 or done == self.trainer.max_iter:
-            of_tasks = evaluate(self.trainer, self.trainer.model)
-            results = dict(of_tasks["bbox"])
-            if "segm" in of_tasks:
-                results["mask AP"] = of_tasks["segm"]["AP"]
-            # Of a model that finds nothing, Detectron2's evaluator says that AP is not a number.
-            results = {k: 0.0 if math.isnan(v) else v for k, v in results.items()}
-            self.points.append({"iteration": done, **results})
-
-
-class LastWeights(HookBase):
-    """Averages the weights of the last steps."""
-
-    def after_step(self) -> None:
-        """Add the weights to the average, if the end is near."""
-        first = math.floor(AVERAGED_FROM * self.trainer.max_iter)
-        if self.trainer.iter < first:
-            return
-        if self.trainer.iter == first:
-            self.average = AveragedModel(self.trainer.model)
-        self.average.update_parameters(self.trainer.model)
-
-
-class StudyTrainer(Trainer):
-    """Trains without checkpoints and pictures."""
-
-    def build_hooks(self) -> list[HookBase]:
-        """See `DefaultTrainer.build_hooks`."""
-        left_out = (hooks.EvalHook, hooks.PeriodicCheckpointer, MinedPictures)
-        return [h for h in super().build_hooks() if not isinstance(h, left_out)]
-
-
-def build_trainer(cfg: CfgNode, folder: str) -> StudyTrainer:
-    """
-    Build what trains a config from its seed and its weights, and writes its log to a folder.
-
-    Raises:
-        InputError: there are no such weights.
-    """
-    check_weights("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS, folder, resume=False, training=True)
-    cfg = cfg.clone()
-    cfg.OUTPUT_DIR = folder
-    cfg.freeze()
-    seed_all_rng(cfg.SEED)
-    trainer = StudyTrainer(cfg)
-    trainer.resume_or_load(resume=False)
-    return trainer
-
-
-def train(cfg: CfgNode, points: int, average: bool = False) -> list[dict]:
-    """
-    Train once, and return the points of its learning curve, evenly spaced.
-
-    Args:
-        cfg: the config.
-        points: their number.
-        average: whether the last one is to have "AP averaged" too, that of the average of the last
-            weights.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        curve, last = Curve(max(1, cfg.SOLVER.MAX_ITER // points)), LastWeights()
-        trainer = build_trainer(cfg, folder)
-        trainer.register_hooks([curve, *([last] if average else [])])
-        trainer.train()
-        if average:
-            results = evaluate(trainer, last.average.module)["bbox"]
-            curve.points[-1]["AP averaged"] = results["AP"]
-    return curve.points
 
 
 def ignore(names: tuple[str, ...], share: float) -> tuple[str, ...]:
@@ -394,9 +293,15 @@ def run_one(
         return None
     tqdm.write(f"{time.strftime('%H:%M')} {key[0]}, {variant}, seed {seed}")
     cfg = config_of(args, data, name, variant, seed)
+    settings = settings_of(cfg)
+    found: dict[str, int] = {}
+    if way := way_of(variant):
+        first = variant.partition(THEN)[0]
+        folder = DRAWN_FOLDER / "second_training" / f"{key[0]}_{first}_{seed}"
+        cfg, found = second_labels(cfg, way, folder)
     points = train(cfg, args.points, args.average)
-    result = dict(zip(("data", "variant", "seed"), key), points=points)
-    return result | {"machine": describe(cfg.MODEL.DEVICE), "settings": settings_of(cfg)}
+    result = dict(zip(("data", "variant", "seed"), key), **found, points=points)
+    return result | {"machine": describe(cfg.MODEL.DEVICE), "settings": settings}
 
 
 def check_leaves_backbone(opts: list[str], config_file: str) -> None:
@@ -427,36 +332,6 @@ def measure_steps(data: str, cfgs: dict[str, CfgNode], file: Path) -> None:
         content["steps"][data] = {"machine": machine, "seconds": seconds}
 
 
-def settings_of(cfg: CfgNode) -> dict[str, object]:
-    """Every key whose value is not Detectron2's default, as JSON has it."""
-    default = _flat(get_cfg())
-    return {k: v for k, v in _flat(cfg).items() if v != default.get(k, _NO_DEFAULT)}
-
-
-def check_same_settings(result: dict, cfg: CfgNode, file: Path) -> None:
-    """
-    Make sure that a run was one of this config, on any device. A key of this project that was not
-    there at the time counts as its default, but for HARD_FRACTION: all of the budget went to hard
-    examples.
-
-    Raises:
-        InputError: it was not.
-    """
-    default = get_cfg()
-    add_ohem_config(default)
-    default.MODEL.ROI_HEADS.OHEM.HARD_FRACTION = PAPERS_HARD_FRACTION
-    now = settings_of(cfg)
-    known = _flat(default)
-    del known["MODEL.DEVICE"]  # "machine" has it
-    for key, value in known.items():
-        found, expected = result["settings"].get(key, value), now.get(key, value)
-        if found != expected:
-            raise InputError(
-                f"{file}: {result['data']}, {result['variant']}, seed {result['seed']} is there "
-                f"with {key} {found!r}, expected {expected!r}, or another --output"
-            )
-
-
 def check_same_points(result: dict, points: list[dict], machine: str, file: Path) -> None:
     """
     Make sure that a run has come out as it did, to the last digit. On another processor, or with
@@ -472,16 +347,6 @@ def check_same_points(result: dict, points: list[dict], machine: str, file: Path
             f"{result['points'][-1]['AP']} and the same curve, as on {result['machine']}"
         )
     tqdm.write(f"{run}: the same curve, to the last digit ({points[-1]['AP']:.1f} AP)")
-
-
-def _flat(node: dict, prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in node.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = json.loads(json.dumps(value))  # which has no tuples
-    return flat
 
 
 def main() -> None:

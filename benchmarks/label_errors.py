@@ -18,12 +18,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from accuracy import StudyTrainer
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, BoxMode, pairwise_iou
 from detectron2.utils.env import seed_all_rng
 from environment import describe
 from spoilt_labels import ERRORS, spoil_labels
+from study_trainer import StudyTrainer
 from tqdm import tqdm
 
 from ohem_d2.data import register_datasets

@@ -23,7 +23,6 @@ import json
 import logging
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -32,14 +31,15 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import accuracy
-from accuracy import Curve, build_trainer, check_same_settings, settings_of
+import study_trainer
 from detectron2.config import CfgNode
 from detectron2.structures import BoxMode
 from environment import describe
 from oracle import on_random_images, on_suspects, read_objects
 from relabel_page import CLEAN, NONE, PLAN, RANDOM, SUSPECTS, data_name, report, variant_name
 from spoilt_labels import spoil_labels
-from study_file import changes, known_runs, read
+from study_file import changes, check_same_settings, known_runs, read, settings_of
+from study_trainer import has_suspects
 from tqdm import tqdm
 
 from ohem_d2.errors import InputError
@@ -47,10 +47,6 @@ from ohem_d2.files import write_whole
 from ohem_d2.relabel.output import LOG
 from ohem_d2.relabel.run import relabel
 from ohem_d2.relabel.suspects import read_suspects
-from ohem_d2.report.hard_examples import build_mapper, look_at
-from ohem_d2.report.label_errors import by_loss
-from ohem_d2.report.model_errors import ModelErrors
-from ohem_d2.report.run import load_records, write_lists
 from ohem_d2.training.checks import check_output_dir
 
 DATA = ["few_look_alikes", "some_look_alikes"]
@@ -128,37 +124,8 @@ def write_spoilt(file: Path, clean: Path, kind: str, share: float) -> None:
 
 
 def train(cfg: CfgNode, suspects: Path | None = None) -> list[dict]:
-    """
-    Train once.
-
-    Args:
-        cfg: the config.
-        suspects: the folder to which the lists of a report on the training set are to go, if they
-            are wanted. Beside them, ``settings.json`` says what the model was trained with.
-
-    Returns:
-        the last point of the learning curve.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        curve = Curve(cfg.SOLVER.MAX_ITER)
-        trainer = build_trainer(cfg, folder)
-        trainer.register_hooks([curve])
-        trainer.train()
-    if suspects:
-        (name,) = cfg.DATASETS.TRAIN
-        mapper = build_mapper(cfg)
-        records = load_records(name, None)
-        looked = tqdm(records, desc="looking", unit="image", leave=False)
-        seen = [(x, look_at(trainer.model, mapper(x))) for x in looked]
-        write_lists(suspects, name, seen, ModelErrors(name), by_loss)
-        write_whole(suspects / "settings.json", json.dumps(settings_of(cfg)))
-    return curve.points
-
-
-def has_suspects(cfg: CfgNode, folder: Path) -> bool:
-    """Whether a model that was trained as this config says has written its suspects there."""
-    file = folder / "settings.json"
-    return file.exists() and json.loads(file.read_text()) == settings_of(cfg)
+    """Train once, and return the last point: see `study_trainer.train`."""
+    return study_trainer.train(cfg, points=1, suspects=suspects)
 
 
 def correct(cell: Cell, way: str, number: int) -> dict:

@@ -5,8 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from detectron2.config import CfgNode, get_cfg
+from variants import PAPERS_HARD_FRACTION
+
+from ohem_d2 import add_ohem_config
 from ohem_d2.errors import InputError
 from ohem_d2.files import locked, write_whole
+
+_NO_DEFAULT = object()
 
 
 def read(file: Path) -> dict:
@@ -39,3 +45,43 @@ def changes(file: Path) -> Iterator[dict]:
 def known_runs(content: dict) -> dict[tuple[str, str, int], dict]:
     """The runs by data set, variant and seed."""
     return {(r["data"], r["variant"], r["seed"]): r for r in content["runs"]}
+
+
+def settings_of(cfg: CfgNode) -> dict[str, object]:
+    """Every key whose value is not Detectron2's default, as JSON has it."""
+    default = _flat(get_cfg())
+    return {k: v for k, v in _flat(cfg).items() if v != default.get(k, _NO_DEFAULT)}
+
+
+def check_same_settings(result: dict, cfg: CfgNode, file: Path) -> None:
+    """
+    Make sure that a run was one of this config, on any device. A key of this project that was not
+    there at the time counts as its default, but for HARD_FRACTION: all of the budget went to hard
+    examples.
+
+    Raises:
+        InputError: it was not.
+    """
+    default = get_cfg()
+    add_ohem_config(default)
+    default.MODEL.ROI_HEADS.OHEM.HARD_FRACTION = PAPERS_HARD_FRACTION
+    now = settings_of(cfg)
+    known = _flat(default)
+    del known["MODEL.DEVICE"]  # "machine" has it
+    for key, value in known.items():
+        found, expected = result["settings"].get(key, value), now.get(key, value)
+        if found != expected:
+            raise InputError(
+                f"{file}: {result['data']}, {result['variant']}, seed {result['seed']} is there "
+                f"with {key} {found!r}, expected {expected!r}, or another --output"
+            )
+
+
+def _flat(node: dict, prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = json.loads(json.dumps(value))  # which has no tuples
+    return flat

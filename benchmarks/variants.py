@@ -333,6 +333,28 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
         "1:3 sampling, which leaves out what lies in regions to ignore",
         _sampler("RandomSampler"),
     ),
+    # Trained twice: see `second_training`. Only mining heads can look at images in between.
+    "sampling_then_labelled": (
+        "1:3 sampling, twice: what the first model found is labelled",
+        _sampler("RandomSampler"),
+    ),
+    "sampling_then_ignored": (
+        "1:3 sampling, twice: what the first model found is ignored",
+        _sampler("RandomSampler"),
+    ),
+    "half_then_labelled": (
+        "default, twice: what the first model found is labelled",
+        _HALF_RANDOM,
+    ),
+    "half_then_ignored": ("default, twice: what the first model found is ignored", _HALF_RANDOM),
+    "half_then_labelled_by_halves": (
+        "default, twice: what models of the other half of the images found is labelled",
+        _HALF_RANDOM,
+    ),
+    "half_then_ignored_by_halves": (
+        "default, twice: what models of the other half of the images found is ignored",
+        _HALF_RANDOM,
+    ),
     "half_unaware": (
         "default, to which regions to ignore are background",
         _regions_are_background(_HALF_RANDOM),

@@ -10,6 +10,7 @@ import pytest
 import step_times
 import study_file
 import study_page
+import study_trainer
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import GeneralizedRCNN
@@ -152,13 +153,13 @@ def test_two_runs_at_a_time_come_out_as_one_after_the_other(monkeypatch, tmp_pat
 def test_the_average_of_the_last_weights(monkeypatch, tmp_path):
     seen = []
 
-    class Spy(accuracy.LastWeights):
+    class Spy(study_trainer.LastWeights):
         def after_step(self):
             super().after_step()
             weight = next(iter(self.trainer.model.parameters()))
             seen.append((weight.clone(), getattr(self, "average", None)))
 
-    monkeypatch.setattr(accuracy, "LastWeights", Spy)
+    monkeypatch.setattr(study_trainer, "LastWeights", Spy)
     opts = [*accuracy.drawn_data("plain"), *TINY, "SOLVER.MAX_ITER", "10", "SOLVER.BASE_LR", "0.1"]
     cfg = accuracy.configure("benchmarks/accuracy.yaml", opts, "half_random", seed=0)
     accuracy.train(cfg, 1, average=True)
@@ -198,14 +199,14 @@ def test_a_backbone_is_trained_once_and_every_run_starts_from_it(monkeypatch, tm
     monkeypatch.setitem(globals(), "TINY", TINY[:-2])
     started = []
 
-    class Spy(accuracy.StudyTrainer):
+    class Spy(study_trainer.StudyTrainer):
         def before_train(self):
             super().before_train()
             weights = self.model.state_dict()
             copied = {k: v.clone() for k, v in weights.items()}
             started.append((self.cfg.DATASETS.TRAIN[0], self.cfg.MODEL.META_ARCHITECTURE, copied))
 
-    monkeypatch.setattr(accuracy, "StudyTrainer", Spy)
+    monkeypatch.setattr(study_trainer, "StudyTrainer", Spy)
     variants = ["--variants", "sampling", "ohem", "retinanet", "--seeds", "0"]
     call(monkeypatch, tmp_path, *variants, "--data", "look_alikes", "--pretrain")
     first, *runs = started

@@ -1,0 +1,168 @@
+"""
+A second training, on labels that the suspects of a first one have changed, without a person.
+
+The first model is trained on the images that it looks at, as in `ohem-d2 report`. Or there are two
+of them, each trained on one half of the images, with half of the steps, which looks at the other
+half. The objects without a label that they are sure of become labels, or regions to ignore.
+"""
+
+import io
+import json
+import os
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import NamedTuple
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+from study_trainer import has_suspects, train
+
+from ohem_d2.data import register_datasets
+from ohem_d2.data.boxes import iou
+from ohem_d2.files import locked, write_whole
+from ohem_d2.relabel.decisions import Box
+from ohem_d2.relabel.exchange import decide_by_score
+from ohem_d2.relabel.run import relabel
+
+# From this score of the first model on. Chosen by how many of the suspects of one training on drawn
+# look-alikes were right.
+LOWEST_SCORE = 0.7
+# A suspect is at an object, if their boxes overlap by this IoU.
+_AT_IT = 0.5
+
+
+class Way(NamedTuple):
+    """What becomes of the suspects, "accept" or "ignore", and whether halves were trained first."""
+
+    action: str
+    by_halves: bool = False
+
+
+# In the name of a variant, between what both trainings choose RoIs by and one of the ways.
+THEN = "_then_"
+WAYS = {
+    "labelled": Way("accept"),
+    "ignored": Way("ignore"),
+    "labelled_by_halves": Way("accept", by_halves=True),
+    "ignored_by_halves": Way("ignore", by_halves=True),
+}
+
+
+def way_of(variant: str) -> Way | None:
+    """How a variant comes to its labels; None: it is trained once."""
+    return WAYS.get(variant.partition(THEN)[2])
+
+
+def second_labels(cfg: CfgNode, way: Way, folder: Path) -> tuple[CfgNode, dict[str, int]]:
+    """
+    Train first models, and change the labels by what they find.
+
+    Args:
+        cfg: the config of both trainings.
+        way: how to.
+        folder: where labels and suspects go. First models that are there are not trained again.
+
+    Returns:
+        the config of the second training; and how many suspects were taken, how many of these are
+        at an object that was removed on purpose, and how many objects were.
+    """
+    (name,) = cfg.DATASETS.TRAIN
+    records, classes = DatasetCatalog.get(name), MetadataCatalog.get(name).thing_classes
+    address = _write(folder / "train.json", records, classes)
+    decisions = []
+    with locked(folder / ".lock"):
+        for part in _parts(cfg, way, folder, records, classes):
+            file = part / f"{way.action}.json"
+            file.unlink(missing_ok=True)
+            with redirect_stdout(io.StringIO()):
+                decide_by_score(part, way.action, LOWEST_SCORE, file)
+            decisions += json.loads(file.read_text(encoding="utf-8"))["decisions"]
+    for x in decisions:
+        del x["image_id"]  # of a half, in which images have other ones
+    file = folder / f"{'_'.join(map(str, way))}.json"
+    write_whole(file, json.dumps({"info": {"dataset": address}, "decisions": decisions}))
+    with redirect_stdout(io.StringIO()):
+        corrected = relabel(file, file.with_suffix(""))
+    gone = {os.path.abspath(x["file_name"]): x.get("removed", ()) for x in records}
+    right = sum(_is_at_one(x["proposal"], gone[x["image"]], classes) for x in decisions)
+    found = {"taken": len(decisions), "right": right, "removed": sum(map(len, gone.values()))}
+    return _of(cfg, corrected), found
+
+
+def _parts(
+    cfg: CfgNode, way: Way, folder: Path, records: Sequence[dict], classes: Sequence[str]
+) -> list[Path]:
+    """The folders of suspects that together are of all images."""
+    if not way.by_halves:
+        first = _of(cfg, _address(folder / "train.json", records))
+        if not has_suspects(first, folder / "first"):
+            train(first, points=1, suspects=folder / "first")
+        return [folder / "first"]
+    names = ["half_0", "half_1"]
+    halves = [
+        _of(cfg, _write(folder / f"{name}.json", records[k::2], classes))
+        for k, name in enumerate(names)
+    ]
+    for name, half, other in zip(names, halves, reversed(halves)):
+        half.SOLVER.MAX_ITER //= 2
+        if not has_suspects(half, folder / name):
+            train(half, points=1, suspects=folder / name, looked_at=other.DATASETS.TRAIN[0])
+    return [folder / name for name in names]
+
+
+def _of(cfg: CfgNode, address: str) -> CfgNode:
+    """The same config on other training data, registered."""
+    cfg = cfg.clone()
+    cfg.DATASETS.TRAIN = (address,)
+    register_datasets(cfg)
+    return cfg
+
+
+def _images_of(records: Sequence[dict]) -> str:
+    return os.path.commonpath([os.path.dirname(os.path.abspath(x["file_name"])) for x in records])
+
+
+def _address(file: Path, records: Sequence[dict]) -> str:
+    return f"coco://{file}?images={_images_of(records)}"
+
+
+def _write(file: Path, records: Sequence[dict], classes: Sequence[str]) -> str:
+    """Write records of Detectron2's catalog in COCO's format, and return their address."""
+    root = _images_of(records)
+    images: list[dict] = []
+    annotations: list[dict] = []
+    for i, record in enumerate(records, 1):
+        name = os.path.relpath(os.path.abspath(record["file_name"]), root)
+        size = {x: record[x] for x in ("width", "height")}
+        images.append({"id": i, "file_name": name, **size})
+        for x in record["annotations"]:
+            box = _box(x, BoxMode.XYWH_ABS)
+            about = {"id": len(annotations) + 1, "image_id": i, "category_id": x["category_id"]}
+            area, crowd = box[2] * box[3], x.get("iscrowd", 0)
+            annotations.append({**about, "bbox": box, "area": area, "iscrowd": crowd})
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": i, "name": x} for i, x in enumerate(classes)],
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, json.dumps(content))
+    return _address(file, records)
+
+
+def _box(label: dict, mode: BoxMode) -> list[float]:
+    box = BoxMode.convert(list(map(float, label["bbox"])), label["bbox_mode"], mode)
+    return [round(float(v), 3) for v in box]
+
+
+def _is_at_one(proposal: dict, removed: Sequence[dict], classes: Sequence[str]) -> bool:
+    """Whether what is proposed is an object that was removed, in its class."""
+    x, y, width, height = proposal["bbox"]
+    there = Box(x, y, x + width, y + height)
+    return any(
+        classes[label["category_id"]] == proposal["category"]
+        and iou(Box(*_box(label, BoxMode.XYXY_ABS)), there) >= _AT_IT
+        for label in removed
+    )
