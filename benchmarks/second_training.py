@@ -22,8 +22,8 @@ from study_trainer import has_suspects, train
 from ohem_d2.data import register_datasets
 from ohem_d2.data.boxes import iou
 from ohem_d2.files import locked, write_whole
+from ohem_d2.relabel.by_score import decide_by_score
 from ohem_d2.relabel.decisions import Box
-from ohem_d2.relabel.exchange import decide_by_score
 from ohem_d2.relabel.run import relabel
 
 # From this score of the first model on. Chosen by how many of the suspects of one training on drawn
@@ -71,16 +71,14 @@ def second_labels(cfg: CfgNode, way: Way, folder: Path) -> tuple[CfgNode, dict[s
     (name,) = cfg.DATASETS.TRAIN
     records, classes = DatasetCatalog.get(name), MetadataCatalog.get(name).thing_classes
     address = _write(folder / "train.json", records, classes)
-    decisions = []
     with locked(folder / ".lock"):
-        for part in _parts(cfg, way, folder, records, classes):
-            file = part / f"{way.action}.json"
-            file.unlink(missing_ok=True)
-            with redirect_stdout(io.StringIO()):
-                decide_by_score(part, way.action, LOWEST_SCORE, file)
-            decisions += json.loads(file.read_text(encoding="utf-8"))["decisions"]
-    for x in decisions:
-        del x["image_id"]  # of a half, in which images have other ones
+        parts = _parts(cfg, way, folder, records, classes)
+    decisions = [
+        # Without the id, since images have other ones in a half.
+        {**x.as_written, "image_id": None}
+        for part in parts
+        for x in decide_by_score(part, way.action, LOWEST_SCORE)[1]
+    ]
     file = folder / f"{'_'.join(map(str, way))}.json"
     write_whole(file, json.dumps({"info": {"dataset": address}, "decisions": decisions}))
     with redirect_stdout(io.StringIO()):

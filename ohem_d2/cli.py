@@ -24,7 +24,7 @@ from .arguments import parser_of
 from .data import ADDRESSES
 from .errors import InputError
 from .paths import wrong_file_name, wrong_folder_name, wrong_name
-from .relabel.exchange import TOOLS, decide_by_score, export_suspects, import_decisions
+from .relabel.exchange import TOOLS, export_suspects, import_decisions
 from .relabel.run import relabel as write_relabelled
 from .report.data_page import MAX_PICTURES, look_at_data
 from .report.run import RANKINGS, write_report
@@ -316,28 +316,44 @@ def relabel(argv: Sequence[str], prog: str | None = None) -> None:
 The corrected annotations are written in the format that they came in, COCO, PASCAL VOC or YOLO,
 with all else in them as it was. The files of the data set stay as they are.
 
-example:
+examples:
   %(prog)s decisions.json --output corrected
+  %(prog)s report --accept 0.7 --output corrected
 """,
     )
-    parser.add_argument("decisions", metavar="DECISIONS", help="what the report's page saved")
+    parser.add_argument(
+        "decisions",
+        metavar="DECISIONS",
+        help="what the report's page saved; with --accept or --ignore, the folder of a report",
+    )
     parser.add_argument("--output", required=True, help="the folder to write")
     parser.add_argument(
         "--dataset",
         help="an address or a name, in place of the one in DECISIONS: coco://, voc:// or yolo://",
     )
+    way = parser.add_mutually_exclusive_group()
+    for action, what in (("accept", "becomes a label"), ("ignore", "becomes a region to ignore")):
+        way.add_argument(
+            f"--{action}",
+            type=float,
+            metavar="SCORE",
+            help=f"each suspected missing label that the model gives this score or more {what}",
+        )
     args = parser.parse_args(argv)
     _find_own_modules()
     setup_logger(name="ohem_d2")
     with _told_in_one_line():
         if reason := wrong_folder_name(args.output):
             raise InputError(f"--output is {args.output!r}, which {reason}, expected a folder")
-        write_relabelled(Path(args.decisions), Path(args.output), args.dataset)
+        scores = {x: getattr(args, x) for x in ("accept", "ignore")}
+        given = [(action, score) for action, score in scores.items() if score is not None]
+        decisions = Path(args.decisions)
+        write_relabelled(decisions, Path(args.output), args.dataset, given[0] if given else None)
 
 
 @unbroken_output()
 def suspects(argv: Sequence[str], prog: str | None = None) -> None:
-    """Decide on the suspected label errors of a report: in a labelling tool, or by their score."""
+    """Take the suspected label errors of a report to a labelling tool, and back as decisions."""
     parser = parser_of(
         prog,
         suspects.__doc__,
@@ -346,25 +362,12 @@ examples:
   %(prog)s report --to label-studio --output tasks.json
   %(prog)s report --to cvat --output suspects.xml
   %(prog)s report --from annotations.xml --output decisions.json
-  %(prog)s report --accept 0.8 --output decisions.json
 """,
     )
     parser.add_argument("report", metavar="REPORT", help="the folder that 'ohem-d2 report' wrote")
     way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument("--to", choices=TOOLS, help="write pre-annotations")
     way.add_argument("--from", dest="export", help="read what the tool exports (.json, .xml)")
-    way.add_argument(
-        "--accept",
-        type=float,
-        metavar="SCORE",
-        help="label each missing object that the model sees with this score or a higher one",
-    )
-    way.add_argument(
-        "--ignore",
-        type=float,
-        metavar="SCORE",
-        help="the same, but make it a region to ignore",
-    )
     parser.add_argument("--output", required=True, help="the file to write")
     args = parser.parse_args(argv)
     with _told_in_one_line():
@@ -373,10 +376,6 @@ examples:
         report_folder, output = Path(args.report), Path(args.output)
         if args.to is not None:
             export_suspects(report_folder, args.to, output)
-        elif args.accept is not None:
-            decide_by_score(report_folder, "accept", args.accept, output)
-        elif args.ignore is not None:
-            decide_by_score(report_folder, "ignore", args.ignore, output)
         else:
             import_decisions(report_folder, Path(args.export), output)
 

@@ -16,6 +16,7 @@ from ..data.overview import is_region
 from ..errors import InputError, shown
 from ..paths import printable
 from ..training.checks import check_output_dir
+from .by_score import decide_by_score
 from .coco import CocoAnnotations
 from .decisions import Object, as_xywh, read_decisions
 from .labels import Annotations, Edit, Image, images_of
@@ -29,15 +30,22 @@ _NAMED = 3  # decisions in an error
 _MOST = 0.9  # of the decisions: if so many are on other images, the data set is another one
 
 
-def relabel(file: Path, output: Path, dataset: str | None = None) -> str:
+def relabel(
+    file: Path,
+    output: Path,
+    dataset: str | None = None,
+    by_score: tuple[str, float] | None = None,
+) -> str:
     """
     Write the corrected annotations of a data set, in its format, and a log of each change.
 
     Args:
-        file: the decisions.
+        file: the decisions; or the folder of a report.
         output: the folder to write.
         dataset: an address, or a name that is registered with Detectron2, in place of the one in
             the file.
+        by_score: "accept" or "ignore", and the score from which on suspected missing labels of the
+            report are: see `decide_by_score`. None: there are decisions.
 
     Returns:
         the address of the corrected data set.
@@ -45,7 +53,20 @@ def relabel(file: Path, output: Path, dataset: str | None = None) -> str:
     Raises:
         InputError: the decisions or the data set cannot be read, or the folder cannot be written.
     """
-    named, decisions = read_decisions(file)
+    named: str | None
+    if by_score:
+        if not file.is_dir():
+            raise InputError(f"{file} is no folder, expected that of a report")
+        named, decisions, left = decide_by_score(file, *by_score)
+        taken = f"{file} --{' '.join(map(str, by_score))}"
+    else:
+        if file.is_dir():
+            raise InputError(
+                f"{file} is a folder, expected a file of decisions; or of the folder of a report, "
+                "--accept or --ignore"
+            )
+        (named, decisions), left = read_decisions(file), []
+        taken = str(file)
     name = dataset or named
     if not name:
         raise InputError(f"{file} names no data set, expected --dataset with its address")
@@ -74,7 +95,7 @@ def relabel(file: Path, output: Path, dataset: str | None = None) -> str:
     check_output_dir("--output", output)
     notes = _apply(outcomes, annotations)
     log: dict[str, Any] = {
-        "info": {"dataset": name, "decisions": str(file)},
+        "info": {"dataset": name, "decisions": taken},
         **{status.replace(" ", "_"): [] for status in (CHANGED, ALREADY, REJECTED, LEFT_OUT)},
     }
     for x in outcomes:
@@ -87,7 +108,8 @@ def relabel(file: Path, output: Path, dataset: str | None = None) -> str:
     if part is not None:
         others |= {"part": part}
     corrected = join_address(scheme, where, kept | others)
-    _say(outcomes, notes, [x for x in classes if before[x] and not after[x]], output, corrected)
+    emptied = [x for x in classes if before[x] and not after[x]]
+    _say(outcomes, notes, emptied, left, output, corrected)
     return corrected
 
 
@@ -212,6 +234,7 @@ def _say(
     outcomes: Sequence[Outcome],
     notes: Counter[str],
     emptied: Sequence[str],
+    left: Sequence[str],
     output: Path,
     corrected: str,
 ) -> None:
@@ -224,7 +247,7 @@ def _say(
             findings.add(f"left out, since {x.reason}", x.decision.image, x.decision.words)
     for category in emptied:
         findings.add("class without any object now", repr(category))
-    for line in findings.summary():
+    for line in [*findings.summary(), *left]:
         print(f"- {line}")
     for note, number in notes.items():
         print(f"- {note}: {number}")

@@ -5,51 +5,19 @@ import re
 from xml.etree import ElementTree as ET
 
 import pytest
-from small_data import write_voc
-from small_decisions import read_objects
+from small_decisions import CAT, DOG, MOVED, NEW, read_objects, write_report
 
 from ohem_d2 import cli
 from ohem_d2.errors import InputError
 from ohem_d2.relabel.decisions import Box, Object
-from ohem_d2.relabel.exchange import decide_by_score, export_suspects, import_decisions
+from ohem_d2.relabel.exchange import export_suspects, import_decisions
 from ohem_d2.relabel.run import relabel
 from ohem_d2.relabel.suspects import digest_of, read_suspects
-
-DOG, CAT, OWL, NEW = [0, 0, 20, 30], [30, 0, 20, 30], [55, 0, 20, 30], [5, 40, 10, 10]
-MOVED = [57.5, 0, 20, 30.25]
 
 
 @pytest.fixture
 def report(tmp_path):
-    """Suspects 1 to 4, of each kind one, as a report has them."""
-    objects = [(c, (x + 1, y + 1, x + w, y + h), "") for c, (x, y, w, h) in
-               (("dog", DOG), ("cat", CAT), ("owl", OWL))]  # fmt: skip
-    folder = write_voc(tmp_path / "data", {"a": objects, "b": objects})
-    image = {"id": 1, "file_name": str(folder / "JPEGImages/a.jpg"), "width": 80, "height": 60,
-             "original_id": "a"}  # fmt: skip
-    other = image | {"id": 2, "file_name": str(folder / "JPEGImages/b.jpg"), "original_id": "b"}
-
-    def entry(number, name, category, true, predicted, predicted_box, image_id=1, score=0.9):
-        return {"id": number, "image_id": image_id, "error_type": name, "category_id": category,
-                "score": score,
-                "is_labelled": name != "missing label", "true_bbox": true,
-                "predicted_category_id": predicted, "predicted_bbox": predicted_box}  # fmt: skip
-
-    content = {
-        "info": {"description": f"suspected label errors of voc://{folder}"},
-        "images": [image, other],
-        "categories": [{"id": i, "name": n} for i, n in enumerate(("dog", "cat", "owl"), 1)],
-        "annotations": [
-            entry(1, "missing label", 2, DOG, 2, NEW),
-            entry(2, "spurious label", 1, DOG, None, None),
-            entry(3, "wrong class", 2, CAT, 1, CAT),
-            entry(4, "badly placed label", 3, OWL, 3, MOVED),
-            entry(5, "wrong class", 2, CAT, 1, CAT, image_id=2),
-        ],
-    }
-    (tmp_path / "report").mkdir()
-    (tmp_path / "report/label_errors.json").write_text(json.dumps(content))
-    return tmp_path / "report"
+    return write_report(tmp_path)
 
 
 def decided(report, file):
@@ -442,64 +410,3 @@ def test_other_wrong_files(report):
     (report / "label_errors.json").write_text('{"annotations": []}')
     with pytest.raises(InputError, match="is no list of a report's"):
         export_suspects(report, "cvat", report.parent / "new.xml")
-
-
-def set_scores(report, scores):
-    """Of the suspects in the report, in their order; a second missing label is the last one."""
-    file = report / "label_errors.json"
-    content = json.loads(file.read_text())
-    first = content["annotations"][0]
-    content["annotations"].append(first | {"id": 6, "image_id": 2, "predicted_category_id": 3})
-    for x, score in zip(content["annotations"], scores, strict=True):
-        x["score"] = score
-    file.write_text(json.dumps(content))
-
-
-@pytest.mark.parametrize(
-    ("lowest", "scores", "expected"),
-    [
-        (0.8, [0.8, 1, 1, 1, 1, 0.79], ["a"]),
-        (0.8, [0.5, 1, 1, 1, 1, 0.95], ["b"]),
-        (0.5, [0.5, 1, 1, 1, 1, 0.95], ["a", "b"]),
-        (1.0, [1.0, 1, 1, 1, 1, 0.9999], ["a"]),
-    ],
-)
-@pytest.mark.parametrize("action", ["accept", "ignore"])
-def test_missing_labels_by_score(report, capsys, action, lowest, scores, expected):
-    set_scores(report, scores)
-    output = report.parent / "decisions.json"
-    cli.main(["suspects", str(report), f"--{action}", str(lowest), "--output", str(output)])
-    decisions = json.loads(output.read_text())["decisions"]
-    assert [x["image_id"] for x in decisions] == expected
-    for x in decisions:
-        category = {"a": "cat", "b": "owl"}[x["image_id"]]
-        assert (x["suspect"], x["decision"], x["label"]) == ("missing label", action, None)
-        assert x["proposal"] == {"category": category, "bbox": NEW}
-    words = {"accept": "accepted", "ignore": "regions to ignore"}[action]
-    said = capsys.readouterr().out
-    number = len(expected)
-    assert f"Wrote {number} decisions to {output}: {number} {words}\n" in said
-    assert "- spurious label, left undecided: 1\n- wrong class, left undecided: 2\n" in said
-    assert ("- missing label, left undecided: 1\n" in said) == (number == 1)
-    corrected = read_objects(relabel(output, report.parent / "corrected"))
-    assert {k: len(x) for k, x in corrected.items()} == {
-        f"{name}.jpg": 3 + (name in expected) for name in ("a", "b")
-    }
-    regions = sum(is_region for x in corrected.values() for *_, is_region in x)
-    assert regions == (number if action == "ignore" else 0)
-
-
-@pytest.mark.parametrize(
-    ("action", "lowest", "words"),
-    [
-        ("accept", 0.95, "has no suspected missing label with a score of 0.95 or more (the highest "
-         "is 0.9), expected one: --accept with a lower score"),
-        ("ignore", 0.0, "--ignore is 0.0, expected a score above 0 and up to 1"),
-        ("accept", 80.0, "--accept is 80.0, expected a score above 0 and up to 1"),
-        ("accept", float("nan"), "--accept is nan, expected a score above 0 and up to 1"),
-    ],
-)  # fmt: skip
-def test_wrong_scores(report, action, lowest, words):
-    with pytest.raises(InputError, match=re.escape(words)):
-        decide_by_score(report, action, lowest, report.parent / "decisions.json")
-    assert not (report.parent / "decisions.json").exists()

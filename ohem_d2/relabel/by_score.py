@@ -1,0 +1,50 @@
+"""Decisions on suspected missing labels by how sure the model is of them, without a person."""
+
+from collections import Counter
+from pathlib import Path
+
+from ..errors import InputError
+from .decisions import SUSPECTS, Decision
+from .returned import decision_entry
+from .suspects import read_suspects
+
+MISSING = SUSPECTS[0]
+
+
+def decide_by_score(
+    report: Path, action: str, lowest: float
+) -> tuple[str, list[Decision], list[str]]:
+    """
+    Decide on the suspected missing labels of a report. All other suspects stay undecided.
+
+    Args:
+        report: its folder.
+        action: "accept" or "ignore".
+        lowest: the score from which on this is decided, above 0 and up to 1.
+
+    Returns:
+        the data set; the decisions; and what is left undecided, in words.
+
+    Raises:
+        InputError: there is no such suspect.
+    """
+    if not 0 < lowest <= 1:
+        raise InputError(f"--{action} is {lowest}, expected a score above 0 and up to 1")
+    dataset, _, suspects = read_suspects(report)
+    scores = [x.score for x in suspects if x.name == MISSING]
+    decisions, left = [], Counter[str]()
+    for x in suspects:
+        if x.name != MISSING or x.score < lowest:
+            left[x.name] += 1
+            continue
+        of_suspect = (x.image, x.image_id, x.name, action, x.label, x.proposal)
+        decisions.append(
+            Decision(f"{report}: suspect {x.number}", *of_suspect, decision_entry(*of_suspect))
+        )
+    if not decisions:
+        found = f"the highest is {max(scores):.3g}" if scores else "it has none"
+        raise InputError(
+            f"{report} has no suspected missing label with a score of {lowest} or more ({found}), "
+            f"expected one: --{action} with a lower score"
+        )
+    return dataset, decisions, [f"{x}, left undecided: {n}" for x, n in left.items()]

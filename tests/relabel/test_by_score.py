@@ -1,0 +1,94 @@
+"""What becomes of suspected missing labels that the model is sure of."""
+
+import json
+import re
+
+import pytest
+from small_decisions import (
+    CAT,
+    DOG,
+    NEW,
+    OWL,
+    read_log,
+    read_objects,
+    write_decisions,
+    write_report,
+)
+
+from ohem_d2 import cli
+from ohem_d2.errors import InputError
+from ohem_d2.relabel.run import relabel
+
+
+@pytest.fixture
+def report(tmp_path):
+    return write_report(tmp_path)
+
+
+def set_scores(report, scores):
+    """Of the suspects in the report, in their order; a second missing label is the last one."""
+    file = report / "label_errors.json"
+    content = json.loads(file.read_text())
+    first = content["annotations"][0]
+    content["annotations"].append(first | {"id": 6, "image_id": 2, "predicted_category_id": 3})
+    for x, score in zip(content["annotations"], scores, strict=True):
+        x["score"] = score
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("lowest", "scores", "expected"),
+    [
+        (0.8, [0.8, 1, 1, 1, 1, 0.79], ["a"]),
+        (0.8, [0.5, 1, 1, 1, 1, 0.95], ["b"]),
+        (0.5, [0.5, 1, 1, 1, 1, 0.95], ["a", "b"]),
+        (1.0, [1.0, 1, 1, 1, 1, 0.9999], ["a"]),
+    ],
+)
+@pytest.mark.parametrize("action", ["accept", "ignore"])
+def test_missing_labels_by_score(report, capsys, action, lowest, scores, expected):
+    set_scores(report, scores)
+    output = report.parent / "corrected"
+    cli.main(["relabel", str(report), f"--{action}", str(lowest), "--output", str(output)])
+    said, number = capsys.readouterr().out, len(expected)
+    assert said.startswith(f"{number} decisions: {number} changed, 0 already there")
+    left = "- spurious label, left undecided: 1\n- wrong class, left undecided: 2\n"
+    assert left in said.replace("- missing label, left undecided: 1\n", "")
+    assert ("- missing label, left undecided: 1\n" in said) == (number == 1)
+    address = f"voc://{output}?images={report.parent}/data/JPEGImages"
+    found = read_objects(address)
+    before = [("dog", DOG, False), ("cat", CAT, False), ("owl", OWL, False)]
+    for name, category in (("a", "cat"), ("b", "owl")):
+        new = [(category, NEW, action == "ignore")] if name in expected else []
+        assert found[f"{name}.jpg"] == [*before, *new]
+    log = read_log(output)
+    assert log["info"]["decisions"] == f"{report} --{action} {lowest}"
+    assert [x["decision"]["image_id"] for x in log["changed"]] == expected
+    assert {x["decision"]["suspect"] for x in log["changed"]} == {"missing label"}
+    again = relabel(report, report.parent / "again", address, by_score=(action, lowest))
+    assert f"{number} already there" in capsys.readouterr().out
+    assert read_objects(again) == found
+
+
+@pytest.mark.parametrize(
+    ("action", "lowest", "words"),
+    [
+        ("accept", 0.95, "has no suspected missing label with a score of 0.95 or more (the highest "
+         "is 0.9), expected one: --accept with a lower score"),
+        ("ignore", 0.0, "--ignore is 0.0, expected a score above 0 and up to 1"),
+        ("accept", 80.0, "--accept is 80.0, expected a score above 0 and up to 1"),
+        ("accept", float("nan"), "--accept is nan, expected a score above 0 and up to 1"),
+    ],
+)  # fmt: skip
+def test_wrong_scores(report, action, lowest, words):
+    with pytest.raises(InputError, match=re.escape(words)):
+        relabel(report, report.parent / "corrected", by_score=(action, lowest))
+    assert not (report.parent / "corrected").exists()
+
+
+def test_decisions_and_a_report_are_told_apart(report):
+    decisions = write_decisions(report.parent / "decisions.json", "voc://data")
+    with pytest.raises(InputError, match=r"is a folder, expected .* --accept or --ignore"):
+        relabel(report, report.parent / "corrected")
+    with pytest.raises(InputError, match=r"decisions.json is no folder, expected that of a report"):
+        relabel(decisions, report.parent / "corrected", by_score=("accept", 0.7))
