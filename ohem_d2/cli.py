@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from detectron2.engine import default_argument_parser, launch
 from detectron2.utils import comm
@@ -256,6 +258,16 @@ example:
             )
 
 
+class _Signalled(KeyboardInterrupt):
+    def __init__(self, signum: int) -> None:
+        super().__init__()
+        self.signum = signum
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    raise _Signalled(signum)
+
+
 @contextmanager
 def _interrupted_by_signals() -> Iterator[None]:
     """
@@ -267,7 +279,7 @@ def _interrupted_by_signals() -> Iterator[None]:
         for name in ("SIGTERM", "SIGHUP"):  # the second where there is one
             signum = getattr(signal, name, None)
             if signum is not None and signal.getsignal(signum) is not signal.SIG_IGN:
-                handlers[signum] = signal.signal(signum, signal.default_int_handler)
+                handlers[signum] = signal.signal(signum, _interrupt)
     try:
         yield
     finally:
@@ -427,7 +439,8 @@ def _told_in_one_line() -> Iterator[None]:
     except KeyboardInterrupt as e:
         if str(e):
             print(f"interrupted: {e}", file=sys.stderr)
-        sys.exit(130)  # as a shell has it of what Ctrl-C stops
+        # As a shell has it of what a signal stops: 130 for Ctrl-C, 143 for SIGTERM.
+        sys.exit(128 + getattr(e, "signum", signal.SIGINT))
     except Exception as e:
         if (words := of_system(e)) is None:
             raise
