@@ -41,7 +41,7 @@ from crowds import write_crowds
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from environment import describe
-from second_training import THEN, second_labels, way_of
+from second_training import WAYS, second_labels
 from spoilt_labels import spoil_labels
 from step_times import time_steps
 from study_file import changes, check_same_settings, known_runs, read, settings_of
@@ -295,10 +295,11 @@ def run_one(
     cfg = config_of(args, data, name, variant, seed)
     settings = settings_of(cfg)
     found: dict[str, int] = {}
-    if way := way_of(variant):
-        first = variant.partition(THEN)[0]
-        folder = DRAWN_FOLDER / "second_training" / f"{key[0]}_{first}_{seed}"
-        cfg, found = second_labels(cfg, way, folder)
+    if way := WAYS.get(variant):
+        first = config_of(args, data, name, way.first, seed)
+        folder = DRAWN_FOLDER / "second_training" / f"{key[0]}_{way.first}_{seed}"
+        labels, found = second_labels(first, way, folder)
+        cfg.DATASETS.TRAIN = (labels,)
     points = train(cfg, args.points, args.average)
     result = dict(zip(("data", "variant", "seed"), key), **found, points=points)
     return result | {"machine": describe(cfg.MODEL.DEVICE), "settings": settings}

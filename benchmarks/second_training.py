@@ -34,39 +34,42 @@ _AT_IT = 0.5
 
 
 class Way(NamedTuple):
-    """What becomes of the suspects, "accept" or "ignore", and whether halves were trained first."""
+    """
+    How a variant comes to its labels.
 
-    action: str
+    Args:
+        first: the variant of the first models, of mining heads: they can look at images.
+        action: what becomes of suspects, "accept" or "ignore".
+        by_halves: whether there are two first models.
+    """
+
+    first: str
+    action: str = "accept"
     by_halves: bool = False
 
 
-# In the name of a variant, between what both trainings choose RoIs by and one of the ways.
-THEN = "_then_"
+# By the name of the variant, which says what the second model is trained by.
 WAYS = {
-    "labelled": Way("accept"),
-    "ignored": Way("ignore"),
-    "labelled_by_halves": Way("accept", by_halves=True),
-    "ignored_by_halves": Way("ignore", by_halves=True),
+    "sampling_then_sampling": Way("sampling_ignoring"),
+    "half_then_half": Way("half_random"),
+    "sampling_then_half": Way("sampling_ignoring"),
+    "sampling_then_half_ignoring": Way("sampling_ignoring", "ignore"),
+    "halves_then_half": Way("sampling_ignoring", by_halves=True),
 }
 
 
-def way_of(variant: str) -> Way | None:
-    """How a variant comes to its labels; None: it is trained once."""
-    return WAYS.get(variant.partition(THEN)[2])
-
-
-def second_labels(cfg: CfgNode, way: Way, folder: Path) -> tuple[CfgNode, dict[str, int]]:
+def second_labels(cfg: CfgNode, way: Way, folder: Path) -> tuple[str, dict[str, int]]:
     """
     Train first models, and change the labels by what they find.
 
     Args:
-        cfg: the config of both trainings.
+        cfg: the config of the first models.
         way: how to.
         folder: where labels and suspects go. First models that are there are not trained again.
 
     Returns:
-        the config of the second training; and how many suspects were taken, how many of these are
-        at an object that was removed on purpose, and how many objects were.
+        the address of the labels, registered; and how many suspects were taken, how many of these
+        are at an object that was removed on purpose, and how many objects were.
     """
     (name,) = cfg.DATASETS.TRAIN
     records, classes = DatasetCatalog.get(name), MetadataCatalog.get(name).thing_classes
@@ -79,14 +82,15 @@ def second_labels(cfg: CfgNode, way: Way, folder: Path) -> tuple[CfgNode, dict[s
         for part in parts
         for x in decide_by_score(part, way.action, LOWEST_SCORE)[1]
     ]
-    file = folder / f"{'_'.join(map(str, way))}.json"
+    file = folder / f"{way.action}_{'by_halves' if way.by_halves else 'same_images'}.json"
     write_whole(file, json.dumps({"info": {"dataset": address}, "decisions": decisions}))
     with redirect_stdout(io.StringIO()):
         corrected = relabel(file, file.with_suffix(""))
     gone = {os.path.abspath(x["file_name"]): x.get("removed", ()) for x in records}
     right = sum(_is_at_one(x["proposal"], gone[x["image"]], classes) for x in decisions)
     found = {"taken": len(decisions), "right": right, "removed": sum(map(len, gone.values()))}
-    return _of(cfg, corrected), found
+    _of(cfg, corrected)
+    return corrected, found
 
 
 def _parts(

@@ -333,26 +333,20 @@ VARIANTS: dict[str, tuple[str, Callable[[CfgNode], None]]] = {
         "1:3 sampling, which leaves out what lies in regions to ignore",
         _sampler("RandomSampler"),
     ),
-    # Trained twice: see `second_training`. Only mining heads can look at images in between.
-    "sampling_then_labelled": (
-        "1:3 sampling, twice: what the first model found is labelled",
+    # Trained twice, see `second_training`: labels are added where a first model finds objects.
+    "sampling_then_sampling": (
+        "1:3 sampling, and again with the labels that it adds",
         _sampler("RandomSampler"),
     ),
-    "sampling_then_ignored": (
-        "1:3 sampling, twice: what the first model found is ignored",
-        _sampler("RandomSampler"),
-    ),
-    "half_then_labelled": (
-        "default, twice: what the first model found is labelled",
+    "half_then_half": ("default, and again with the labels that it adds", _HALF_RANDOM),
+    "sampling_then_half": ("1:3 sampling, then default with the labels that it adds", _HALF_RANDOM),
+    "sampling_then_half_ignoring": (
+        "1:3 sampling, then default with regions to ignore in place of labels that it would add",
         _HALF_RANDOM,
     ),
-    "half_then_ignored": ("default, twice: what the first model found is ignored", _HALF_RANDOM),
-    "half_then_labelled_by_halves": (
-        "default, twice: what models of the other half of the images found is labelled",
-        _HALF_RANDOM,
-    ),
-    "half_then_ignored_by_halves": (
-        "default, twice: what models of the other half of the images found is ignored",
+    "halves_then_half": (
+        "1:3 sampling on each half of the images, then default with the labels that it adds to the "
+        "other half",
         _HALF_RANDOM,
     ),
     "half_unaware": (

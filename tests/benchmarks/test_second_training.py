@@ -20,7 +20,6 @@ OPTS = [
     "MODEL.RESNETS.STEM_OUT_CHANNELS",
     "32",
 ]
-VARIANTS = [x for x in accuracy.VARIANTS if second_training.way_of(x)]
 
 
 @pytest.fixture(autouse=True)
@@ -86,11 +85,11 @@ class FirstModels:
         (suspects / "settings.json").write_text(json.dumps(accuracy.settings_of(cfg)))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", second_training.WAYS)
 def test_what_the_first_models_find_is_in_the_labels_of_the_second(monkeypatch, tmp_path, variant):
-    way = second_training.way_of(variant)
+    way = second_training.WAYS[variant]
     cfg = accuracy.configure(
-        "benchmarks/accuracy.yaml", [*accuracy.drawn_data("plain"), *OPTS], variant, seed=0
+        "benchmarks/accuracy.yaml", [*accuracy.drawn_data("plain"), *OPTS], way.first, seed=0
     )
     check_keys(cfg)
     clean = of_file(*cfg.DATASETS.TRAIN)
@@ -101,12 +100,12 @@ def test_what_the_first_models_find_is_in_the_labels_of_the_second(monkeypatch, 
     train = FirstModels(spoilt)
     monkeypatch.setattr(second_training, "train", train)
     for _ in range(2):  # the first models are trained once
-        second, found = second_training.second_labels(cfg, way, tmp_path / "second")
+        labels, found = second_training.second_labels(cfg, way, tmp_path / "second")
         assert found == {"taken": removed, "right": removed, "removed": removed}
-        assert of_file(*second.DATASETS.TRAIN) == clean
+        assert of_file(labels) == clean
         regions = [
             x
-            for record in DatasetCatalog.get(*second.DATASETS.TRAIN)
+            for record in DatasetCatalog.get(labels)
             for x in record["annotations"]
             if x["iscrowd"]
         ]
@@ -128,27 +127,26 @@ def test_a_study_trains_on_the_second_labels(monkeypatch, tmp_path):
     trained = []
 
     def second_labels(cfg, way, folder):
-        trained.append((way.action, folder.name))
-        cfg = cfg.clone()
-        cfg.DATASETS.TRAIN = ("corrected",)
-        return cfg, {"taken": 3, "right": 2, "removed": 4}
+        trained.append((way.action, folder.name, cfg.MODEL.ROI_HEADS.OHEM.SAMPLER))
+        return "corrected", {"taken": 3, "right": 2, "removed": 4}
 
     def train(cfg, points, average):
-        trained.append(cfg.DATASETS.TRAIN[0].rpartition("/")[2])
+        trained.append((cfg.DATASETS.TRAIN[0], cfg.MODEL.ROI_HEADS.OHEM.SAMPLER))
         return [{"iteration": 4, "AP": 1.0, "AP50": 1.0, "AP75": 1.0}]
 
     monkeypatch.setattr(accuracy, "second_labels", second_labels)
     monkeypatch.setattr(accuracy, "train", train)
     command = ["accuracy.py", "--data", "plain", "--output", str(tmp_path / "out"), "--seeds", "5"]
-    variants = ["half_random", "half_then_labelled"]
+    variants = ["half_random", "sampling_then_half"]
     monkeypatch.setattr(
         sys, "argv", [*command, "--variants", *variants, "--remove", "0.4", "--opts", *OPTS]
     )
     accuracy.main()
     first, of_labels, second = trained
-    assert "removed" in first or "spoilt" in first
-    assert of_labels == ("accept", "plain_removed_0.4_swapped_0.0_half_5")
-    assert second == "corrected"
+    assert "removed" in first[0]
+    folder = "plain_removed_0.4_swapped_0.0_sampling_ignoring_5"
+    assert of_labels == ("accept", folder, "RandomSampler")
+    assert second == ("corrected", "MixedSampler")
     once, twice = json.loads((tmp_path / "out/results.json").read_text())["runs"]
     assert "taken" not in once
     assert (twice["taken"], twice["right"], twice["removed"]) == (3, 2, 4)

@@ -40,7 +40,7 @@ NOT_MEASURED = "not yet measured"
 MISSING_FOLDER = "accuracy/photographs_removed"
 MISSING_DATA = {f"bccd{MISSING}": "blood cells"}
 # The same, and drawn images, where the model decides on the labels of a second training.
-TWICE = "half_then_labelled"
+TWICE = "sampling_then_half"
 TWICE_FOLDER = "accuracy/twice"
 MISSING_RUNS = {
     **{(MISSING_FOLDER, data): words for data, words in MISSING_DATA.items()},
