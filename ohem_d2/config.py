@@ -427,6 +427,11 @@ def options_by_name(
     Raises:
         InputError: a value lies outside its range, or a name is unknown.
     """
+    if not isinstance(values, Mapping):
+        raise InputError(
+            f"{of_config.rstrip('.') or 'ohem'} is {shown(values)}, expected options by name, such "
+            f"as dict({fields(kind)[0].name}=...)"
+        )
     known = {f.name.upper() if of_config else f.name: f.name for f in fields(kind)}
     for name in values:
         if kind is OHEMOptions and (new := _RENAMED.get(name.lower())):

@@ -90,6 +90,9 @@ def check_predictor(predictor: nn.Module) -> None:
     """
     if hasattr(predictor, "losses_per_roi"):
         return
+    # What torch.compile and FullyShardedDataParallel wrap answers for itself.
+    for name in ("_orig_mod", "_fsdp_wrapped_module"):
+        predictor = getattr(predictor, name, predictor)
     for name in ("losses", "sigmoid_cross_entropy_loss", "box_reg_loss"):
         if getattr(type(predictor), name, None) is not getattr(FastRCNNOutputLayers, name):
             raise InputError(

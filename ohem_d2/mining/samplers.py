@@ -99,7 +99,8 @@ class RandomSampler:
 class MixedSampler(OHEMSampler):
     """
     A fraction of the budget, at least one RoI, goes to the RoIs with the highest loss. The rest is
-    drawn at random from the others of each image, including duplicates, in Detectron2's ratio.
+    drawn at random from the others of each image, including duplicates, in Detectron2's ratio; it
+    does not make up for hard examples that suppression leaves too few of.
     """
 
     hard_fraction: float = 0.5
@@ -175,7 +176,8 @@ class SharedSampler:
         if boxes.shape != candidates.boxes.shape or not torch.allclose(boxes, candidates.boxes):
             raise InputError(
                 f"a follower received different RoIs ({len(candidates)}) from its SharedSampler "
-                f"({len(boxes)}): both heads need the same proposals"
+                f"({len(boxes)}): both heads need the same proposals, all of which they read "
+                "(MAX_CANDIDATES, which draws some at random, is 0)"
             )
         return selection
 

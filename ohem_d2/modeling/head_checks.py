@@ -157,17 +157,33 @@ def check_objects(targets: list[Instances], num_classes: int) -> None:
 
 def check_stages(heads: ROIHeads, options: OHEMOptions) -> None:
     """
-    Check that options of a cascade are those of a cascade.
+    Check that options of a cascade are those of a cascade, and of stages that it has.
 
     Args:
         heads: mining heads.
         options: theirs.
 
     Raises:
-        InputError: they are of heads with a single stage.
+        InputError: they are not.
     """
     default = OHEMOptions().cascade_stages
-    if options.cascade_stages != default and not isinstance(heads, CascadeROIHeads):
+    if isinstance(heads, CascadeROIHeads):
+        number = heads.num_cascade_stages
+        if max(options.cascade_stages) >= number:
+            raise InputError(
+                f"{config_key('cascade_stages')} is {options.cascade_stages}, expected stages from "
+                f"0 to {number - 1}"
+            )
+        for stage in options.cascade_stages:
+            lowest = heads.proposal_matchers[stage].thresholds[1]
+            if stage > 0 and options.bg_iou_lo >= lowest:
+                raise InputError(
+                    f"{config_key('bg_iou_lo')} is {options.bg_iou_lo}, expected less than "
+                    f"{lowest}, that of stage {stage} in MODEL.ROI_BOX_CASCADE_HEAD.IOUS: no "
+                    "background would be left"
+                )
+        return
+    if options.cascade_stages != default:
         raise InputError(
             f"{config_key('cascade_stages')} is {options.cascade_stages}, expected {default}, the "
             f"default: {type(heads).__name__} is not a cascade, whose stages these are"

@@ -42,7 +42,7 @@ class IgnoreRegionsMixin(ExtendedRPN):
             return super().label_and_sample_anchors(anchors, gt_instances)
         together = type(anchors[0]).cat(anchors)
         # Detectron2 labels the anchors of one image after the other, and draws from each at once.
-        self._left_out = (retry_if_cuda_oom(_highest_left_out)(together, x) for x in gt_instances)
+        self._left_out = (_highest_left_out(together, x) for x in gt_instances)
         try:
             return super().label_and_sample_anchors(anchors, gt_instances)
         finally:
@@ -69,10 +69,12 @@ def _highest_left_out(anchors: Boxes | RotatedBoxes, targets: Instances) -> Tens
     if regions is None and (valid is None or not len(valid.invalid_objects)):
         return None
     highest = torch.full((len(anchors),), -1, dtype=torch.int8, device=anchors.device)
+    # Boxes, which a retry can move to the CPU.
     if regions is not None:
-        highest[lie_in(anchors, regions)] = 0
+        highest[retry_if_cuda_oom(lie_in)(anchors, regions).to(highest.device)] = 0
     if valid is not None and len(valid.invalid_objects):
-        highest[are_near(anchors, valid.invalid_objects)] = 1
+        is_near = retry_if_cuda_oom(are_near)(anchors, valid.invalid_objects)
+        highest[is_near.to(highest.device)] = 1
     return highest
 
 

@@ -118,6 +118,7 @@ class OHEMMixin(ForegroundBudgetMixin, LabellingMixin, BoxVotingMixin):
         super().__init__(*args, **kwargs)
         pool_once(self)
         self._matcher: Matcher = self.proposal_matcher
+        self.metrics: dict[int, MiningMetrics] = {}  # of each stage that mines
         self.ohem = ohem
         budget = self.batch_size_per_image
         if not isinstance(budget, Integral) or budget < 1:
@@ -130,7 +131,6 @@ class OHEMMixin(ForegroundBudgetMixin, LabellingMixin, BoxVotingMixin):
             check_predictor(predictor)
         self.observers: list[Callable[[list[Instances]], None]] = []
         self.class_names: Sequence[str] | None = None
-        self.metrics = {0: MiningMetrics()}  # of each stage that mines
         self._reader = Reading()
         self._is_too_early = False  # whether the last step came before start_iter
         self._features: dict[str, Tensor] | None = None
@@ -153,6 +153,10 @@ class OHEMMixin(ForegroundBudgetMixin, LabellingMixin, BoxVotingMixin):
         self.proposal_matcher = self._matcher
         if options.bg_iou_lo > 0 and self.mines_among_proposals():
             self.proposal_matcher = ignore_below(self._matcher, options.bg_iou_lo)
+        first, *later = self.mined_stages()
+        if self.metrics.keys() != {first, *later}:
+            self.metrics = {first: MiningMetrics()}
+            self.metrics |= {x: MiningMetrics(on_console=False) for x in later}
 
     @classmethod
     def check_kind(cls, cfg: CfgNode | None, arguments: Mapping | None = None) -> None:
@@ -166,6 +170,22 @@ class OHEMMixin(ForegroundBudgetMixin, LabellingMixin, BoxVotingMixin):
         Raises:
             InputError: they are not.
         """
+
+    def found_out(self) -> dict[str, bool]:
+        """What steps have found out about the heads, by which RoIs are read since."""
+        return {
+            "calls_hooks": self._reader.calls_hooks,
+            "rois_see_each_other": self.rois_see_each_other,
+        }
+
+    def load_found_out(self, saved: Mapping[str, bool]) -> None:
+        """Go on with what `found_out` returned."""
+        self._reader.calls_hooks = saved["calls_hooks"]
+        self.rois_see_each_other = saved["rois_see_each_other"]
+
+    def mined_stages(self) -> list[int]:
+        """The stages that mine, in their order; other heads than those of a cascade have one."""
+        return [0]
 
     def mines_among_proposals(self) -> bool:
         """Whether the candidates are proposals, not boxes that an earlier stage predicts."""
@@ -287,8 +307,8 @@ class OHEMMixin(ForegroundBudgetMixin, LabellingMixin, BoxVotingMixin):
 
         Returns:
             all proposals of each image except those that the matcher ignores, with the appended
-            ground truth, R in all, and with the fields that the class describes; and the candidates
-            that a sampler gets.
+            ground truth, or of these as many as ``ohem.max_candidates`` says; R in all, with the
+            fields that the class describes. And the candidates that a sampler gets.
         """
 
         if self._check.is_due:

@@ -19,11 +19,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..config import OHEMDenseOptions, config_key, ohem_dense_options, options_by_name
+from ..errors import InputError
 from ..mining.candidates import Candidates
 from ..mining.losses import box_losses
 from .anchor_logs import log_hard_anchors
 from .build_sampler import build_sampler
-from .ignore_regions import lie_in, regions_of
+from .ignore_regions import lie_in, regions_of, valid_of
 from .sampler_check import choose
 
 if TYPE_CHECKING:
@@ -97,6 +98,11 @@ class OHEMDenseMixin(ExtendedDetector):
         """See Detectron2's `RetinaNet.label_anchors`. What lies in a region to ignore has -1."""
         gt_labels, gt_boxes = super().label_anchors(anchors, gt_instances)
         for labels, targets in zip(gt_labels, gt_instances):
+            if valid_of(targets) is not None:
+                raise InputError(
+                    f"there are valid ranges (INPUT.VALID_RANGES) for {type(self).__name__}, which "
+                    "has none: expected none of them, or a two-stage model"
+                )
             if (regions := regions_of(targets)) is not None:
                 is_left_out = retry_if_cuda_oom(lie_in)(Boxes.cat(anchors), regions)
                 labels[is_left_out.to(labels.device) & (labels == self.num_classes)] = -1

@@ -91,7 +91,9 @@ class Reading:
             self._is_checked = True
             states = _random_states(gpus)
             result = torch.func.functional_call(caller, buffers, ())
-            if states != _random_states(gpus):
+            # The federated loss draws the classes that count.
+            draws = any(getattr(m, "use_fed_loss", False) for m in module.modules())
+            if not draws and states != _random_states(gpus):
                 logger.warning(
                     f"{type(module).__name__} draws random numbers while RoIs are read to rank "
                     "them, so that chance decides, too, which of them are hard: expected dropout "

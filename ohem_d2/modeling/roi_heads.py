@@ -16,13 +16,10 @@ from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
-from ..config import config_key
-from ..errors import InputError
 from ..mining.candidates import Candidates
 from .head_checks import check_arguments, check_config
 from .ignore_regions import outside_regions
 from .labelling import within_limit
-from .metrics import MiningMetrics
 from .mixin import OHEMMixin
 from .reading import best_iou
 
@@ -82,19 +79,9 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
     with its own head and loss, or takes all of them as Detectron2 does.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
-        """See `OHEMMixin`."""
-        super().__init__(*args, **kwargs)
-        for stage in self.ohem.cascade_stages:
-            if stage >= self.num_cascade_stages:
-                raise InputError(
-                    f"{config_key('cascade_stages')} is {self.ohem.cascade_stages}, expected "
-                    f"stages from 0 to {self.num_cascade_stages - 1}"
-                )
-        first, *later = sorted({*self.ohem.cascade_stages})
-        self.metrics = {first: MiningMetrics()} | {
-            x: MiningMetrics(on_console=False) for x in later
-        }
+    def mined_stages(self) -> list[int]:
+        """See `OHEMMixin.mined_stages`."""
+        return sorted({*self.ohem.cascade_stages})
 
     def mines_among_proposals(self) -> bool:
         """See `OHEMMixin.mines_among_proposals`: whether the first stage mines."""
@@ -133,20 +120,31 @@ class OHEMCascadeROIHeads(_OfItsKind, CascadeROIHeads):
         mines = stage in self.ohem.cascade_stages
         features = self._features_to_mine(is_step) if mines else None
         if features is None:
-            return label(proposals, stage, targets)
+            labelled = label(proposals, stage, targets)
+            return self._above_lowest_iou(labelled, targets) if mines else labelled
         seed = self._draw_seed()
 
         def label_and_read() -> tuple[list[Instances], Candidates]:
-            labelled = label(proposals, stage, targets)
-            if self.ohem.bg_iou_lo > 0:
-                # The matchers of these stages have no label for what is to be left out.
-                labelled = [
-                    x[best_iou(x.proposal_boxes, t) >= self.ohem.bg_iou_lo] if len(t) else x
-                    for x, t in zip(labelled, targets)
-                ]
+            labelled = self._above_lowest_iou(label(proposals, stage, targets), targets)
             labelled = within_limit(labelled, self.ohem.max_candidates, self.num_classes, seed)
             return labelled, self._read(features, labelled, targets, stage)
 
         with torch.no_grad(), get_event_storage().name_scope(f"stage{stage}"):
             labelled, candidates = self._reader.read(self, label_and_read)
             return self._sample(labelled, candidates, is_step, stage)
+
+    def _above_lowest_iou(
+        self, labelled: list[Instances], targets: list[Instances]
+    ) -> list[Instances]:
+        """Without background below ``ohem.bg_iou_lo``, for which matchers of these stages have no
+        label. An image without objects keeps it."""
+        lowest = self.ohem.bg_iou_lo
+        if lowest <= 0:
+            return labelled
+        kept = []
+        for x, of_image in zip(labelled, targets):
+            if len(of_image):
+                is_object = x.gt_classes < self.num_classes
+                x = x[is_object | (best_iou(x.proposal_boxes, of_image) >= lowest)]
+            kept.append(x)
+        return kept

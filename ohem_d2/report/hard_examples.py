@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 
 import numpy as np
@@ -328,12 +328,26 @@ def mine(
     Returns:
         the hard examples of each image, by falling loss, with the fields that `OHEMMixin` adds.
     """
-    labelled, candidates = heads.label_and_read_proposals(features, proposals, targets)
+    with _among_all(heads):
+        labelled, candidates = heads.label_and_read_proposals(features, proposals, targets)
     settings = {f.name: getattr(heads.ohem, f.name) for f in fields(OHEMSampler)}
     hard = OHEMSampler(**settings)(candidates, heads.batch_size_per_image).indices
     image_ids = candidates.image_ids[hard]
     starts = accumulate(map(len, labelled), initial=0)
     return [x[hard[image_ids == i] - start] for i, (x, start) in enumerate(zip(labelled, starts))]
+
+
+@contextmanager
+def _among_all(heads: OHEMMixin) -> Iterator[None]:
+    """Whatever RoIs training leaves out."""
+    options, sampler = heads.ohem, heads.sampler
+    if options.max_candidates or options.bg_iou_lo:
+        heads.ohem = replace(options, max_candidates=0, bg_iou_lo=0.0)
+    try:
+        yield
+    finally:
+        if heads.ohem is not options:
+            heads.ohem, heads.sampler = options, sampler
 
 
 @contextmanager

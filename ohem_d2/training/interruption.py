@@ -17,6 +17,7 @@ from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
+from ..modeling.mixin import OHEMMixin
 from .data_loader import ResumableLoader
 from .random_state import random_state, set_random_state
 
@@ -173,6 +174,10 @@ class ResumeHook(hooks.PeriodicCheckpointer):
             # What is the same for all is in that of the main process.
             loader.load_state_dict({**states[0]["loader"], **(mine or states[0])["loader"]})
         self._load_normalizers((mine or states[0]).get("normalizers"))
+        found_out = (mine or states[0]).get("found_out", {})
+        for name, module in self._modules():
+            if isinstance(module, OHEMMixin) and name in found_out:
+                module.load_found_out(found_out[name])
 
     def _load_normalizers(self, saved: Mapping[str, float] | None) -> None:
         """``saved``: None of an older version."""
@@ -200,6 +205,9 @@ class ResumeHook(hooks.PeriodicCheckpointer):
             "loader": loader.state_dict() if isinstance(loader, ResumableLoader) else {},
             "normalizers": {
                 name: vars(x)[_NORMALIZER] for name, x in self._modules() if _NORMALIZER in vars(x)
+            },
+            "found_out": {
+                name: x.found_out() for name, x in self._modules() if isinstance(x, OHEMMixin)
             },
         }
 

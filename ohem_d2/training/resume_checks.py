@@ -313,6 +313,11 @@ def _check_processes(entry: _Entry) -> None:
                 raise normalizers.wrong("a mapping")
             for name in normalizers.value:
                 normalizers[name].check_like(0.0)
+        if (found := process.get("found_out")) is not None:
+            flags = {"calls_hooks", "rois_see_each_other"}
+            of_heads = found.value.values() if isinstance(found.value, Mapping) else [None]
+            if not all(isinstance(x, Mapping) and flags <= x.keys() for x in of_heads):
+                raise found.wrong(f"a mapping of heads to {', '.join(sorted(flags))}")
         loader = process["loader"]
         if loader.get("position") is None:
             continue  # of a loader that has no place

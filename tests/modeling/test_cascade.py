@@ -1,5 +1,6 @@
 """The stages of a cascade that mine, and those that do not."""
 
+import dataclasses
 import math
 
 import pytest
@@ -11,6 +12,7 @@ from detectron2.utils.events import EventStorage
 from small_heads import NUM_CLASSES, SHAPES, make_batch, make_cfg, make_heads, train_step
 
 from ohem_d2 import OHEMCascadeROIHeads
+from ohem_d2.errors import InputError
 
 
 def test_a_later_cascade_stage_is_given_what_is_drawn_too():
@@ -115,3 +117,42 @@ def test_a_stage_that_does_not_mine_samples_as_the_extended_head_does():
     cfg = make_cfg("MODEL.ROI_HEADS.OHEM.CASCADE_STAGES", (1,), name="OHEMCascadeROIHeads")
     train_step(Mine(cfg, SHAPES), *make_batch(0, [(3, 40)]))
     assert len(calls) == 1
+
+
+def test_background_below_the_lowest_iou_is_left_out_of_a_later_stage():
+    """Before mining starts, too; and never foreground, which refined boxes may be at any IoU."""
+    opts = ["MODEL.ROI_HEADS.OHEM.CASCADE_STAGES", (1,), "MODEL.ROI_HEADS.OHEM.BG_IOU_LO", 0.2]
+    heads = make_heads(*opts, name="OHEMCascadeROIHeads")
+    heads.batch_size_per_image = 40
+    for start_iter in (0, 1000):
+        heads.ohem = dataclasses.replace(heads.ohem, start_iter=start_iter)
+        label, kept = heads._match_and_label_boxes, []
+        heads._match_and_label_boxes = lambda *a, label=label, kept=kept: (
+            kept.append(label(*a)) or kept[-1]
+        )
+        torch.manual_seed(0)
+        features, proposals, targets = make_batch(4, [(3, 60), (0, 9)])
+        train_step(heads, features, proposals, targets)
+        del heads._match_and_label_boxes
+        (first, without), _ = kept
+        iou = pairwise_iou(targets[0].gt_boxes, first.proposal_boxes).max(dim=0).values
+        is_background = first.gt_classes == NUM_CLASSES
+        assert is_background.any()
+        assert iou[is_background].min() >= 0.2
+        assert len(without)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"cascade_stages": (7,)}, r"CASCADE_STAGES is \(7,\), expected stages from 0 to 2"),
+        ({"cascade_stages": (1,), "bg_iou_lo": 0.6},
+         "BG_IOU_LO is 0.6, expected less than 0.6, that of stage 1 in MODEL.ROI_BOX_CASCADE_HEAD"),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_fit_the_stages(options, words):
+    heads = make_heads(name="OHEMCascadeROIHeads")
+    with pytest.raises(InputError, match=words):
+        heads.ohem = dataclasses.replace(heads.ohem, **options)
+    heads.ohem = dataclasses.replace(heads.ohem, cascade_stages=(2, 1))
+    assert [*heads.metrics] == [1, 2]

@@ -1,6 +1,7 @@
 """Reading all RoIs changes nothing but what is trained on."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -146,6 +147,37 @@ def test_the_federated_loss_chooses_its_classes_by_all_rois_together():
     sizes = read_sizes(heads)
     train_step(heads, *make_batch(0, [(3, 40)]))
     assert sizes == [43]
+
+
+def test_classes_that_the_federated_loss_draws_are_no_dropout(caplog):
+    heads = make_heads("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 2)
+    predictor = heads.box_predictor
+    predictor.use_sigmoid_ce = predictor.use_fed_loss = True
+    weights = torch.ones(NUM_CLASSES)
+    predictor.fed_loss_num_classes, predictor.fed_loss_cls_weights = NUM_CLASSES, weights
+    features, proposals, targets = make_batch(0, [(3, 40)])
+    targets[0].gt_classes[:] = 0  # so that others are drawn
+    train_step(heads, features, proposals, targets)
+    assert "random numbers" not in caplog.text
+
+
+def test_what_training_leaves_out_is_looked_at():
+    heads, plain = (make_heads("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 30) for _ in range(2))
+    heads.load_state_dict(plain.state_dict())
+    heads.ohem = dataclasses.replace(heads.ohem, max_candidates=9, bg_iou_lo=0.3)
+    options, sampler = heads.ohem, object()
+    heads.sampler = sampler
+    found = []
+    for x in (heads, plain):
+        features, proposals, targets = make_batch(3, [(3, 60)])
+        with EventStorage():
+            found.append(mine(x, features, proposals, targets))
+    ((mined,), (expected,)) = found
+    assert len(expected) > 9
+    assert mined.proposal_boxes.tensor.equal(expected.proposal_boxes.tensor)
+    assert heads.ohem is options
+    assert heads.sampler is sampler
+    assert 0.3 in heads.proposal_matcher.thresholds
 
 
 def test_batch_normalization_without_a_single_roi():

@@ -1,5 +1,6 @@
 """Mining in heads and with box predictors of one's own, and those that it does not fit."""
 
+import copy
 import re
 
 import pytest
@@ -19,6 +20,7 @@ from small_heads import SHAPES, make_batch, make_cfg, make_heads, train_step
 
 from ohem_d2 import OHEMMixin, OHEMOptions, OHEMRes5ROIHeads, OHEMROIHeads
 from ohem_d2.errors import InputError
+from ohem_d2.mining.losses import check_predictor
 from ohem_d2.modeling.head_checks import check_classes_of_heads
 
 
@@ -53,6 +55,20 @@ def test_a_predictor_with_losses_of_its_own():
     mined, _, _ = train_step(heads, features, proposals, targets)
     left = proposals[0].proposal_boxes.tensor[:, 0]
     assert mined[0].ohem_loss_cls.equal(left.sort(descending=True).values[:8] / 2)
+
+
+def test_a_compiled_predictor():
+    heads, plain = make_heads(seed=3), make_heads(seed=3)
+    heads.box_predictor = torch.compile(heads.box_predictor, backend="eager")
+    batch = make_batch(0, [(3, 40)])
+    results = []
+    for x in (heads, plain):
+        torch.manual_seed(0)
+        results.append(train_step(x, *copy.deepcopy(batch))[1])
+    assert results[0]["loss_cls"].item() == pytest.approx(results[1]["loss_cls"].item(), rel=1e-5)
+    heads.box_predictor._orig_mod.__class__ = _HalvedLosses
+    with pytest.raises(InputError, match=r"_HalvedLosses has a method 'losses' .* losses_per_roi"):
+        check_predictor(heads.box_predictor)
 
 
 def test_the_mixin_makes_a_mining_head_of_another():

@@ -27,6 +27,7 @@ from detectron2.utils.env import seed_all_rng
 from fvcore.common.checkpoint import Checkpointer
 from small_detectors import make_detector, make_inputs
 from small_detectors import step as run_step
+from small_heads import make_heads
 from small_training import (
     PERIOD,
     SAMPLING,
@@ -40,6 +41,7 @@ from small_training import (
     train,
     weights,
 )
+from torch import nn
 
 from ohem_d2 import OHEMFCOS
 from ohem_d2.errors import InputError
@@ -268,6 +270,19 @@ def test_what_the_losses_of_fcos_are_divided_by(kind):
     hook.trainer.model = resumed = make_detector(kind)
     hook.load_state_dict(state)
     assert resumed.loss_normalizer == trained.loss_normalizer < 300
+
+
+def test_what_heads_found_out_about_themselves():
+    heads = [make_heads(), make_heads()]
+    hook = ResumeHook(Checkpointer(heads[0]), PERIOD)
+    heads[0].load_found_out({"calls_hooks": True, "rois_see_each_other": True})
+    hook.trainer = SimpleNamespace(model=nn.Sequential(heads[0]), data_loader=[], iter=0)
+    state = hook.state_dict()
+    hook.trainer.model = nn.Sequential(heads[1])
+    hook.load_state_dict(state)
+    assert heads[1].found_out() == heads[0].found_out()
+    assert heads[1]._reader.calls_hooks
+    assert heads[1].rois_see_each_other
 
 
 def test_a_checkpoint_of_an_older_version_of_a_one_stage_detector(tmp_path, dataset, caplog):

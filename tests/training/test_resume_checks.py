@@ -201,6 +201,14 @@ WRONG = {
         lambda c: process(c).update(normalizers={"": "x"}),
         f"is 'x', {NUMBER}",
     ),
+    "what heads found out as a list": (
+        lambda c: process(c).update(found_out=[1]),
+        r"found_out is a list, expected a mapping of heads to calls_hooks, rois_see_each_other",
+    ),
+    "what heads found out, in part": (
+        lambda c: process(c).update(found_out={"": {"calls_hooks": True}}),
+        r"processes\[0\].found_out is .*, expected a mapping of heads to calls_hooks, rois_see",
+    ),
     "random states of bytes": (
         lambda c: process(c)["random"].update(torch=b"x"),
         r"processes\[0\].random is something else, expected the random states",
