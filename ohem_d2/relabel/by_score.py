@@ -1,14 +1,23 @@
 """Decisions on suspected missing labels by how sure the model is of them, without a person."""
 
+import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from ..data.boxes import iou
 from ..errors import InputError
-from .decisions import SUSPECTS, Decision
+from .decisions import SUSPECTS, Box, Decision, read_decision
+from .output import key_of
 from .returned import decision_entry
 from .suspects import read_suspects
 
 MISSING = SUSPECTS[0]
+
+
+# A suspect is where something was decided, if their boxes overlap by this IoU.
+_AT_IT = 0.5
 
 
 def decide_by_score(
@@ -48,3 +57,37 @@ def decide_by_score(
             f"expected one: --{action} with a lower score"
         )
     return dataset, decisions, [f"{x}, left undecided: {n}" for x, n in left.items()]
+
+
+def without_decided(
+    decisions: Sequence[Decision], entries: Sequence[Any]
+) -> tuple[list[Decision], int]:
+    """
+    Leave out what somebody has decided otherwise before.
+
+    Args:
+        decisions: on missing labels.
+        entries: of files of decisions, those of earlier runs.
+
+    Returns:
+        the others, and the number of those that are left out.
+    """
+    before: dict[str, list[tuple[str, Box]]] = {}
+    for entry in entries:
+        try:
+            x = read_decision(entry, "")
+        except ValueError:
+            continue
+        if x.label is None and x.proposal is not None:
+            of_image = before.setdefault(os.path.realpath(x.image), [])
+            of_image.append((key_of(entry), x.proposal.box))
+    kept = [
+        x
+        for x in decisions
+        if x.proposal is None
+        or all(
+            key == key_of(x.as_written) or iou(box, x.proposal.box) < _AT_IT
+            for key, box in before.get(os.path.realpath(x.image), ())
+        )
+    ]
+    return kept, len(decisions) - len(kept)

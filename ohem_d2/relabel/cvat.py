@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -16,6 +16,7 @@ from .suspects import Suspect, digest_of, names_of_images, of_images
 # Of a box: number and name of its suspect, and the digest of its report. CVAT keeps nothing else.
 _ATTRIBUTE = "suspect"
 _KNOWN = re.compile(rf"(\d+)(?: ({'|'.join(SUSPECTS)})(?: (\w+))?)?")
+_NO_FRAME = 10**9
 _CORNERS = ("xtl", "ytl", "xbr", "ybr")
 
 
@@ -27,7 +28,8 @@ def write_cvat(suspects: Sequence[Suspect]) -> str:
     digest = digest_of(suspects)
     for i, (image, of_image) in enumerate(of_images(suspects).items()):
         width, height = of_image[0].size
-        attributes = {"id": i, "name": names[image], "width": width, "height": height}
+        # No number of a frame, where CVAT would put boxes whose image it does not know by name.
+        attributes = {"id": _NO_FRAME + i, "name": names[image], "width": width, "height": height}
         element = ET.SubElement(root, "image", {k: str(v) for k, v in attributes.items()})
         for x in of_image:
             corners = zip(_CORNERS, x.shown.box)
@@ -70,13 +72,23 @@ def read_cvat(file: Path, suspects: Sequence[Suspect], returned: Returned) -> No
     by_name = {name: image for image, name in names.items()}
     for i, element in enumerate(images):
         name = element.get("name", "")
-        image = by_name.get(name)
+        image = by_name.get(name) or _by_end_of_path(name, by_name)
         if image is None:
             returned.findings.add(NOT_OF_THE_REPORT, name or file)
             continue
         where = f"{file}: the image {name!r} (number {i + 1})"
         returned.check_size(image, [element.get(x) for x in ("width", "height")], where)
         returned.add(image, [_drawn(x, where, returned) for x in element], where)
+
+
+def _by_end_of_path(name: str, by_name: Mapping[str, str]) -> str | None:
+    """Of a task whose images lie in another folder: that of which one path ends with the other."""
+    found = [
+        image
+        for known, image in by_name.items()
+        if f"/{name}".endswith(f"/{known}") or f"/{known}".endswith(f"/{name}")
+    ]
+    return found[0] if name and len(found) == 1 else None
 
 
 def _drawn(element: ET.Element, where: str, returned: Returned) -> Drawn:

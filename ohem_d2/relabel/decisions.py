@@ -102,13 +102,19 @@ def read_decisions(file: Path) -> tuple[str | None, list[Decision]]:
     for number, entry in enumerate(content["decisions"]):
         place = f"{file}: decisions[{number}]"
         try:
-            decisions.append(_read(entry, place))
+            decisions.append(read_decision(entry, place))
         except ValueError as e:
             raise InputError(f"{place} {e}") from None
     return dataset, decisions
 
 
-def _read(entry: Any, place: str) -> Decision:
+def read_decision(entry: Any, place: str) -> Decision:
+    """
+    Read one entry of a file of decisions.
+
+    Raises:
+        ValueError: it is malformed.
+    """
     if not isinstance(entry, dict):
         raise ValueError(f"is {shown(entry)}, expected an object")
     _check_keys(entry)

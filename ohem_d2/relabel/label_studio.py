@@ -28,7 +28,7 @@ def write_label_studio(suspects: Sequence[Suspect]) -> str:
     tasks = [
         {
             "data": {
-                "image": f"/data/local-files/?d={quote((within / names[image]).as_posix())}",
+                "image": f"/data/local-files/?d={quote(os.fsencode(within / names[image]))}",
                 "image_path": image,
                 "image_id": of_image[0].image_id,
                 "report": digest,

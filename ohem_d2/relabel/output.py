@@ -16,6 +16,7 @@ from .labels import Output
 LOG = "relabel_log.json"
 UNDONE = "it was carried out before, and what it added has changed since"
 _CARRIED_OUT = ("changed", "already_there")  # lists of the log
+_LISTS = (*_CARRIED_OUT, "rejected", "left_out")
 
 
 def check_apart(folder: Path, inputs: Sequence[Path]) -> None:
@@ -71,20 +72,47 @@ def former_files(folder: Path) -> dict[str, list[str]]:
     return former
 
 
-def carried_out(folder: Path) -> set[str]:
+def earlier_runs(source: Path) -> list[dict]:
     """
-    Return which decisions are carried out in a folder, as its log says: their entries, as `key_of`
-    has them. None if there is no log of ours.
+    Return what was decided in annotations before, run by run: of the log beside them the lists of
+    decisions, and those that it has of the runs before. None if there is no log of ours.
+
+    Args:
+        source: the file or the folder that the annotations are read from.
     """
-    try:
-        content = read_json(folder / LOG) if (folder / LOG).is_file() else None
-    except InputError:
-        content = None
-    lists = [content.get(x) for x in _CARRIED_OUT] if isinstance(content, dict) else []
-    entries = [y for x in lists if isinstance(x, list) for y in x]
-    left_out = content.get("left_out") if isinstance(content, dict) else None
-    entries += [x for x in left_out or () if isinstance(x, dict) and x.get("reason") == UNDONE]
+    for folder in [source] if source.is_dir() else source.parents:
+        if not (folder / LOG).is_file():
+            continue
+        try:
+            content = read_json(folder / LOG)
+        except InputError:
+            return []
+        files = content.get("files") if isinstance(content, dict) else None
+        if not isinstance(files, dict):
+            return []
+        if source.is_dir() or source.relative_to(folder).as_posix() in files:
+            before = content.get("earlier")
+            lists = {x: content[x] for x in _LISTS if isinstance(content.get(x), list)}
+            runs = [x for x in before if isinstance(x, dict)] if isinstance(before, list) else []
+            return [*runs, lists]
+    return []
+
+
+def carried_out(runs: Sequence[Mapping]) -> set[str]:
+    """Return the entries of decisions that `earlier_runs` carried out, as `key_of` has them."""
+    entries = [y for run in runs for x in _CARRIED_OUT for y in run.get(x, ())]
+    entries += [x for run in runs for x in run.get("left_out", ()) if _is_undone(x)]
     return {key_of(x.get("decision")) for x in entries if isinstance(x, dict)}
+
+
+def decided(runs: Sequence[Mapping]) -> list[Any]:
+    """Return the entries of all decisions of `earlier_runs`, rejections too."""
+    entries = [y for run in runs for x in _LISTS for y in run.get(x, ())]
+    return [x.get("decision") for x in entries if isinstance(x, dict)]
+
+
+def _is_undone(entry: Any) -> bool:
+    return isinstance(entry, dict) and entry.get("reason") == UNDONE
 
 
 def key_of(entry: Any) -> str:

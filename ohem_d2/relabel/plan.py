@@ -13,8 +13,10 @@ from .output import UNDONE, key_of
 
 CHANGED, ALREADY, REJECTED, LEFT_OUT = "changed", "already there", "rejected", "left out"
 NO_IMAGE = "its image is not in the data set, which --dataset may name"
+SEVERAL_IMAGES = "several images are links to the file of its image"
 
 _BEYOND = 1  # pixel, by which a box may reach out of its image: it is cut off
+_MOST_LINKS = 40  # one after the other, as Linux has it
 _NEAR = 0.5  # IoU, from which on another label may be what became of one
 _DOUBLE = 0.7  # IoU, from which on a new label may be of an object that has one of its class
 _TOO_SMALL = 1  # pixel, by which what is read again may differ: more is another box
@@ -82,13 +84,18 @@ def plan(
     Raises:
         InputError: a proposal has a box outside of its image.
     """
-    by_path = {os.path.realpath(x.file): x for x in images}
+    by_path = _by_path(images)
     by_id = {(str(x.id), os.path.basename(x.file)): x for x in images}
     labels: dict[Image, list[Label]] = {}
     outcomes = []
     for decision in decisions:
         name = os.path.basename(decision.image)
-        image = by_path.get(os.path.realpath(decision.image))
+        places = os.path.abspath(decision.image), os.path.realpath(decision.image)
+        there = next((by_path[x] for x in places if x in by_path), [])
+        image = there[0] if len(there) == 1 else None
+        if len(there) > 1:
+            outcomes.append(Outcome(decision, LEFT_OUT, SEVERAL_IMAGES))
+            continue
         # What still is at its path is an image of another data set, even if it looks the same.
         if image is None and (is_moved or not os.path.exists(decision.image)):
             image = by_id.get((str(decision.image_id), name))
@@ -107,6 +114,30 @@ def plan(
             x.edits = []
             x.status = ALREADY
     return outcomes
+
+
+def _by_path(images: Sequence[Image]) -> dict[str, list[Image]]:
+    """
+    Images by the paths that lead to them: each path by itself, as a link, or through more links. Of
+    a path that leads to several, those that it leads to most directly.
+    """
+    found: dict[str, list[Image]] = {}
+    steps: dict[str, int] = {}
+    for x in images:
+        path = os.path.abspath(x.file)
+        for step in range(_MOST_LINKS):
+            if step < steps.setdefault(path, step):
+                steps[path], found[path] = step, []
+            if step == steps[path]:
+                found.setdefault(path, []).append(x)
+            if not os.path.islink(path):
+                break
+            path = os.path.abspath(os.path.join(os.path.dirname(path), os.readlink(path)))
+        target = os.path.realpath(x.file)  # of folders that are links, too
+        of_target = found.setdefault(target, [])
+        if x not in of_target and steps.setdefault(target, _MOST_LINKS) == _MOST_LINKS:
+            of_target.append(x)
+    return found
 
 
 def _decide(

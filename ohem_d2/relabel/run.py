@@ -16,11 +16,20 @@ from ..data.overview import is_region
 from ..errors import InputError, shown
 from ..paths import printable
 from ..training.checks import check_output_dir
-from .by_score import decide_by_score
+from .by_score import MISSING, decide_by_score, without_decided
 from .coco import CocoAnnotations
 from .decisions import Object, as_xywh, read_decisions
 from .labels import Annotations, Edit, Image, images_of
-from .output import LOG, carried_out, check_apart, former_files, key_of, write_output
+from .output import (
+    LOG,
+    carried_out,
+    check_apart,
+    decided,
+    earlier_runs,
+    former_files,
+    key_of,
+    write_output,
+)
 from .plan import ALREADY, CHANGED, LEFT_OUT, REJECTED, Outcome, plan
 from .voc import VocAnnotations
 from .yolo import YoloAnnotations
@@ -79,7 +88,11 @@ def relabel(
         )
     part = options.pop("part", None)
     images, annotations, classes, before = _load(join_address(scheme, path, options))
-    done = carried_out(path if path.is_dir() else path.parent)
+    earlier = earlier_runs(path)
+    done = carried_out(earlier)
+    if by_score:
+        decisions, of_persons = without_decided(decisions, decided(earlier))
+        left += [f"{MISSING}, decided in an earlier run: {of_persons}"] if of_persons else []
     outcomes = plan(decisions, images, annotations, classes, done, dataset is not None)
     _check_images(outcomes, images, file, named, name)
     after = _labelled_then(outcomes, before)
@@ -97,6 +110,7 @@ def relabel(
     log: dict[str, Any] = {
         "info": {"dataset": name, "decisions": taken},
         **{status.replace(" ", "_"): [] for status in (CHANGED, ALREADY, REJECTED, LEFT_OUT)},
+        "earlier": earlier,
     }
     for x in outcomes:
         log[x.status.replace(" ", "_")].append(_logged(x, annotations))

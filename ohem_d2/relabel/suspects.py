@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..data.class_names import normalise
+from ..data.fields import is_number
 from ..data.text_files import read_json
 from ..errors import InputError
 from .decisions import SUSPECTS, Box, Object
@@ -66,10 +68,10 @@ def read_suspects(report: Path) -> tuple[str, list[str], list[Suspect]]:
     content = read_json(file)
     try:
         dataset = content["info"]["description"].partition(" of ")[2]
-        names = {x["id"]: x["name"] for x in content["categories"]}
+        names = {x["id"]: normalise(x["name"]) for x in content["categories"]}
         images = {x["id"]: x for x in content["images"]}
         found = [_suspect(x, images[x["image_id"]], names) for x in content["annotations"]]
-    except (AttributeError, KeyError, TypeError) as e:
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
         raise InputError(f"{file} is no list of a report's ({e!r}), expected that of one") from None
     if not found:
         raise InputError(f"{file} has no suspects, expected one or more")
@@ -80,6 +82,8 @@ def _suspect(entry: dict, image: dict, names: dict) -> Suspect:
     name, label, proposal = entry["error_type"], None, None
     if name not in SUSPECTS:
         raise KeyError(name)
+    if not is_number(entry["score"]):
+        raise ValueError(f"a score is {entry['score']!r}")
     if entry["is_labelled"]:
         # As the data set has it, where the report says so; the model sees it cut off.
         at = entry.get("label_bbox") or entry["true_bbox"]

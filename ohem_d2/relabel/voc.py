@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
@@ -121,11 +122,16 @@ class VocAnnotations:
 
     def knows(self, category: str) -> bool:
         """See `Annotations`. A list may name images without any object of a class."""
-        return any(
-            normalise(each.findtext("name") or "") == category
+        return category in self._categories
+
+    @cached_property
+    def _categories(self) -> set[str]:
+        """Of all files."""
+        return {
+            normalise(each.findtext("name") or "")
             for file in self._files
             for each in read_xml(file).iter("object")
-        )
+        }
 
     def file_of(self, image: Image) -> Path:
         """See `Annotations`."""

@@ -26,6 +26,7 @@ from ..files import write_whole
 from ..paths import printable
 from ..training.data_checks import check_datasets
 from ..visualization import draw_objects
+from .own_page import check_own_page
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ def look_at_data(name: str, output: Path | None = None, max_pictures: int = MAX_
     """
     if max_pictures < 0:
         raise InputError(f"--max-pictures is {max_pictures}, expected 0 or more")
+    if output is not None:
+        check_own_page(output, "findings.csv", "data")
     if "://" in name:
         data = load_address(name, unreadable="skip")
         data.records, _ = read_to_end(name, data.records, data.findings, unreadable="skip")
@@ -112,7 +115,8 @@ def choose(records: Sequence[dict], findings: Findings, number: int) -> list[int
     Returns:
         their indices. Images in which something is odd come first.
     """
-    odd = [i for i, record in enumerate(records) if _of_image(record, findings)]
+    of_image = _OfImages(findings)
+    odd = [i for i, record in enumerate(records) if of_image(record)]
     chosen = dict.fromkeys(_spread(odd, min(_WITH_FINDINGS, number)))
     having = defaultdict(list)
     for i, record in enumerate(records):
@@ -137,16 +141,25 @@ def _spread(items: Sequence[int], number: int) -> list[int]:
     return [items[int(k * step)] for k in range(min(number, len(items)))]
 
 
-def _of_image(record: dict, findings: Findings) -> list[str]:
+class _OfImages:
     """What is odd in an image: of its own file, or of the annotations of its stem."""
-    path = Path(plain_path(record["file_name"]))
-    return [
-        f"{x.name}: {x.words}".rstrip(": ")
-        for x in findings
-        if x.file == plain_path(record["file_name"])
-        or (Path(x.file).stem == path.stem and Path(x.file).suffix in (".xml", ".json", ".txt"))
-        or x.file.endswith(f"image {record['image_id']!r}")
-    ]
+
+    def __init__(self, findings: Findings) -> None:
+        self._words = [f"{x.name}: {x.words}".rstrip(": ") for x in findings]
+        self._numbers = defaultdict(list)
+        for i, x in enumerate(findings):
+            path = Path(x.file)
+            self._numbers["file", x.file].append(i)
+            if path.suffix in (".xml", ".json", ".txt"):
+                self._numbers["stem", path.stem].append(i)
+            _, *ends = x.file.split("image ")
+            for k in range(len(ends)):
+                self._numbers["id", "image ".join(ends[k:])].append(i)
+
+    def __call__(self, record: dict) -> list[str]:
+        file = plain_path(record["file_name"])
+        keys = ("file", file), ("stem", Path(file).stem), ("id", repr(record["image_id"]))
+        return [self._words[i] for i in sorted({i for x in keys for i in self._numbers.get(x, ())})]
 
 
 def _draw(data: Loaded, number: int) -> Iterator[tuple[dict, bytes]]:
@@ -195,13 +208,14 @@ def _as_csv(findings: Findings) -> str:
 def _as_html(
     name: str, data: Loaded, figures: Overview, pictures: Sequence[tuple[dict, bytes]]
 ) -> str:
+    of_image = _OfImages(data.findings)
     filled = {
         "NAME": html.escape(name),
         "FIGURES": "".join(f"<li>{html.escape(x)}</li>" for x in figures.lines()),
         "CLASSES": _class_table(data, figures),
         "FINDINGS": "".join(_findings_html(data.findings)) or "<p>Nothing odd was found.</p>",
         "SHOWN": f"{len(pictures)} of {figures.images}",
-        "PICTURES": "".join(_picture_html(x, jpeg, data.findings) for x, jpeg in pictures),
+        "PICTURES": "".join(_picture_html(x, jpeg, of_image(x)) for x, jpeg in pictures),
     }
     page = _TEMPLATE.read_text(encoding="utf-8")
     parts = page.split("%%")  # text and the names of what is filled in, in turns
@@ -230,12 +244,12 @@ def _findings_html(findings: Findings) -> Iterator[str]:
         yield f"<details><summary>{title}</summary><ul>{items}</ul>{rest}</details>"
 
 
-def _picture_html(record: dict, jpeg: bytes, findings: Findings) -> str:
+def _picture_html(record: dict, jpeg: bytes, odd_words: Sequence[str]) -> str:
     counts = Counter(a["category_id"] for a in record["annotations"] if not is_region(a))
     objects = ", ".join(f"{n} {x}" for x, n in counts.items()) or "no objects"
     if regions := sum(map(is_region, record["annotations"])):
         objects += f", {regions} to ignore"
-    odd = "".join(f'<p class="odd">{html.escape(x)}</p>' for x in _of_image(record, findings))
+    odd = "".join(f'<p class="odd">{html.escape(x)}</p>' for x in odd_words)
     file = html.escape(os.path.basename(record["file_name"]))
     return (
         f'<figure title="{html.escape(plain_path(record["file_name"]))}">'

@@ -46,6 +46,7 @@ from .earlier import EarlierReport, check_comparable, follow_images, read_earlie
 from .hard_examples import Findings, build_mapper, check_model, look_at
 from .label_errors import by_cleanlab, by_loss
 from .model_errors import ModelErrors
+from .own_page import check_own_page
 from .page import write_list, write_page
 
 logger = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ def write_report(
     rank = RANKINGS[ranking]
     rank([])  # if it is not installed, it says so now
     check_output_dir("--output", output)
+    check_own_page(output, "label_errors.json", "report")
     check_not_in_the_way("--output", output, ("crops",), _FILES)
     earlier = None
     if compare is not None:

@@ -17,7 +17,9 @@ from small_decisions import (
 
 from ohem_d2 import cli
 from ohem_d2.errors import InputError
+from ohem_d2.relabel.decisions import as_xywh
 from ohem_d2.relabel.run import relabel
+from ohem_d2.relabel.suspects import read_suspects
 
 
 @pytest.fixture
@@ -92,3 +94,62 @@ def test_decisions_and_a_report_are_told_apart(report):
         relabel(report, report.parent / "corrected")
     with pytest.raises(InputError, match=r"decisions.json is no folder, expected that of a report"):
         relabel(decisions, report.parent / "corrected", by_score=("accept", 0.7))
+
+
+def decide(report, number, action, **proposal):
+    """A person's decision on a suspect of the report."""
+    x = read_suspects(report)[2][number]
+    label = x.label and {"index": None, "id": x.label.id, **described(x.label)}
+    proposed = {**described(x.proposal), **proposal}
+    entry = {"image": x.image, "image_id": x.image_id, "suspect": x.name, "decision": action,
+             "label": label, "proposal": proposed}  # fmt: skip
+    file = report.parent / "decisions.json"
+    dataset = f"voc://{report.parent}/data"
+    file.write_text(json.dumps({"info": {"dataset": dataset}, "decisions": [entry]}))
+    return file
+
+
+def described(x):
+    return {"category": x.category, "bbox": as_xywh(x.box)}
+
+
+@pytest.mark.parametrize(
+    ("action", "proposal"), [("reject", {}), ("accept", {"category": "owl"}), ("ignore", {})]
+)
+def test_what_a_person_decided_before_stays(report, capsys, action, proposal):
+    set_scores(report, [0.9] * 6)
+    first = relabel(decide(report, 0, action, **proposal), report.parent / "first")
+    before = read_objects(first)
+    second = relabel(report, report.parent / "second", first, by_score=("accept", 0.7))
+    assert read_objects(second)["a.jpg"] == before["a.jpg"]
+    assert len(read_objects(second)["b.jpg"]) == 4
+    assert "- missing label, decided in an earlier run: 1\n" in capsys.readouterr().out
+    # The log of the second run has what the first one decided.
+    third = relabel(report, report.parent / "third", second, by_score=("accept", 0.5))
+    assert read_objects(third) == read_objects(second)
+    assert len(read_log(report.parent / "third")["earlier"]) == 2
+
+
+def test_a_label_that_was_removed_since_does_not_come_back(report):
+    set_scores(report, [0.9] * 6)
+    first = relabel(report, report.parent / "first", by_score=("accept", 0.8))
+    label = {"index": 0, "id": None, "category": "cat", "bbox": NEW}
+    image = read_suspects(report)[2][0].image
+    removal = {"image": image, "image_id": "a", "suspect": "spurious label", "decision": "accept",
+               "label": label, "proposal": None}  # fmt: skip
+    file = write_decisions(report.parent / "removal.json", first, removal)
+    second = relabel(file, report.parent / "second")
+    assert len(read_objects(second)["a.jpg"]) == 3
+    third = relabel(report, report.parent / "third", second, by_score=("accept", 0.7))
+    assert read_objects(third) == read_objects(second)
+
+
+def test_classes_that_are_written_in_another_form(report):
+    set_scores(report, [0.9] * 6)
+    file = report / "label_errors.json"
+    content = json.loads(file.read_text())
+    for x in content["categories"]:
+        x["name"] = f"{x['name']} "
+    file.write_text(json.dumps(content))
+    corrected = relabel(report, report.parent / "corrected", by_score=("accept", 0.7))
+    assert [len(x) for x in read_objects(corrected).values()] == [4, 4]

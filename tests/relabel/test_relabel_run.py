@@ -45,8 +45,9 @@ def write_set(folder, form, images):
             lines.append(f"{CLASSES.index(c)} {of_x[0]} {of_y[0]} {of_x[1]} {of_y[1]}\n")
         (folder / "labels").mkdir(exist_ok=True)
         (folder / f"labels/{name}.txt").write_text("".join(lines))
-    (folder / "classes.txt").write_text("\n".join(CLASSES))
-    return f"yolo://{folder / 'classes.txt'}", folder / "images"
+    file = folder / ("labels/classes.txt" if form == "yolo, beside its labels" else "classes.txt")
+    file.write_text("\n".join(CLASSES))
+    return f"yolo://{file}", folder / "images"
 
 
 objects_of_an_image = st.dictionaries(
@@ -198,7 +199,7 @@ def test_new_labels_beside_others(data, box):
     assert statuses(data[2] / "out") == {"changed": 1}
 
 
-@pytest.mark.parametrize("form", ["coco", "voc", "yolo"])
+@pytest.mark.parametrize("form", ["coco", "voc", "yolo", "yolo, beside its labels"])
 @pytest.mark.parametrize("then", [None, ("dog", [50, 30, 10, 10]), ("cat", OTHER)])
 def test_what_an_earlier_run_added_is_changed(tmp_path, form, then):
     address, images = write_set(tmp_path / "data", form, {"a": [("owl", BOX)]})
@@ -212,6 +213,26 @@ def test_what_an_earlier_run_added_is_changed(tmp_path, form, then):
         address = relabel(file, tmp_path / f"out{number}")
         assert statuses(tmp_path / f"out{number}") == found
         assert sorted(read_objects(address)["a.jpg"]) == expected
+
+
+@pytest.mark.parametrize("form", ["coco", "voc", "yolo"])
+def test_images_that_are_links_to_one_file(tmp_path, form):
+    """Each has labels of its own, as where images are repeated on purpose."""
+    objects = {x: [("dog", BOX)] for x in ("a", "b")}
+    address, images = write_set(tmp_path / "data", form, objects)
+    (images / "a.jpg").rename(tmp_path / "one.jpg")
+    (images / "b.jpg").unlink()
+    for name in ("a.jpg", "b.jpg"):
+        (images / name).symlink_to(tmp_path / "one.jpg")
+    address = run((address, images, tmp_path), decision(images / "a.jpg", proposal=("cat", OTHER)))
+    assert [len(read_objects(address)[x]) for x in ("a.jpg", "b.jpg")] == [2, 1]
+    entry = decision(tmp_path / "one.jpg", proposal=("owl", [1, 45, 9, 9]))
+    other = decision(images / "z.jpg", action="reject", label=("cat", [0, 0, 9, 9]))
+    file = write_decisions(tmp_path / "link.json", address, entry, other)
+    relabel(file, tmp_path / "of_link", address)
+    assert statuses(tmp_path / "of_link") == {"rejected": 1, "left_out": 1}
+    (reason,) = [x["reason"] for x in read_log(tmp_path / "of_link")["left_out"]]
+    assert reason == "several images are links to the file of its image"
 
 
 def test_what_an_earlier_run_changed_is_changed_but_not_back(data):

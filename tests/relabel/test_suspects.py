@@ -112,7 +112,7 @@ def test_cvat(report, capsys):
     root = ET.parse(file).getroot()
     assert root.findtext("version") == "1.1"
     image, other = root.findall("image")
-    assert image.attrib == {"id": "0", "name": "a.jpg", "width": "80", "height": "60"}
+    assert image.attrib == {"id": "1000000000", "name": "a.jpg", "width": "80", "height": "60"}
     box = image.find("box")
     assert box.attrib == {
         "label": "cat", "source": "auto", "occluded": "0", "xtl": "5.00", "ytl": "40.00",
@@ -365,7 +365,7 @@ def test_a_suspect_of_another_name(report):
 def test_without_any_suspect_an_image_stays_undecided(report, capsys):
     def lose(text):
         """The attributes of the first image."""
-        first, second = text.split('<image id="1"')
+        first, second = text.split('<image id="1000000001"')
         return f'{re.sub("<attribute.*</attribute>", "", first)}<image id="1"{second}'
 
     found = cvat(report, lose)
@@ -410,3 +410,42 @@ def test_other_wrong_files(report):
     (report / "label_errors.json").write_text('{"annotations": []}')
     with pytest.raises(InputError, match="is no list of a report's"):
         export_suspects(report, "cvat", report.parent / "new.xml")
+
+
+@pytest.mark.parametrize("name", ["JPEGImages/a.jpg", "task/data/JPEGImages/a.jpg"])
+def test_names_of_another_folder_in_cvat(report, name):
+    """As of a task whose images came from a zip file, or from a share."""
+    found = cvat(report, lambda text: text.replace('name="a.jpg"', f'name="{name}"'))
+    assert found == {**AS_SHOWN, "wrong class": ("accept", {"category": "dog", "bbox": CAT})}
+
+
+def test_a_name_of_two_images_in_cvat_is_of_none(report):
+    file = report / "label_errors.json"
+    content = json.loads(file.read_text())
+    for x, folder in zip(content["images"], ("one", "two")):
+        x["file_name"] = f"/{folder}/x.jpg"
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="image without suspects, passed over: 2"):
+        cvat(report, lambda text: re.sub('name="(one|two)/x.jpg"', 'name="x.jpg"', text))
+
+
+def test_names_of_files_that_are_no_text(report):
+    file = report / "label_errors.json"
+    content = json.loads(file.read_text())
+    content["images"][0]["file_name"] = "/data/gr\udcfcn.jpg"
+    file.write_text(json.dumps(content))
+    output = report.parent / "tasks.json"
+    export_suspects(report, "label-studio", output)
+    assert "gr%FCn.jpg" in output.read_text()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("score", None), ("score", "high"), ("predicted_bbox", [1, 2, 3])]
+)
+def test_a_list_that_was_edited(report, key, value):
+    file = report / "label_errors.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0][key] = value
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="is no list of a report's"):
+        read_suspects(report)

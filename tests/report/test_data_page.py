@@ -1,5 +1,6 @@
 import csv
 import re
+import time
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -8,7 +9,9 @@ from small_data import write_image, write_voc
 
 from ohem_d2 import cli
 from ohem_d2.data.findings import Findings
+from ohem_d2.errors import InputError
 from ohem_d2.report.data_page import choose
+from ohem_d2.report.own_page import check_own_page
 
 GOOD = (1, 1, 20, 30)
 
@@ -148,3 +151,30 @@ def test_which_images_are_shown():
     assert sum(i >= 52 for i in chosen) == 1
     assert len(choose(records, found, 1000)) == 62
     assert choose(records, found, 0) == []
+
+
+def test_a_page_of_another_origin_stays(address, tmp_path, capsys):
+    for name in ("report", "mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "index.html").write_text("mine")
+    (tmp_path / "report/label_errors.json").write_text("{}")
+    for name in ("report", "mine"):
+        with pytest.raises(SystemExit, match="where index.html is not of 'ohem-d2 data', which"):
+            cli.main(["data", address, "--output", str(tmp_path / name)])
+        assert (tmp_path / name / "index.html").read_text() == "mine"
+    for _ in range(2):  # its own page may be written anew
+        cli.main(["data", address, "--output", str(tmp_path / "look")])
+    with pytest.raises(InputError, match="is not of 'ohem-d2 report', which has label_errors.json"):
+        check_own_page(tmp_path / "look", "label_errors.json", "report")
+
+
+def test_many_findings_are_looked_up_once():
+    number = 20_000
+    records = [{"file_name": f"{i}.jpg", "image_id": i, "annotations": []} for i in range(number)]
+    found = Findings()
+    for i in range(0, number, 2):
+        found.add("odd", f"{i}.jpg")
+        found.add("odd", f"a.json: image {i + 1!r}")
+    start = time.process_time()
+    assert choose(records, found, 4) == [0, 5000, 10000, 15000]
+    assert time.process_time() - start < 20  # two seconds; by each pair, an hour
