@@ -322,6 +322,27 @@ def test_anchors_in_regions_are_neither_object_nor_background(seed, number, name
     assert all(a.equal(b) for a, b in zip(boxes, boxes_before))
 
 
+def test_regions_are_looked_for_again_without_the_memory_of_a_gpu(monkeypatch):
+    """By Detectron2's fallback, which moves what has a device, as boxes have."""
+    rpn = make_rpn(RPNS[0])
+    features, targets = rpn_batch(RPNS[0], 0, [(2, 0)])
+    anchors = rpn.anchor_generator([features[f] for f in rpn.in_features])
+    known = with_regions(targets, random_regions(0, targets))
+    rpn.batch_size_per_image, rpn.positive_fraction = 10**6, 1.0
+    expected = rpn.label_and_sample_anchors(anchors, known)[0][0]
+    calls = []
+
+    def fail_twice(*boxes):
+        calls.append([x.device.type for x in boxes])
+        if len(calls) < 3:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")
+        return lie_in(*boxes)
+
+    monkeypatch.setattr("ohem_d2.modeling.ignore_rpn.lie_in", fail_twice)
+    assert rpn.label_and_sample_anchors(anchors, known)[0][0].equal(expected)
+    assert calls == [["cpu", "cpu"]] * 3
+
+
 def _on_the_edge(boxes, regions):
     """Rotated boxes of which a region holds half, but for what single precision rounds."""
     grown = [[[*r[:2], r[2] + d, r[3] + d, r[4]] for r in regions] for d in (0.02, -0.02)]

@@ -21,6 +21,7 @@ from small_models import SHRINK_OPTS, ZOO, assert_same_inference, shrink, tamed
 from ohem_d2 import OHEMFCOS, GroundTruth, OHEMRetinaNet, Selection
 from ohem_d2.errors import InputError
 from ohem_d2.mining import select
+from ohem_d2.modeling.valid_ranges import ValidSizes
 from ohem_d2.training.config_file import load_config
 from ohem_d2.training.key_checks import check_keys
 
@@ -471,6 +472,22 @@ def test_settings_that_the_sampler_does_not_have_are_named():
         make_detector(OHEMFCOS, ohem={"focal_loss": "no"})
     with pytest.raises(InputError, match="hard_fractoin is unknown, expected one of sampler, hard"):
         make_detector(OHEMRetinaNet, ohem={"hard_fractoin": 1.0})
+    for wrong in ("OHEMSampler", 5):
+        with pytest.raises(InputError, match=f"ohem is {wrong!r}, expected options by name, such"):
+            make_detector(OHEMFCOS, ohem=wrong)
+
+
+@pytest.mark.parametrize("kind", [OHEMRetinaNet, OHEMFCOS])
+def test_valid_ranges_are_of_two_stage_models(kind):
+    inputs = make_inputs(0, (2,))
+    valid = ValidSizes(0.0, 9.0, Boxes(torch.tensor([[1.0, 1, 30, 30]])))
+    for x in inputs:
+        fields = x["instances"].get_fields()
+        none = Boxes(torch.zeros(0, 4))
+        x["instances"] = GroundTruth((SIZE, SIZE), none, valid, **fields)
+    words = rf"valid ranges \(INPUT.VALID_RANGES\) for {kind.__name__}, which has none"
+    with pytest.raises(InputError, match=words):
+        step(make_detector(kind), inputs)
 
 
 @pytest.mark.parametrize("name", ["retinanet_R_50_FPN_1x", "fcos_R_50_FPN_1x"])
