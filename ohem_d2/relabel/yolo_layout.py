@@ -15,6 +15,7 @@ from ..data.text_files import read_lines
 from ..data.yolo import Description, locate
 from ..data.yolo_names import NAMES
 from .labels import Output
+from .output import LOG
 
 _YAML, _DARKNET = (".yaml", ".yml"), (".data",)
 
@@ -66,6 +67,14 @@ class Layout:
             return self.inside(self._labels[image]).with_suffix(image.suffix)
         return self.inside(image)
 
+    def _target(self, image: Path) -> Path:
+        """What the link to an image is to lead to: past a link of an earlier run, which may go."""
+        path = os.path.abspath(image)
+        is_of_ours = os.path.islink(path) and any((x / LOG).is_file() for x in Path(path).parents)
+        if not is_of_ours:
+            return Path(path)
+        return Path(os.path.abspath(os.path.join(os.path.dirname(path), os.readlink(path))))
+
     def inputs(self) -> list[Path]:
         """Return the folders and files that are read."""
         entries = [y for x in self._entries.values() for y in x if y is not None]
@@ -74,7 +83,7 @@ class Layout:
 
     def output(self) -> Output:
         """Return all files without any correction."""
-        links = {self._link(image): Path(os.path.abspath(image)) for image in self._labels}
+        links = {self._link(image): self._target(image) for image in self._labels}
         copied = {self.inside(x): x for x in self._labels.values() if x.is_file()}
         written: dict[Path, bytes] = {}
         for entry in {y for x in self._entries.values() for y in x}:

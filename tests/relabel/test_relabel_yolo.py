@@ -42,6 +42,16 @@ def test_only_what_was_decided_changes(tmp_path):
     assert data.changed() == LABELS.partition("\r\n")[2]
 
 
+def test_links_lead_past_those_of_an_earlier_run(tmp_path):
+    data = Set(tmp_path / "data")
+    first = data.relabel(decision(data.image, label=("dog", DOG), proposal=("cat", DOG)))
+    file = write_decisions(tmp_path / "d.json", first, decision(data.image, label=("cat", CAT)))
+    relabel(file, tmp_path / "second")
+    for name in ("train/a", "train/b", "val/a"):
+        link = tmp_path / f"second/images/{name}.jpg"
+        assert link.readlink() == data.folder / f"images/{name}.jpg"
+
+
 @pytest.mark.parametrize("other", ["val/a", "train/a"])
 def test_a_new_label_is_a_polygon_where_others_of_the_data_set_are(tmp_path, other):
     data = Set(tmp_path)
