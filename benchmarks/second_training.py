@@ -76,16 +76,16 @@ def second_labels(cfg: CfgNode, way: Way, folder: Path) -> tuple[str, dict[str, 
     address = _write(folder / "train.json", records, classes)
     with locked(folder / ".lock"):
         parts = _parts(cfg, way, folder, records, classes)
-    decisions = [
-        # Without the id, since images have other ones in a half.
-        {**x.as_written, "image_id": None}
-        for part in parts
-        for x in decide_by_score(part, way.action, LOWEST_SCORE)[1]
-    ]
-    file = folder / f"{way.action}_{'by_halves' if way.by_halves else 'same_images'}.json"
-    write_whole(file, json.dumps({"info": {"dataset": address}, "decisions": decisions}))
-    with redirect_stdout(io.StringIO()):
-        corrected = relabel(file, file.with_suffix(""))
+        decisions = [
+            # Without the id, since images have other ones in a half.
+            {**x.as_written, "image_id": None}
+            for part in parts
+            for x in decide_by_score(part, way.action, LOWEST_SCORE)[1]
+        ]
+        file = folder / f"{way.action}_{'by_halves' if way.by_halves else 'same_images'}.json"
+        write_whole(file, json.dumps({"info": {"dataset": address}, "decisions": decisions}))
+        with redirect_stdout(io.StringIO()):
+            corrected = relabel(file, file.with_suffix(""))
     gone = {os.path.abspath(x["file_name"]): x.get("removed", ()) for x in records}
     right = sum(_is_at_one(x["proposal"], gone[x["image"]], classes) for x in decisions)
     found = {"taken": len(decisions), "right": right, "removed": sum(map(len, gone.values()))}

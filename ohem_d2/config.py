@@ -106,15 +106,15 @@ class OHEMOptions:
     loss_weight_cls: float = 1.0
     loss_weight_box_reg: float = 1.0
     # The iteration at which mining starts. Before it, RoIs are sampled as in Detectron2, but
-    # bg_iou_lo applies to the proposals then too. SOLVER.REFERENCE_WORLD_SIZE does not rescale it.
+    # bg_iou_lo applies then too. SOLVER.REFERENCE_WORLD_SIZE does not rescale it.
     start_iter: int = 0
     # Background RoIs whose IoU with every object is lower than this are left out, whatever the
     # sampler. An image without objects keeps its background. 0.1 gives the range [0.1, 0.5) of Fast
     # R-CNN; in the paper, mining did better without it (0).
     bg_iou_lo: float = 0.0
     # The most RoIs of each image to choose among, whatever the sampler: foreground first, then
-    # background at random. The others are not read, which saves time, and cannot be chosen. 0: all
-    # of them, as in the paper.
+    # background, each at random. The others are not read, which saves time, and cannot be chosen.
+    # 0: all of them, as in the paper.
     max_candidates: int = 0
     # The stages of Cascade R-CNN that mine, counted from 0 as in Detectron2's logs.
     cascade_stages: tuple[int, ...] = (0,)
@@ -413,7 +413,7 @@ def ignore_regions_options(cfg: CfgNode | None) -> IgnoreRegionsOptions:
 
 
 def options_by_name(
-    kind: type[_Options], values: Mapping[str, Any], of_config: str = ""
+    kind: type[_Options], values: Mapping[str, Any], of_config: str = "", name: str = "ohem"
 ) -> _Options:
     """
     Build options from those that differ from their default.
@@ -423,23 +423,24 @@ def options_by_name(
         values: the values, by the names of its fields.
         of_config: if the values are from a YAML config, what its keys begin with. Their names are
             in upper case then.
+        name: of the argument that the values were given as, if they are not.
 
     Raises:
         InputError: a value lies outside its range, or a name is unknown.
     """
     if not isinstance(values, Mapping):
         raise InputError(
-            f"{of_config.rstrip('.') or 'ohem'} is {shown(values)}, expected options by name, such "
+            f"{of_config.rstrip('.') or name} is {shown(values)}, expected options by name, such "
             f"as dict({fields(kind)[0].name}=...)"
         )
     known = {f.name.upper() if of_config else f.name: f.name for f in fields(kind)}
-    for name in values:
-        if kind is OHEMOptions and (new := _RENAMED.get(name.lower())):
+    for key in values:
+        if kind is OHEMOptions and (new := _RENAMED.get(key.lower())):
             new = f"{of_config}{new.upper() if of_config else new}"
             # In the words of yacs, which refuses it where `add_ohem_config` was called.
             raise InputError(
-                f"Key {of_config}{name} was renamed to {new}; please update your config."
+                f"Key {of_config}{key} was renamed to {new}; please update your config."
             )
-        if name not in known:
-            raise InputError(f"{of_config}{name} is unknown, expected one of {', '.join(known)}")
-    return kind(**{known[name]: value for name, value in values.items()})
+        if key not in known:
+            raise InputError(f"{of_config}{key} is unknown, expected one of {', '.join(known)}")
+    return kind(**{known[key]: value for key, value in values.items()})

@@ -176,8 +176,8 @@ class SharedSampler:
         if boxes.shape != candidates.boxes.shape or not torch.allclose(boxes, candidates.boxes):
             raise InputError(
                 f"a follower received different RoIs ({len(candidates)}) from its SharedSampler "
-                f"({len(boxes)}): both heads need the same proposals, all of which they read "
-                "(MAX_CANDIDATES, which draws some at random, is 0)"
+                f"({len(boxes)}): expected the same proposals for both heads, and a MAX_CANDIDATES "
+                "of 0, since each head draws its own"
             )
         return selection
 

@@ -195,7 +195,7 @@ class BoxVotingMixin(BoxBranchMixin):
         if box_voting is None:
             box_voting = box_voting_options(config_of(*args, **kwargs))
         elif not isinstance(box_voting, BoxVotingOptions):
-            box_voting = options_by_name(BoxVotingOptions, box_voting)
+            box_voting = options_by_name(BoxVotingOptions, box_voting, name="box_voting")
         super().__init__(*args, **kwargs)
         self.box_voting = box_voting
         if box_voting.rounds and "_forward_box" in own_names(type(self).__mro__):

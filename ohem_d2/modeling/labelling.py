@@ -109,7 +109,8 @@ def within_limit(
     labelled: list[Instances], max_candidates: int, num_classes: int, seed: int
 ) -> list[Instances]:
     """
-    Keep so many RoIs of each image: foreground first, then background, each at random.
+    Keep so many RoIs of each image: foreground first, then background, each at random, on a GPU the
+    same ones as on a CPU.
 
     Args:
         labelled: the labelled RoIs of each image.
@@ -122,11 +123,12 @@ def within_limit(
     """
     if not max_candidates:
         return labelled
-    generator = torch.Generator(device=labelled[0].gt_classes.device).manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     kept = []
     for x in labelled:
         if len(x) > max_candidates:
-            order = torch.randperm(len(x), generator=generator, device=generator.device)
+            order = torch.randperm(len(x), generator=generator, device="cpu")
+            order = order.to(x.gt_classes.device, non_blocking=True)
             is_background = (x.gt_classes == num_classes)[order]
             order = order[is_background.to(torch.uint8).argsort(stable=True)]
             x = x[order[:max_candidates].sort().values]

@@ -155,8 +155,11 @@ class OHEMMixin(ForegroundBudgetMixin, LabellingMixin, BoxVotingMixin):
             self.proposal_matcher = ignore_below(self._matcher, options.bg_iou_lo)
         first, *later = self.mined_stages()
         if self.metrics.keys() != {first, *later}:
-            self.metrics = {first: MiningMetrics()}
-            self.metrics |= {x: MiningMetrics(on_console=False) for x in later}
+            before = self.metrics
+            self.metrics = {first: before.get(first) or MiningMetrics()}
+            self.metrics |= {x: before.get(x) or MiningMetrics(on_console=False) for x in later}
+            for x in self.metrics.values():
+                x.collects = any(y.collects for y in before.values())
 
     @classmethod
     def check_kind(cls, cfg: CfgNode | None, arguments: Mapping | None = None) -> None:
@@ -180,8 +183,8 @@ class OHEMMixin(ForegroundBudgetMixin, LabellingMixin, BoxVotingMixin):
 
     def load_found_out(self, saved: Mapping[str, bool]) -> None:
         """Go on with what `found_out` returned."""
-        self._reader.calls_hooks = saved["calls_hooks"]
-        self.rois_see_each_other = saved["rois_see_each_other"]
+        self._reader.calls_hooks |= saved["calls_hooks"]
+        self.rois_see_each_other |= saved["rois_see_each_other"]
 
     def mined_stages(self) -> list[int]:
         """The stages that mine, in their order; other heads than those of a cascade have one."""

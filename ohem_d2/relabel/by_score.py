@@ -63,7 +63,7 @@ def without_decided(
     decisions: Sequence[Decision], entries: Sequence[Any]
 ) -> tuple[list[Decision], int]:
     """
-    Leave out what somebody has decided otherwise before.
+    Leave out what was decided otherwise before.
 
     Args:
         decisions: on missing labels.
@@ -78,9 +78,10 @@ def without_decided(
             x = read_decision(entry, "")
         except ValueError:
             continue
-        if x.label is None and x.proposal is not None:
-            of_image = before.setdefault(os.path.realpath(x.image), [])
-            of_image.append((key_of(entry), x.proposal.box))
+        # What was proposed where no label was, and labels that were removed.
+        of = x.proposal if x.label is None else x.label
+        if of is not None and (x.label is None or x.proposal is None) and not _stays(x):
+            before.setdefault(os.path.realpath(x.image), []).append((key_of(entry), of.box))
     kept = [
         x
         for x in decisions
@@ -91,3 +92,8 @@ def without_decided(
         )
     ]
     return kept, len(decisions) - len(kept)
+
+
+def _stays(x: Decision) -> bool:
+    """Whether a label is where it was."""
+    return x.label is not None and x.action == "reject"

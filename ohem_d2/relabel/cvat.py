@@ -70,9 +70,10 @@ def read_cvat(file: Path, suspects: Sequence[Suspect], returned: Returned) -> No
         raise InputError(f"{file} has no <image>, expected an export as 'CVAT for images 1.1'")
     _, names = names_of_images(suspects)
     by_name = {name: image for image, name in names.items()}
+    given = [x.get("name", "") for x in images]
     for i, element in enumerate(images):
         name = element.get("name", "")
-        image = by_name.get(name) or _by_end_of_path(name, by_name)
+        image = by_name.get(name) or _by_end_of_path(name, by_name, given)
         if image is None:
             returned.findings.add(NOT_OF_THE_REPORT, name or file)
             continue
@@ -81,14 +82,19 @@ def read_cvat(file: Path, suspects: Sequence[Suspect], returned: Returned) -> No
         returned.add(image, [_drawn(x, where, returned) for x in element], where)
 
 
-def _by_end_of_path(name: str, by_name: Mapping[str, str]) -> str | None:
-    """Of a task whose images lie in another folder: that of which one path ends with the other."""
-    found = [
-        image
-        for known, image in by_name.items()
-        if f"/{name}".endswith(f"/{known}") or f"/{known}".endswith(f"/{name}")
-    ]
-    return found[0] if name and len(found) == 1 else None
+def _by_end_of_path(name: str, by_name: Mapping[str, str], given: Sequence[str]) -> str | None:
+    """
+    Of a task whose images lie in another folder: that of which one path ends with the other, if no
+    other of ``given`` is its name, or ends so.
+    """
+    found = [x for x in by_name if _ends_alike(x, name)]
+    if not name or len(found) != 1 or sum(_ends_alike(found[0], x) for x in given) > 1:
+        return None
+    return by_name[found[0]]
+
+
+def _ends_alike(a: str, b: str) -> bool:
+    return f"/{a}".endswith(f"/{b}") or f"/{b}".endswith(f"/{a}")
 
 
 def _drawn(element: ET.Element, where: str, returned: Returned) -> Drawn:

@@ -80,22 +80,29 @@ def earlier_runs(source: Path) -> list[dict]:
     Args:
         source: the file or the folder that the annotations are read from.
     """
-    for folder in [source] if source.is_dir() else source.parents:
-        if not (folder / LOG).is_file():
-            continue
-        try:
-            content = read_json(folder / LOG)
-        except InputError:
-            return []
-        files = content.get("files") if isinstance(content, dict) else None
-        if not isinstance(files, dict):
-            return []
-        if source.is_dir() or source.relative_to(folder).as_posix() in files:
-            before = content.get("earlier")
-            lists = {x: content[x] for x in _LISTS if isinstance(content.get(x), list)}
-            runs = [x for x in before if isinstance(x, dict)] if isinstance(before, list) else []
-            return [*runs, lists]
+    for path in dict.fromkeys((Path(os.path.abspath(source)), Path(os.path.realpath(source)))):
+        for folder in (path, *path.parents) if path.is_dir() else path.parents:
+            if not (folder / LOG).is_file():
+                continue
+            try:
+                content = read_json(folder / LOG)
+            except InputError:
+                return []
+            files = content.get("files") if isinstance(content, dict) else None
+            if not isinstance(files, dict):
+                return []
+            name = path.relative_to(folder).as_posix()
+            if path == folder or any(x == name or x.startswith(f"{name}/") for x in files):
+                before = content.get("earlier")
+                runs = before if isinstance(before, list) else []
+                return [_run(x) for x in (*runs, content) if isinstance(x, dict)]
     return []
+
+
+def _run(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a log has of a run, but for its files."""
+    lists = {x: content[x] for x in _LISTS if isinstance(content.get(x), list)}
+    return {"info": content.get("info"), **lists}
 
 
 def carried_out(runs: Sequence[Mapping]) -> set[str]:
@@ -106,8 +113,9 @@ def carried_out(runs: Sequence[Mapping]) -> set[str]:
 
 
 def decided(runs: Sequence[Mapping]) -> list[Any]:
-    """Return the entries of all decisions of `earlier_runs`, rejections too."""
-    entries = [y for run in runs for x in _LISTS for y in run.get(x, ())]
+    """Return the entries of all decisions of `earlier_runs`, but for those that were left out."""
+    entries = [y for run in runs for x in (*_CARRIED_OUT, "rejected") for y in run.get(x, ())]
+    entries += [x for run in runs for x in run.get("left_out", ()) if _is_undone(x)]
     return [x.get("decision") for x in entries if isinstance(x, dict)]
 
 

@@ -30,7 +30,7 @@ from .output import (
     key_of,
     write_output,
 )
-from .plan import ALREADY, CHANGED, LEFT_OUT, REJECTED, Outcome, plan
+from .plan import ALREADY, CHANGED, LEFT_OUT, NO_IMAGE, REJECTED, Outcome, plan
 from .voc import VocAnnotations
 from .yolo import YoloAnnotations
 
@@ -91,8 +91,8 @@ def relabel(
     earlier = earlier_runs(path)
     done = carried_out(earlier)
     if by_score:
-        decisions, of_persons = without_decided(decisions, decided(earlier))
-        left += [f"{MISSING}, decided in an earlier run: {of_persons}"] if of_persons else []
+        decisions, number = without_decided(decisions, decided(earlier))
+        left += [f"{MISSING}, decided otherwise in an earlier run: {number}"] if number else []
     outcomes = plan(decisions, images, annotations, classes, done, dataset is not None)
     _check_images(outcomes, images, file, named, name)
     after = _labelled_then(outcomes, before)
@@ -208,7 +208,7 @@ def _described(what: Object | None, as_region: bool = False) -> dict[str, Any] |
 def _check_images(
     outcomes: Sequence[Outcome], images: Sequence[Image], file: Path, named: str | None, name: str
 ) -> None:
-    missing = [x.decision.image for x in outcomes if x.image is None]
+    missing = [x.decision.image for x in outcomes if x.reason == NO_IMAGE]
     if missing and len(missing) >= _MOST * len(outcomes):
         of = "no data set" if named is None else shown(named)
         raise InputError(

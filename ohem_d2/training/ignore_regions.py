@@ -283,7 +283,9 @@ def lazy_options(cfg: DictConfig) -> IgnoreRegionsOptions:
         InputError: a value is neither True nor False, or a key is unknown.
     """
     given = OmegaConf.select(cfg, "train.ignore_regions")
-    return options_by_name(IgnoreRegionsOptions, {} if given is None else given)
+    return options_by_name(
+        IgnoreRegionsOptions, {} if given is None else given, name="train.ignore_regions"
+    )
 
 
 def _target(cfg: DictConfig, key: str) -> object:

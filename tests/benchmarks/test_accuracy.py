@@ -7,6 +7,7 @@ from itertools import islice
 
 import accuracy
 import pytest
+import second_training
 import step_times
 import study_file
 import study_page
@@ -284,7 +285,8 @@ def test_all_variants_but_those_that_say_so_are_the_papers_way():
     halves += ("balanced", "half_even", "short_half", "shorter_half")
     halves += ("sampled_first_half", "sampling_ignoring", "half_unaware", "half_from_001")
     halves += ("all_masks", "half_candidates", "quarter_candidates", "half_rpn", "half_rpn_hard")
-    halves += ("half_scales", "half_snip", "sampling_snip", "quarter_candidates_random")
+    halves += ("half_scales", "half_snip", "sampling_snip", "eighth_candidates")
+    halves += ("half_by_objectness", "quarter_by_objectness", *second_training.WAYS)
     # Those that have no such key.
     halves += ("iou_balanced", "prime_samples", "hard_pool", "in_proportion", "soft", "half_soft")
     assert others == {"quarter_hard": 0.25} | dict.fromkeys(halves, 0.5)

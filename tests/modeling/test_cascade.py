@@ -154,5 +154,13 @@ def test_options_that_do_not_fit_the_stages(options, words):
     heads = make_heads(name="OHEMCascadeROIHeads")
     with pytest.raises(InputError, match=words):
         heads.ohem = dataclasses.replace(heads.ohem, **options)
-    heads.ohem = dataclasses.replace(heads.ohem, cascade_stages=(2, 1))
-    assert [*heads.metrics] == [1, 2]
+
+
+def test_other_stages_during_a_training():
+    heads = make_heads(name="OHEMCascadeROIHeads")
+    (first,) = heads.metrics.values()
+    first.collects = True  # as a training's logs have it
+    heads.ohem = dataclasses.replace(heads.ohem, cascade_stages=(2, 0))
+    assert [*heads.metrics] == [0, 2]
+    assert heads.metrics[0] is first
+    assert heads.metrics[2].collects

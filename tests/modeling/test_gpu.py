@@ -101,6 +101,7 @@ def test_samplers(options):
     """What is hard is the same; what is drawn is of the same number, and nothing twice."""
     selections = []
     for heads, batch in heads_and_batch(**options):
+        torch.manual_seed(0)
         with EventStorage():
             _, candidates = heads.label_and_read_proposals(*batch)
         selections.append(heads.sampler(candidates, 32))

@@ -18,6 +18,7 @@ from small_decisions import (
 from ohem_d2 import cli
 from ohem_d2.errors import InputError
 from ohem_d2.relabel.decisions import as_xywh
+from ohem_d2.relabel.output import LOG, UNDONE, decided
 from ohem_d2.relabel.run import relabel
 from ohem_d2.relabel.suspects import read_suspects
 
@@ -123,7 +124,7 @@ def test_what_a_person_decided_before_stays(report, capsys, action, proposal):
     second = relabel(report, report.parent / "second", first, by_score=("accept", 0.7))
     assert read_objects(second)["a.jpg"] == before["a.jpg"]
     assert len(read_objects(second)["b.jpg"]) == 4
-    assert "- missing label, decided in an earlier run: 1\n" in capsys.readouterr().out
+    assert "- missing label, decided otherwise in an earlier run: 1\n" in capsys.readouterr().out
     # The log of the second run has what the first one decided.
     third = relabel(report, report.parent / "third", second, by_score=("accept", 0.5))
     assert read_objects(third) == read_objects(second)
@@ -153,3 +154,41 @@ def test_classes_that_are_written_in_another_form(report):
     file.write_text(json.dumps(content))
     corrected = relabel(report, report.parent / "corrected", by_score=("accept", 0.7))
     assert [len(x) for x in read_objects(corrected).values()] == [4, 4]
+
+
+def test_a_label_that_a_person_removed_does_not_come_back(report, capsys):
+    """Another report suspects that it is missing."""
+    image, *_ = [x.image for x in read_suspects(report)[2]]
+    label = {"index": 0, "id": None, "category": "dog", "bbox": DOG}
+    removal = {"image": image, "image_id": "a", "suspect": "spurious label", "decision": "accept",
+               "label": label, "proposal": None}  # fmt: skip
+    dataset = f"voc://{report.parent}/data"
+    file = write_decisions(report.parent / "removal.json", dataset, removal)
+    first = relabel(file, report.parent / "first")
+    assert len(read_objects(first)["a.jpg"]) == 2
+    suspected = report / "label_errors.json"
+    content = json.loads(suspected.read_text())
+    content["annotations"] = content["annotations"][:1]
+    content["annotations"][0] |= {"predicted_category_id": 1, "predicted_bbox": DOG}
+    suspected.write_text(json.dumps(content))
+    second = relabel(report, report.parent / "second", first, by_score=("accept", 0.7))
+    assert read_objects(second) == read_objects(first)
+    assert "decided otherwise in an earlier run: 1" in capsys.readouterr().out
+
+
+def test_what_was_left_out_is_not_decided():
+    left_out = [{"decision": {"image": "a"}, "reason": x} for x in ("no place", UNDONE)]
+    run = {"changed": [{"decision": {"image": "b"}}], "left_out": left_out}
+    assert decided([run]) == [{"image": "b"}, {"image": "a"}]
+    assert len(decided([run, run, {}])) == 4
+
+
+@pytest.mark.parametrize("earlier", [None, [{"changed": None}], [3], {"changed": []}])
+def test_a_log_that_was_edited(report, earlier):
+    set_scores(report, [0.9] * 6)
+    first = relabel(report, report.parent / "first", by_score=("accept", 0.8))
+    file = report.parent / "first" / LOG
+    file.write_text(json.dumps({**json.loads(file.read_text()), "earlier": earlier}))
+    again = relabel(report, report.parent / "second", first, by_score=("accept", 0.8))
+    assert read_objects(again) == read_objects(first)
+    assert len(read_log(report.parent / "second")["already_there"]) == 2

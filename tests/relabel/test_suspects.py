@@ -429,6 +429,29 @@ def test_a_name_of_two_images_in_cvat_is_of_none(report):
         cvat(report, lambda text: re.sub('name="(one|two)/x.jpg"', 'name="x.jpg"', text))
 
 
+def test_another_image_of_the_same_name_in_cvat(report):
+    """One is the report's by its whole name, the other one has no suspects."""
+    other = '<image id="9" name="more/a.jpg" width="80" height="60"/>'
+
+    def add(text):
+        return text.replace("</annotations>", f"{other}</annotations>")
+
+    expected = {**AS_SHOWN, "wrong class": ("accept", {"category": "dog", "bbox": CAT})}
+    assert cvat(report, add) == expected
+
+
+def test_two_names_that_end_alike_in_cvat_are_of_none(report):
+    other = '<image id="9" name="more/a.jpg" width="80" height="60"/></annotations>'
+
+    def change(text):
+        text = re.sub('<image id="1000000001".*?</image>', "", text, flags=re.DOTALL)
+        text = text.replace('name="a.jpg"', 'name="data/a.jpg"')
+        return text.replace("</annotations>", other)
+
+    with pytest.raises(InputError, match="image without suspects, passed over: 2"):
+        cvat(report, change)
+
+
 def test_names_of_files_that_are_no_text(report):
     file = report / "label_errors.json"
     content = json.loads(file.read_text())

@@ -381,6 +381,7 @@ def test_hostile_names(trained):
 def test_an_earlier_report_stays_if_nothing_can_be_read(trained):
     (trained / "report").mkdir()
     (trained / "report/index.html").write_text("earlier")
+    (trained / "report/label_errors.json").write_text("{}")
     for image in (trained / "voc/JPEGImages").iterdir():
         image.write_bytes(b"no image")
     run = call(trained, "MODEL.WEIGHTS", "model.pth")

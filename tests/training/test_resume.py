@@ -283,6 +283,8 @@ def test_what_heads_found_out_about_themselves():
     assert heads[1].found_out() == heads[0].found_out()
     assert heads[1]._reader.calls_hooks
     assert heads[1].rois_see_each_other
+    heads[1].load_found_out(make_heads().found_out())  # which one may also set by oneself
+    assert heads[1].rois_see_each_other
 
 
 def test_a_checkpoint_of_an_older_version_of_a_one_stage_detector(tmp_path, dataset, caplog):
