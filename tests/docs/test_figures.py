@@ -140,6 +140,12 @@ def test_what_the_page_says_of_photographs_in_words():
     assert len(lost) == 3
     assert max(lost) < 0  # "ended behind 1:3 sampling with each seed"
     assert -1.5 < mean(lost) < -0.5  # "loses about an AP"
+    drawn = (photographs.TWICE_FOLDER, f"few_look_alikes{study.MISSING}")
+    once, twice = (study.gains(*drawn, x) for x in (study.DEFAULT, photographs.TWICE))
+    assert min(once) > 0  # "and ahead of it on the look-alikes"
+    assert mean(twice) > mean(once)  # "gained more"
+    assert min(b - a for a, b in zip(once, twice)) < 0  # "though not with each seed"
+    assert len(once) == len(twice) == 3
     ahead = {x: mean(gains) - means[x] for x, gains in paper.items()}
     assert ahead.pop("deeppcb") > 1  # "worth a try on small defects"
     assert max(ahead.values()) < 0.1  # "elsewhere it was even or behind"
@@ -165,15 +171,16 @@ def test_what_the_page_says_of_fewer_candidates_in_words():
         runs, of_all = last[data, way], last[data, tool.study.DEFAULT]
         return mean(runs[s] - of_all[s] for s in runs.keys() & of_all.keys())
 
-    objectness = {
-        data: [gain(data, x) for x in ("half_candidates", "quarter_candidates")]
-        for data in tool.candidates.DATA
-    }
-    assert max(map(max, objectness.values())) < 0  # "so the default is all of them"
-    for cells, shapes in zip(objectness["bccd"], objectness["few_look_alikes"]):
-        assert cells < shapes - 1  # "on blood cells, the loss is largest"
-    at_random = gain("bccd", "quarter_candidates_random")
-    assert objectness["bccd"][1] + 1 < at_random < 0  # "loses less there"
+    half, quarter, eighth, half_by, quarter_by = (
+        {data: gain(data, way) for data in tool.candidates.DATA} for way in tool.candidates.WAYS
+    )
+    assert -1.5 < half["few_look_alikes"] < -0.5  # "about an AP on the look-alikes"
+    assert half["bccd"] > -0.2  # "and nothing on the blood cells"
+    assert max(*quarter.values(), *eighth.values()) < -1  # "fewer cost AP on both"
+    for by, at_random in ((half_by, half), (quarter_by, quarter)):
+        # "about as much on the look-alikes"
+        assert abs(by["few_look_alikes"] - at_random["few_look_alikes"]) < 0.5
+        assert by["bccd"] < at_random["bccd"] - 2  # "but far more on the blood cells"
 
 
 def test_pairs_on_two_kinds_of_machines_are_left_out(monkeypatch):

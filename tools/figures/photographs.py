@@ -126,7 +126,7 @@ def missing_labels() -> str:
     for (folder, data), words in MISSING_RUNS.items():
         link = f"[{words}]({folder}/accuracy.md#{data.replace('.', '')})"
         last = last_aps(folder)
-        for way in (SAMPLING, DEFAULT, TWICE):
+        for way in (SAMPLING, DEFAULT, "half_then_half", TWICE):
             runs = last.get((data, way), {}).values()
             if not runs:
                 continue
